@@ -1,0 +1,71 @@
+# The README's commands. Each builds the environment first when it is missing or stale.
+PYTHON  ?= python3
+PROFILE ?= sample
+DATASET ?=
+DEVICE  ?=
+GROUPS  ?=
+CORES   ?= all
+
+ENV   := .venv
+STAMP := $(ENV)/.complete
+BIN   := $(ENV)/bin
+
+overrides := profile=$(PROFILE) \
+  $(if $(DATASET),dataset=$(DATASET)) $(if $(DEVICE),device=$(DEVICE)) $(if $(GROUPS),groups=$(GROUPS))
+
+.PHONY: help paper dry-run test figures publish lab lint format lock clean
+.DEFAULT_GOAL := help
+
+help:  ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+paper: $(STAMP)  ## train, merge, attack, measure, draw: PROFILE=sample|cpu|paper DATASET= DEVICE= GROUPS=
+	$(BIN)/python -m hrebasin.workflow --cores $(CORES) $(overrides)
+
+dry-run: $(STAMP)  ## what `make paper` would run
+	$(BIN)/python -m hrebasin.workflow --cores $(CORES) --dry-run $(overrides)
+
+test: $(STAMP)  ## every test, under 6 minutes on 2 cores
+	$(BIN)/python -m pytest -n 2 --dist worksteal
+
+figures: $(STAMP)  ## redraw figures/ from data/published/, without weights or GPU
+	$(BIN)/python -m hrebasin.page figures data/published figures
+
+publish: $(STAMP)  ## copy the data sets of a finished run to data/published/: PROFILE=
+	$(BIN)/python -m hrebasin.page publish data/runs/$(PROFILE) data/published
+
+lab: $(STAMP)  ## JupyterLab on the notebooks
+	$(BIN)/jupyter lab --ServerApp.root_dir=. notebooks
+
+lint: $(STAMP)  ## ruff and snakefmt, as in CI
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/snakefmt --check Snakefile
+
+format: $(STAMP)  ## let ruff and snakefmt rewrite what they can
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+	$(BIN)/snakefmt Snakefile
+
+lock: $(STAMP)  ## resolve pyproject.toml anew into requirements.txt and environment.yml
+	$(BIN)/uv pip compile --quiet pyproject.toml --extra dev --universal --generate-hashes \
+	  --python-version 3.11 --no-header --upgrade -o requirements.txt
+	$(MAKE) --no-print-directory environment.yml
+
+environment.yml: requirements.txt
+	@sed -n '1,/- pip:/p' environment.yml > environment.tmp
+	@echo '      - --editable .' >> environment.tmp
+	@sed -nE 's/^([a-z0-9][^ ]*==[^\\]*[^\\ ]) *\\?$$/      - "\1"/p' requirements.txt >> environment.tmp
+	@mv environment.tmp environment.yml
+
+clean:  ## remove the environment; results stay
+	rm -rf $(ENV)
+
+$(STAMP): requirements.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(0 if v >= (3, 11) else \
+	  f"Python >= 3.11 is needed, $(PYTHON) is {v.major}.{v.minor}; name another one: make PYTHON=...")'
+	$(PYTHON) -m venv --clear $(ENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes --requirement requirements.txt
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --editable .
+	@touch $@

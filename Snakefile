@@ -1,0 +1,126 @@
+# The whole paper as a workflow: papermill runs one notebook a rule, groups of networks are its shards.
+#
+#   make paper [PROFILE=sample|cpu|paper] [DATASET=...] [DEVICE=...] [GROUPS=...]
+#
+# or, with Snakemake's own options (executors, dry-run, ...): snakemake --config profile=sample
+
+from hrebasin.layout import NOTEBOOKS, PAPER, STAGES
+from hrebasin.workflow import Plan
+
+plan = Plan.from_config(config)
+shards = list(range(len(plan.profile.shards)))
+run = plan.run
+# Measurements run side by side: half of their time is single-threaded.
+half_the_cores = max(1, workflow.cores // 2)
+
+
+wildcard_constraints:
+    shard=r"\d{3}",
+
+
+localrules:
+    all,
+
+
+rule all:
+    input:
+        f"{run}/index.html",
+
+
+rule train:
+    output:
+        weights=f"{run}/weights/unmerged-{{shard}}.safetensors",
+        record=f"{run}/train/shard-{{shard}}.nc",
+        notebook=f"{run}/notebooks/01_train-{{shard}}.ipynb",
+    threads: workflow.cores
+    params:
+        values=lambda wildcards: plan.parameters(NOTEBOOKS["train"], int(wildcards.shard)),
+        code=plan.code(NOTEBOOKS["train"]),
+    message:
+        "01_train: networks of shard {wildcards.shard}"
+    shell:
+        plan.shell(NOTEBOOKS["train"])
+
+
+rule merge:
+    input:
+        rules.train.output.weights,
+    output:
+        weights=f"{run}/weights/merged-{{shard}}.safetensors",
+        record=f"{run}/merge/shard-{{shard}}.nc",
+        notebook=f"{run}/notebooks/02_merge-{{shard}}.ipynb",
+    threads: workflow.cores
+    params:
+        values=lambda wildcards: plan.parameters(NOTEBOOKS["merge"], int(wildcards.shard)),
+        code=plan.code(NOTEBOOKS["merge"]),
+    message:
+        "02_merge: tree, MergeMany and averages of shard {wildcards.shard}"
+    shell:
+        plan.shell(NOTEBOOKS["merge"])
+
+
+rule attack:
+    input:
+        rules.train.output.weights,
+        rules.merge.output.weights,
+    output:
+        record=f"{run}/attack/shard-{{shard}}.nc",
+        notebook=f"{run}/notebooks/03_attack-{{shard}}.ipynb",
+    threads: half_the_cores
+    params:
+        values=lambda wildcards: plan.parameters(NOTEBOOKS["attack"], int(wildcards.shard)),
+        code=plan.code(NOTEBOOKS["attack"]),
+    message:
+        "03_attack: FGSM, DeepFool and noise on shard {wildcards.shard}"
+    shell:
+        plan.shell(NOTEBOOKS["attack"])
+
+
+rule regularity:
+    input:
+        rules.train.output.weights,
+        rules.merge.output.weights,
+    output:
+        record=f"{run}/regularity/shard-{{shard}}.nc",
+        notebook=f"{run}/notebooks/04_regularity-{{shard}}.ipynb",
+    threads: half_the_cores
+    params:
+        values=lambda wildcards: plan.parameters(NOTEBOOKS["regularity"], int(wildcards.shard)),
+        code=plan.code(NOTEBOOKS["regularity"]),
+    message:
+        "04_regularity: norms and Lipschitz bounds of shard {wildcards.shard}"
+    shell:
+        plan.shell(NOTEBOOKS["regularity"])
+
+
+rule ablations:
+    input:
+        rules.train.output.weights,
+    output:
+        record=f"{run}/ablations/shard-{{shard}}.nc",
+        notebook=f"{run}/notebooks/05_ablations-{{shard}}.ipynb",
+    threads: half_the_cores
+    params:
+        values=lambda wildcards: plan.parameters(NOTEBOOKS["ablations"], int(wildcards.shard)),
+        code=plan.code(NOTEBOOKS["ablations"]),
+    message:
+        "05_ablations: barriers and the choice of permutation on shard {wildcards.shard}"
+    shell:
+        plan.shell(NOTEBOOKS["ablations"])
+
+
+rule paper:
+    input:
+        expand(f"{run}/{{stage}}/shard-{{shard:03d}}.nc", stage=STAGES, shard=shards),
+    output:
+        page=f"{run}/index.html",
+        ledger=f"{run}/results/ledger.nc",
+        notebook=f"{run}/notebooks/06_paper.ipynb",
+    threads: workflow.cores
+    params:
+        values=plan.parameters(PAPER, None),
+        code=plan.code(PAPER),
+    message:
+        "06_paper: figures, claims and the page"
+    shell:
+        plan.shell(PAPER)

@@ -1,0 +1,299 @@
+"""A bank: N networks of one architecture as stacked tensors, the unit that every stage takes and gives."""
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+import xarray as xr
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+
+from .files import write_atomically
+from .networks import MLP, Architecture
+
+FORMAT = "hrebasin-bank/1"
+
+# What each network is; the coordinates of every data set's `model` dimension.
+LABELS: dict[str, tuple[object, str]] = {
+    "method": ("unmerged", "how the network was made"),
+    "stage": (0, "log2 of the number of merged networks"),
+    "n_merged": (1, "number of networks merged into this one"),
+    "group": (0, "tree that the network belongs to, the unit of replication"),
+    "node": (0, "place among the networks of the same group, method and stage"),
+    "seed": (-1, "seed of the network, or of its first leaf; -1: unknown"),
+    "strength": (0.0, "strength of the L1 or L2 penalty"),
+    "sweeps": (0, "largest number of MergeMany sweeps allowed; 0: not MergeMany"),
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Bank:
+    """N networks of one architecture.
+
+    Attributes:
+        architecture: what the networks share.
+        tensors: every parameter stacked, ``{"fc1.weight": (model, 512, 3072), ...}``, float32.
+        labels: ``{"method": (model,), "stage": (model,), ...}``, see `LABELS`.
+        history: how the networks were made, with a ``model`` dimension; not saved with the weights.
+    """
+
+    architecture: Architecture
+    tensors: dict[str, torch.Tensor]
+    labels: dict[str, np.ndarray] = field(default_factory=dict)
+    history: xr.Dataset | None = None
+
+    def __post_init__(self):
+        shapes = self.architecture.shapes
+        if set(self.tensors) != set(shapes):
+            raise ValueError(f"a bank of {tuple(shapes)} got tensors {tuple(self.tensors)}")
+        lengths = {name: len(tensor) for name, tensor in self.tensors.items()}
+        if len(set(lengths.values())) != 1 or min(lengths.values()) == 0:
+            raise ValueError(f"a bank needs at least one network and tensors of one length, got lengths {lengths}")
+        for name, shape in shapes.items():
+            if tuple(self.tensors[name].shape[1:]) != shape:
+                raise ValueError(f"{name} must be (model, {shape}), got {tuple(self.tensors[name].shape)}")
+        object.__setattr__(self, "tensors", {name: self.tensors[name] for name in shapes})
+        object.__setattr__(self, "labels", self._complete(self.labels))
+        if self.history is not None:
+            if self.history.sizes["model"] != len(self):
+                raise ValueError(f"a history of {self.history.sizes['model']} networks for a bank of {len(self)}")
+            bare = self.history.drop_vars(["model", *LABELS], errors="ignore")
+            object.__setattr__(self, "history", bare.assign_coords(self.coords()))
+
+    def _complete(self, labels) -> dict[str, np.ndarray]:
+        if unknown := set(labels) - set(LABELS):
+            raise ValueError(f"unknown labels {sorted(unknown)}; known are {list(LABELS)}")
+        complete = {}
+        for name, (default, _) in LABELS.items():
+            given = labels.get(name, np.arange(len(self)) if name == "node" else default)
+            dtype = object if isinstance(default, str) else np.asarray(default).dtype
+            values = np.asarray(given, dtype=dtype)
+            if values.ndim == 1 and len(values) != len(self):
+                raise ValueError(f"label {name!r} has {len(values)} values for {len(self)} networks")
+            complete[name] = np.broadcast_to(values, (len(self),)).copy()
+        return complete
+
+    @classmethod
+    def stack(cls, networks: Sequence[MLP], **labels) -> "Bank":
+        """Stack networks of one architecture; ``labels`` as in `LABELS`, a value each or one for all."""
+        networks = list(networks)
+        if not networks:
+            raise ValueError("a bank needs at least one network, got none")
+        architecture = networks[0].architecture
+        for position, network in enumerate(networks):
+            if network.architecture != architecture:
+                raise ValueError(
+                    f"network {position} is {network.architecture}, but network 0 is {architecture}: "
+                    "only networks of one architecture form a bank"
+                )
+        states = [network.state_dict() for network in networks]
+        tensors = {
+            name: torch.stack([state[name].detach().float() for state in states]) for name in architecture.shapes
+        }
+        return cls(architecture, tensors, labels)
+
+    @classmethod
+    def concat(cls, banks: Iterable["Bank"]) -> "Bank":
+        """Join banks of one architecture in order; their histories too, if all have one with the same variables."""
+        banks = list(banks)
+        if not banks:
+            raise ValueError("nothing to join: no banks given")
+        architecture = banks[0].architecture
+        for bank in banks:
+            check_same_architecture(bank, banks[0])
+        histories = [bank.history for bank in banks]
+        alike = all(h is not None and set(h.data_vars) == set(histories[0].data_vars) for h in histories)
+        return cls(
+            architecture,
+            {name: torch.cat([bank.tensors[name] for bank in banks]) for name in architecture.shapes},
+            {name: np.concatenate([bank.labels[name] for bank in banks]) for name in LABELS},
+            xr.concat([h.drop_vars(["model", *LABELS]) for h in histories], dim="model") if alike else None,
+        )
+
+    def relabel(self, **labels) -> "Bank":
+        """The same networks with other labels, a value each or one for all."""
+        return replace(self, labels=self.labels | labels)
+
+    def __len__(self) -> int:
+        return len(next(iter(self.tensors.values())))
+
+    def __repr__(self) -> str:
+        methods = ", ".join(f"{(self.labels['method'] == m).sum()} {m}" for m in dict.fromkeys(self.labels["method"]))
+        return f"Bank({methods}; {'-'.join(map(str, self.architecture.units))}; {self.device})"
+
+    def __getitem__(self, index: int) -> MLP:
+        """Network ``index`` as a module with weights of its own."""
+        network = MLP(self.architecture)
+        network.load_state_dict({name: tensor[index].cpu() for name, tensor in self.tensors.items()})
+        return network
+
+    def __iter__(self):
+        return (self[index] for index in range(len(self)))
+
+    def __call__(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Logits (model, image, class) of pixels in [0, 1].
+
+        Args:
+            pixels: (image, channel, y, x), the same images for every network, or
+                (model, image, channel, y, x), each network its own.
+        """
+        return forward(self.architecture, self.tensors, pixels)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the tensors live."""
+        return next(iter(self.tensors.values())).device
+
+    def to(self, device) -> "Bank":
+        """The same bank on another device."""
+        return replace(self, tensors={name: tensor.to(device) for name, tensor in self.tensors.items()})
+
+    def select(self, indices) -> "Bank":
+        """The networks at ``indices`` (integers, a slice or a boolean mask), in that order."""
+        if not isinstance(indices, slice):
+            indices = np.asarray(indices) if np.size(indices) else slice(0)  # an empty list is of no integer type
+        positions = np.atleast_1d(np.arange(len(self))[indices])
+        if len(positions) == 0:
+            raise ValueError(f"no network selected out of {len(self)}")
+        index = torch.as_tensor(positions, device=self.device)
+        return replace(
+            self,
+            tensors={name: tensor[index] for name, tensor in self.tensors.items()},
+            labels={name: values[positions] for name, values in self.labels.items()},
+            history=None if self.history is None else self.history.isel(model=positions),
+        )
+
+    def where(self, **labels) -> "Bank":
+        """The networks whose labels have the given values: ``bank.where(method="tree", stage=2)``."""
+        mask = np.ones(len(self), dtype=bool)
+        for name, value in labels.items():
+            if name not in LABELS:
+                raise ValueError(f"unknown label {name!r}; known are {list(LABELS)}")
+            mask &= np.isin(self.labels[name].astype(type(LABELS[name][0])), value)
+        if not mask.any():
+            raise ValueError(f"no network with {labels} in {self}")
+        return self.select(mask)
+
+    def chunks(self, size: int):
+        """The bank in pieces of at most ``size`` networks."""
+        for start in range(0, len(self), size):
+            yield self.select(slice(start, start + size))
+
+    def coords(self) -> dict[str, xr.Variable]:
+        """The labels as coordinates of a ``model`` dimension, with a unique name for each network."""
+        coords = {
+            name: xr.Variable("model", values, {"long_name": LABELS[name][1], "units": "1"})
+            for name, values in self.labels.items()
+        }
+        columns = zip(*(self.labels[name] for name in LABELS), strict=True)
+        names = [
+            f"{method}/group-{group:03d}/stage-{stage}/node-{node:02d}"
+            + (f"/sweeps-{sweeps}" if sweeps else "")
+            + (f"/strength-{strength:g}" if strength else "")
+            for method, stage, _, group, node, _, strength, sweeps in columns
+        ]
+        coords["model"] = xr.Variable("model", np.array(names, dtype=object), {"long_name": "network", "units": "1"})
+        return coords
+
+    def array(self, values, dims=("model",), *, name: str, long_name: str, units: str, **coords) -> xr.DataArray:
+        """``values`` as a DataArray over this bank's networks."""
+        values = values.detach().cpu().numpy() if isinstance(values, torch.Tensor) else np.asarray(values)
+        attrs = {"long_name": long_name, "units": units}
+        return xr.DataArray(values, dims=dims, coords=self.coords() | coords, name=name, attrs=attrs)
+
+    def save(self, path: Path | str) -> None:
+        """Write weights and labels as safetensors, atomically; the header holds architecture and labels."""
+        metadata = {
+            "format": FORMAT,
+            "architecture": json.dumps(self.architecture.as_dict()),
+            "labels": json.dumps({name: values.tolist() for name, values in self.labels.items()}),
+        }
+        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in self.tensors.items()}
+        write_atomically(Path(path), save(tensors, metadata))
+
+    @classmethod
+    def load(cls, path: Path | str, *, device="cpu") -> "Bank":
+        """Read a bank that `save` wrote.
+
+        Raises:
+            FileNotFoundError: no such file.
+            ValueError: not a bank, damaged, or holding weights that are not finite.
+        """
+        path = Path(path)
+        if not path.is_file():
+            raise FileNotFoundError(f"no bank of networks at {path}")
+        try:
+            with safe_open(path, framework="pt", device=str(device)) as file:
+                metadata = file.metadata() or {}
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        except SafetensorError as error:
+            raise ValueError(f"{path} is not a readable safetensors file: {error}") from error
+        if metadata.get("format") != FORMAT:
+            raise ValueError(f"{path} is not a bank: its format is {metadata.get('format')!r}, not {FORMAT!r}")
+        for name, tensor in tensors.items():
+            if not torch.isfinite(tensor).all():
+                raise ValueError(f"{path}: {name} holds weights that are not finite")
+        try:
+            architecture = Architecture(**json.loads(metadata["architecture"]))
+            return cls(architecture, tensors, json.loads(metadata["labels"]))
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"{path} holds no valid bank: {error}") from error
+
+
+def check_same_architecture(bank: Bank, other: Bank) -> None:
+    """Raise ValueError unless both banks hold networks of one architecture."""
+    if bank.architecture != other.architecture:
+        raise ValueError(f"networks of different architectures: {bank.architecture} and {other.architecture}")
+
+
+def forward(architecture: Architecture, tensors: dict[str, torch.Tensor], pixels: torch.Tensor) -> torch.Tensor:
+    """Logits (model, image, class); the arithmetic behind a bank, also used under autograd.
+
+    ``pixels`` as in `Bank.__call__`; uint8 pixels are scaled to [0, 1] first.
+    """
+    if tuple(pixels.shape[-3:]) != architecture.image_shape or pixels.ndim not in (4, 5):
+        raise ValueError(
+            f"pixels must be (image, *{architecture.image_shape}) or (model, image, *{architecture.image_shape}), "
+            f"got {tuple(pixels.shape)}"
+        )
+    n_models = len(next(iter(tensors.values())))
+    if pixels.ndim == 5 and len(pixels) != n_models:
+        raise ValueError(f"pixels are {tuple(pixels.shape)} for {n_models} networks")
+    return logits(architecture, tensors, normalize(architecture, pixels))
+
+
+def normalize(architecture: Architecture, pixels: torch.Tensor) -> torch.Tensor:
+    """Pixels (..., channel, y, x), uint8 or in [0, 1], to the first layer's input (..., input), float32."""
+    whole = pixels.dtype == torch.uint8
+    unit = 255.0 if whole else 1.0
+    pixels = pixels.float() if whole else pixels
+    options = {"dtype": pixels.dtype, "device": pixels.device}
+    mean = torch.tensor(architecture.mean, **options).view(-1, 1, 1) * unit
+    std = torch.tensor(architecture.std, **options).view(-1, 1, 1) * unit
+    # in place only on the copy made here: the caller's pixels stay, and autograd may need them
+    x = pixels.sub_(mean).div_(std) if whole else (pixels - mean) / std
+    return x.flatten(-3)
+
+
+def logits(architecture: Architecture, tensors: dict[str, torch.Tensor], x: torch.Tensor) -> torch.Tensor:
+    """Logits (model, image, class) of normalised input (image, input) or (model, image, input)."""
+    for layer in architecture.layers:
+        weight, bias = tensors[f"{layer}.weight"], tensors[f"{layer}.bias"]
+        x = _affine(x, weight, bias)
+        if layer != architecture.layers[-1]:
+            x = torch.relu(x)
+    return x
+
+
+def _affine(x, weight, bias):
+    n_models, n_out, n_in = weight.shape
+    if n_models == 1:  # the plain product is as fast as a CPU gets
+        y = torch.nn.functional.linear(x.reshape(-1, n_in), weight[0], bias[0])
+        return y.view(1, -1, n_out)
+    if x.ndim == 2:  # shared input: one wide product for all networks
+        y = torch.nn.functional.linear(x, weight.reshape(-1, n_in), bias.reshape(-1))
+        return y.view(len(x), n_models, n_out).transpose(0, 1)
+    return torch.baddbmm(bias.unsqueeze(1), x, weight.transpose(1, 2))

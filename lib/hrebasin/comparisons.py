@@ -1,0 +1,291 @@
+"""Comparisons over groups: nodes averaged within a tree first, then one value a tree; and what a test says of it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import xarray as xr
+from scipy.special import digamma
+
+from .statistics import equivalence_p, interval, paired_p
+
+ATTACKS = ("fgsm", "deepfool-linf")  # these decide; "deepfool-linf-clipped" is Foolbox's rule, reported beside
+TOLERANCE = 1e-9  # of a coordinate such as epsilon, whose steps are rounded
+PERCENT = 100.0  # percentage points in an accuracy of 1
+
+
+class NotMeasuredError(LookupError):
+    """The data sets at hand do not hold what a comparison needs."""
+
+
+@dataclass(frozen=True, eq=False)
+class Test:
+    """One comparison over groups.
+
+    Args:
+        name: what is compared.
+        values: (group,), positive where the claim holds; or, with a margin, distances from ``target`` claimed small.
+        units: of the values.
+        decides: whether the verdict hangs on it.
+        margin: half width of the range that counts as equal; None for a claim that the values are positive.
+        target: what was subtracted from the values; effect and interval are reported with it added again.
+        excludes: what speaks against an equivalence: ``"zero"``, a difference that is significant at all, or
+            ``"margin"``, one that is significantly outside the margin.
+        smallest: number of groups below which no p is given; 5 for comparisons of spread.
+    """
+
+    __test__ = False  # not a test for pytest
+
+    name: str
+    values: np.ndarray
+    units: str
+    decides: bool = True
+    margin: float | None = None
+    target: float = 0.0
+    excludes: str = "zero"
+    smallest: int = 2
+
+    def __post_init__(self):
+        values = np.asarray(self.values, dtype=float)
+        if values.ndim != 1 or len(values) == 0 or not np.isfinite(values).all():
+            raise ValueError(f"test {self.name!r} needs one finite value a group, got {values}")
+        object.__setattr__(self, "values", values)
+
+    @property
+    def n(self) -> int:
+        """Number of groups."""
+        return len(self.values)
+
+    @property
+    def effect(self) -> float:
+        """Mean over groups."""
+        return float(self.values.mean() + self.target)
+
+    def interval(self, claim: str) -> tuple[float, float]:
+        """95 % interval of the effect; the claim names the random stream."""
+        low, high = interval(self.values, name=f"interval/{claim}/{self.name}")
+        return low + self.target, high + self.target
+
+    @property
+    def p(self) -> float:
+        """Two-sided p of the mean being zero, or p of the equivalence test."""
+        if self.n < self.smallest:
+            return float("nan")
+        p = paired_p(self.values) if self.margin is None else equivalence_p(self.values, self.margin)
+        # Equal values in every group have no spread and a t-test's p of 0; a sign test's p cannot be below 2^(1 - n).
+        return max(p, 2.0 ** (1 - self.n)) if np.ptp(self.values) == 0 else p
+
+    @property
+    def p_for(self) -> float:
+        """P value in the claimed direction; 1 when the effect points the other way."""
+        if self.margin is not None:
+            return self.p
+        return self.p if self.values.mean() > 0 or np.isnan(self.p) else 1.0
+
+    @property
+    def p_against(self) -> float:
+        """P value in the direction opposite to the claim; 1 when the effect points the claimed way."""
+        if self.margin is None:
+            return self.p if self.values.mean() < 0 or np.isnan(self.p) else 1.0
+        if self.excludes == "zero":
+            return paired_p(self.values)
+        beyond = np.sign(self.values.mean()) * self.values - self.margin
+        return paired_p(beyond) if beyond.mean() > 0 or self.n < 2 else 1.0
+
+
+@dataclass(frozen=True, eq=False)
+class Finding:
+    """What was found about a claim: its tests, the headline among them, and what they mean in words."""
+
+    tests: list[Test]
+    headline: Test
+    reading: str = ""
+
+
+def stage_data(results: Mapping[str, xr.Dataset], stage: str) -> xr.Dataset:
+    """The data set of a stage; NotMeasuredError when it is not there."""
+    if stage not in results:
+        raise NotMeasuredError(f"the data set of stage {stage!r} is missing")
+    return results[stage]
+
+
+def by_group(array: xr.DataArray, **labels) -> xr.DataArray:
+    """Mean over the networks (or pairs) of each group, (group, ...), of those with the given labels.
+
+    Args:
+        array: (model, ...) or (pair, ...), with the coordinate ``group``.
+        labels: a value for each coordinate that selects, such as ``method="tree", stage=2``.
+
+    Raises:
+        NotMeasuredError: nothing has these labels.
+    """
+    return _average(array, _mask(array, labels))
+
+
+def on_same_leaves(array: xr.DataArray, first: Mapping, second: Mapping) -> tuple[xr.DataArray, xr.DataArray]:
+    """`by_group` of networks with the labels ``first`` and ``second``, only of those merged from the same leaves.
+
+    Sets of the same size and group are made of the same leaves when they have the same ``node``. A mean over four nodes
+    on one side and a single network on the other would differ in spread for that reason alone.
+    """
+    masks = [_mask(array, labels) for labels in (first, second)]
+    places = [set(zip(array["group"].values[mask], array["node"].values[mask], strict=True)) for mask in masks]
+    everyone = zip(array["group"].values, array["node"].values, strict=True)
+    shared = np.array([place in places[0] & places[1] for place in everyone])
+    if not shared.any():
+        raise NotMeasuredError(f"no networks of the same leaves have {dict(first)} and {dict(second)}")
+    return _average(array, masks[0] & shared), _average(array, masks[1] & shared)
+
+
+def _mask(array: xr.DataArray, labels: Mapping) -> np.ndarray:
+    mask = np.ones(array.sizes[array["group"].dims[0]], dtype=bool)
+    for name, value in labels.items():
+        mask &= array[name].values == value
+    if not mask.any():
+        wanted = ", ".join(f"{name} {value}" for name, value in labels.items())
+        raise NotMeasuredError(f"{array.name} was not measured for {wanted}")
+    return mask
+
+
+def _average(array: xr.DataArray, mask: np.ndarray) -> xr.DataArray:
+    dim = array["group"].dims[0]
+    selected = array.transpose(dim, ...)[mask]
+    group, position = np.unique(selected["group"].values, return_inverse=True)
+    values = np.stack([selected.values[position == i].mean(0) for i in range(len(group))])
+    coords = {name: c for name, c in selected.coords.items() if dim not in c.dims}
+    return xr.DataArray(values, dims=("group", *selected.dims[1:]), coords=coords | {"group": group}, name=array.name)
+
+
+def tree(array: xr.DataArray, stage: int) -> xr.DataArray:
+    """`by_group` of a stage of the tree; stage 0 are the unmerged networks."""
+    return by_group(array, method="tree" if stage else "unmerged", stage=stage)
+
+
+def tree_stages(dataset: xr.Dataset) -> list[int]:
+    """Stages of the tree in a data set, 0 first; NotMeasuredError unless there are two."""
+    stages = sorted({int(s) for s, m in zip(dataset.stage.values, dataset.method.values, strict=True) if m == "tree"})
+    if not stages or "unmerged" not in dataset.method.values:
+        raise NotMeasuredError("unmerged networks and stages of the tree are needed, and one is missing")
+    return [0, *stages]
+
+
+def minus(first: xr.DataArray, second: xr.DataArray) -> np.ndarray:
+    """Differences (group,) over the groups that both sides have; NotMeasuredError when they share none."""
+    first, second = xr.align(first, second, join="inner")
+    return finite(first - second)
+
+
+def finite(array: xr.DataArray) -> np.ndarray:
+    """The values (group,) that are numbers; NotMeasuredError when none is."""
+    values = array.values[np.isfinite(array.values)]
+    if not len(values):
+        raise NotMeasuredError("no group has both sides of a comparison")
+    return values
+
+
+def slopes(array: xr.DataArray, stages: list[int]) -> np.ndarray:
+    """Slope of the straight line through each group's values over the stages, (group,), per stage."""
+    values = _by_stage(array, stages)
+    return np.polyfit(stages, values.T, 1)[0]
+
+
+def _by_stage(array: xr.DataArray, stages: list[int]) -> np.ndarray:
+    """(group, stage) over the groups that have every stage."""
+    parts = xr.align(*(tree(array, stage) for stage in stages), join="inner")
+    if not parts[0].size:
+        raise NotMeasuredError(f"no group has all of the stages {stages}")
+    return np.stack([part.values for part in parts], axis=1)
+
+
+def linear_over_geometric(array: xr.DataArray, stages: list[int]) -> np.ndarray:
+    """AIC of a geometric decay a r^stage minus AIC of a line, (group,); above 0 where the line fits better.
+
+    Both have two parameters and least-squares errors on the same scale, so the difference is m ln(RSS_g / RSS_l) for m
+    stages.
+    """
+    if len(stages) < 4:
+        raise NotMeasuredError(f"a line and a geometric decay need 4 stages to be told apart, got {stages}")
+    x, values = np.asarray(stages, dtype=float), _by_stage(array, stages)
+    floor = len(x) * (TOLERANCE * np.abs(values).mean(1)) ** 2  # a perfect fit must not give log 0
+    line = [np.polyval(np.polyfit(x, y, 1), x) for y in values]
+    rates = np.linspace(0.2, 1.5, 2601)  # a stage; the best amplitude for each rate is linear least squares
+    powers = rates[:, None] ** x
+    amplitude = values @ powers.T / (powers**2).sum(1)
+    geometric = ((values[:, None] - amplitude[..., None] * powers) ** 2).sum(2).min(1)
+    straight = ((values - line) ** 2).sum(1)
+    return len(x) * (np.log(geometric + floor) - np.log(straight + floor))
+
+
+def log_variance_falls(array: xr.DataArray, stages: list[int]) -> tuple[np.ndarray, int]:
+    """How much smaller the variance among the networks of a group is at a later stage than at stage 0.
+
+    The later stage is the last with two networks a group. The logarithm of a sample variance of n networks is biased by
+    psi((n-1)/2) - ln((n-1)/2), -1.27 for two networks, which alone would read as a fall; it is subtracted (exact for
+    normal values).
+
+    Returns:
+        Natural logarithm of the ratio (group,), positive where the variance falls; and the later stage.
+    """
+    for stage in reversed(stages[1:]):
+        first, last = (_log_variance(array, s) for s in (0, stage))
+        if first.size and last.size:
+            return minus(first, last), stage
+    raise NotMeasuredError("no stage after stage 0 has two networks a group that differ")
+
+
+def _log_variance(array: xr.DataArray, stage: int) -> xr.DataArray:
+    mask = (array.stage.values == stage) & (array.method.values == ("tree" if stage else "unmerged"))
+    selected, result = array[mask], {}
+    for group in np.unique(selected.group.values):
+        values = selected.values[selected.group.values == group]
+        if len(values) > 1 and np.ptp(values) > 0:
+            half = (len(values) - 1) / 2
+            result[group] = np.log(values.var(ddof=1)) - digamma(half) + np.log(half)
+    return xr.DataArray(list(result.values()), dims="group", coords={"group": list(result)})
+
+
+def crossings(attack: xr.Dataset) -> xr.Dataset:
+    """Where the robust accuracy of an earlier stage of the tree falls to that of a later one.
+
+    The first size at which the earlier stage loses its advantage, by linear interpolation between the sizes measured,
+    for consecutive stages and for the first against the last.
+
+    Args:
+        attack: data set of the stage "attack".
+
+    Returns:
+        ``crossing`` (attack, comparison, group) in units of epsilon, not a number where the curves do not cross;
+        ``earlier`` and ``later`` (comparison) are the stages.
+    """
+    stages = tree_stages(attack)
+    pairs = list(zip(stages[:-1], stages[1:], strict=True))
+    if len(stages) > 2:
+        pairs.append((stages[0], stages[-1]))
+    curves = {stage: tree(attack.robust_accuracy, stage) for stage in stages}
+    groups = np.unique(np.concatenate([curve.group.values for curve in curves.values()]))
+    curves = {stage: curve.reindex(group=groups) for stage, curve in curves.items()}
+    epsilon = attack.epsilon.values
+    values = [
+        [[_first_fall(epsilon, row) for row in (curves[a] - curves[b]).sel(attack=kind).values] for a, b in pairs]
+        for kind in attack.attack.values
+    ]
+    describe = {"long_name": "size at which the later stage overtakes", "units": "pixel range"}
+    return xr.Dataset(
+        {"crossing": (("attack", "comparison", "group"), np.array(values), describe)},
+        coords={
+            "attack": attack.attack.values,
+            "comparison": np.array([f"{a}-{b}" for a, b in pairs], dtype=object),
+            "earlier": ("comparison", [a for a, _ in pairs]),
+            "later": ("comparison", [b for _, b in pairs]),
+            "group": groups,
+        },
+    )
+
+
+def _first_fall(x: np.ndarray, y: np.ndarray) -> float:
+    """Where y first falls from above zero to zero or below, by linear interpolation."""
+    falls = np.flatnonzero((y[:-1] > 0) & (y[1:] <= 0))
+    if not len(falls):
+        return float("nan")
+    i = falls[0]
+    return float(x[i] + (x[i + 1] - x[i]) * y[i] / (y[i] - y[i + 1]))

@@ -1,0 +1,157 @@
+"""What all figures share: style, palette, marks with their spread, the legend, and saving."""
+
+from collections.abc import Callable
+from functools import wraps
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+import xarray as xr
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from .comparisons import tree
+from .files import replacing
+from .statistics import interval
+
+FEWEST = 5  # groups that an interval needs; of fewer, figures show the range instead
+STYLE = Path(__file__).with_name("paper.mplstyle")
+COLUMN, DOUBLE = 85 / 25.4, 178 / 25.4  # inches; widths of one and two columns
+
+# Okabe and Ito, colour-blind safe
+COLOURS = {
+    "unmerged": "#000000",
+    "tree": "#0072B2",
+    "merge-many": "#D55E00",
+    "naive": "#CC79A7",
+    "l1": "#E69F00",
+    "l2": "#009E73",
+}
+NAMES = {
+    "unmerged": "unmerged",
+    "tree": "tree",
+    "merge-many": "MergeMany",
+    "naive": "naive average",
+    "l1": "L1",
+    "l2": "L2",
+    "fgsm": "FGSM",
+    "deepfool-linf": "DeepFool, minimal norm",
+    "deepfool-linf-clipped": "DeepFool, clipped",
+    "global": "product of spectral norms",
+    "eclipse-fast": "ECLipsE-Fast",
+}
+# Stages by lightness, dash and marker, so that print in grey works; further stages repeat the last colour
+STAGE_COLOURS = ("#000000", "#08306B", "#0072B2", "#4A9FD4", "#8CC8EE")
+DASHES = ("-", (0, (5, 1.5)), (0, (5, 1.5, 1, 1.5)), (0, (1, 1)), (0, (3, 1, 1, 1, 1, 1)))
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+SWEEP_COLOURS = ("#F6C7A4", "#EE9C66", "#E27A2F", "#D55E00")  # MergeMany, lighter for fewer sweeps
+FAINT = {"linestyle": "none", "marker": ".", "markersize": 2.5, "alpha": 0.35, "markeredgewidth": 0, "zorder": 1}
+
+
+def styled(draw: Callable[..., Figure]) -> Callable[..., Figure]:
+    """Draw in the style of the paper, whatever the session's style is."""
+
+    @wraps(draw)
+    def inner(*args, **kwargs):
+        with plt.style.context(["default", STYLE]):
+            return draw(*args, **kwargs)
+
+    return inner
+
+
+@styled
+def save(figure: Figure, path_stem: Path | str, *, source: str) -> list[Path]:
+    """Write a figure as PDF and PNG (300 dpi), whole or not at all; drawing again gives the same bytes.
+
+    Args:
+        figure: as the functions here return it.
+        path_stem: path without ending.
+        source: what the figure was drawn from; goes into the files' metadata, which hold no dates.
+    """
+    stem, paths = Path(path_stem), []
+    pdf = {"Title": stem.name, "Subject": source, "Creator": "hrebasin", "Producer": "Matplotlib", "CreationDate": None}
+    png = {"Title": stem.name, "Description": source, "Software": "hrebasin"}
+    for ending, metadata in (("pdf", pdf), ("png", png)):
+        path = stem.with_name(f"{stem.name}.{ending}")
+        with replacing(path) as temporary:
+            figure.savefig(temporary, format=ending, metadata=metadata)
+        paths.append(path)
+    return paths
+
+
+def count_groups(dataset: xr.Dataset) -> int:
+    """Number of groups in a data set."""
+    return len(np.unique(dataset["group"].values))
+
+
+def fewer(curve: xr.DataArray, n_max: int) -> str:
+    """What a legend entry adds for a curve over fewer groups than the figure's title says."""
+    return "" if curve.sizes["group"] == n_max else f" (n = {curve.sizes['group']})"
+
+
+def stage_look(stage: int) -> dict:
+    """Colour and dash of a stage of the tree."""
+    return {"color": STAGE_COLOURS[min(stage, 4)], "linestyle": DASHES[stage % 5]}
+
+
+def shape(position: int) -> dict:
+    """Dash and marker of the series at a position, so that print in grey tells them apart."""
+    return {"linestyle": DASHES[position % len(DASHES)], "marker": MARKERS[position % len(MARKERS)]}
+
+
+def spread(values: np.ndarray, label: str) -> tuple[np.ndarray, np.ndarray]:
+    """Ends of the 95 % interval of the mean over groups, (group, ...); of the range where groups are too few."""
+    if len(values) < FEWEST:
+        return values.min(0), values.max(0)
+    return interval(values, name=f"figure/{label}")
+
+
+def describe_spread(n: int) -> str:
+    """What `spread` shows for n groups."""
+    return "95 % interval" if n >= FEWEST else "range"
+
+
+def draw_curve(axes: Axes, x: np.ndarray, values: xr.DataArray, label: str, **look) -> None:
+    """Mean over groups with a band for its spread; values (group, x), of groups where all are numbers."""
+    values = values[np.isfinite(values.values).all(1)]
+    axes.plot(x, values.mean("group"), label=label, **look)
+    if values.sizes["group"] > 1:
+        low, high = spread(values.values, label)
+        axes.fill_between(x, low, high, color=look["color"], alpha=0.2, linewidth=0)
+
+
+def draw_points(axes: Axes, x, parts: list[np.ndarray], label: str, **look) -> None:
+    """Every group a faint point, the mean over groups with its spread; parts: for each x (group,)."""
+    for place, part in zip(x, parts, strict=True):
+        axes.plot(np.full(len(part), place), part, color=look["color"], **FAINT)
+        if len(part) > 1:
+            axes.vlines(place, *spread(part, label), color=look["color"], linewidth=1.4)
+    axes.plot(x, [part.mean() for part in parts], label=label, **look)
+
+
+def draw_stages(axes: Axes, values: xr.DataArray, stages: list[int], label: str, *, shift: float = 0, **look) -> None:
+    """Mean over groups with its spread by stage, and every network as a faint point."""
+    for stage in stages:
+        part, place = tree(values, stage).values, stage + shift
+        every = values[(values.stage.values == stage) & (values.method.values == ("tree" if stage else "unmerged"))]
+        axes.plot(np.full(every.size, place - 0.05), every.values, color=look["color"], **FAINT)
+        if len(part) > 1:
+            axes.vlines(place, *spread(part, label), color=look["color"], linewidth=1.4)
+    means = [tree(values, stage).values.mean() for stage in stages]
+    axes.plot(np.array(stages) + shift, means, label=label, **look)
+
+
+def label_stages(axes: Axes, stages: list[int], label: str) -> None:
+    """A stage axis, and a label with unit for the other."""
+    axes.set(xticks=stages, xlabel="stage, log2 of the merged networks (1)", ylabel=label)
+
+
+def draw_legend(figure: Figure, n: int, *, columns: int) -> Figure:
+    """One legend below all panels, where it covers no data; its title says how many groups there are."""
+    entries = {}
+    for axes in figure.axes:
+        handles, labels = axes.get_legend_handles_labels()
+        entries |= dict(zip(labels, handles, strict=True))
+    title = f"mean and {describe_spread(n)}, n = {n} groups" if n > 1 else "n = 1 group: no interval"
+    figure.legend(entries.values(), entries.keys(), loc="outside lower center", ncols=columns, title=title)
+    return figure

@@ -1,0 +1,85 @@
+"""Accuracy and loss of banks, and barriers along straight lines between networks."""
+
+from collections.abc import Sequence
+
+import torch
+import xarray as xr
+
+from .bank import Bank
+from .images import Images
+from .merging import interpolate
+from .progress import track
+
+IMAGES_AT_ONCE = 2500
+
+
+def evaluate(
+    bank: Bank, images: Images, *, device: str | None = None, images_at_once: int = IMAGES_AT_ONCE
+) -> xr.Dataset:
+    """Accuracy (share of images) and mean cross-entropy (nat) of every network, both (model,).
+
+    Args:
+        bank: the networks.
+        images: labelled images of the architecture's shape.
+        device: where to compute; by default where the bank lives.
+        images_at_once: bounds the memory.
+    """
+    device = device or bank.device
+    bank, images = bank.to(device), images.to(device)
+    right, loss = torch.zeros(2, len(bank), dtype=torch.float64, device=device)
+    with torch.no_grad():
+        for start in range(0, len(images), images_at_once):
+            part = slice(start, start + images_at_once)
+            outputs, labels = bank(images.pixels[part]), images.labels[part].expand(len(bank), -1)
+            right += (outputs.argmax(-1) == labels).sum(1)
+            losses = torch.nn.functional.cross_entropy(outputs.flatten(0, 1), labels.flatten(), reduction="none")
+            loss += losses.view_as(labels).double().sum(1)
+    return xr.Dataset(
+        {
+            "accuracy": bank.array(right / len(images), name="accuracy", long_name="accuracy", units="1"),
+            "loss": bank.array(loss / len(images), name="loss", long_name="mean cross-entropy", units="nat"),
+        }
+    )
+
+
+def accuracy(bank: Bank, images: Images, *, device: str | None = None) -> xr.DataArray:
+    """Share of images that each network classifies correctly, (model,)."""
+    return evaluate(bank, images, device=device).accuracy
+
+
+def loss(bank: Bank, images: Images, *, device: str | None = None) -> xr.DataArray:
+    """Mean cross-entropy of each network, (model,), nat."""
+    return evaluate(bank, images, device=device).loss
+
+
+def path(a: Bank, b: Bank, images: Images, lambdas: Sequence[float], *, device: str | None = None) -> xr.Dataset:
+    """Accuracy and loss of (1 - lambda) A + lambda B, (model, lambda), pair k being model k."""
+    points = [
+        evaluate(bank, images, device=device)
+        for bank in track(interpolate(a, b, lambdas), label="interpolation", total=len(lambdas), unit="point")
+    ]
+    axis = xr.Variable("lambda", list(map(float, lambdas)), {"long_name": "weight of the second network", "units": "1"})
+    return xr.concat(points, dim=axis, coords="minimal", compat="override").transpose("model", "lambda")
+
+
+def barrier(path: xr.Dataset) -> xr.Dataset:
+    """Loss and accuracy barrier of each path, (model,).
+
+    max over lambda of L(lambda) - [(1 - lambda) L(0) + lambda L(1)] for the loss (nat), and the same with the sign
+    flipped for accuracy; both are at least 0, and above 0 where the line leaves the basin.
+
+    Args:
+        path: ``accuracy`` and ``loss`` over ``lambda``, which must contain 0 and 1, as `path` gives them.
+    """
+    weight = path["lambda"]
+    if not {0.0, 1.0} <= set(weight.values.tolist()):
+        raise ValueError(f"a barrier needs lambda = 0 and 1, got {weight.values.tolist()}")
+    excess = path - (
+        (1 - weight) * path.sel({"lambda": 0.0}, drop=True) + weight * path.sel({"lambda": 1.0}, drop=True)
+    )
+    barriers = xr.Dataset(
+        {"loss_barrier": excess.loss.max("lambda"), "accuracy_barrier": (-excess.accuracy).max("lambda")}
+    )
+    barriers.loss_barrier.attrs = {"long_name": "loss barrier", "units": "nat"}
+    barriers.accuracy_barrier.attrs = {"long_name": "accuracy barrier", "units": "1"}
+    return barriers

@@ -1,0 +1,83 @@
+"""Which figure is drawn from which data sets, and the caption of each, written from the data."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import numpy as np
+import xarray as xr
+from matplotlib.figure import Figure
+
+from . import plots
+from .claims import SAME_CHOICE
+from .drawing import FEWEST, describe_spread
+from .files import write_atomically
+
+# file name -> function, the stages whose data sets it takes
+FIGURES: dict[str, tuple[Callable[..., Figure], tuple[str, ...]]] = {
+    "fig1_accuracy": (plots.accuracy_by_merged, ("merge",)),
+    "fig2_robust_accuracy": (plots.robust_accuracy, ("attack",)),
+    "fig3_weight_norm": (plots.weight_norm, ("regularity",)),
+    "fig4_lipschitz": (plots.lipschitz, ("regularity",)),
+    "fig5_barriers": (plots.barriers, ("ablations",)),
+    "fig6_permutation_choice": (plots.permutation_choice, ("ablations",)),
+    "fig7_noise": (plots.noise, ("attack",)),
+}
+SHOWN = {
+    "fig1_accuracy": "Test accuracy by the number of merged networks, for the tree (the paper's method), MergeMany "
+    "stopped after a number of sweeps, and the naive average. Faint points: a group each, the mean over its networks.",
+    "fig2_robust_accuracy": "Robust accuracy by the size of the attack (L-infinity, pixels in [0, 1]). DeepFool, "
+    "minimal norm: an image withstands sizes below the norm of the perturbation found; clipped: Foolbox's rule, the "
+    "perturbation clipped to the size and tested again. Of L1 and L2 the strength with the highest mean over "
+    "sizes and attacks is shown, of MergeMany the most networks.",
+    "fig3_weight_norm": "Norm of weights plus norm of biases by stage of the tree: left the sum over layers, right "
+    "each layer. Faint points: a network each.",
+    "fig4_lipschitz": "Upper bounds on the Lipschitz constant (L2, pixels in [0, 1]) by stage of the tree, and the "
+    "largest input-gradient norm on test images, which every global bound must exceed. Faint points: a network each.",
+    "fig5_barriers": "Loss and accuracy on the line between two unmerged networks, before and after the second is "
+    "matched to the first.",
+    "fig6_permutation_choice": "Accuracy of a merged pair when its first network is permuted minus when its second is. "
+    f"Faint points: a group each; grey: within {SAME_CHOICE:g} percentage points, which counts as equal.",
+    "fig7_noise": "Accuracy under random perturbation by its size (pixels in [0, 1]), and as a share of the accuracy "
+    "without perturbation, by stage of the tree.",
+}
+
+
+def draw_all(results: Mapping[str, xr.Dataset], folder: Path | str) -> dict[str, Figure]:
+    """Draw every figure whose data sets are there and write it as PDF and PNG, its caption beside it as Markdown.
+
+    Args:
+        results: data sets by stage.
+        folder: where the files go.
+
+    Returns:
+        The figures by name.
+    """
+    folder, drawn = Path(folder), {}
+    for name, (draw, stages) in FIGURES.items():
+        if set(stages) <= set(results):
+            drawn[name] = draw(*(results[stage] for stage in stages))
+            origin = results[stages[0]].attrs.get("data_source", "unknown")
+            plots.save(drawn[name], folder / name, source=f"{', '.join(stages)} ({origin})")
+            write_atomically(folder / f"{name}.md", caption(name, results) + "\n")
+    return drawn
+
+
+def caption(name: str, results: Mapping[str, xr.Dataset]) -> str:
+    """The caption of a figure: what it shows, the data, how many groups and images, and what the intervals are."""
+    if name not in FIGURES:
+        raise ValueError(f"no figure {name!r}; known are {list(FIGURES)}")
+    dataset = results[FIGURES[name][1][0]]
+    n = len(np.unique(dataset["group"].values))
+    shown = describe_spread(n) + (" (studentised bootstrap over groups)" if n >= FEWEST else " over groups")
+    spread = (
+        f"Lines or large markers: mean over n = {n} groups (trees); bands or bars: {shown}."
+        if n > 1
+        else "n = 1 group (tree): no interval can be given."
+    )
+    parts = [SHOWN[name], spread]
+    if "image" in dataset.sizes:
+        parts.append(f"{dataset.sizes['image']} test images.")
+    if "pair" in dataset.sizes:
+        parts.append(f"{dataset.sizes['pair']} pairs of networks.")
+    parts.append(f"Data: {dataset.attrs.get('data_source', 'unknown')}.")
+    return " ".join(parts)

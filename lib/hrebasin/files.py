@@ -1,0 +1,40 @@
+"""Files that are whole or absent: a temporary name in the same folder, then a rename."""
+
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A temporary path beside ``path`` that takes its name when the block ends well, and vanishes otherwise."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.stem}-{os.getpid()}-{secrets.token_hex(4)}{path.suffix}")
+    try:
+        yield temporary
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_atomically(path: Path, content: bytes | str) -> None:
+    """Write ``content`` so that a reader sees the old file or the new one, never a part."""
+    with replacing(path) as temporary:
+        temporary.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+def project_root() -> Path:
+    """The folder that holds notebooks/, data/ and pyproject.toml: the nearest one around the working directory.
+
+    Raises:
+        FileNotFoundError: the working directory is not inside the project.
+    """
+    here = Path.cwd()
+    for folder in (here, *here.parents):
+        if (folder / "pyproject.toml").is_file() and (folder / "notebooks").is_dir():
+            return folder
+    raise FileNotFoundError(
+        f"{here} is not inside the project: no folder around it holds pyproject.toml and notebooks/"
+    )

@@ -1,0 +1,141 @@
+"""The architecture: multilayer perceptrons with ReLU whose normalisation lives inside the network."""
+
+import math
+from dataclasses import asdict, dataclass
+
+import torch
+from torch import nn
+
+PermutationSpec = dict[str, tuple[str | None, ...]]
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """What two networks must share to be merged.
+
+    Args:
+        widths: hidden widths, input side first; ``(512, 512, 256)`` reads the paper's "4 layers, hidden
+            width 512, latent width 256" as 3072-512-512-256-10.
+        n_classes: number of logits.
+        image_shape: (channel, y, x) of an image.
+        mean, std: per-channel normalisation in pixel units, pixels in [0, 1].
+
+    >>> Architecture(widths=(8,), n_classes=3, image_shape=(1, 2, 2), mean=(0.5,), std=(0.25,)).units
+    (4, 8, 3)
+    """
+
+    widths: tuple[int, ...] = (512, 512, 256)
+    n_classes: int = 10
+    image_shape: tuple[int, int, int] = (3, 32, 32)
+    mean: tuple[float, ...] = (0.0, 0.0, 0.0)
+    std: tuple[float, ...] = (1.0, 1.0, 1.0)
+
+    def __post_init__(self):
+        for name in ("widths", "image_shape", "mean", "std"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))
+        if not self.widths:
+            raise ValueError("at least one hidden layer is needed, got widths=()")
+        if any(int(width) != width or width < 1 for width in self.widths):
+            raise ValueError(f"widths must be positive integers, got {self.widths}")
+        if self.n_classes < 2:
+            raise ValueError(f"a classifier needs at least 2 classes, got n_classes={self.n_classes}")
+        if len(self.image_shape) != 3 or min(self.image_shape) < 1:
+            raise ValueError(f"image_shape must be (channel, y, x), got {self.image_shape}")
+        channels = self.image_shape[0]
+        if len(self.mean) != channels or len(self.std) != channels:
+            raise ValueError(f"mean {self.mean} and std {self.std} need one value for each of {channels} channels")
+        if not all(math.isfinite(value) for value in self.mean + self.std) or min(self.std) <= 0:
+            raise ValueError(f"mean must be finite and std finite and positive, got {self.mean}, {self.std}")
+
+    @property
+    def units(self) -> tuple[int, ...]:
+        """Units from input to output: (3072, 512, 512, 256, 10)."""
+        return (math.prod(self.image_shape), *self.widths, self.n_classes)
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """Names of the affine layers: ("fc1", "fc2", ...)."""
+        return tuple(f"fc{number}" for number in range(1, len(self.widths) + 2))
+
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Shape of every parameter, in layer order."""
+        shapes = {}
+        for layer, fan_in, fan_out in zip(self.layers, self.units[:-1], self.units[1:], strict=True):
+            shapes[f"{layer}.weight"] = (fan_out, fan_in)
+            shapes[f"{layer}.bias"] = (fan_out,)
+        return shapes
+
+    @property
+    def n_parameters(self) -> int:
+        """Number of trained parameters of one network."""
+        return sum(math.prod(shape) for shape in self.shapes.values())
+
+    def as_dict(self) -> dict:
+        """Plain values, for a file's metadata."""
+        return asdict(self)
+
+    def pixel_scale(self) -> torch.Tensor:
+        """1/std for every input unit, (input,) float64: the slope of the normalisation in pixel units."""
+        channels, *pixels = self.image_shape
+        return (1 / torch.tensor(self.std, dtype=torch.float64)).repeat_interleave(math.prod(pixels))
+
+
+class Normalize(nn.Module):
+    """Pixels in [0, 1], (..., channel, y, x), to zero mean and unit variance per channel."""
+
+    def __init__(self, mean, std):
+        super().__init__()
+        self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32).view(-1, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(std, dtype=torch.float32).view(-1, 1, 1), persistent=False)
+
+    def forward(self, pixels):
+        """Normalise."""
+        return (pixels - self.mean) / self.std
+
+
+class MLP(nn.Sequential):
+    """One network of an `Architecture`: pixels (image, channel, y, x) in [0, 1] to logits (image, class)."""
+
+    def __init__(self, architecture: Architecture):
+        super().__init__()
+        self.architecture = architecture
+        self.add_module("normalize", Normalize(architecture.mean, architecture.std))
+        self.add_module("flatten", nn.Flatten())
+        for name, fan_in, fan_out in zip(
+            architecture.layers, architecture.units[:-1], architecture.units[1:], strict=True
+        ):
+            self.add_module(name, nn.Linear(fan_in, fan_out))
+            if name != architecture.layers[-1]:
+                self.add_module(f"relu{name[2:]}", nn.ReLU())
+
+
+def mlp(
+    widths=(512, 512, 256),
+    *,
+    n_classes=10,
+    image_shape=(3, 32, 32),
+    mean=(0.0, 0.0, 0.0),
+    std=(1.0, 1.0, 1.0),
+) -> MLP:
+    """A multilayer perceptron with ReLU after all but the last layer; see `Architecture` for the arguments."""
+    return MLP(Architecture(tuple(widths), n_classes, tuple(image_shape), tuple(mean), tuple(std)))
+
+
+def permutation_spec(network: MLP | Architecture) -> PermutationSpec:
+    """Which permutation acts on which axis of which parameter; None where none may.
+
+    Input and output units are never permuted.
+
+    >>> permutation_spec(Architecture(widths=(8,)))["fc2.weight"]
+    (None, 'P1')
+    """
+    architecture = network if isinstance(network, Architecture) else network.architecture
+    last = len(architecture.layers)
+    spec: PermutationSpec = {}
+    for number, layer in enumerate(architecture.layers, start=1):
+        rows = f"P{number}" if number < last else None
+        columns = f"P{number - 1}" if number > 1 else None
+        spec[f"{layer}.weight"] = (rows, columns)
+        spec[f"{layer}.bias"] = (rows,)
+    return spec

@@ -1,0 +1,122 @@
+"""Run one notebook with papermill: parameters checked first, progress and errors on the terminal.
+
+python -m hrebasin.notebook notebooks/01_train.ipynb out.ipynb '{"groups": [0]}'
+"""
+
+import argparse
+import json
+import logging
+import os
+import re
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import papermill
+from papermill.exceptions import PapermillExecutionError
+from traitlets.config import Config
+
+from . import progress
+from .files import replacing
+
+KERNEL = "python3"
+COLOURS = re.compile(r"\x1b\[[0-9;]*m")  # of tracebacks
+
+
+def declared_parameters(notebook: Path | str) -> dict[str, str]:
+    """Names and default values (as source text) of the parameters that a notebook declares."""
+    return {name: entry["default"] for name, entry in papermill.inspect_notebook(str(notebook)).items()}
+
+
+def run_notebook(
+    notebook: Path | str, output: Path | str, parameters: Mapping, *, label: str = "", threads: int | None = None
+) -> None:
+    """Execute ``notebook`` with ``parameters`` and write the executed copy to ``output``.
+
+    Raises:
+        FileNotFoundError: no such notebook.
+        ValueError: a parameter that the notebook does not declare (papermill alone would only warn).
+        RuntimeError: a cell failed; the copy up to there is kept beside ``output`` as ``<output>.failed.ipynb``.
+    """
+    notebook, output = Path(notebook), Path(output)
+    if not notebook.is_file():
+        raise FileNotFoundError(f"no notebook at {notebook}")
+    known = declared_parameters(notebook)
+    if unknown := sorted(set(parameters) - set(known)):
+        raise ValueError(f"{notebook.name} does not declare the parameters {unknown}; it declares {sorted(known)}")
+    os.environ[progress.VARIABLE] = "lines"
+    if threads:
+        os.environ |= {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}  # the kernel inherits them
+    failed = output.with_suffix(".failed.ipynb")
+    with replacing(output) as temporary, _echo(label or notebook.stem), _transport() as transport:
+        try:
+            papermill.execute_notebook(
+                str(notebook),
+                str(temporary),
+                parameters=dict(parameters),
+                kernel_name=KERNEL,
+                progress_bar=False,
+                log_output=True,
+                config=transport,
+            )
+        except PapermillExecutionError as error:
+            temporary.replace(failed)
+            trace = COLOURS.sub("", "\n".join(error.traceback))
+            raise RuntimeError(
+                f"{notebook.name} failed in cell {error.exec_count}: {error.ename}: {error.evalue}\n{trace}\n"
+                f"The executed copy is {failed}"
+            ) from error
+    failed.unlink(missing_ok=True)
+
+
+@contextmanager
+def _transport() -> Iterator[Config]:
+    """Where the kernel listens: sockets in a folder of its own, for kernels started at once can race for TCP ports."""
+    if os.name != "posix":
+        yield Config()
+        return
+    with tempfile.TemporaryDirectory(prefix="hrebasin-") as folder:
+        yield Config({"KernelManager": {"transport": "ipc", "ip": f"{folder}/kernel"}})
+
+
+class _echo:
+    """Prints the progress of cells line by line, each with a label."""
+
+    def __init__(self, label: str):
+        self.label, self.logger = label, logging.getLogger("papermill")
+
+    def __enter__(self):
+        self.handler = logging.StreamHandler(sys.stderr)
+        self.handler.setFormatter(logging.Formatter(f"[{self.label}] %(message)s"))
+        # papermill logs cells' stderr, where progress goes, as warnings; values shown in the notebook stay there
+        self.handler.setLevel(logging.WARNING)
+        self.handler.addFilter(lambda record: bool(record.getMessage().strip()))
+        self.logger.addHandler(self.handler)
+        self.logger.setLevel(logging.INFO)
+        self.logger.propagate = False
+
+    def __exit__(self, *exception):
+        self.logger.removeHandler(self.handler)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command line; 0 when the notebook ran through."""
+    parser = argparse.ArgumentParser(prog="python -m hrebasin.notebook", description=__doc__.splitlines()[0])
+    parser.add_argument("notebook", type=Path)
+    parser.add_argument("output", type=Path, help="where the executed copy goes")
+    parser.add_argument("parameters", nargs="?", default="{}", type=json.loads, help="JSON object")
+    parser.add_argument("--label", default="", help="stands before every line of output")
+    parser.add_argument("--threads", type=int, help="CPU threads; by default all")
+    given = parser.parse_args(arguments)
+    try:
+        run_notebook(given.notebook, given.output, given.parameters, label=given.label, threads=given.threads)
+    except (FileNotFoundError, ValueError, RuntimeError) as error:
+        print(f"[{given.label or given.notebook.stem}] {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

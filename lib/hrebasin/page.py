@@ -1,0 +1,130 @@
+"""Figures and the page of a run, and the published copies: drawn from data sets alone, never from weights.
+
+python -m hrebasin.page publish data/runs/cpu data/published
+python -m hrebasin.page figures data/published figures
+"""
+
+import argparse
+import base64
+import json
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import jinja2
+import xarray as xr
+from PIL import Image
+
+from . import figures, records
+from .claims import ledger
+from .files import write_atomically
+
+Results = Mapping[str, xr.Dataset]
+SCREEN = 1.3  # figures are drawn for print; on a screen they are read from further away
+
+
+def read_results(folder: Path | str) -> dict[str, xr.Dataset]:
+    """The joined data sets ``<folder>/<stage>.nc`` of a finished or published run, without the ledger.
+
+    Raises:
+        FileNotFoundError: a stage is missing.
+    """
+    return {stage: records.read(Path(folder) / f"{stage}.nc", stage=stage) for stage in records.STAGES}
+
+
+def write_page(path: Path | str, results: Results, claims: xr.Dataset, drawn: Path | str) -> None:
+    """One HTML file with figures, ledger and provenance; it loads nothing from elsewhere."""
+    images = []
+    for name in figures.FIGURES:
+        png = (Path(drawn) / f"{name}.png").read_bytes()
+        with Image.open(Path(drawn) / f"{name}.png") as image:
+            width = round(image.width / image.info["dpi"][0] * 25.4 * SCREEN)
+        caption = (Path(drawn) / f"{name}.md").read_text().strip()
+        images.append({"name": name, "data": base64.b64encode(png).decode(), "caption": caption, "width": width})
+    attrs = results["merge"].attrs
+    origin = [
+        {
+            "stage": stage,
+            "seconds": dataset.attrs.get("wall_seconds", float("nan")),
+            "n": dataset.sizes.get("model", dataset.sizes.get("pair")),
+            **{key: str(dataset.attrs.get(key, "")) for key in ("code_commit", "device", "created", "data_digest")},
+            "changed": bool(dataset.attrs.get("code_changed", 0)),
+        }
+        for stage, dataset in results.items()
+    ]
+    environment = jinja2.Environment(loader=jinja2.PackageLoader("hrebasin", "."), autoescape=True)
+    html = environment.get_template("page.html").render(
+        profile=attrs["profile"],
+        source=attrs["data_source"],
+        n_groups=len(set(results["merge"].group.values.tolist())),
+        n_networks=int((results["merge"].method == "unmerged").sum()),
+        claims=[_row(claims.sel(claim=name)) for name in claims.claim.values],
+        figures=images,
+        origin=origin,
+        versions=json.loads(attrs["versions"]),
+    )
+    write_atomically(Path(path), html)
+
+
+def _row(claim: xr.Dataset) -> dict:
+    def number(name):
+        value = float(claim[name])
+        return "–" if value != value else f"{value:.3g}"
+
+    return {
+        "id": str(claim.claim.values),
+        **{name: str(claim[name].values) for name in ("title", "statistic", "effect_units", "verdict", "sentence")},
+        **{name: number(name) for name in ("effect", "low", "high", "n", "p_holm")},
+    }
+
+
+def publish(run: Path | str, folder: Path | str) -> list[Path]:
+    """Copy a finished run's joined data sets to ``folder``, smaller: norms and margins per image as float16.
+
+    Returns:
+        The files written.
+    """
+    run, folder = Path(run), Path(folder)
+    written = []
+    for stage, dataset in read_results(run / "results").items():
+        for name, variable in dataset.data_vars.items():
+            if "image" in variable.dims and variable.dtype.kind == "f":
+                dataset[name] = variable.astype("float16")
+        path = folder / f"{stage}.nc"
+        records.write(dataset, path, stage=stage)
+        written.append(path)
+    path = folder / "ledger.nc"
+    claims = ledger(read_results(folder))
+    attrs = records.read(run / "results" / "ledger.nc", stage="ledger").attrs
+    records.write(claims, path, stage="ledger", attrs=attrs)
+    return [*written, path]
+
+
+def redraw(published: Path | str, folder: Path | str) -> None:
+    """Redraw all figures and the page in ``folder`` from published data sets."""
+    results = read_results(published)
+    claims = records.read(Path(published) / "ledger.nc", stage="ledger")
+    figures.draw_all(results, folder)
+    write_page(Path(folder) / "index.html", results, claims, folder)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python -m hrebasin.page", description=__doc__.splitlines()[0])
+    parser.add_argument("action", choices=("figures", "publish"))
+    parser.add_argument("source", type=Path, help="data sets: published ones, or a run's folder for publish")
+    parser.add_argument("target", type=Path, help="folder to write to")
+    given = parser.parse_args(arguments)
+    try:
+        if given.action == "figures":
+            redraw(given.source, given.target)
+        else:
+            publish(given.source, given.target)
+    except (FileNotFoundError, ValueError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

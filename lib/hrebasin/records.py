@@ -1,0 +1,257 @@
+"""Data sets: what each stage writes, with units and provenance, written whole and read back validated.
+
+All networks lie along one dimension ``model`` with the coordinates of `hrebasin.bank.LABELS`; pairs of an ablation lie
+along ``pair``. So every comparison is a ``groupby`` and shards of groups join along their first dimension.
+"""
+
+import json
+import os
+import platform
+import subprocess
+import time
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import torch
+import xarray as xr
+
+from .bank import LABELS
+from .files import replacing
+from .images import Images
+from .layout import STAGES as STAGES
+
+FORMAT = "hrebasin-record/1"
+PACKAGES = ("hrebasin", "torch", "torchvision", "foolbox", "numpy", "scipy", "numba", "xarray", "h5netcdf")
+
+# stage -> variable -> dimensions
+SCHEMAS: dict[str, dict[str, tuple[str, ...]]] = {
+    "train": {
+        "train_loss": ("model", "epoch"),
+        "train_accuracy": ("model", "epoch"),
+        "test_loss": ("model",),
+        "test_accuracy": ("model",),
+        "seconds": ("model",),
+    },
+    "merge": {
+        "train_loss": ("model",),
+        "train_accuracy": ("model",),
+        "test_loss": ("model",),
+        "test_accuracy": ("model",),
+        "pairwise_distance": ("model",),
+        "sweeps_done": ("model",),
+        "converged": ("model",),
+        "seconds": ("model",),
+    },
+    "attack": {
+        "robust_accuracy": ("model", "attack", "epsilon"),
+        "correct": ("model", "image"),
+        "perturbation_norm": ("model", "norm", "image"),
+        "success": ("model", "norm", "image"),
+        "repredicted": ("model", "norm"),
+        "noise_accuracy": ("model", "noise", "magnitude", "draw"),
+    },
+    "regularity": {
+        "weight_norm": ("model", "layer"),
+        "lipschitz": ("model", "bound"),
+        "local_lipschitz": ("model", "radius", "image"),
+        "gradient_norm": ("model", "image"),
+        "margin": ("model", "image"),
+    },
+    "ablations": {
+        "loss": ("pair", "alignment", "split", "lambda"),
+        "accuracy": ("pair", "alignment", "split", "lambda"),
+        "loss_barrier": ("pair", "alignment", "split"),
+        "accuracy_barrier": ("pair", "alignment", "split"),
+        "choice_accuracy": ("pair", "permuted", "order"),
+    },
+    "ledger": {
+        "verdict": ("claim",),
+        "effect": ("claim",),
+        "low": ("claim",),
+        "high": ("claim",),
+        "n": ("claim",),
+        "p": ("claim",),
+        "p_holm": ("claim",),
+    },
+}
+SHARD_PARAMETERS = ("run_folder", "shard", "groups", "device")  # in which shards of one run may differ
+
+
+class Clock:
+    """Wall time since it was made, for a record's provenance."""
+
+    def __init__(self):
+        self.start = time.perf_counter()
+
+    @property
+    def seconds(self) -> float:
+        """Seconds so far."""
+        return time.perf_counter() - self.start
+
+
+def plain_values(namespace: Mapping) -> dict:
+    """A notebook's parameters, from its ``globals()`` right after the parameters cell: all names with plain values."""
+    hidden = ("In", "Out")
+    plain = (str, int, float, list)
+    return {n: v for n, v in namespace.items() if isinstance(v, plain) and not n.startswith("_") and n not in hidden}
+
+
+def provenance(*, profile: str, parameters: Mapping, images: Images, device: str, clock: Clock) -> dict:
+    """Attributes for a data set: where it comes from and how to make it again. Values are strings and numbers only.
+
+    Args:
+        profile: name of the profile, or of the run's folder.
+        parameters: of the notebook.
+        images: the training images, or those measured on where no training images are read.
+        device: where it was computed.
+        clock: started with the notebook.
+    """
+    commit, dirty = _commit()
+    parameters = dict(parameters)
+    if os.sep in str(parameters.get("dataset", "")):
+        parameters["dataset"] = Path(parameters["dataset"]).name  # where it lies on this machine helps nobody
+    return {
+        "profile": profile,
+        "parameters": json.dumps(parameters, sort_keys=True),
+        "data_source": images.source,
+        "data_digest": images.digest,
+        "code_commit": commit,
+        "code_changed": int(dirty),
+        "versions": json.dumps({"python": platform.python_version(), **{name: version(name) for name in PACKAGES}}),
+        "device": describe_device(device),
+        "wall_seconds": round(clock.seconds, 3),
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+def describe_device(device: str) -> str:
+    """The device in words, such as "cpu, x86_64, 2 cores"."""
+    if torch.device(device).type == "cuda":
+        return f"{device}, {torch.cuda.get_device_name(device)}"
+    return f"{device}, {platform.machine()}, {os.cpu_count()} cores"
+
+
+def _commit() -> tuple[str, bool]:
+    """Commit of the code and whether files were changed since; "unknown" outside a git checkout."""
+    folder = Path(__file__).parent
+    try:
+        commit = subprocess.run(
+            ["git", "rev-parse", "HEAD"], cwd=folder, capture_output=True, text=True, check=True
+        ).stdout.strip()
+        status = subprocess.run(
+            ["git", "status", "--porcelain", "--", ":/lib", ":/notebooks", ":/config"],
+            cwd=folder,
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown", False
+    return commit, bool(status.strip())
+
+
+def write(dataset: xr.Dataset, path: Path | str, *, stage: str, attrs: Mapping | None = None) -> None:
+    """Validate and write a data set atomically.
+
+    Args:
+        dataset: variables as in ``SCHEMAS[stage]``, each with ``long_name`` and ``units``.
+        path: netCDF file.
+        stage: a key of `SCHEMAS`.
+        attrs: provenance, see `provenance`.
+    """
+    dataset = dataset.assign_attrs({"format": FORMAT, "stage": stage, **(attrs or {})})
+    _check(dataset, stage, str(path))
+    for name, variable in dataset.variables.items():
+        if name not in dataset.dims and not {"long_name", "units"} <= set(variable.attrs):
+            raise ValueError(f"{path}: {name} lacks long_name or units")
+    dataset = dataset.drop_encoding()
+    for name, variable in dataset.variables.items():
+        if variable.dtype.kind in "UT":  # fixed-length strings are cut when shards are joined
+            dataset[name] = variable.astype(object)
+    encoding = {
+        name: {"zlib": True, "complevel": 4}
+        for name, v in dataset.data_vars.items()
+        if v.dtype.kind in "fiu" and v.ndim
+    }
+    with replacing(Path(path)) as temporary:
+        dataset.to_netcdf(temporary, engine="h5netcdf", encoding=encoding)
+
+
+def read(path: Path | str, *, stage: str) -> xr.Dataset:
+    """Read a data set that `write` wrote, into memory.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: damaged, of another stage or format, or not following the schema.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"no data set at {path}")
+    try:
+        with xr.open_dataset(path, engine="h5netcdf") as file:
+            dataset = file.load().drop_encoding()
+    except (OSError, ValueError, KeyError) as error:
+        raise ValueError(f"{path} is not a readable netCDF file: {error}") from error
+    if dataset.attrs.get("format") != FORMAT:
+        raise ValueError(f"{path}: format {dataset.attrs.get('format')!r} instead of {FORMAT!r}")
+    _check(dataset, stage, str(path))
+    return dataset
+
+
+def _check(dataset: xr.Dataset, stage: str, path: str) -> None:
+    if stage not in SCHEMAS:
+        raise ValueError(f"unknown stage {stage!r}; known are {list(SCHEMAS)}")
+    if dataset.attrs.get("stage") != stage:
+        raise ValueError(f"{path} is a data set of stage {dataset.attrs.get('stage')!r}, not {stage!r}")
+    for name, dims in SCHEMAS[stage].items():
+        if name not in dataset:
+            raise ValueError(f"{path}: variable {name!r} of stage {stage!r} is missing")
+        if set(dataset[name].dims) != set(dims):
+            raise ValueError(f"{path}: {name} has dimensions {dataset[name].dims}, not {dims}")
+    if "model" in dataset.dims:
+        if missing := [label for label in ("model", *LABELS) if label not in dataset.coords]:
+            raise ValueError(f"{path}: coordinates {missing} of the networks are missing")
+        if not dataset.indexes["model"].is_unique:
+            raise ValueError(f"{path}: the same network appears twice")
+
+
+def concat(paths: Iterable[Path | str], *, stage: str) -> xr.Dataset:
+    """Join the shards of a stage along their first dimension.
+
+    Raises:
+        ValueError: shards that come from different data, parameters (other than `SHARD_PARAMETERS`) or profiles, or
+            that hold the same network twice.
+    """
+    paths = list(paths)
+    shards = [read(path, stage=stage) for path in paths]
+    if not shards:
+        raise ValueError(f"no shards of stage {stage!r} to join")
+    origins = [_origin(shard) for shard in shards]
+    for path, origin in zip(paths, origins, strict=True):
+        for key in sorted(origin.keys() | origins[0].keys()):
+            first, other = origins[0].get(key), origin.get(key)
+            if first != other:
+                raise ValueError(f"{paths[0]} and {path} differ in {key}: {first!r} and {other!r}")
+    dim = next(iter(SCHEMAS[stage].values()))[0]
+    joined = xr.concat(
+        shards,
+        dim=dim,
+        data_vars="all",
+        coords="minimal",
+        compat="override",
+        join="exact",
+        combine_attrs="override",
+    )
+    _check(joined, stage, f"shards in {Path(paths[0]).parent}")
+    seconds = [shard.attrs["wall_seconds"] for shard in shards if "wall_seconds" in shard.attrs]
+    return joined.assign_attrs(wall_seconds=float(np.sum(seconds)), shards=len(shards))
+
+
+def _origin(shard: xr.Dataset) -> dict:
+    """What all shards of a run have in common."""
+    parameters = json.loads(shard.attrs.get("parameters", "{}"))
+    common = {name: value for name, value in parameters.items() if name not in SHARD_PARAMETERS}
+    return common | {key: shard.attrs.get(key) for key in ("profile", "data_digest")}

@@ -1,0 +1,249 @@
+"""How regular networks are: weight norms, and upper and lower bounds on Lipschitz constants (L2 to L2).
+
+Bounds are in pixel units unless ``units="normalised"``: the normalisation's 1/std then counts as part of the first
+layer. Everything is computed in float64 from exact singular or eigenvalues: power iteration approaches a spectral norm
+from below and would break an upper bound.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+import xarray as xr
+
+from .bank import Bank, normalize
+from .progress import track
+
+NETWORKS_AT_ONCE = 16  # float64 copies of 16 full-size networks take 0.5 GB
+IMAGES_AT_ONCE = 100  # Jacobians of 16 networks take 70 MB
+UNITS = ("pixel", "normalised")
+LIPSCHITZ = {"pixel": "logit per pixel range", "normalised": "logit per normalised input"}
+
+
+def measure(
+    bank: Bank, pixels: torch.Tensor, labels: torch.Tensor, *, radii: Sequence[float], bounded: int
+) -> xr.Dataset:
+    """Every measure of the paper as one data set of stage ``regularity``, see `hrebasin.records.SCHEMAS`.
+
+    Args:
+        bank, pixels, labels: networks, images (image, channel, y, x) and their classes (image,).
+        radii: of the local bounds, L2 in pixel units.
+        bounded: how many of the images get local bounds; the others hold NaN there.
+    """
+    pieces = []
+    for piece in bank.chunks(NETWORKS_AT_ONCE):
+        bounds = {"global": global_lipschitz(piece), "eclipse-fast": eclipse_fast(piece)}
+        local = {radius: local_lipschitz(piece, pixels[:bounded], radius=radius) for radius in radii}
+        parts = [
+            weight_norm(piece),
+            _join(
+                bounds,
+                xr.Variable("bound", np.array(list(bounds), dtype=object), {"long_name": "upper bound", "units": "1"}),
+            ),
+            gradient_norm(piece, pixels),
+            margin(piece, pixels, labels),
+        ]
+        parts[1] = parts[1].rename("lipschitz").assign_attrs(long_name="upper Lipschitz bound")
+        axis = xr.Variable("radius", list(radii), {"long_name": "L2 radius", "units": "pixel range"})
+        parts.append(_join(local, axis).rename("local_lipschitz").assign_attrs(long_name="local upper Lipschitz bound"))
+        pieces.append(xr.merge(parts, join="outer", compat="identical", combine_attrs="override"))
+    return xr.concat(pieces, dim="model").transpose("model", ...)
+
+
+def _join(parts: dict, axis: xr.Variable) -> xr.DataArray:
+    return xr.concat(list(parts.values()), dim=axis, coords="minimal", compat="override", combine_attrs="override")
+
+
+def weight_norm(bank: Bank) -> xr.DataArray:
+    """Frobenius norm of the weight plus 2-norm of the bias, unsquared, (model, layer); the paper sums over layers."""
+    norms = [
+        torch.linalg.vector_norm(bank.tensors[f"{layer}.weight"].double(), dim=(1, 2))
+        + torch.linalg.vector_norm(bank.tensors[f"{layer}.bias"].double(), dim=1)
+        for layer in bank.architecture.layers
+    ]
+    layers = xr.Variable("layer", list(bank.architecture.layers), {"long_name": "affine layer", "units": "1"})
+    return bank.array(
+        torch.stack(norms, 1),
+        ("model", "layer"),
+        name="weight_norm",
+        long_name="norm of weight plus norm of bias",
+        units="1",
+        layer=layers,
+    )
+
+
+def global_lipschitz(bank: Bank, *, units: str = "pixel") -> xr.DataArray:
+    """Upper bound everywhere, (model,): the product of the layers' spectral norms.
+
+    Avant & Morgansen 2023 with ReLU constant 1; float64 singular values.
+    """
+    product = torch.ones(len(bank), dtype=torch.float64, device=bank.device)
+    for weight in _weights(bank, units):
+        # the eigenvalues of the smaller Gram matrix are the squared singular values
+        product *= _largest_eigenvalue(_gram(weight)).sqrt()
+    return bank.array(product, name="global_lipschitz", long_name="product of spectral norms", units=LIPSCHITZ[units])
+
+
+def eclipse_fast(bank: Bank, *, units: str = "pixel") -> xr.DataArray:
+    """Upper bound everywhere, (model,), by ECLipsE-Fast (Xu & Sivaranjani, NeurIPS 2024).
+
+    X_0 = I; M_i = W_i X_{i-1}^-1 W_i^T; lam_i = 2 / sigma_max(M_i); X_i = lam_i I - lam_i^2 / 4 M_i;
+    L = sqrt(sigma_max(W_l^T W_l X_{l-1}^-1)). With l layers it lies between the product of spectral norms divided by
+    2**((l - 1) / 2) and the product.
+    """
+    *hidden, last = _weights(bank, units)
+    inverse = None  # of X, the identity at first
+    constant = torch.zeros(len(bank), dtype=torch.bool, device=bank.device)
+    for weight in hidden:
+        m = weight @ weight.mT if inverse is None else weight @ inverse @ weight.mT
+        largest = _largest_eigenvalue(m)[:, None, None]
+        multiplier = 2 / torch.where(largest > 0, largest, 1)  # zero: a layer of zeros, see below
+        constant |= largest[:, 0, 0] <= 0
+        x = multiplier * torch.eye(m.shape[-1], dtype=m.dtype, device=m.device) - multiplier**2 / 4 * m
+        inverse = torch.linalg.inv(x)
+    # W^T W X^-1 has the eigenvalues of W X^-1 W^T, which is symmetric and as small as the output
+    final = last @ inverse @ last.mT
+    bound = _largest_eigenvalue((final + final.mT) / 2).sqrt().masked_fill(constant, 0)
+    return bank.array(bound, name="eclipse_fast", long_name="ECLipsE-Fast bound", units=LIPSCHITZ[units])
+
+
+def local_lipschitz(bank: Bank, pixels: torch.Tensor, *, radius: float, units: str = "pixel") -> xr.DataArray:
+    """Upper bound of |f(x) - f(x0)| / |x - x0| for |x - x0| <= radius around each image x0, (model, image).
+
+    Avant & Morgansen 2023, from D = I: for y = A x0 + b, ybar_i = y_i + r |a_i D|, the slope of unit i is the largest
+    that its ReLU can have on the way from y_i to ybar_i; L = |diag(slope) A D|; D keeps the units that can be active,
+    x0 becomes the layer's output and r becomes L r. The bound is the product of all L.
+
+    Args:
+        bank: the networks.
+        pixels: (image, channel, y, x), uint8 or in [0, 1].
+        radius: L2, in pixel units (or of the normalised input if ``units="normalised"``).
+        units: of the input.
+    """
+    if not radius > 0:
+        raise ValueError(f"radius must be positive, got {radius}")
+    weights = _weights(bank, units)
+    biases = [bank.tensors[f"{layer}.bias"].double() for layer in bank.architecture.layers]
+    x = normalize(bank.architecture, pixels.to(bank.device)).double()
+    if units == "pixel":
+        x = x / bank.architecture.pixel_scale().to(x)  # the first layer holds the scale; the bias absorbs the mean
+    bounds = torch.empty(len(bank), len(pixels), dtype=torch.float64)
+    with track(label=f"local bound, radius {radius:g}", total=bounds.numel(), unit="image") as progress:
+        for model in range(len(bank)):
+            layers = [(weight[model], bias[model]) for weight, bias in zip(weights, biases, strict=True)]
+            first_gram = layers[0][0] @ layers[0][0].T
+            first_y = x @ layers[0][0].T + layers[0][1]
+            for image in range(len(pixels)):
+                bounds[model, image] = _local_bound(layers, first_gram, first_y[image], radius)
+                progress.update()
+    return bank.array(
+        bounds,
+        ("model", "image"),
+        name="local_lipschitz",
+        long_name=f"local bound within radius {radius:g}",
+        units=LIPSCHITZ[units],
+        image=torch.arange(len(pixels)).numpy(),
+    )
+
+
+def _local_bound(layers, gram, y, radius) -> float:
+    """The local bound of one network at one image, from the first layer's W W^T and its output ``y``.
+
+    Rows and columns that D or the slope switch off are left out.
+    """
+    total, alive = 1.0, slice(None)
+    for number, (weight, bias) in enumerate(layers[:-1]):
+        if number:
+            inner = weight[:, alive]
+            gram, y = inner @ inner.T, inner @ y.relu()[alive] + bias
+        ybar = y + radius * gram.diagonal().sqrt()
+        slope = torch.where(y >= 0, 1.0, ybar / (ybar - y))
+        slope = torch.where((ybar <= 0) | (gram.diagonal() <= 0), 0.0, slope)
+        used = slope > 0
+        if not used.any():
+            return 0.0  # nothing in reach activates a unit: the network is constant here
+        norm = _largest_eigenvalue(slope[used, None] * gram[used][:, used] * slope[used]).sqrt().item()
+        alive, radius, total = ybar > 0, norm * radius, total * norm
+    inner = layers[-1][0][:, alive]
+    return total * _largest_eigenvalue(inner @ inner.T).sqrt().item()
+
+
+def gradient_norm(bank: Bank, pixels: torch.Tensor, *, units: str = "pixel") -> xr.DataArray:
+    """Spectral norm of the logits' Jacobian at each image, (model, image): the largest is a lower bound.
+
+    Any Lipschitz constant valid on the images' neighbourhood is at least as large.
+    """
+    weights = _weights(bank, units)
+    norms = torch.cat([_jacobian_norm(weights, _active(bank, part)) for part in pixels.split(IMAGES_AT_ONCE)], dim=1)
+    return bank.array(
+        norms,
+        ("model", "image"),
+        name="gradient_norm",
+        long_name="spectral norm of the Jacobian",
+        units=LIPSCHITZ[units],
+        image=torch.arange(len(pixels)).numpy(),
+    )
+
+
+def _jacobian_norm(weights: list[torch.Tensor], masks: list[torch.Tensor]) -> torch.Tensor:
+    """Spectral norm of W_l D_{l-1} ... D_1 W_1 (model, image), D being the masks of active units."""
+    jacobian = weights[-1][:, None].expand(-1, masks[0].shape[1], -1, -1)  # (model, image, class, unit)
+    for weight, mask in zip(reversed(weights[1:-1]), reversed(masks[1:]), strict=True):
+        jacobian = _product(jacobian * mask[:, :, None], weight)
+    # the widest product is avoided: with K = W_l ... D_1, J J^T = K (W_1 W_1^T) K^T
+    k = jacobian * masks[0][:, :, None]
+    squared = _product(k, weights[0] @ weights[0].mT) @ k.mT
+    return _largest_eigenvalue(squared).clamp(min=0).sqrt()
+
+
+def margin(bank: Bank, pixels: torch.Tensor, labels: torch.Tensor) -> xr.DataArray:
+    """Logit of the true class minus the largest other logit, (model, image); negative where misclassified."""
+    with torch.no_grad():
+        outputs = bank(pixels.to(bank.device)).double()
+    true = labels.to(bank.device).expand(len(bank), -1)[..., None]
+    others = outputs.scatter(-1, true, -torch.inf).amax(-1)
+    return bank.array(
+        outputs.gather(-1, true)[..., 0] - others,
+        ("model", "image"),
+        name="margin",
+        long_name="true logit minus the largest other",
+        units="logit",
+        image=torch.arange(len(pixels)).numpy(),
+    )
+
+
+def _product(stack: torch.Tensor, matrix: torch.Tensor) -> torch.Tensor:
+    """(model, image, row, unit) times (model, unit, column), without a copy of the matrix for every image."""
+    return (stack.flatten(1, 2) @ matrix).unflatten(1, (-1, stack.shape[2]))
+
+
+def _active(bank: Bank, pixels: torch.Tensor) -> list[torch.Tensor]:
+    """Which hidden units are active, one (model, image, unit) float64 mask a hidden layer."""
+    x = normalize(bank.architecture, pixels.to(bank.device)).double().expand(len(bank), -1, -1)
+    masks = []
+    for layer in bank.architecture.layers[:-1]:
+        x = torch.baddbmm(
+            bank.tensors[f"{layer}.bias"].double()[:, None], x, bank.tensors[f"{layer}.weight"].double().mT
+        )
+        masks.append((x > 0).double())
+        x = x.relu()
+    return masks
+
+
+def _weights(bank: Bank, units: str) -> list[torch.Tensor]:
+    """Float64 weights (model, out, in); in pixel units the first includes the normalisation's slope."""
+    if units not in UNITS:
+        raise ValueError(f"units must be one of {UNITS}, got {units!r}")
+    weights = [bank.tensors[f"{layer}.weight"].double() for layer in bank.architecture.layers]
+    if units == "pixel":
+        weights[0] = weights[0] * bank.architecture.pixel_scale().to(bank.device)
+    return weights
+
+
+def _gram(weight: torch.Tensor) -> torch.Tensor:
+    """W W^T or W^T W, the smaller one: both have the squared singular values as eigenvalues."""
+    return weight @ weight.mT if weight.shape[-2] <= weight.shape[-1] else weight.mT @ weight
+
+
+def _largest_eigenvalue(symmetric: torch.Tensor) -> torch.Tensor:
+    return torch.linalg.eigvalsh(symmetric)[..., -1]

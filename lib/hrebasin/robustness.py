@@ -1,0 +1,254 @@
+"""Robustness of whole banks: Foolbox attacks and random perturbations, in pixel units.
+
+Foolbox sees a bank of M networks as one model: the batch is M x B images and slice m goes through network m. Attacks
+treat samples independently, so this equals M separate runs.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+import xarray as xr
+from foolbox import PyTorchModel
+from foolbox.attacks import L2DeepFoolAttack, LinfDeepFoolAttack, LinfFastGradientAttack
+from foolbox.criteria import Misclassification
+from torch import nn
+
+from .bank import Bank
+from .progress import track
+from .seeding import generator
+
+KINDS = ("fgsm", "deepfool-linf", "deepfool-l2", "gaussian", "uniform")
+DEEPFOOL = {"steps": 50, "candidates": 10, "overshoot": 0.02, "loss": "logits"}
+SAMPLES_AT_ONCE = 2048  # images times networks in one call of an attack; bounds the memory to about 1 GB
+
+
+class BankModel(nn.Module):
+    """A bank as Foolbox sees it: (model x image, channel, y, x) to (model x image, class)."""
+
+    def __init__(self, bank: Bank):
+        super().__init__()
+        self.bank = bank
+
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Slice m of the batch through network m."""
+        return self.bank(pixels.unflatten(0, (len(self.bank), -1))).flatten(0, 1)
+
+
+def attack(
+    bank: Bank,
+    pixels: torch.Tensor,
+    labels: torch.Tensor,
+    *,
+    kind: str,
+    epsilons: Sequence[float],
+    device: str = "cpu",
+    draws: int = 10,
+    samples_at_once: int = SAMPLES_AT_ONCE,
+) -> xr.Dataset:
+    """Attack every network of a bank with the same images.
+
+    Args:
+        bank: the networks.
+        pixels: (image, channel, y, x), uint8 or in [0, 1].
+        labels: (image,) true classes.
+        kind: ``"fgsm"`` (L-infinity, no random start), ``"deepfool-linf"``, ``"deepfool-l2"``, ``"gaussian"`` (standard
+            deviation epsilon) or ``"uniform"`` (in +-epsilon); noise is clipped to [0, 1] with the image.
+        epsilons: sizes in pixel units (pixels in [0, 1]) and the norm of the kind, increasing from 0 or more.
+        device: where to compute.
+        draws: of noise, the same for every network; draw d uses the stream ``noise/<kind>/<d>``.
+        samples_at_once: images times networks in one call.
+
+    Returns:
+        ``robust_accuracy`` (model, epsilon) and ``correct`` (model, image), the latter without attack. FGSM tests each
+        epsilon on its own, so its curve need not be monotone. DeepFool seeks a minimal perturbation: an image counts at
+        epsilon when it is classified correctly and not broken by a perturbation of norm <= epsilon; added are
+        ``perturbation_norm`` (model, image; 0 where misclassified anyway), ``success`` (model, image), ``repredicted``
+        (model,: images on which a second prediction differs from ``success``) and ``robust_accuracy_clipped``
+        (model, epsilon; Foolbox's own rule: the perturbation clipped to epsilon and tested again). Noise gives
+        ``robust_accuracy`` (model, epsilon, draw).
+
+    Raises:
+        ValueError: unknown kind, bad epsilons, pixels outside [0, 1], labels that do not fit.
+    """
+    epsilons = _check(bank, pixels, labels, kind, epsilons)
+    bank = bank.to(device)
+    pixels, labels = pixels.to(device), labels.to(device)
+    pixels = pixels.float() / 255 if pixels.dtype == torch.uint8 else pixels.float()
+    with torch.no_grad():
+        correct = bank(pixels).argmax(-1) == labels
+    image = np.arange(len(pixels))
+    result = {
+        "correct": bank.array(
+            correct.to(torch.int8),
+            ("model", "image"),
+            long_name="correct without attack",
+            units="1",
+            name="correct",
+            image=image,
+        )
+    }
+    epsilon = xr.Variable("epsilon", epsilons, {"long_name": "size of the perturbation", "units": "pixel range"})
+    describe = {"long_name": "accuracy under attack", "units": "1", "name": "robust_accuracy", "epsilon": epsilon}
+    if kind in ("gaussian", "uniform"):
+        accuracy = _noise(bank, pixels, labels, kind, epsilons, draws)
+        dims = ("model", "epsilon", "draw")
+        result["robust_accuracy"] = bank.array(accuracy, dims, **describe, draw=np.arange(draws))
+        return xr.Dataset(result)
+    pieces = _in_pieces(bank, pixels, labels, samples_at_once, kind)
+    if kind == "fgsm":
+        broken = np.concatenate([_fgsm(*piece, epsilons) for piece in pieces], axis=2)
+        result["robust_accuracy"] = bank.array(1 - broken.mean(2), ("model", "epsilon"), **describe)
+        return xr.Dataset(result)
+    columns = [
+        np.concatenate(parts, axis=-1) for parts in zip(*(_deepfool(*p, kind, epsilons) for p in pieces), strict=True)
+    ]
+    norm, success, repredicted, clipped = columns
+    robust = correct.cpu().numpy()[:, None] & (~success[:, None] | (norm[:, None] > np.array(epsilons)[None, :, None]))
+    over_images = {"dims": ("model", "image"), "image": image}
+    result |= {
+        "robust_accuracy": bank.array(robust.mean(2), ("model", "epsilon"), **describe),
+        "robust_accuracy_clipped": bank.array(1 - clipped.mean(2), ("model", "epsilon"), **describe),
+        "perturbation_norm": bank.array(
+            norm, name="perturbation_norm", long_name="norm of the raw perturbation", units="pixel range", **over_images
+        ),
+        "success": bank.array(
+            success.astype(np.int8), name="success", long_name="whether the attack succeeded", units="1", **over_images
+        ),
+        "repredicted": bank.array(
+            repredicted.sum(1),
+            name="repredicted",
+            units="images",
+            long_name="images whose second prediction differs from the success flag",
+        ),
+    }
+    return xr.Dataset(result)
+
+
+def attack_suite(
+    bank: Bank,
+    pixels: torch.Tensor,
+    labels: torch.Tensor,
+    *,
+    epsilons: Sequence[float],
+    magnitudes: Sequence[float],
+    draws: int,
+    device: str = "cpu",
+) -> xr.Dataset:
+    """Every attack of the paper as one data set of stage ``attack``, see `hrebasin.records.SCHEMAS`.
+
+    Args:
+        bank, pixels, labels, device: as in `attack`.
+        epsilons: of FGSM and L-infinity DeepFool.
+        magnitudes, draws: of the noise.
+    """
+    common = {"device": device}
+    fgsm, linf = (attack(bank, pixels, labels, kind=k, epsilons=epsilons, **common) for k in ("fgsm", "deepfool-linf"))
+    l2 = attack(bank, pixels, labels, kind="deepfool-l2", epsilons=epsilons[:1], **common)
+    noise = {
+        kind: attack(bank, pixels, labels, kind=kind, epsilons=magnitudes, draws=draws, **common).robust_accuracy
+        for kind in ("gaussian", "uniform")
+    }
+    curves = {
+        "fgsm": fgsm.robust_accuracy,
+        "deepfool-linf": linf.robust_accuracy,
+        "deepfool-linf-clipped": linf.robust_accuracy_clipped.rename("robust_accuracy"),
+    }
+    joined = xr.merge(
+        [
+            _join(curves, "attack"),
+            _join({"linf": linf[list(PER_IMAGE)], "l2": l2[list(PER_IMAGE)]}, "norm"),
+            _join(noise, "noise").rename("noise_accuracy").rename(epsilon="magnitude"),
+            fgsm.correct,
+        ],
+        compat="identical",
+        combine_attrs="override",
+    )
+    joined.noise_accuracy.attrs["long_name"] = "accuracy under random perturbation"
+    return joined.transpose("model", ...)
+
+
+PER_IMAGE = ("perturbation_norm", "success", "repredicted")
+
+
+def _join(parts: dict, dim: str):
+    axis = xr.Variable(dim, np.array(list(parts), dtype=object), {"long_name": dim, "units": "1"})
+    return xr.concat(list(parts.values()), dim=axis, coords="minimal", compat="override", combine_attrs="override")
+
+
+def _check(bank, pixels, labels, kind, epsilons) -> list[float]:
+    if kind not in KINDS:
+        raise ValueError(f"unknown attack {kind!r}; known are {KINDS}")
+    epsilons = [float(epsilon) for epsilon in epsilons]
+    largest = float("inf") if kind == "deepfool-l2" else 1
+    in_range = all(0 <= epsilon <= largest for epsilon in epsilons)  # False for NaN
+    if not epsilons or not in_range or sorted(set(epsilons)) != epsilons:
+        raise ValueError(f"epsilons must increase within [0, {largest}], got {epsilons}")
+    if pixels.dtype != torch.uint8 and not (pixels.min() >= 0 and pixels.max() <= 1):
+        raise ValueError(f"pixels must lie in [0, 1], got {pixels.min():g} to {pixels.max():g}")
+    if len(labels) != len(pixels) or labels.min() < 0 or labels.max() >= bank.architecture.n_classes:
+        raise ValueError(
+            f"{len(labels)} labels from {labels.min()} to {labels.max()} do not fit {len(pixels)} images and "
+            f"{bank.architecture.n_classes} classes"
+        )
+    return epsilons
+
+
+def _in_pieces(bank, pixels, labels, samples_at_once, kind):
+    """(model, pixels, labels) for Foolbox, the images in pieces so that every network sees each piece at once."""
+    n_models, size = len(bank), max(1, samples_at_once // len(bank))
+    model = PyTorchModel(BankModel(bank).eval(), bounds=(0, 1), device=bank.device)
+    for start in track(range(0, len(pixels), size), label=kind, unit="piece"):
+        part = slice(start, start + size)
+        repeats = (n_models,) + (1,) * (pixels.ndim - 1)
+        yield model, pixels[part].repeat(repeats), labels[part].repeat(n_models), n_models
+
+
+class _GradientOnce(LinfFastGradientAttack):
+    """FGSM without random start takes the same gradient for every epsilon; this instance takes it once."""
+
+    def __init__(self):
+        super().__init__(random_start=False)
+        self.kept = None
+
+    def value_and_grad(self, loss_fn, x):
+        if self.kept is None:
+            self.kept = super().value_and_grad(loss_fn, x)
+        return self.kept
+
+
+def _fgsm(model, pixels, labels, n_models, epsilons) -> np.ndarray:
+    """Whether each image is misclassified at each epsilon, (model, epsilon, image)."""
+    _, _, broken = _GradientOnce()(model, pixels, Misclassification(labels), epsilons=epsilons)
+    return _by_model(broken, n_models)
+
+
+def _deepfool(model, pixels, labels, n_models, kind, epsilons):
+    """Norm, success and disagreement (model, image), and Foolbox's clipped failures (model, epsilon, image)."""
+    deepfool = {"deepfool-linf": LinfDeepFoolAttack, "deepfool-l2": L2DeepFoolAttack}[kind](**DEEPFOOL)
+    # epsilon None: the raw perturbation; numbers: the same one clipped to epsilon and predicted again
+    (raw, *_), _, success = deepfool(model, pixels, Misclassification(labels), epsilons=[None, *epsilons])
+    change = (raw - pixels).flatten(1)
+    norm = change.abs().amax(1) if kind == "deepfool-linf" else change.norm(dim=1)
+    with torch.no_grad():
+        wrong = model(raw).argmax(-1) != labels
+    columns = norm, success[0], wrong != success[0], success[1:]
+    return tuple(_by_model(column, n_models) for column in columns)
+
+
+def _by_model(values: torch.Tensor, n_models: int) -> np.ndarray:
+    """(..., model x image) to (model, ..., image)."""
+    return values.unflatten(-1, (n_models, -1)).movedim(-2, 0).cpu().numpy()
+
+
+def _noise(bank, pixels, labels, kind, epsilons, draws) -> np.ndarray:
+    """Accuracy under random perturbations, (model, epsilon, draw)."""
+    accuracy = np.empty((len(bank), len(epsilons), draws))
+    draw_noise = {"gaussian": torch.randn, "uniform": lambda *a, **k: 2 * torch.rand(*a, **k) - 1}[kind]
+    with torch.no_grad():
+        for draw in track(range(draws), label=kind, unit="draw"):
+            noise = draw_noise(pixels.shape, generator=generator(f"noise/{kind}/{draw}")).to(pixels.device)
+            for position, epsilon in enumerate(epsilons):
+                outputs = bank((pixels + epsilon * noise).clamp_(0, 1))
+                accuracy[:, position, draw] = (outputs.argmax(-1) == labels).double().mean(1).cpu()
+    return accuracy

@@ -1,0 +1,154 @@
+"""The workflow's side of a run: which notebook gets which parameters, and the command behind ``make paper``.
+
+python -m hrebasin.workflow --cores all profile=sample
+"""
+
+import argparse
+import json
+import shlex
+import sys
+from collections.abc import Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from .configuration import Profile, code_digest, load_profile
+from .files import project_root
+from .layout import PAPER
+from .notebook import declared_parameters
+
+# What a user may override on the command line, and the profile's key.
+OVERRIDES = {"dataset": "dataset", "device": "device", "groups": "n_groups"}
+# Modules that only show results: a new colour must not train 1600 networks again.
+PRESENTATION = ("plots", "figures", "progress")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A checked profile and where its results go.
+
+    Attributes:
+        name: of the profile.
+        profile: its values.
+        run: folder of the results, relative to the project.
+    """
+
+    name: str
+    profile: Profile
+    run: str
+
+    @classmethod
+    def from_config(cls, config: Mapping) -> "Plan":
+        """From ``profile=`` and the overrides of a command line; other keys are errors."""
+        known = ("profile", *OVERRIDES)
+        if unknown := sorted(set(config) - set(known)):
+            raise ValueError(f"unknown settings {unknown}; known are {known}")
+        name = str(config.get("profile", "sample"))
+        overrides = {OVERRIDES[key]: config[key] for key in OVERRIDES if config.get(key) not in (None, "")}
+        if "dataset" in overrides and Path(str(overrides["dataset"])).expanduser().is_dir():
+            overrides["dataset"] = str(Path(overrides["dataset"]).expanduser().resolve())
+        return cls(name, load_profile(project_root() / "config" / f"{name}.yaml", **overrides), f"data/runs/{name}")
+
+    def parameters(self, notebook: str, shard: int | None) -> str:
+        """The parameters of a notebook as JSON: what it declares, from the profile and the wiring."""
+        wiring = {
+            "run_folder": self.run,
+            "shard": shard,
+            "groups": None if shard is None else self.profile.shards[shard],
+        }
+        values = {**vars(self.profile), **wiring}
+        declared = _declared(notebook)
+        if strange := sorted(set(declared) - set(values)):
+            raise ValueError(f"{notebook} declares parameters that no profile has: {strange}")
+        return json.dumps({name: values[name] for name in declared}, sort_keys=True)
+
+    def code(self, notebook: str) -> str:
+        """Digest of the code that a notebook runs; a result made by other code is made again."""
+        without = () if notebook == PAPER else PRESENTATION
+        return code_digest(project_root() / "notebooks" / f"{notebook}.ipynb", without=without)
+
+    def shell(self, notebook: str) -> str:
+        """The command of a rule."""
+        label = notebook if notebook == PAPER else f"{notebook} {{wildcards.shard}}"
+        python = shlex.quote(sys.executable)
+        return (
+            f"{python} -m hrebasin.notebook notebooks/{notebook}.ipynb {{output.notebook:q}} {{params.values:q}} "
+            f"--label '{label}' --threads {{threads}}"
+        )
+
+
+@cache
+def _declared(notebook: str) -> tuple[str, ...]:
+    return tuple(declared_parameters(project_root() / "notebooks" / f"{notebook}.ipynb"))
+
+
+@contextmanager
+def _only_run(folder: Path):
+    """Hold the run's folder; the operating system lets go of it when this process ends, however it ends."""
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(folder / ".lock", timeout=0):
+            yield
+    except Timeout:
+        raise ValueError(f"another run is writing to {folder}; wait for it or stop it") from None
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Check the profile, then let Snakemake run what is missing; Snakemake's exit code."""
+    parser = argparse.ArgumentParser(prog="python -m hrebasin.workflow", description=__doc__.splitlines()[0])
+    parser.add_argument("--cores", default="all", help="for Snakemake: a number or all")
+    parser.add_argument("--dry-run", action="store_true", help="only say what would run")
+    parser.add_argument("settings", nargs="*", metavar="key=value", help=f"profile and {', '.join(OVERRIDES)}")
+    given = parser.parse_args(arguments)
+    try:
+        settings = dict(_setting(text) for text in given.settings)
+        plan = Plan.from_config(settings)
+        folder = project_root() / plan.run
+        command = ["--cores", given.cores, "--rerun-incomplete", "--keep-going", "--directory", str(project_root())]
+        # The lock below ends with its process; Snakemake's own would outlive a killed one.
+        command += ["--nolock", "--rerun-triggers", "mtime", "params", "input", "--quiet", "rules", "host"]
+        command += ["--snakefile", str(project_root() / "Snakefile")]
+        command += ["--config", *(f"{key}={value}" for key, value in settings.items())]
+        if given.dry_run:
+            return _snakemake([*command, "--dry-run"])
+        with _only_run(folder):
+            code = _snakemake(command)
+    except (ValueError, FileNotFoundError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("stopped; the same command continues", file=sys.stderr)
+        return 130
+    if code == 0:
+        from . import records  # only now: it loads the whole library
+
+        claims = records.read(folder / "results" / "ledger.nc", stage="ledger")
+        for claim, verdict, title in zip(claims.claim.values, claims.verdict.values, claims.title.values, strict=True):
+            print(f"{claim:>4} {verdict:<13} {title}")
+        print(f"Figures, claims and provenance: {plan.run}/index.html")
+    return code
+
+
+def _snakemake(arguments: list[str]) -> int:
+    """Run Snakemake in this process; its exit code."""
+    from snakemake.cli import main as snakemake
+
+    try:
+        snakemake(arguments)
+    except SystemExit as stop:
+        return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
+    return 0
+
+
+def _setting(text: str) -> tuple[str, object]:
+    key, equals, value = text.partition("=")
+    if not equals or not key:
+        raise ValueError(f"settings are written key=value, got {text!r}")
+    return key, int(value) if value.isdecimal() else value
+
+
+if __name__ == "__main__":
+    sys.exit(main())

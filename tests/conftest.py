@@ -1,0 +1,119 @@
+"""Shared fixtures: a tiny architecture, tiny learnable images and a small trained bank, all from named streams."""
+
+import copy
+from dataclasses import replace
+
+import hypothesis
+import pytest
+import torch
+
+from hrebasin.bank import Bank
+from hrebasin.images import Images
+from hrebasin.matching import Alignment
+from hrebasin.networks import Architecture
+from hrebasin.seeding import generator
+from hrebasin.training import Recipe, train
+
+CLASSES = ("circle", "cross", "square", "star")
+RECIPE = Recipe(learning_rate=1e-2, batch_size=16, epochs=6)
+
+# No deadline: times on a shared machine say nothing. Derandomised: a failure is the same failure everywhere.
+hypothesis.settings.register_profile("hrebasin", deadline=None, derandomize=True, max_examples=25)
+hypothesis.settings.load_profile("hrebasin")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread():
+    torch.set_num_threads(1)
+
+
+def _images(split: str, n: int, *, shape=(3, 4, 4), noise: float = 60.0) -> Images:
+    """Noisy copies of one random pattern a class; the patterns are the same in every split."""
+    patterns = torch.empty(len(CLASSES), *shape).uniform_(30, 225, generator=generator("test/patterns"))
+    stream = generator(f"test/images/{split}")
+    labels = torch.arange(n) % len(CLASSES)
+    spread = torch.empty(n, *shape).normal_(0, noise, generator=stream)
+    pixels = (patterns[labels] + spread).round().clamp(0, 255).to(torch.uint8)
+    return Images(pixels, labels, CLASSES, f"synthetic {split} images")
+
+
+@pytest.fixture(scope="session")
+def make_images():
+    """``make_images(split, n, shape=..., noise=...)``: learnable images of four classes."""
+    return _images
+
+
+@pytest.fixture(scope="session")
+def train_images() -> Images:
+    """96 images (3, 4, 4) of four classes."""
+    return _images("train", 96)
+
+
+@pytest.fixture(scope="session")
+def test_images() -> Images:
+    """60 other images of the same classes."""
+    return _images("test", 60)
+
+
+@pytest.fixture(scope="session")
+def architecture(train_images) -> Architecture:
+    """Three hidden layers, 48-12-10-8-4, normalised to the training images."""
+    mean, std = train_images.statistics()
+    return Architecture((12, 10, 8), len(CLASSES), train_images.shape, mean, std)
+
+
+@pytest.fixture(scope="session")
+def shallow(architecture) -> Architecture:
+    """One hidden layer, 48-16-4: matching is one assignment, so its result is the global optimum."""
+    return replace(architecture, widths=(16,))
+
+
+@pytest.fixture(scope="session")
+def recipe() -> Recipe:
+    """Enough training to classify the tiny images well, within a tenth of a second a network."""
+    return RECIPE
+
+
+@pytest.fixture(scope="session")
+def trained(architecture, train_images) -> Bank:
+    """Eight trained networks, seeds 0 to 7; tests must not change it."""
+    return train(architecture, train_images, range(8), RECIPE)
+
+
+@pytest.fixture(scope="session")
+def pixels(test_images) -> torch.Tensor:
+    """Pixels in [0, 1], (image, channel, y, x) float32."""
+    return test_images.pixels.float() / 255
+
+
+@pytest.fixture(scope="session")
+def random_permutations():
+    """``random_permutations(bank, name)``: an alignment with random permutations for every network of a bank."""
+
+    def make(bank: Bank, name: str) -> Alignment:
+        stream = generator(f"test/permutations/{name}")
+        permutations = {
+            f"P{number}": torch.stack([torch.randperm(width, generator=stream) for _ in range(len(bank))])
+            for number, width in enumerate(bank.architecture.widths, start=1)
+        }
+        nothing = torch.zeros(len(bank), dtype=torch.float64)
+        return Alignment(permutations, nothing, nothing.long())
+
+    return make
+
+
+@pytest.fixture
+def unchanged():
+    """``unchanged(bank, ...)`` takes copies; when the test ends the banks must still equal them."""
+    kept = []
+
+    def keep(*banks: Bank) -> None:
+        for bank in banks:
+            kept.append((bank, copy.deepcopy(bank.tensors), copy.deepcopy(bank.labels)))
+
+    yield keep
+    for bank, tensors, labels in kept:
+        for name, tensor in tensors.items():
+            assert torch.equal(bank.tensors[name], tensor), f"{name} was changed"
+        for name, values in labels.items():
+            assert (bank.labels[name] == values).all(), f"label {name} was changed"

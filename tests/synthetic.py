@@ -1,0 +1,219 @@
+"""Made-up results with the layout of real ones and planted effects, so that claims and figures have known answers.
+
+An effect of 1 plants a claim as the paper states it, -1 its reverse, and 0 nothing.
+"""
+
+import numpy as np
+import torch
+import xarray as xr
+
+from hrebasin.bank import LABELS
+from hrebasin.merging import CONVERGENCE
+from hrebasin.seeding import generator
+
+CLAIMS = tuple(f"C{number}" for number in range(1, 11))
+LIMITS = (1, 2, 5, CONVERGENCE)
+EPSILONS = np.arange(21) / 1000
+ATTACKS = ("fgsm", "deepfool-linf", "deepfool-linf-clipped")
+CROSSING = 0.0113  # epsilon at which all stages are planted to be equal
+UNMERGED = 0.55
+FALL = 0.075  # accuracy a stage; stage 3 then lies half-way between unmerged and chance
+N_IMAGES = 12
+ATTRS = {"data_source": "synthetic images", "profile": "synthetic", "data_digest": "0"}
+
+
+def results(*, groups: int = 8, leaves: int = 16, noise: float = 1.0, seed: int = 0, **effects: float) -> dict:
+    """Data sets by stage, as `hrebasin.claims.ledger` takes them.
+
+    Args:
+        groups: trees.
+        leaves: networks a tree, a power of two.
+        noise: factor on the planted spread between networks.
+        seed: of all draws.
+        effects: for each claim, such as ``C1=-1``; 1 where not given.
+    """
+    effects = dict.fromkeys(CLAIMS, 1.0) | effects
+    made = {
+        "merge": merge(groups, leaves, noise, seed, effects),
+        "attack": attack(groups, leaves, noise, seed, effects),
+        "regularity": regularity(groups, leaves, noise, seed, effects),
+        "ablations": ablations(groups, noise, seed, effects),
+    }
+    return {stage: dataset.assign_attrs(ATTRS, stage=stage) for stage, dataset in made.items()}
+
+
+def normal(shape, name: str) -> np.ndarray:
+    """Standard normal values from a named stream."""
+    return torch.randn(shape, generator=generator(f"synthetic/{name}"), dtype=torch.float64).numpy()
+
+
+def networks(groups: int, leaves: int, *, naive: bool = True) -> list[dict]:
+    """Labels of every network: trees, one MergeMany set a size and limit, naive averages, L1 and L2."""
+    rows, stages = [], int(np.log2(leaves))
+    for group in range(groups):
+        for stage in range(stages + 1):
+            method = "tree" if stage else "unmerged"
+            for node in range(leaves >> stage):
+                rows.append({"method": method, "stage": stage, "n_merged": 2**stage, "group": group, "node": node})
+        for stage in range(1, stages + 1):
+            base = {"stage": stage, "n_merged": 2**stage, "group": group, "node": 0}
+            rows += [base | {"method": "merge-many", "sweeps": limit} for limit in LIMITS]
+            rows += [base | {"method": "naive"}] if naive else []
+        rows += [
+            {"method": method, "strength": strength, "group": group, "node": 0}
+            for method in ("l1", "l2")
+            for strength in (1e-5, 1e-3)
+        ]
+    return [{name: default for name, (default, _) in LABELS.items()} | row for row in rows]
+
+
+def coords(rows: list[dict]) -> dict:
+    """Coordinates of the ``model`` dimension."""
+    made = {
+        name: (
+            "model",
+            np.array([row[name] for row in rows], dtype=object if name == "method" else None),
+            describe(text),
+        )
+        for name, (_, text) in LABELS.items()
+    }
+    names = ["/".join(f"{row[name]}" for name in LABELS) for row in rows]
+    return made | {"model": ("model", np.array(names, dtype=object), describe("network"))}
+
+
+def describe(long_name: str, units: str = "1") -> dict:
+    """Attributes that every variable has."""
+    return {"long_name": long_name, "units": units}
+
+
+def column(rows: list[dict], name: str) -> np.ndarray:
+    """A label of every network."""
+    return np.array([row[name] for row in rows])
+
+
+def dataset(rows: list[dict], values: dict, **axes) -> xr.Dataset:
+    """``values``: name -> (dims, array, units)."""
+    variables = {name: (dims, array, describe(name, units)) for name, (dims, array, units) in values.items()}
+    others = {name: xr.Variable(name, np.asarray(axis), describe(name)) for name, axis in axes.items()}
+    return xr.Dataset(variables, coords=coords(rows) | others)
+
+
+def merge(groups: int, leaves: int, noise: float, seed: int, effects: dict) -> xr.Dataset:
+    """C1 to C4: the tree loses 7.5 points a stage, MergeMany lies below it, and varies four times as much."""
+    rows = networks(groups, leaves)
+    method, stage, sweeps = column(rows, "method"), column(rows, "stage"), column(rows, "sweeps")
+    advantage = 0.03 * effects["C1"] + np.where(stage >= 3, 0.05 * effects["C2"], 0)
+    early = np.select([sweeps == 1, sweeps == 2, sweeps == 5], [0.03, 0.02, 0.01], 0)
+    accuracy = UNMERGED - FALL * stage * effects["C4"]
+    accuracy = np.where(method == "merge-many", accuracy - advantage - early, accuracy)
+    accuracy = np.where(method == "naive", 0.1 + 0.1 / 2.0**stage, accuracy)
+    spread = 0.004 * np.select(
+        [method == "merge-many", method == "tree"], [2.0 ** effects["C3"], 2.0 ** -effects["C3"]], 1
+    )
+    accuracy = accuracy + noise * spread * normal(len(rows), f"accuracy/{seed}")
+    ones = np.ones(len(rows))
+    return dataset(rows, {
+        "train_loss": (("model",), ones, "nat"),
+        "train_accuracy": (("model",), accuracy + 0.2, "1"),
+        "test_loss": (("model",), 1.5 * ones, "nat"),
+        "test_accuracy": (("model",), accuracy, "1"),
+        "pairwise_distance": (("model",), ones, "1"),
+        "sweeps_done": (("model",), np.minimum(sweeps, 20), "1"),
+        "converged": (("model",), np.int8(ones), "1"),
+        "seconds": (("model",), ones, "s"),
+    })  # fmt: skip
+
+
+def attack(groups: int, leaves: int, noise: float, seed: int, effects: dict) -> xr.Dataset:
+    """C5, C6, C10: straight differences between stages that vanish at `CROSSING`; L2 above all others."""
+    rows = networks(groups, leaves, naive=False)
+    method, stage = column(rows, "method"), column(rows, "stage")[:, None, None]
+    base = 0.05 + 0.45 * np.exp(-EPSILONS / 0.008) * np.array([1, 0.97, 1.02])[:, None]
+    tilt = 6 * effects["C5"] * (CROSSING - EPSILONS) / np.log2(leaves)
+    robust = base + tilt * (np.log2(leaves) / 2 - stage)
+    robust[method == "merge-many"] = base - 0.02
+    robust[method == "l1"] = base - 0.01
+    best = robust[np.isin(method, ["unmerged", "tree"])].max(0)
+    above = 0.03 * effects["C6"] if effects["C6"] else 0.03 * (-1) ** np.arange(len(EPSILONS))
+    robust[method == "l2"] = best + above  # without effect above at every other epsilon
+    robust[(method == "l2") & (column(rows, "strength") < 1e-3)] -= 0.01
+    robust = np.clip(robust + noise * 0.002 * normal((len(rows), 1, 1), f"robust/{seed}"), 0, 1)
+    magnitudes, kept = np.array([0, 0.05, 0.1, 0.2]), 0.6 + 0.05 * effects["C10"] * stage[..., None]
+    noisy = 0.5 * (1 - (1 - kept) * (magnitudes / 0.2)[:, None]) * np.ones((1, 2, 1, 5))
+    noisy = noisy + noise * 0.003 * normal(noisy.shape, f"noise/{seed}")
+    by_image, by_norm = np.ones((len(rows), N_IMAGES), np.int8), np.ones((len(rows), 2, N_IMAGES))
+    axes = {
+        "attack": np.array(ATTACKS, dtype=object), "epsilon": EPSILONS, "magnitude": magnitudes,
+        "noise": np.array(["gaussian", "uniform"], dtype=object), "norm": np.array(["linf", "l2"], dtype=object),
+    }  # fmt: skip
+    return dataset(rows, {
+        "robust_accuracy": (("model", "attack", "epsilon"), robust, "1"),
+        "correct": (("model", "image"), by_image, "1"),
+        "perturbation_norm": (("model", "norm", "image"), 0.01 * by_norm, "pixel range"),
+        "success": (("model", "norm", "image"), np.int8(by_norm), "1"),
+        "repredicted": (("model", "norm"), np.zeros((len(rows), 2)), "images"),
+        "noise_accuracy": (("model", "noise", "magnitude", "draw"), noisy, "1"),
+    }, **axes)  # fmt: skip
+
+
+def regularity(groups: int, leaves: int, noise: float, seed: int, effects: dict) -> xr.Dataset:
+    """C7, C8: norms on a falling line, bounds on a falling line of their logarithm, spreads that halve a stage."""
+    rows = networks(groups, leaves)
+    stage = column(rows, "stage")
+    draw = noise * normal((len(rows), 4), f"regularity/{seed}")
+    norm = 53 - 7 * effects["C7"] * stage + 0.8 * 2.0 ** (-effects["C7"] * stage) * draw[:, 0]
+    bound = 3 - 0.4 * effects["C8"] * stage + 0.1 * 2.0 ** (-effects["C8"] * stage) * draw[:, 1]
+    local = 10 ** (
+        bound[:, None, None] - np.array([[0.6], [0.3]]) + 0.1 * normal((len(rows), 2, N_IMAGES), f"local/{seed}")
+    )
+    local[:, :, N_IMAGES // 2 :] = np.nan  # only the first images have local bounds
+    gradient = 10 ** (bound[:, None] - 1.5 + 0.2 * normal((len(rows), N_IMAGES), f"gradient/{seed}"))
+    axes = {
+        "layer": np.array(["fc1", "fc2", "fc3", "fc4"], dtype=object),
+        "bound": np.array(["global", "eclipse-fast"], dtype=object), "radius": [0.1, 1.0],
+    }  # fmt: skip
+    return dataset(rows, {
+        "weight_norm": (("model", "layer"), norm[:, None] * np.array([0.4, 0.3, 0.2, 0.1]), "1"),
+        "lipschitz": (("model", "bound"), 10 ** (bound[:, None] - [0, 0.2]), "logit per pixel range"),
+        "local_lipschitz": (("model", "radius", "image"), local, "logit per pixel range"),
+        "gradient_norm": (("model", "image"), gradient, "logit per pixel range"),
+        "margin": (("model", "image"), np.ones((len(rows), N_IMAGES)), "logit"),
+    }, **axes)  # fmt: skip
+
+
+def ablations(groups: int, noise: float, seed: int, effects: dict, *, pairs: int = 4) -> xr.Dataset:
+    """C4 and C9: humps on the line between networks; both choices equal within the noise."""
+    n, weight = groups * pairs, np.linspace(0, 1, 25)
+    hump = 4 * weight * (1 - weight)
+    before, after = np.array([1.0, 0.2]) * [1.0, effects["C4"]]
+    peak = np.array([before, after])[:, None, None] * hump  # (alignment, 1, lambda)
+    level = np.array([0.4, 1.5])[:, None]  # loss on train and test
+    jitter = noise * 0.02 * normal((n, 2, 2, 1), f"line/{seed}")
+    loss = level + peak + jitter * (1 + hump)
+    accuracy = np.array([0.9, 0.55])[:, None] - 0.3 * peak - 0.1 * jitter * (1 + hump)
+    spread, shift = {1: (0.001, 0.0), 0: (0.03, 0.0), -1: (0.001, 0.01)}[int(effects["C9"])]
+    choice = 0.5 + noise * spread * normal((n, 2, 2), f"choice/{seed}") + shift * np.array([[1], [0]])
+    choice[:, 1, 0] = choice[:, 0, 0]  # the same order: mirror images
+    dims = ("pair", "alignment", "split")
+    variables = {
+        "loss": ((*dims, "lambda"), loss, describe("mean cross-entropy", "nat")),
+        "accuracy": ((*dims, "lambda"), accuracy, describe("accuracy")),
+        "loss_barrier": (dims, np.maximum(peak + jitter * hump, 0).max(-1), describe("loss barrier", "nat")),
+        "accuracy_barrier": (
+            dims,
+            np.maximum(0.3 * peak + 0.1 * jitter * hump, 0).max(-1),
+            describe("accuracy barrier"),
+        ),
+        "choice_accuracy": (("pair", "permuted", "order"), choice, describe("accuracy of the merged pair")),
+    }
+    axes = {
+        "alignment": ["before", "after"], "split": ["train", "test"], "permuted": ["first", "second"],
+        "order": ["same", "other"],
+    }  # fmt: skip
+    coordinates = {name: (name, np.array(values, dtype=object), describe(name)) for name, values in axes.items()}
+    coordinates |= {
+        "lambda": ("lambda", weight, describe("weight of the second network")),
+        "pair": ("pair", np.array([f"pair/{i}" for i in range(n)], dtype=object), describe("pair")),
+        "group": ("pair", np.repeat(np.arange(groups), pairs), describe("group")),
+    }
+    return xr.Dataset(variables, coords=coordinates)

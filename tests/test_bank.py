@@ -1,0 +1,284 @@
+import json
+import re
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from safetensors.torch import save
+
+from hrebasin.bank import LABELS, Bank
+from hrebasin.networks import Architecture, mlp
+from hrebasin.seeding import generator
+from hrebasin.training import initial_bank
+
+# Batched products differ from single ones in the last bits of float32.
+CLOSE = {"rtol": 1e-5, "atol": 1e-6}
+
+
+def bank_of(widths, n=3, shape=(1, 4, 4)):
+    channels = shape[0]
+    architecture = Architecture(tuple(widths), 3, shape, (0.4, 0.5, 0.6)[:channels], (0.2, 0.3, 0.25)[:channels])
+    return initial_bank(architecture, range(n))
+
+
+def assert_same(a, b):
+    assert a.architecture == b.architecture
+    assert list(a.tensors) == list(b.tensors)
+    for name, tensor in a.tensors.items():
+        assert torch.equal(tensor, b.tensors[name])
+    for name, values in a.labels.items():
+        assert values.dtype == b.labels[name].dtype
+        assert values.tolist() == b.labels[name].tolist()
+
+
+def single_logits(bank, pixels):
+    """Every network by itself, through torch's own modules; pixels (model, image, ...)."""
+    with torch.no_grad():
+        return torch.stack([network(own) for network, own in zip(bank, pixels, strict=True)])
+
+
+@given(
+    widths=st.lists(st.integers(1, 9), min_size=1, max_size=4),
+    n=st.integers(1, 4),
+    shape=st.sampled_from([(1, 4, 4), (3, 4, 4), (2, 1, 3)]),
+    n_images=st.integers(1, 6),
+)
+def test_a_bank_equals_its_networks(widths, n, shape, n_images):
+    bank = bank_of(widths, n, shape)
+    shared = torch.rand(n_images, *shape, generator=generator("test/shared"))
+    own = torch.rand(n, n_images, *shape, generator=generator("test/own"))
+    assert bank(shared).shape == (n, n_images, 3)
+    assert torch.allclose(bank(shared), single_logits(bank, shared.expand(n, *shared.shape)), **CLOSE)
+    assert torch.allclose(bank(own), single_logits(bank, own), **CLOSE)
+
+
+def test_a_trained_bank_equals_its_networks(trained, pixels):
+    expected = single_logits(trained, pixels.expand(len(trained), *pixels.shape))
+    assert torch.allclose(trained(pixels), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_uint8_pixels_equal_pixels_in_the_unit_interval(trained, test_images):
+    whole = test_images.pixels
+    before = whole.clone()
+    assert torch.allclose(trained(whole), trained(whole.float() / 255), rtol=1e-5, atol=1e-5)
+    assert torch.equal(whole, before)
+
+
+def test_float_pixels_are_not_changed_and_carry_gradients(trained, pixels):
+    own = pixels.clone().requires_grad_()
+    gradient = torch.autograd.grad(trained(own).sum(), own)[0]
+    assert torch.equal(own, pixels)
+    assert gradient.shape == pixels.shape
+    assert gradient.abs().sum() > 0
+
+
+@pytest.mark.parametrize("shape", [(3, 4, 4), (5, 1, 4, 4), (5, 3, 4, 5), (1, 1, 5, 3, 4, 4)])
+def test_pixels_of_another_shape_are_refused(trained, shape):
+    with pytest.raises(ValueError, match=re.escape(f"got {shape}")):
+        trained(torch.zeros(shape))
+
+
+@pytest.mark.parametrize("n", [1, 3])
+def test_own_pixels_of_another_number_of_networks_are_refused(n):
+    bank = bank_of((5, 4), n)
+    with pytest.raises(ValueError, match=re.escape(f"(2, 6, 1, 4, 4) for {n} networks")):
+        bank(torch.zeros(2, 6, 1, 4, 4))
+
+
+def test_stacking_networks_and_taking_them_out_again(trained):
+    again = Bank.stack(list(trained), **trained.labels)
+    assert_same(again, trained)
+    again[0].fc1.weight.data.zero_()
+    assert_same(again, trained)
+
+
+def test_stacking_copies_the_weights():
+    networks = list(bank_of((5, 4)))
+    bank = Bank.stack(networks)
+    before = bank.tensors["fc1.weight"].clone()
+    networks[0].fc1.weight.data.zero_()
+    assert torch.equal(bank.tensors["fc1.weight"], before)
+
+
+@pytest.mark.parametrize(
+    ("indices", "expected"),
+    [
+        ([2, 0], [2, 0]),
+        (slice(1, None, 2), [1, 3]),
+        (np.array([True, False, False, True]), [0, 3]),
+        (-1, [3]),
+        (torch.tensor([1, 1]), [1, 1]),
+    ],
+)
+def test_select_takes_weights_and_labels_together(indices, expected):
+    bank = bank_of((5, 4), 4)
+    chosen = bank.select(indices)
+    assert chosen.labels["seed"].tolist() == expected
+    for network, seed in zip(chosen, expected, strict=True):
+        assert torch.equal(network.fc2.weight, bank[seed].fc2.weight)
+
+
+@pytest.mark.parametrize("nothing", [[], slice(0, 0), np.zeros(3, dtype=bool)])
+def test_selecting_nothing_is_refused(nothing):
+    with pytest.raises(ValueError, match="no network selected out of 3"):
+        bank_of((5,), 3).select(nothing)
+
+
+def test_select_keeps_the_history_beside_the_networks(trained):
+    chosen = trained.select([3, 1])
+    assert chosen.history.seed.values.tolist() == [3, 1]
+    expected = trained.history.train_loss.values[[3, 1]]
+    np.testing.assert_array_equal(chosen.history.train_loss.values, expected)
+
+
+def test_where_selects_by_label():
+    bank = Bank(
+        bank_of((5,), 4).architecture,
+        bank_of((5,), 4).tensors,
+        {"method": ["unmerged", "tree", "tree", "merge-many"], "stage": [0, 1, 2, 2], "strength": [0, 0.5, 0, 0]},
+    )
+    assert bank.where(method="tree").labels["stage"].tolist() == [1, 2]
+    assert bank.where(method=["tree", "unmerged"], stage=[0, 2]).labels["node"].tolist() == [0, 2]
+    assert bank.where(strength=0.5).labels["node"].tolist() == [1]
+    with pytest.raises(ValueError, match="no network with {'stage': 7}"):
+        bank.where(stage=7)
+    with pytest.raises(ValueError, match="unknown label 'stages'"):
+        bank.where(stages=1)
+
+
+@pytest.mark.parametrize("size", [1, 3, 8, 100])
+def test_chunks_join_to_the_whole(trained, size):
+    pieces = list(trained.chunks(size))
+    assert all(len(piece) <= size for piece in pieces)
+    assert_same(Bank.concat(pieces), trained)
+
+
+def test_concat_keeps_labels_of_different_length():
+    short = Bank.stack(list(bank_of((5,))), method="l1", group=1)
+    long = Bank.stack(list(bank_of((5,))), method="merge-many-with-a-long-name", group=2)
+    joined = Bank.concat([short, long])
+    assert joined.labels["method"].tolist() == ["l1"] * 3 + ["merge-many-with-a-long-name"] * 3
+    assert joined.labels["group"].tolist() == [1] * 3 + [2] * 3
+
+
+def test_banks_of_different_architecture_do_not_join():
+    with pytest.raises(ValueError, match=r"widths=\(5,\).*widths=\(6,\)|widths=\(6,\).*widths=\(5,\)"):
+        Bank.concat([bank_of((5,)), bank_of((6,))])
+    with pytest.raises(ValueError, match=r"network 1 is .*widths=\(6,\)"):
+        Bank.stack([bank_of((5,))[0], bank_of((6,))[0]])
+    with pytest.raises(ValueError, match="nothing to join"):
+        Bank.concat([])
+    with pytest.raises(ValueError, match="at least one network, got none"):
+        Bank.stack([])
+
+
+@given(widths=st.lists(st.integers(1, 9), min_size=1, max_size=4), n=st.integers(1, 3))
+def test_save_and_load_round_trip(tmp_path_factory, widths, n):
+    path = tmp_path_factory.mktemp("bank") / "deep" / "bank.safetensors"
+    bank = bank_of(widths, n)
+    labels = bank.labels | {"method": "merge-many", "stage": 2, "strength": 1 / 3, "group": range(n)}
+    bank = Bank(bank.architecture, bank.tensors, labels)
+    bank.save(path)
+    assert_same(Bank.load(path), bank)
+    assert [entry.name for entry in path.parent.iterdir()] == ["bank.safetensors"]
+
+
+def test_load_of_a_missing_file_names_it(tmp_path):
+    with pytest.raises(FileNotFoundError, match=re.escape(str(tmp_path / "none.safetensors"))):
+        Bank.load(tmp_path / "none.safetensors")
+
+
+@pytest.mark.parametrize("share", [0, 0.01, 0.5, 0.999])
+def test_load_of_a_truncated_file_names_it(tmp_path, share):
+    path = tmp_path / "bank.safetensors"
+    bank_of((5, 4)).save(path)
+    content = path.read_bytes()
+    path.write_bytes(content[: int(len(content) * share)])
+    with pytest.raises(ValueError, match=re.escape(f"{path} is not a readable safetensors file")):
+        Bank.load(path)
+
+
+@pytest.mark.parametrize("metadata", [None, {"format": "pt"}])
+def test_load_of_other_safetensors_names_the_file(tmp_path, metadata):
+    path = tmp_path / "other.safetensors"
+    path.write_bytes(save(bank_of((5,)).tensors, metadata))
+    with pytest.raises(ValueError, match=re.escape(f"{path} is not a bank")):
+        Bank.load(path)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_load_of_weights_that_are_not_finite_names_file_and_tensor(tmp_path, value):
+    path = tmp_path / "bank.safetensors"
+    bank = bank_of((5, 4))
+    bank.tensors["fc2.bias"][1, 2] = value
+    bank.save(path)
+    with pytest.raises(ValueError, match=re.escape(f"{path}: fc2.bias holds weights that are not finite")):
+        Bank.load(path)
+
+
+def test_load_of_tensors_that_do_not_fit_their_architecture_names_the_file(tmp_path):
+    path = tmp_path / "bank.safetensors"
+    metadata = {
+        "format": "hrebasin-bank/1",
+        "architecture": json.dumps(bank_of((6,)).architecture.as_dict()),
+        "labels": "{}",
+    }
+    path.write_bytes(save(bank_of((5,)).tensors, metadata))
+    with pytest.raises(ValueError, match=re.escape(str(path))):
+        Bank.load(path)
+
+
+def test_labels_have_defaults_and_are_checked():
+    bank = Bank.stack(list(bank_of((5,))))
+    assert set(bank.labels) == set(LABELS)
+    assert bank.labels["method"].tolist() == ["unmerged"] * 3
+    assert bank.labels["node"].tolist() == [0, 1, 2]
+    with pytest.raises(ValueError, match=r"unknown labels \['colour'\]"):
+        Bank.stack(list(bank), colour="red")
+    with pytest.raises(ValueError, match="label 'stage' has 2 values for 3 networks"):
+        Bank.stack(list(bank), stage=[1, 2])
+
+
+def test_tensors_are_checked():
+    bank = bank_of((5,))
+    with pytest.raises(ValueError, match="got tensors"):
+        Bank(bank.architecture, {"fc1.weight": bank.tensors["fc1.weight"]})
+    with pytest.raises(ValueError, match="at least one network"):
+        Bank(bank.architecture, {name: tensor[:0] for name, tensor in bank.tensors.items()})
+    with pytest.raises(ValueError, match="got lengths.*'fc2.bias': 2"):
+        Bank(bank.architecture, bank.tensors | {"fc2.bias": bank.tensors["fc2.bias"][:2]})
+    with pytest.raises(ValueError, match=re.escape("fc2.bias must be (model, (3,)), got (3, 4)")):
+        Bank(bank.architecture, bank.tensors | {"fc2.bias": torch.zeros(3, 4)})
+
+
+def test_coordinates_name_every_network_once():
+    tensors = bank_of((5,), 4).tensors
+    labels = {"method": ["l1", "l1", "merge-many", "merge-many"], "node": 0, "group": 7}
+    labels |= {"strength": [1e-4, 1e-3, 0, 0], "sweeps": [0, 0, 1, 100]}
+    coords = Bank(bank_of((5,)).architecture, tensors, labels).coords()
+    assert coords["model"].values.tolist() == [
+        "l1/group-007/stage-0/node-00/strength-0.0001",
+        "l1/group-007/stage-0/node-00/strength-0.001",
+        "merge-many/group-007/stage-0/node-00/sweeps-1",
+        "merge-many/group-007/stage-0/node-00/sweeps-100",
+    ]
+    assert all({"long_name", "units"} <= set(variable.attrs) for variable in coords.values())
+
+
+def test_array_lies_over_the_networks(trained):
+    values = torch.arange(16.0).view(8, 2)
+    array = trained.array(values, ("model", "layer"), name="norm", long_name="norm", units="1", layer=["a", "b"])
+    assert array.sel(layer="b").values.tolist() == list(range(1, 16, 2))
+    assert array.seed.values.tolist() == list(range(8))
+    assert array.attrs == {"long_name": "norm", "units": "1"}
+
+
+def test_a_bank_says_what_it_holds(trained):
+    assert repr(trained) == "Bank(8 unmerged; 48-12-10-8-4; cpu)"
+
+
+def test_the_default_network_fits_a_bank_of_it():
+    network = mlp((6,), n_classes=3, image_shape=(1, 4, 4), mean=(0.5,), std=(0.5,))
+    assert torch.equal(Bank.stack([network])[0].fc1.weight, network.fc1.weight)

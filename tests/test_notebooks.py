@@ -1,0 +1,133 @@
+import ast
+import json
+import re
+
+import nbformat
+import pytest
+import yaml
+
+from hrebasin.configuration import Profile
+from hrebasin.files import project_root
+from hrebasin.layout import NOTEBOOKS, PAPER, STAGES
+from hrebasin.notebook import declared_parameters, main, run_notebook
+from hrebasin.records import read
+from hrebasin.workflow import Plan
+
+ROOT = project_root()
+PATHS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+STAGE_NOTEBOOKS = [*NOTEBOOKS.values(), PAPER]
+WIRING = {"run_folder", "shard", "groups"}
+MOST_CELLS, MOST_LINES, MOST_LINES_A_CELL = 14, 80, 15
+
+
+def cells(path, kind="code"):
+    return [cell for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == kind]
+
+
+def is_parameters(cell):
+    return "parameters" in cell.metadata.get("tags", [])
+
+
+def test_every_stage_has_its_notebook():
+    assert {path.stem for path in PATHS} >= set(STAGE_NOTEBOOKS)
+
+
+@pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
+def test_notebooks_stay_thin(path):
+    code = [cell for cell in cells(path) if not is_parameters(cell)]
+    lines = [[line for line in cell.source.splitlines() if line.strip()] for cell in code]
+    assert len(code) <= MOST_CELLS
+    assert sum(map(len, lines)) <= MOST_LINES
+    assert max(map(len, lines)) <= MOST_LINES_A_CELL
+    for cell in code:
+        kinds = {type(node) for node in ast.walk(ast.parse(cell.source))}
+        assert not kinds & {ast.FunctionDef, ast.ClassDef, ast.AsyncFunctionDef}, (
+            "what needs a function belongs to lib/"
+        )
+
+
+@pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
+def test_notebooks_are_committed_without_outputs(path):
+    assert all(not cell.outputs and cell.execution_count is None for cell in cells(path))
+    assert str(ROOT) not in path.read_text()
+
+
+@pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
+def test_notebooks_open_with_a_question_and_have_one_parameters_cell(path):
+    assert "**Question.**" in cells(path, "markdown")[0].source
+    assert sum(map(is_parameters, cells(path))) == 1
+
+
+@pytest.mark.parametrize("name", STAGE_NOTEBOOKS)
+def test_parameters_are_typed_literals_with_a_comment(name):
+    [cell] = filter(is_parameters, cells(ROOT / "notebooks" / f"{name}.ipynb"))
+    for statement in ast.parse(cell.source).body:
+        assert isinstance(statement, ast.AnnAssign)
+        ast.literal_eval(statement.value)
+    # the formatter may move a comment behind the last line of a long list
+    assert len(re.findall(r"  # \S", cell.source)) == len(ast.parse(cell.source).body)
+
+
+def test_default_parameters_are_the_sample_profile():
+    sample = yaml.safe_load((ROOT / "config" / "sample.yaml").read_text())
+    declared_by_any = set()
+    for name in STAGE_NOTEBOOKS:
+        declared = declared_parameters(ROOT / "notebooks" / f"{name}.ipynb")
+        for parameter, source in declared.items():
+            if parameter not in WIRING:
+                assert ast.literal_eval(source) == sample[parameter], f"{name}: {parameter}"
+        declared_by_any |= set(declared)
+    shards_only = {"n_groups", "groups_per_shard"}  # they decide which groups a notebook gets
+    assert set(Profile.__dataclass_fields__) - shards_only <= declared_by_any
+
+
+@pytest.fixture(scope="session")
+def executed(tmp_path_factory):
+    """Every stage run once, on one tree of two leaves and a few images."""
+    folder = tmp_path_factory.mktemp("run")
+    plan = Plan.from_config({"profile": "tiny"})
+    smaller = {"leaves": 2, "merge_many_sizes": [2], "epochs": 4, "ablation_pairs": 1, "train_images": 300, "shard": 0}
+    smaller |= {"groups": [0], "attacked_images": 10, "bounded_images": 2, "run_folder": str(folder)}
+    for name in STAGE_NOTEBOOKS:
+        values = json.loads(plan.parameters(name, None if name == PAPER else 0))
+        values |= {key: value for key, value in smaller.items() if key in values}
+        run_notebook(ROOT / "notebooks" / f"{name}.ipynb", folder / "notebooks" / f"{name}.ipynb", values, threads=1)
+    return folder
+
+
+def test_every_notebook_runs_and_writes_its_data_set(executed):
+    for stage in STAGES:
+        assert read(executed / stage / "shard-000.nc", stage=stage).attrs["profile"] == executed.name
+    ledger = read(executed / "results" / "ledger.nc", stage="ledger")
+    assert set(ledger.verdict.values) <= {"no verdict", "not tested"}, "one group decides nothing"
+    assert (executed / "index.html").stat().st_size > 100_000
+
+
+def test_executed_copies_are_whole_and_leave_nothing_behind(executed):
+    copies = sorted((executed / "notebooks").iterdir())
+    assert [path.stem for path in copies] == sorted(STAGE_NOTEBOOKS)
+    for path in copies:
+        outputs = [output for cell in cells(path) for output in cell.outputs]
+        assert not [output for output in outputs if output.output_type == "error"]
+    assert not list((executed / "checkpoints").glob("*"))
+
+
+def test_a_parameter_that_the_notebook_does_not_declare_is_an_error_before_it_starts(tmp_path):
+    with pytest.raises(ValueError, match=r"01_train.ipynb does not declare the parameters \['epoch'\]"):
+        run_notebook(ROOT / "notebooks" / "01_train.ipynb", tmp_path / "out.ipynb", {"epoch": 3})
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_failing_notebook_says_where_and_why_and_keeps_its_copy(tmp_path, capsys):
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("x = 1"), nbformat.v4.new_code_cell("1 / 0")])
+    nbformat.write(notebook, tmp_path / "bad.ipynb")
+    assert main([str(tmp_path / "bad.ipynb"), str(tmp_path / "out.ipynb"), "--label", "shard 7"]) == 1
+    message = capsys.readouterr().err
+    assert "[shard 7] bad.ipynb failed in cell 2: ZeroDivisionError: division by zero" in message
+    assert not (tmp_path / "out.ipynb").exists()
+    assert (tmp_path / "out.failed.ipynb").is_file()
+
+
+def test_a_missing_notebook_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"none\.ipynb"):
+        run_notebook(tmp_path / "none.ipynb", tmp_path / "out.ipynb", {})

@@ -1,0 +1,86 @@
+import re
+import tomllib
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+
+from hrebasin.files import project_root
+
+ROOT = project_root()
+# name in the package index -> how the project's files use it
+USED_AS = {
+    "filelock": "from filelock",
+    "foolbox": "from foolbox",
+    "h5netcdf": 'engine="h5netcdf"',
+    "h5py": 'engine="h5netcdf"',  # the library below h5netcdf
+    "ipykernel": "ipykernel",
+    "ipywidgets": "tqdm.auto",  # whose bars in JupyterLab are its widgets
+    "jinja2": "import jinja2",
+    "jupyterlab": "jupyter lab",
+    "matplotlib": "import matplotlib",
+    "numba": "from numba",
+    "numpy": "import numpy",
+    "papermill": "import papermill",
+    "pillow": "from PIL",
+    "pyyaml": "import yaml",
+    "safetensors": "from safetensors",
+    "scipy": "from scipy",
+    "snakemake": "from snakemake",
+    "torch": "import torch",
+    "torchvision": "from torchvision",
+    "tqdm": "from tqdm",
+    "xarray": "import xarray",
+    "hypothesis": "from hypothesis",
+    "nbstripout": "nbstripout",
+    "pre-commit": "pre-commit",
+    "pytest": "import pytest",
+    "pytest-xdist": "pytest -n",
+    "ruff": "ruff check",
+    "snakefmt": "snakefmt --check",
+}
+
+
+def direct():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    return [Requirement(text) for text in project["dependencies"] + project["optional-dependencies"]["dev"]]
+
+
+def pins(text):
+    return [Requirement(line) for line in re.findall(r"^([a-z0-9][^ ]*==[^\\\n]*?) *\\?$", text, flags=re.MULTILINE)]
+
+
+LOCK = (ROOT / "requirements.txt").read_text()
+
+
+@pytest.mark.parametrize("requirement", direct(), ids=str)
+def test_every_direct_dependency_has_a_lower_bound_and_is_locked_above_it(requirement):
+    assert [specifier.operator for specifier in requirement.specifier] == [">="]
+    locked = [pin for pin in pins(LOCK) if pin.name == requirement.name]
+    assert locked
+    for pin in locked:
+        assert requirement.specifier.contains(next(iter(pin.specifier)).version)
+
+
+def test_every_direct_dependency_is_used():
+    assert {requirement.name for requirement in direct()} == set(USED_AS)
+    files = [*(ROOT / "lib").rglob("*.py"), *(ROOT / "tests").glob("*.py"), ROOT / "Makefile"]
+    files += [ROOT / "README.md", ROOT / ".pre-commit-config.yaml", *(ROOT / "notebooks").glob("*.ipynb")]
+    text = "\n".join(path.read_text() for path in files if path.name != "test_packaging.py")
+    assert [name for name, use in USED_AS.items() if use not in text] == []
+
+
+def test_the_lock_has_hashes_and_no_addresses():
+    assert LOCK.count("--hash=sha256:") > len(pins(LOCK))
+    assert "://" not in LOCK
+    assert "--index" not in LOCK
+
+
+def test_the_conda_environment_is_the_lock_and_the_package():
+    environment = yaml.safe_load((ROOT / "environment.yml").read_text())
+    python, pip, pip_list = environment["dependencies"]
+    assert python.startswith("python=3.")
+    assert pip == "pip"
+    package, *listed = pip_list["pip"]
+    assert package == "--editable ."
+    assert sorted(map(str, map(Requirement, listed))) == sorted(map(str, pins(LOCK)))

@@ -1,0 +1,69 @@
+import re
+
+import pytest
+
+import synthetic
+from hrebasin import figures, page, records
+from hrebasin.claims import CLAIMS, ledger
+
+ATTRS = {
+    "profile": "test",
+    "data_source": "synthetic data",
+    "versions": '{"python": "3"}',
+    "code_commit": "0" * 40,
+    "wall_seconds": 1.0,
+}
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A finished run's folder with synthetic results of two groups."""
+    folder = tmp_path_factory.mktemp("page")
+    results = {stage: data.assign_attrs(ATTRS) for stage, data in synthetic.results(groups=2).items()}
+    for stage in records.STAGES:
+        records.write(results[stage], folder / "results" / f"{stage}.nc", stage=stage)
+    records.write(ledger(results), folder / "results" / "ledger.nc", stage="ledger", attrs=ATTRS)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def published(run, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("published")
+    page.publish(run, folder)
+    return folder
+
+
+def test_published_results_keep_what_they_say(run, published):
+    for stage in records.STAGES:
+        original = records.read(run / "results" / f"{stage}.nc", stage=stage)
+        copy = records.read(published / f"{stage}.nc", stage=stage)
+        assert set(original.data_vars) == set(copy.data_vars)
+        for name, variable in original.data_vars.items():
+            if variable.dtype.kind == "f":
+                close = abs(copy[name].astype(float) - variable) <= 2e-3 * abs(variable) + 1e-3
+                assert (close | variable.isnull()).all(), name
+        assert copy.attrs["data_source"] == "synthetic data"
+
+
+def test_redrawing_from_published_results_gives_the_same_files_twice(published, tmp_path):
+    for folder in ("one", "two"):
+        page.redraw(published, tmp_path / folder)
+    names = sorted(path.name for path in (tmp_path / "one").iterdir())
+    assert names == sorted([f"{n}.{e}" for n in figures.FIGURES for e in ("pdf", "png", "md")] + ["index.html"])
+    for name in names:
+        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes(), name
+
+
+def test_the_page_needs_nothing_beside_it_and_shows_everything(published, tmp_path):
+    page.redraw(published, tmp_path)
+    html = (tmp_path / "index.html").read_text()
+    assert not re.search(r'(src|href)="(?!data:|#)', html)
+    assert "://" not in html
+    assert html.count("<img ") == len(figures.FIGURES) == html.count("<figcaption>")
+    assert all(f'scope="row">{claim}</th>' in html for claim in CLAIMS)
+    assert "synthetic data" in html
+
+
+def test_a_missing_stage_is_named(published, tmp_path, capsys):
+    assert page.main(["figures", str(tmp_path / "nowhere"), str(tmp_path)]) == 1
+    assert "no data set at" in capsys.readouterr().err

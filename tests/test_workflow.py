@@ -1,0 +1,83 @@
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from hrebasin.configuration import load_profile
+from hrebasin.files import project_root
+from hrebasin.layout import NOTEBOOKS, PAPER
+from hrebasin.notebook import declared_parameters
+from hrebasin.workflow import Plan, _only_run, main
+
+ROOT = project_root()
+PROFILES = sorted(path.stem for path in (ROOT / "config").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_the_workflow_plans_one_job_a_stage_and_shard(profile, tmp_path):
+    # a copy of the project without results, so that everything is due
+    for name in ("Snakefile", "config", "notebooks", "pyproject.toml"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    command = [sys.executable, "-m", "hrebasin.workflow", "--cores", "2", "--dry-run", f"profile={profile}"]
+    run = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr
+    counts = dict(line.split() for line in (run.stdout + run.stderr).splitlines() if len(line.split()) == 2)
+    shards = len(load_profile(ROOT / "config" / f"{profile}.yaml").shards)
+    assert {stage: counts[stage] for stage in NOTEBOOKS} == {stage: str(shards) for stage in NOTEBOOKS}
+    assert counts["paper"] == "1"
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (["profil=tiny"], "unknown settings ['profil']"),
+        (["profile=huge"], "no profile 'huge'"),
+        (["profile=tiny", "device=gpu"], "got 'gpu'"),
+        (["profile=tiny", "groups=0"], "n_groups must be at least 1, got 0"),
+        (["profile=tiny", "groups=two"], "n_groups must be int, got 'two'"),
+        (["tiny"], "key=value, got 'tiny'"),
+    ],
+)
+def test_wrong_settings_are_errors_before_anything_runs(settings, message, capsys):
+    assert main(["--cores", "1", *settings]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_overrides_reach_the_notebooks(tmp_path):
+    folder = tmp_path / "my images"
+    folder.mkdir()
+    plan = Plan.from_config({"profile": "tiny", "dataset": str(folder), "device": "cuda:1", "groups": 3})
+    values = json.loads(plan.parameters(NOTEBOOKS["train"], 2))
+    assert values["dataset"] == str(folder)
+    assert values["device"] == "cuda:1"
+    assert values["groups"] == [2]
+    assert values["run_folder"] == "data/runs/tiny"
+
+
+@pytest.mark.parametrize("notebook", [*NOTEBOOKS.values(), PAPER])
+def test_a_notebook_gets_what_it_declares(notebook):
+    values = json.loads(Plan.from_config({"profile": "tiny"}).parameters(notebook, None if notebook == PAPER else 0))
+    assert set(values) == set(declared_parameters(ROOT / "notebooks" / f"{notebook}.ipynb"))
+
+
+def test_a_second_run_in_the_same_folder_is_refused_and_the_lock_ends_with_its_process(tmp_path):
+    holder = subprocess.Popen(
+        [
+            sys.executable,
+            "-c",
+            "import sys, time; from pathlib import Path; from hrebasin.workflow import _only_run\n"
+            "with _only_run(Path(sys.argv[1])): print('held', flush=True); time.sleep(60)",
+            str(tmp_path),
+        ],
+        stdout=subprocess.PIPE,
+        env={**os.environ},
+    )
+    with holder:
+        assert holder.stdout.readline() == b"held\n"
+        with pytest.raises(ValueError, match="another run is writing"), _only_run(tmp_path):
+            pass
+        holder.kill()
+    with _only_run(tmp_path):
+        pass
