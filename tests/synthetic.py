@@ -34,6 +34,7 @@ def results(*, groups: int = 8, leaves: int = 16, noise: float = 1.0, seed: int 
     """
     effects = dict.fromkeys(CLAIMS, 1.0) | effects
     made = {
+        "train": train(groups, leaves, noise, seed),
         "merge": merge(groups, leaves, noise, seed, effects),
         "attack": attack(groups, leaves, noise, seed, effects),
         "regularity": regularity(groups, leaves, noise, seed, effects),
@@ -96,6 +97,21 @@ def dataset(rows: list[dict], values: dict, **axes) -> xr.Dataset:
     variables = {name: (dims, array, describe(name, units)) for name, (dims, array, units) in values.items()}
     others = {name: xr.Variable(name, np.asarray(axis), describe(name)) for name, axis in axes.items()}
     return xr.Dataset(variables, coords=coords(rows) | others)
+
+
+def train(groups: int, leaves: int, noise: float, seed: int) -> xr.Dataset:
+    """Histories of the unmerged networks over three epochs."""
+    rows = [row for row in networks(groups, leaves) if row["method"] == "unmerged"]
+    epochs = np.arange(1, 4)
+    ones, rising = np.ones(len(rows)), UNMERGED + 0.1 * epochs - 0.2
+    accuracy = rising + 0.01 * noise * normal((len(rows), 3), f"training/{seed}")
+    return dataset(rows, {
+        "train_loss": (("model", "epoch"), 2 - accuracy, "nat"),
+        "train_accuracy": (("model", "epoch"), accuracy, "1"),
+        "test_loss": (("model",), 1.5 * ones, "nat"),
+        "test_accuracy": (("model",), UNMERGED * ones, "1"),
+        "seconds": (("model",), ones, "s"),
+    }, epoch=epochs)  # fmt: skip
 
 
 def merge(groups: int, leaves: int, noise: float, seed: int, effects: dict) -> xr.Dataset:

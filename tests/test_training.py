@@ -339,7 +339,8 @@ class Steps:
 
 @pytest.mark.parametrize("bank_size", [1, 3])
 @pytest.mark.parametrize("recipe", [replace(SGD, flip=True), ADAM], ids=["sgd", "adam"])
-def test_an_interrupted_training_continues_bit_for_bit(shallow, train_images, tmp_path, recipe, bank_size):
+def test_an_interrupted_training_continues_bit_for_bit(shallow, train_images, tmp_path, monkeypatch, recipe, bank_size):
+    monkeypatch.setattr(hrebasin.training, "CHECKPOINT_SECONDS", 0)
     arguments = (shallow, train_images, [0, 1, 2], recipe)
     whole = train(*arguments, bank_size=bank_size)
     # 20 steps a run: stops in the second epoch of the first run, or of the second

@@ -135,7 +135,7 @@ class Descent:
     ):
         self.a, self.b, self.spec, self.tolerance = a, b, spec, tolerance
         self.names = sorted({name for axes in spec.values() for name in axes if name is not None})
-        self.n_pairs = len(next(iter(b.values())))
+        self.n_pairs = len(next(iter((permutations or b).values())))
         self.permutations, self.prices, self.neighbours, self.terms = {}, {}, {}, {}
         for name in self.names:
             terms = [(key, axes.index(name)) for key, axes in spec.items() if name in axes]

@@ -198,7 +198,8 @@ def read(path: Path | str, *, stage: str) -> xr.Dataset:
     if dataset.attrs.get("format") != FORMAT:
         raise ValueError(f"{path}: format {dataset.attrs.get('format')!r} instead of {FORMAT!r}")
     _check(dataset, stage, str(path))
-    return dataset
+    halves = {name: v.astype("float32") for name, v in dataset.data_vars.items() if v.dtype == "float16"}
+    return dataset.assign(halves)  # float16 is for storage only
 
 
 def _check(dataset: xr.Dataset, stage: str, path: str) -> None:

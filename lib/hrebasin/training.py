@@ -23,6 +23,9 @@ from .recipe import Recipe
 from .seeding import generator
 
 
+CHECKPOINT_SECONDS = 10.0  # between two states of unfinished networks; with moments, one is three times their weights
+
+
 class DivergedError(RuntimeError):
     """A network whose training failed; the message names its seed."""
 
@@ -63,7 +66,8 @@ def train(
         device: where to train.
         bank_size: networks trained at once; by default 1 on a CPU (fastest there, and bit for bit the same in
             any bank) and 64 elsewhere.
-        checkpoints: folder for a state after every epoch; training continues from what it finds there.
+        checkpoints: folder for states, written after an epoch when `CHECKPOINT_SECONDS` have passed and at the end;
+            training continues from what it finds there.
         label: name of the progress report.
 
     Returns:
@@ -108,7 +112,7 @@ class _Run:
             self.optimizer = torch.optim.Adam(parameters, **options)
         else:
             self.optimizer = torch.optim.SGD(parameters, momentum=recipe.momentum, **options)
-        self.epoch, self.seconds = 0, 0.0
+        self.epoch, self.seconds, self.saved = 0, 0.0, time.perf_counter()
         self.loss = torch.zeros(len(seeds), recipe.epochs, dtype=torch.float64)
         self.accuracy = torch.zeros(len(seeds), recipe.epochs, dtype=torch.float64)
         self.path = None
@@ -126,8 +130,9 @@ class _Run:
             self.epoch += 1
             self.seconds += time.perf_counter() - start
             self._check_finite()
-            if self.path is not None:
-                self._checkpoint()
+            finished = self.epoch == self.recipe.epochs
+            if self.path is not None and (finished or time.perf_counter() - self.saved >= CHECKPOINT_SECONDS):
+                self._checkpoint(moments=not finished)
             progress.update(len(self.seeds))
         self._check_above_chance()
         tensors = {name: tensor.detach() for name, tensor in self.tensors.items()}
@@ -216,9 +221,9 @@ class _Run:
                     f"epoch, chance is {chance:.4f} ({self.recipe})"
                 )
 
-    def _checkpoint(self):
+    def _checkpoint(self, *, moments: bool):
         tensors = {f"parameter/{name}": tensor.detach() for name, tensor in self.tensors.items()}
-        for name, tensor in self.tensors.items():
+        for name, tensor in self.tensors.items() if moments else ():
             for key, value in self.optimizer.state[tensor].items():
                 if isinstance(value, torch.Tensor):
                     tensors[f"state/{key}/{name}"] = value
@@ -226,6 +231,7 @@ class _Run:
         tensors = {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
         metadata = {"identity": self.identity, "epoch": str(self.epoch), "seconds": str(self.seconds)}
         write_atomically(self.path, save(tensors, metadata))
+        self.saved = time.perf_counter()
 
     def _resume(self):
         with safe_open(self.path, framework="pt") as file, torch.no_grad():
