@@ -280,11 +280,19 @@ def normalize(architecture: Architecture, pixels: torch.Tensor) -> torch.Tensor:
 
 def logits(architecture: Architecture, tensors: dict[str, torch.Tensor], x: torch.Tensor) -> torch.Tensor:
     """Logits (model, image, class) of normalised input (image, input) or (model, image, input)."""
-    for layer in architecture.layers:
-        weight, bias = tensors[f"{layer}.weight"], tensors[f"{layer}.bias"]
-        x = _affine(x, weight, bias)
-        if layer != architecture.layers[-1]:
-            x = torch.relu(x)
+    return after_first(architecture, tensors, first_layer(architecture, tensors, x))
+
+
+def first_layer(architecture: Architecture, tensors: dict[str, torch.Tensor], x: torch.Tensor) -> torch.Tensor:
+    """What the first layer gives before its ReLU, (model, image, unit); linear in its weights. ``x`` as in `logits`."""
+    layer = architecture.layers[0]
+    return _affine(x, tensors[f"{layer}.weight"], tensors[f"{layer}.bias"])
+
+
+def after_first(architecture: Architecture, tensors: dict[str, torch.Tensor], x: torch.Tensor) -> torch.Tensor:
+    """Logits (model, image, class) from what `first_layer` gives."""
+    for layer in architecture.layers[1:]:
+        x = _affine(torch.relu(x), tensors[f"{layer}.weight"], tensors[f"{layer}.bias"])
     return x
 
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 import xarray as xr
 
-from .bank import Bank
+from .bank import Bank, after_first, first_layer, normalize
 from .images import Images
 from .merging import interpolate
 from .progress import track
@@ -26,18 +26,28 @@ def evaluate(
     """
     device = device or bank.device
     bank, images = bank.to(device), images.to(device)
-    right, loss = torch.zeros(2, len(bank), dtype=torch.float64, device=device)
     with torch.no_grad():
-        for start in range(0, len(images), images_at_once):
-            part = slice(start, start + images_at_once)
-            outputs, labels = bank(images.pixels[part]), images.labels[part].expand(len(bank), -1)
-            right += (outputs.argmax(-1) == labels).sum(1)
-            losses = torch.nn.functional.cross_entropy(outputs.flatten(0, 1), labels.flatten(), reduction="none")
-            loss += losses.view_as(labels).double().sum(1)
+        scores = sum(_scores(bank(pixels), labels) for pixels, labels in _batches(images, images_at_once))
+    return _means(bank, scores, len(images))
+
+
+def _batches(images: Images, size: int) -> zip:
+    return zip(images.pixels.split(size), images.labels.split(size), strict=True)
+
+
+def _scores(outputs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """Sums over images from logits (model, image, class): how many are right, and cross-entropy, (2, model) float64."""
+    labels = labels.expand(len(outputs), -1)
+    losses = torch.nn.functional.cross_entropy(outputs.flatten(0, 1), labels.flatten(), reduction="none")
+    return torch.stack([(outputs.argmax(-1) == labels).double().sum(1), losses.view_as(labels).double().sum(1)])
+
+
+def _means(bank: Bank, scores: torch.Tensor, n_images: int) -> xr.Dataset:
+    right, loss = scores / n_images
     return xr.Dataset(
         {
-            "accuracy": bank.array(right / len(images), name="accuracy", long_name="accuracy", units="1"),
-            "loss": bank.array(loss / len(images), name="loss", long_name="mean cross-entropy", units="nat"),
+            "accuracy": bank.array(right, name="accuracy", long_name="accuracy", units="1"),
+            "loss": bank.array(loss, name="loss", long_name="mean cross-entropy", units="nat"),
         }
     )
 
@@ -53,11 +63,22 @@ def loss(bank: Bank, images: Images, *, device: str | None = None) -> xr.DataArr
 
 
 def path(a: Bank, b: Bank, images: Images, lambdas: Sequence[float], *, device: str | None = None) -> xr.Dataset:
-    """Accuracy and loss of (1 - lambda) A + lambda B, (model, lambda), pair k being model k."""
-    points = [
-        evaluate(bank, images, device=device)
-        for bank in track(interpolate(a, b, lambdas), label="interpolation", total=len(lambdas), unit="point")
-    ]
+    """Accuracy and loss of (1 - lambda) A + lambda B, (model, lambda), pair k being model k.
+
+    What the first and widest layer gives is linear in its weights, so it is computed at the two ends only.
+    """
+    device = device or a.device
+    a, b, images = a.to(device), b.to(device), images.to(device)
+    line = track(interpolate(a, b, lambdas), label="interpolation", total=len(lambdas), unit="point")
+    points = []
+    with torch.no_grad():
+        ends = []
+        for pixels, labels in _batches(images, IMAGES_AT_ONCE):
+            x = normalize(a.architecture, pixels)
+            ends.append((*(first_layer(end.architecture, end.tensors, x) for end in (a, b)), labels))
+        for weight, bank in zip(lambdas, line, strict=True):
+            outputs = ((after_first(bank.architecture, bank.tensors, torch.lerp(x, y, weight)), n) for x, y, n in ends)
+            points.append(_means(bank, sum(_scores(*pair) for pair in outputs), len(images)))
     axis = xr.Variable("lambda", list(map(float, lambdas)), {"long_name": "weight of the second network", "units": "1"})
     return xr.concat(points, dim=axis, coords="minimal", compat="override").transpose("model", "lambda")
 

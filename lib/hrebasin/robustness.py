@@ -19,7 +19,10 @@ from .progress import track
 from .seeding import generator
 
 KINDS = ("fgsm", "deepfool-linf", "deepfool-l2", "gaussian", "uniform")
-DEEPFOOL = {"steps": 50, "candidates": 10, "overshoot": 0.02, "loss": "logits"}
+DEEPFOOL = {"candidates": 10, "overshoot": 0.02, "loss": "logits"}
+# DeepFool's steps. Most samples need one or two, yet Foolbox computes all of a batch until the last is done; so what is
+# still open after few steps is attacked anew with more. A sample's result does not depend on the others.
+ROUNDS = (1, 3, 50)
 SAMPLES_AT_ONCE = 2048  # images times networks in one call of an attack; bounds the memory to about 1 GB
 
 
@@ -195,13 +198,17 @@ def _check(bank, pixels, labels, kind, epsilons) -> list[float]:
 
 
 def _in_pieces(bank, pixels, labels, samples_at_once, kind):
-    """(model, pixels, labels) for Foolbox, the images in pieces so that every network sees each piece at once."""
-    n_models, size = len(bank), max(1, samples_at_once // len(bank))
-    model = PyTorchModel(BankModel(bank).eval(), bounds=(0, 1), device=bank.device)
+    """(bank, pixels, labels) with the images in pieces, so that every network sees each piece at once."""
+    size = max(1, samples_at_once // len(bank))
     for start in track(range(0, len(pixels), size), label=kind, unit="piece"):
         part = slice(start, start + size)
-        repeats = (n_models,) + (1,) * (pixels.ndim - 1)
-        yield model, pixels[part].repeat(repeats), labels[part].repeat(n_models), n_models
+        yield bank, pixels[part], labels[part]
+
+
+def _run(attack, bank, pixels, labels, epsilons):
+    """Foolbox on network m with the images ``pixels[m]`` (model, image, ...), all in one batch."""
+    model = PyTorchModel(BankModel(bank).eval(), bounds=(0, 1), device=bank.device)
+    return attack(model, pixels.flatten(0, 1), Misclassification(labels.flatten()), epsilons=epsilons)
 
 
 class _GradientOnce(LinfFastGradientAttack):
@@ -217,28 +224,53 @@ class _GradientOnce(LinfFastGradientAttack):
         return self.kept
 
 
-def _fgsm(model, pixels, labels, n_models, epsilons) -> np.ndarray:
+def _fgsm(bank, pixels, labels, epsilons) -> np.ndarray:
     """Whether each image is misclassified at each epsilon, (model, epsilon, image)."""
-    _, _, broken = _GradientOnce()(model, pixels, Misclassification(labels), epsilons=epsilons)
-    return _by_model(broken, n_models)
+    shape = (len(bank), len(pixels))
+    pixels, labels = pixels.expand(len(bank), *pixels.shape), labels.expand(shape)
+    _, _, broken = _run(_GradientOnce(), bank, pixels, labels, epsilons)
+    return broken.unflatten(1, shape).movedim(0, 1).cpu().numpy()
 
 
-def _deepfool(model, pixels, labels, n_models, kind, epsilons):
+def _deepfool(bank, pixels, labels, kind, epsilons):
     """Norm, success and disagreement (model, image), and Foolbox's clipped failures (model, epsilon, image)."""
-    deepfool = {"deepfool-linf": LinfDeepFoolAttack, "deepfool-l2": L2DeepFoolAttack}[kind](**DEEPFOOL)
-    # epsilon None: the raw perturbation; numbers: the same one clipped to epsilon and predicted again
-    (raw, *_), _, success = deepfool(model, pixels, Misclassification(labels), epsilons=[None, *epsilons])
-    change = (raw - pixels).flatten(1)
-    norm = change.abs().amax(1) if kind == "deepfool-linf" else change.norm(dim=1)
+    attack = {"deepfool-linf": LinfDeepFoolAttack, "deepfool-l2": L2DeepFoolAttack}[kind]
     with torch.no_grad():
-        wrong = model(raw).argmax(-1) != labels
-    columns = norm, success[0], wrong != success[0], success[1:]
-    return tuple(_by_model(column, n_models) for column in columns)
+        wrong = bank(pixels).argmax(-1) != labels
+    raw = pixels.repeat(len(bank), 1, 1, 1, 1)
+    success = wrong.clone()  # what is misclassified anyway needs no perturbation
+    for steps in ROUNDS:
+        if success.all():
+            break
+        some, where = _select(bank, ~success)
+        found, _, done = _run(attack(**DEEPFOOL, steps=steps), some, pixels[where[1]], labels[where[1]], None)
+        raw[where], success[where] = found.view_as(raw[where]), done.view_as(success[where])
+    clipped = torch.ones(len(epsilons), len(bank), len(pixels), dtype=torch.bool, device=bank.device)
+    with torch.no_grad():
+        repredicted = (bank(raw).argmax(-1) != labels) != success
+        if not wrong.all():
+            some, where = _select(bank, ~wrong)
+            given = pixels[where[1]], raw[where]
+            for position, epsilon in enumerate(epsilons):
+                inputs = attack.distance.clip_perturbation(*(p.flatten(0, 1) for p in given), epsilon)
+                clipped[position][where] = some(inputs.view_as(given[0])).argmax(-1) != labels[where[1]]
+    change = (raw - pixels).flatten(2)
+    norm = change.abs().amax(2) if kind == "deepfool-linf" else change.norm(dim=2)
+    return tuple(column.cpu().numpy() for column in (norm, success, repredicted, clipped.movedim(0, 1)))
 
 
-def _by_model(values: torch.Tensor, n_models: int) -> np.ndarray:
-    """(..., model x image) to (model, ..., image)."""
-    return values.unflatten(-1, (n_models, -1)).movedim(-2, 0).cpu().numpy()
+def _select(bank: Bank, marked: torch.Tensor):
+    """The networks with any marked sample (model, image), and an index of these samples, (network, n) for each axis.
+
+    Where a network has fewer than n, its first one is repeated.
+    """
+    models = marked.any(1).nonzero()[:, 0]
+    counts = marked[models].sum(1, keepdim=True)
+    n = int(counts.max())
+    images = marked[models].byte().argsort(dim=1, descending=True, stable=True)[:, :n]
+    images = torch.where(torch.arange(n, device=images.device) < counts, images, images[:, :1])
+    some = bank if len(models) == len(bank) else bank.select(models.tolist())
+    return some, (models[:, None], images)
 
 
 def _noise(bank, pixels, labels, kind, epsilons, draws) -> np.ndarray:

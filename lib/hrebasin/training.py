@@ -22,7 +22,6 @@ from .progress import track
 from .recipe import Recipe
 from .seeding import generator
 
-
 CHECKPOINT_SECONDS = 10.0  # between two states of unfinished networks; with moments, one is three times their weights
 
 
