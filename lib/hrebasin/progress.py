@@ -6,6 +6,7 @@ import sys
 from tqdm import tqdm as plain
 
 VARIABLE = "HREBASIN_PROGRESS"  # "lines": set by the notebook runner, whose output is a log
+SECONDS = 5  # between lines of a log: often enough to see life, seldom enough for a log that is read afterwards
 
 
 class _Lines:
@@ -27,11 +28,10 @@ def track(iterable=None, *, label: str, total: int | None = None, unit: str = "i
     """Wrap ``iterable`` (or count up to ``total`` by hand) with a progress report named ``label``."""
     options = {"desc": label, "total": total, "unit": f" {unit}", "leave": False}
     if os.environ.get(VARIABLE) == "lines":
-        # 5 s: often enough to see life, seldom enough for a log that is read afterwards
         options |= {
             "file": _Lines(sys.stderr),
-            "mininterval": 5,
-            "delay": 5,
+            "mininterval": SECONDS,
+            "delay": SECONDS,
             "ncols": 100,
             "ascii": " =",
             "miniters": 1,

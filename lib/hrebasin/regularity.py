@@ -15,7 +15,7 @@ from .bank import Bank, normalize
 from .progress import track
 
 NETWORKS_AT_ONCE = 16  # float64 copies of 16 full-size networks take 0.5 GB
-IMAGES_AT_ONCE = 100  # Jacobians of 16 networks take 70 MB
+IMAGES_AT_ONCE = 50  # Jacobians of 37 networks take 80 MB
 UNITS = ("pixel", "normalised")
 LIPSCHITZ = {"pixel": "logit per pixel range", "normalised": "logit per normalised input"}
 

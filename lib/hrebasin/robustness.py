@@ -23,7 +23,7 @@ DEEPFOOL = {"candidates": 10, "overshoot": 0.02, "loss": "logits"}
 # DeepFool's steps. Most samples need one or two, yet Foolbox computes all of a batch until the last is done; so what is
 # still open after few steps is attacked anew with more. A sample's result does not depend on the others.
 ROUNDS = (1, 3, 50)
-SAMPLES_AT_ONCE = 2048  # images times networks in one call of an attack; bounds the memory to about 1 GB
+SAMPLES_AT_ONCE = 1024  # images times networks in one call of an attack; bounds the memory to about 1 GB
 
 
 class BankModel(nn.Module):

@@ -1,0 +1,85 @@
+"""The published results: their provenance, the ledger, the figures and what the README says of them."""
+
+import json
+import re
+
+import numpy as np
+import pytest
+import xarray as xr
+from PIL import Image
+
+from hrebasin import figures, page, records
+from hrebasin.claims import ledger
+from hrebasin.files import project_root
+
+ROOT = project_root()
+PUBLISHED = ROOT / "data" / "published"
+
+
+@pytest.fixture(scope="module")
+def results():
+    return page.read_results(PUBLISHED)
+
+
+@pytest.fixture(scope="module")
+def published_ledger():
+    return records.read(PUBLISHED / "ledger.nc", stage="ledger")
+
+
+def test_every_stage_tells_where_it_comes_from(results, published_ledger):
+    for stage, dataset in {**results, "ledger": published_ledger}.items():
+        assert re.fullmatch("[0-9a-f]{40}", dataset.attrs["code_commit"]), stage
+        assert re.fullmatch("[0-9a-f]{64}", dataset.attrs["data_digest"]), stage
+        assert dataset.attrs["code_changed"] == 0, f"{stage} was made by code that is in no commit"
+        assert {"python", "torch", "foolbox"} <= set(json.loads(dataset.attrs["versions"]))
+        for name in ("profile", "parameters", "data_source", "device", "created"):
+            assert dataset.attrs[name], f"{stage}: {name}"
+
+
+def test_no_attribute_holds_a_path_of_some_machine(results, published_ledger):
+    for dataset in (*results.values(), published_ledger):
+        for holder in (dataset, *dataset.variables.values()):
+            for value in holder.attrs.values():
+                assert not re.search(r"(^|[\s\"'])(/|~|[A-Za-z]:\\)\w", str(value)), value
+
+
+def test_all_stages_come_from_one_run(results):
+    for name in ("profile", "code_commit"):
+        assert len({dataset.attrs[name] for dataset in results.values()}) == 1, name
+    groups = {tuple(np.unique(dataset["group"].values)) for dataset in results.values()}
+    assert len(groups) == 1
+
+
+def test_the_published_ledger_follows_from_the_published_data(results, published_ledger):
+    again = ledger(results)
+    assert set(again.data_vars) == set(published_ledger.data_vars)
+    for name, values in again.data_vars.items():
+        if values.dtype.kind == "f":
+            np.testing.assert_allclose(published_ledger[name], values, rtol=1e-6, atol=1e-9, err_msg=name)
+        else:
+            assert published_ledger[name].values.tolist() == values.values.tolist(), name
+
+
+def test_figures_are_those_of_the_published_data(results, tmp_path):
+    drawn = figures.draw_all(results, tmp_path)
+    for name in drawn:
+        caption = (ROOT / "figures" / f"{name}.md").read_text()
+        assert caption == (tmp_path / f"{name}.md").read_text()
+        kept, again = (np.asarray(Image.open(f / f"{name}.png"), dtype=float) for f in (ROOT / "figures", tmp_path))
+        assert kept.shape == again.shape, name
+        # another processor may round a coordinate to the next pixel
+        assert abs(kept - again).mean() < 0.5, name
+        assert (ROOT / "figures" / f"{name}.pdf").read_bytes().startswith(b"%PDF")
+
+
+def test_the_readme_shows_the_published_verdicts(published_ledger):
+    readme = (ROOT / "README.md").read_text()
+    rows = dict(re.findall(r"^\| (C\d+) \|.*\| ([^|]+) \|$", readme, flags=re.MULTILINE))
+    assert rows == dict(zip(published_ledger.claim.values, published_ledger.verdict.values, strict=True))
+
+
+def test_the_readme_example_of_a_comparison_runs(results):
+    [code] = re.findall(r"```python\n(import xarray as xr\n.*?)```", (ROOT / "README.md").read_text(), flags=re.DOTALL)
+    names = {"xr": xr}
+    exec(code.replace("data/published", PUBLISHED.as_posix()), names)
+    assert names["merge"].sizes == results["merge"].sizes
