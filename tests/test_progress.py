@@ -1,6 +1,3 @@
-import io
-import sys
-
 import pytest
 
 from hrebasin import progress
@@ -8,13 +5,11 @@ from hrebasin.progress import track
 
 
 @pytest.fixture
-def lines(monkeypatch):
-    """Standard error of progress reports that go to a log, without waiting."""
-    stream = io.StringIO()
+def lines(monkeypatch, capsys):
+    """Reads the progress reports that go to a log, which do not wait."""
     monkeypatch.setenv(progress.VARIABLE, "lines")
-    monkeypatch.setattr(sys, "stderr", stream)
     monkeypatch.setattr(progress, "SECONDS", 0)
-    return stream
+    return lambda: capsys.readouterr().err
 
 
 def test_items_pass_through_in_order():
@@ -25,7 +20,7 @@ def test_a_log_holds_whole_lines_that_name_what_runs_and_how_far(lines):
     with track(label="MergeMany", total=4, unit="sweep") as bar:
         for _ in range(4):
             bar.update()
-    text = lines.getvalue()
+    text = lines()
     assert "\r" not in text
     reports = text.splitlines()
     assert all(report.startswith("MergeMany: ") and report.isascii() for report in reports)
@@ -36,7 +31,7 @@ def test_a_log_holds_whole_lines_that_name_what_runs_and_how_far(lines):
 def test_a_log_stays_empty_while_nothing_takes_long(lines, monkeypatch):
     monkeypatch.setattr(progress, "SECONDS", 60)
     assert sum(track(range(100), label="quick")) == 4950
-    assert lines.getvalue() == ""
+    assert lines() == ""
 
 
 def test_an_error_inside_passes_through(lines):

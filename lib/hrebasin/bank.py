@@ -199,10 +199,14 @@ class Bank:
         return coords
 
     def array(self, values, dims=("model",), *, name: str, long_name: str, units: str, **coords) -> xr.DataArray:
-        """``values`` as a DataArray over this bank's networks."""
+        """``values`` as a DataArray over this bank's networks; ``coords`` of its other dimensions, by name."""
         values = values.detach().cpu().numpy() if isinstance(values, torch.Tensor) else np.asarray(values)
         attrs = {"long_name": long_name, "units": units}
-        return xr.DataArray(values, dims=dims, coords=self.coords() | coords, name=name, attrs=attrs)
+        others = {
+            dim: axis if isinstance(axis, xr.Variable) else xr.Variable(dim, axis, {"long_name": dim, "units": "1"})
+            for dim, axis in coords.items()
+        }
+        return xr.DataArray(values, dims=dims, coords=self.coords() | others, name=name, attrs=attrs)
 
     def save(self, path: Path | str) -> None:
         """Write weights and labels as safetensors, atomically; the header holds architecture and labels."""

@@ -101,7 +101,7 @@ def match_weights(
         raise ValueError(f"{len(reference)} reference networks cannot be paired with {len(moving)} moving ones")
     if max_sweeps < 1:
         raise ValueError(f"max_sweeps must be at least 1, got {max_sweeps}")
-    seeds = [seed] * len(moving) if isinstance(seed, (int, str)) else list(seed)
+    seeds = [seed] * len(moving) if isinstance(seed, (int, str, np.integer)) else list(seed)
     if len(seeds) != len(moving):
         raise ValueError(f"{len(seeds)} seeds given for {len(moving)} pairs")
     for role, bank in (("reference", reference), ("moving", moving)):

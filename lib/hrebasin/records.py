@@ -165,7 +165,7 @@ def write(dataset: xr.Dataset, path: Path | str, *, stage: str, attrs: Mapping |
     dataset = dataset.assign_attrs({"format": FORMAT, "stage": stage, **(attrs or {})})
     _check(dataset, stage, str(path))
     for name, variable in dataset.variables.items():
-        if name not in dataset.dims and not {"long_name", "units"} <= set(variable.attrs):
+        if not {"long_name", "units"} <= set(variable.attrs):
             raise ValueError(f"{path}: {name} lacks long_name or units")
     dataset = dataset.drop_encoding()
     for name, variable in dataset.variables.items():
