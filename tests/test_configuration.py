@@ -359,7 +359,7 @@ def test_code_of_a_notebook_counts(notebook, library):
         ("robustness", '"""Robustness of whole banks', '"""Robustness, said differently, of whole banks', False),
         ("robustness", '        """Slice m of the batch through network m."""\n', "", False),
         ("robustness", "import numpy as np\n", "# arrays\nimport numpy as np  # as ever\n\n", False),
-        ("robustness", '"steps": 50', '"steps": 51', True),
+        ("robustness", "ROUNDS = (1, 3, 50)", "ROUNDS = (1, 3, 51)", True),
         ("bank", "torch.relu(x)", "torch.tanh(x)", True),
         ("networks", "nn.ReLU()", "nn.Tanh()", True),
         ("networks", "1 / torch.tensor", "2 / torch.tensor", True),
@@ -401,6 +401,6 @@ def test_modules_may_be_left_out(notebook, library):
     path, file = notebook(*CODE), library / "robustness.py"
     before, without = code_digest(path), code_digest(path, without=("robustness",))
     assert before != without
-    file.write_text(file.read_text().replace('"steps": 50', '"steps": 51'))
+    file.write_text(file.read_text().replace("ROUNDS = (1, 3, 50)", "ROUNDS = (1, 3, 51)"))
     assert code_digest(path) != before
     assert code_digest(path, without=("robustness",)) == without
