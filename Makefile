@@ -1,10 +1,11 @@
 # The README's commands. Each builds the environment first when it is missing or stale.
-PYTHON  ?= python3
-PROFILE ?= sample
-DATASET ?=
-DEVICE  ?=
-GROUPS  ?=
-CORES   ?= all
+PYTHON    ?= python3
+PROFILE   ?= sample
+DATASET   ?=
+DEVICE    ?=
+GROUPS    ?=
+CORES     ?= all
+PRECISION ?= float32
 
 ENV   := .venv
 STAMP := $(ENV)/.complete
@@ -13,7 +14,9 @@ BIN   := $(ENV)/bin
 overrides := profile=$(PROFILE) \
   $(if $(DATASET),dataset=$(DATASET)) $(if $(DEVICE),device=$(DEVICE)) $(if $(GROUPS),groups=$(GROUPS))
 
-.PHONY: help paper dry-run test figures publish lab lint format lock clean
+comma := ,
+
+.PHONY: help paper dry-run test figures publish bench lab lint format lock clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -33,6 +36,11 @@ figures: $(STAMP)  ## redraw figures/ from data/published/, without weights or G
 
 publish: $(STAMP)  ## copy the data sets of a finished run to data/published/: PROFILE=
 	$(BIN)/python -m hrebasin.page publish data/runs/$(PROFILE) data/published
+
+bench: $(STAMP)  ## side by side with the alternatives, DATASET= PRECISION=; about half an hour
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint requirements.txt --editable '.[bench]'
+	$(BIN)/python -m hrebasin.notebook notebooks/90_benchmarks.ipynb data/runs/benchmarks/90_benchmarks.ipynb \
+	  '{$(if $(DATASET),"dataset": "$(or $(abspath $(wildcard $(DATASET)/)),$(DATASET))"$(comma)) "precision": "$(PRECISION)"}'
 
 lab: $(STAMP)  ## JupyterLab on the notebooks
 	$(BIN)/jupyter lab --ServerApp.root_dir=. notebooks

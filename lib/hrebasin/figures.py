@@ -7,7 +7,7 @@ import numpy as np
 import xarray as xr
 from matplotlib.figure import Figure
 
-from . import plots
+from . import benchmark_plots, plots
 from .claims import SAME_CHOICE
 from .drawing import FEWEST, describe_spread
 from .files import write_atomically
@@ -40,6 +40,18 @@ SHOWN = {
     "fig7_noise": "Accuracy under random perturbation by its size (pixels in [0, 1]), and as a share of the accuracy "
     "without perturbation, by stage of the tree.",
 }
+BENCHMARKS: dict[str, tuple[Callable[[xr.Dataset], Figure], str]] = {
+    "bench1_speed": (
+        benchmark_plots.speed,
+        "Median time of the alternative divided by ours, both run in turns in one process on the same trained "
+        "networks; lines: range over repeats.",
+    ),
+    "bench2_scaling": (
+        benchmark_plots.scaling,
+        "Time and peak memory of stages against the number of networks, small networks (hidden layers of 128, 128 and "
+        "64 units), each point in a process of its own, with least-squares lines.",
+    ),
+}
 
 
 def draw_all(results: Mapping[str, xr.Dataset], folder: Path | str) -> dict[str, Figure]:
@@ -59,6 +71,22 @@ def draw_all(results: Mapping[str, xr.Dataset], folder: Path | str) -> dict[str,
             origin = results[stages[0]].attrs.get("data_source", "unknown")
             plots.save(drawn[name], folder / name, source=f"{', '.join(stages)} ({origin})")
             write_atomically(folder / f"{name}.md", caption(name, results) + "\n")
+    return drawn
+
+
+def draw_benchmarks(benchmarks: xr.Dataset, folder: Path | str) -> dict[str, Figure]:
+    """Draw the figures of the benchmarks, files as in `draw_all`.
+
+    Args:
+        benchmarks: data set of stage ``benchmarks``.
+        folder: where the files go.
+    """
+    folder, drawn = Path(folder), {}
+    origin = f"{benchmarks.attrs.get('data_source', 'unknown')}; {benchmarks.attrs.get('device', 'unknown')}"
+    for name, (draw, shown) in BENCHMARKS.items():
+        drawn[name] = draw(benchmarks)
+        plots.save(drawn[name], folder / name, source=f"benchmarks ({origin})")
+        write_atomically(folder / f"{name}.md", f"{shown} Data: {origin}.\n")
     return drawn
 
 

@@ -101,11 +101,13 @@ def publish(run: Path | str, folder: Path | str) -> list[Path]:
 
 
 def redraw(published: Path | str, folder: Path | str) -> None:
-    """Redraw all figures and the page in ``folder`` from published data sets."""
+    """Redraw all figures and the page in ``folder`` from published data sets; benchmarks only if they are there."""
     results = read_results(published)
     claims = records.read(Path(published) / "ledger.nc", stage="ledger")
     figures.draw_all(results, folder)
     write_page(Path(folder) / "index.html", results, claims, folder)
+    if (path := Path(published) / "benchmarks.nc").is_file():
+        figures.draw_benchmarks(records.read(path, stage="benchmarks"), folder)
 
 
 def main(arguments: list[str] | None = None) -> int:

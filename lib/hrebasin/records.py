@@ -67,6 +67,16 @@ SCHEMAS: dict[str, dict[str, tuple[str, ...]]] = {
         "accuracy_barrier": ("pair", "alignment", "split"),
         "choice_accuracy": ("pair", "permuted", "order"),
     },
+    "benchmarks": {
+        "seconds": ("row", "side", "repeat"),
+        "ratio": ("row",),
+        "ratio_low": ("row",),
+        "ratio_high": ("row",),
+        "difference": ("row",),
+        "goal": ("row",),
+        "scaling_seconds": ("stage", "n_models"),
+        "scaling_memory": ("stage", "n_models"),
+    },
     "ledger": {
         "verdict": ("claim",),
         "effect": ("claim",),

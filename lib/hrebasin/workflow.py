@@ -23,7 +23,7 @@ from .notebook import declared_parameters
 # What a user may override on the command line, and the profile's key.
 OVERRIDES = {"dataset": "dataset", "device": "device", "groups": "n_groups"}
 # Modules that only show results: a new colour must not train 1600 networks again.
-PRESENTATION = ("plots", "figures", "progress")
+PRESENTATION = ("plots", "benchmark_plots", "figures", "progress")
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,62 @@
+"""Figures of the benchmarks: ratios to the alternatives, and cost against the number of networks."""
+
+import numpy as np
+import xarray as xr
+from matplotlib.figure import Figure
+
+from .drawing import COLOURS, DOUBLE, STAGE_COLOURS, shape, styled
+
+
+@styled
+def speed(benchmarks: xr.Dataset) -> Figure:
+    """How many times as fast as the alternative: ratio of medians, range over repeats, and the goal."""
+    figure = Figure((DOUBLE, (18 + 9 * benchmarks.sizes["row"]) / 25.4))
+    axes = figure.subplots()
+    places = np.arange(benchmarks.sizes["row"])[::-1]
+    ratio, low, high = (benchmarks[name].values for name in ("ratio", "ratio_low", "ratio_high"))
+    axes.barh(places, ratio - 1, left=1, height=0.6, color=COLOURS["tree"], label="ratio of medians")
+    axes.hlines(places, low, high, color="black", linewidth=1.2, label="range over repeats")
+    axes.plot(benchmarks.goal, places, linestyle="none", marker="|", markersize=12, markeredgewidth=1.6,
+              color=COLOURS["merge-many"], label="goal")  # fmt: skip
+    for place, value in zip(places, np.maximum(ratio, high), strict=True):
+        axes.annotate(f"{ratio[places.tolist().index(place)]:.3g}", (value, place), xytext=(5, 0),
+                      textcoords="offset points", va="center")  # fmt: skip
+    pairs = zip(benchmarks.title.values, benchmarks.alternative.values, strict=True)
+    axes.set_yticks(places, [f"{title}\nagainst: {other}" for title, other in pairs])
+    axes.set(xscale="log", xlim=(min(0.8, 0.9 * low.min()), 1.6 * max(high.max(), float(benchmarks.goal.max()))))
+    axes.axvline(1, color="black", linewidth=0.6)
+    axes.set_xlabel("times as fast as the alternative (1)")
+    axes.grid(axis="y", visible=False)
+    ticks = [t for t in (0.5, 1, 2, 5, 10, 20, 50, 100, 200, 500) if axes.get_xlim()[0] <= t <= axes.get_xlim()[1]]
+    axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+    axes.minorticks_off()
+    handles, labels = axes.get_legend_handles_labels()
+    title = f"median of {benchmarks.sizes['repeat']} repeats in turns"
+    figure.legend(handles, labels, loc="outside lower center", ncols=3, title=title)
+    return figure
+
+
+@styled
+def scaling(benchmarks: xr.Dataset) -> Figure:
+    """Time and peak memory of stages against the number of networks, with the straight line through each."""
+    figure = Figure((DOUBLE, 72 / 25.4))
+    panels = figure.subplots(1, 2)
+    n = benchmarks.n_models.values
+    for position, stage in enumerate(benchmarks.stage.values):
+        look = shape(position) | {"color": STAGE_COLOURS[1:][position % 4]}
+        for axes, name in zip(panels, ("scaling_seconds", "scaling_memory"), strict=True):
+            values = benchmarks[name].sel(stage=stage).values
+            slope, start = line(n, values)
+            axes.plot(n, values, **look | {"linestyle": "none"})
+            unit = benchmarks[name].units
+            axes.plot(n, start + slope * n, **look | {"marker": None}, label=f"{stage}: {slope:.2g} {unit} a network")
+    for axes, label in zip(panels, ("time (s)", "peak memory above the imports (MB)"), strict=True):
+        axes.set(xlabel="networks (number)", ylabel=label, xticks=n, ylim=(0, None))
+        axes.legend(loc="upper left")
+    return figure
+
+
+def line(n: np.ndarray, values: np.ndarray) -> tuple[float, float]:
+    """Slope and intercept of the least-squares line through (point,) values."""
+    slope, start = np.polyfit(n, values, 1)
+    return float(slope), float(start)

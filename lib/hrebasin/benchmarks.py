@@ -1,0 +1,280 @@
+"""How fast the library is beside what a user could run instead, and how its cost grows with the number of networks."""
+
+import multiprocessing
+import os
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, replace
+from itertools import pairwise
+
+import numpy as np
+import torch
+import xarray as xr
+
+from . import alternatives
+from .bank import Bank
+from .evaluation import accuracy
+from .images import Images
+from .matching import Alignment, match_weights
+from .merging import merge_many, merge_many_sets, merge_pairs, merge_tree
+from .networks import Architecture
+from .progress import track
+from .recipe import Recipe
+from .regularity import eclipse_fast, global_lipschitz
+from .robustness import attack
+from .training import initial_bank, train
+
+SIDES = ("hrebasin", "alternative")
+EPSILONS = tuple(step / 1000 for step in range(21))
+STAGES = ("train", "merge", "attack")
+SETS = 4  # networks a MergeMany set in the scaling of merging
+SMALL = (128, 128, 64)  # hidden units in `scaling`
+
+
+@dataclass(frozen=True)
+class Row:
+    """One comparison of the same work done twice.
+
+    Attributes:
+        title: what is done.
+        alternative_title: with what else.
+        ours, alternative: do it.
+        difference: of what the two return, in ``difference_of``.
+        goal: smallest ratio that we want.
+    """
+
+    title: str
+    alternative_title: str
+    ours: Callable[[], object]
+    alternative: Callable[[], object]
+    difference: Callable[[object, object], float]
+    difference_of: str
+    goal: float
+
+
+def rows(bank: Bank, train_images: Images, test_images: Images, recipe: Recipe, *, workers: int = 0) -> dict[str, Row]:
+    """The comparisons by name.
+
+    Args:
+        bank: 16 trained networks.
+        train_images: for one epoch of training.
+        test_images: for accuracies; the first 200 are attacked.
+        recipe: of that epoch.
+        workers: processes of the alternative's ``DataLoader``.
+    """
+    if len(bank) != 16:
+        raise ValueError(f"the benchmark compares on 16 networks, got {len(bank)}")
+    first, second = bank.select(slice(0, None, 2)), bank.select(slice(1, None, 2))
+    eight = bank.select(slice(0, 8))
+    whole_tree = Bank.concat(merge_tree(bank))
+    pixels, labels = test_images.pixels[:200].float() / 255, test_images.labels[:200]
+    seeds = [f"pair-{k}" for k in range(8)]
+
+    def points(ours: Bank, other: Bank) -> float:
+        return 100 * abs(float(accuracy(ours, test_images)[-1] - accuracy(other, test_images)[-1]))
+
+    def objective(ours: Alignment, perms: list[dict[str, torch.Tensor]]) -> float:
+        stacked = {name: torch.stack([pair[name] for pair in perms]) for name in perms[0]}
+        aligned = replace(ours, permutations=stacked).apply(second).tensors
+        plain = sum((first.tensors[n].double() * t.double()).flatten(1).sum(1) for n, t in aligned.items())
+        return 100 * float((plain / ours.objective - 1).mean())
+
+    def robust(kind: str) -> Row:
+        name = "robust_accuracy" if kind == "fgsm" else "robust_accuracy_clipped"
+        return Row(
+            f"{'FGSM' if kind == 'fgsm' else 'DeepFool'}, 8 networks, {len(pixels)} images",
+            "Foolbox, one network at a time",
+            lambda: attack(eight, pixels, labels, kind=kind, epsilons=EPSILONS),
+            lambda: alternatives.attack(eight, pixels, labels, kind=kind, epsilons=EPSILONS),
+            lambda ours, broken: len(pixels) * float(abs(ours[name].values - (1 - broken.mean(2))).max()),
+            "images, the largest over networks and sizes",
+            1.3,
+        )
+
+    return {
+        "training": Row(
+            f"training, one epoch of {len(train_images):,} images",
+            "DataLoader and torchvision transforms",
+            lambda: train(bank.architecture, train_images, [0], recipe),
+            lambda: alternatives.train(bank.architecture, train_images, recipe, workers=workers),
+            points,
+            "points of test accuracy after the epoch",
+            6,
+        ),
+        "matching": Row(
+            "weight matching of 8 pairs",
+            "every layer in every sweep, one pair at a time",
+            lambda: match_weights(first, second, seed=seeds),
+            lambda: [
+                alternatives.match_weights(first.select([k]), second.select([k]), seed=seeds[k]) for k in range(8)
+            ],
+            objective,
+            "% of the objective, the alternative's above ours, mean",
+            4,
+        ),
+        "merge-many": Row(
+            "MergeMany of 8 to convergence",
+            "the package rebasin",
+            lambda: merge_many(eight),
+            lambda: alternatives.merge_many(eight),
+            points,
+            "points of test accuracy",
+            10,
+        ),
+        "tree": Row(
+            "tree of 16",
+            "pairs merged one by one, matched as above",
+            lambda: merge_tree(bank)[-1],
+            lambda: alternatives.merge_tree(bank),
+            points,
+            "points of test accuracy",
+            4,
+        ),
+        "fgsm": robust("fgsm"),
+        "deepfool": robust("deepfool-linf"),
+        "lipschitz": Row(
+            f"Lipschitz bounds of {len(whole_tree)} networks",
+            "NumPy, one network at a time",
+            lambda: np.stack([f(whole_tree, units="normalised").values for f in (global_lipschitz, eclipse_fast)], 1),
+            lambda: alternatives.lipschitz(whole_tree),
+            lambda ours, other: 100 * float(abs(ours / other - 1).max()),
+            "% of the bound, the largest",
+            2,
+        ),
+    }
+
+
+def compare(rows: Mapping[str, Row], *, repeats: int = 3) -> xr.Dataset:
+    """Time both sides of each row in turns.
+
+    Returns:
+        ``seconds`` (row, side, repeat), ``ratio`` (row,) of the medians with ``ratio_low`` and ``ratio_high`` (row,),
+        the extremes over repeats, ``difference`` (row,) of the results, and the rows' ``goal``.
+    """
+    if repeats < 1:
+        raise ValueError(f"repeats must be at least 1, got {repeats}")
+    seconds = np.empty((len(rows), 2, repeats))
+    difference = np.empty(len(rows))
+    for position, row in enumerate(track(rows.values(), label="benchmarks", unit="row")):
+        for repeat in range(repeats):
+            results = []
+            for side, work in enumerate((row.ours, row.alternative)):
+                start = time.perf_counter()
+                results.append(work())
+                seconds[position, side, repeat] = time.perf_counter() - start
+        difference[position] = row.difference(*results)
+    ours, other = seconds[:, 0], seconds[:, 1]
+    each = other / ours
+    by_row = {
+        "ratio": (np.median(other, 1) / np.median(ours, 1), "alternative's median time over ours"),
+        "ratio_low": (each.min(1), "smallest ratio of a repeat"),
+        "ratio_high": (each.max(1), "largest ratio of a repeat"),
+        "difference": (difference, "difference of the results"),
+        "goal": (np.array([row.goal for row in rows.values()], dtype=float), "ratio to reach"),
+    }
+    names = {
+        "title": [row.title for row in rows.values()],
+        "alternative": [row.alternative_title for row in rows.values()],
+        "difference_of": [row.difference_of for row in rows.values()],
+    }
+    variables = {"seconds": (("row", "side", "repeat"), seconds, {"long_name": "wall time", "units": "s"})}
+    variables |= {name: ("row", values, _about(text)) for name, (values, text) in by_row.items()}
+    coords = {name: ("row", np.array(values, dtype=object), _about(name)) for name, values in names.items()}
+    coords |= {
+        "row": ("row", np.array(list(rows), dtype=object), _about("comparison")),
+        "side": ("side", np.array(SIDES, dtype=object), _about("side")),
+        "repeat": ("repeat", np.arange(repeats), _about("repeat")),
+    }
+    return xr.Dataset(variables, coords=coords)
+
+
+def _about(long_name: str, units: str = "1") -> dict:
+    return {"long_name": long_name, "units": units}
+
+
+def product_rate(precision: str = "float32", *, repeats: int = 30) -> float:
+    """The machine's matrix-product rate, FLOP/s: the best of some products with the shapes of training."""
+    dtype = {"float32": torch.float32, "bfloat16": torch.bfloat16}[precision]
+    best = 0.0
+    for m, k, n in ((512, 3072, 512), (2048, 2048, 2048)):
+        a, b = torch.randn(m, k).to(dtype), torch.randn(k, n).to(dtype)
+        for _ in range(repeats):
+            start = time.perf_counter()
+            a @ b
+            best = max(best, 2 * m * k * n / (time.perf_counter() - start))
+    return best
+
+
+def training_operations(architecture: Architecture, n_images: int) -> int:
+    """Floating-point operations of the products of one epoch: forward, and gradients but that of the first input."""
+    first, *rest = (fan_in * fan_out for fan_in, fan_out in pairwise(architecture.units))
+    return 2 * n_images * (2 * first + 3 * sum(rest))
+
+
+# ---- how cost grows
+
+
+def scaling(
+    counts: Sequence[int], images: Images, *, stages: Sequence[str] = ("train", "merge", "attack")
+) -> xr.Dataset:
+    """Time and peak memory of stages on small networks, each point in a process of its own.
+
+    Args:
+        counts: numbers of networks, multiples of 16.
+        images: the first 500 are used, or fewer.
+        stages: some of ``train``, ``merge``, ``attack``.
+
+    Returns:
+        ``scaling_seconds`` and ``scaling_memory`` (stage, n_models), the memory in MB above the process with its
+        imports.
+    """
+    seconds, memory = np.empty((2, len(stages), len(counts)))
+    part = images.first(min(500, len(images)))
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn"), max_tasks_per_child=1) as pool:
+        for row, stage in enumerate(stages):
+            for column, n in enumerate(counts):
+                task = pool.submit(_point, stage, n, part, torch.get_num_threads())
+                seconds[row, column], memory[row, column] = task.result()
+    dims = ("stage", "n_models")
+    return xr.Dataset(
+        {
+            "scaling_seconds": (dims, seconds, _about("wall time", "s")),
+            "scaling_memory": (dims, memory, _about("peak memory above the imports", "MB")),
+        },
+        coords={
+            "stage": ("stage", np.array(list(stages), dtype=object), _about("stage")),
+            "n_models": ("n_models", np.asarray(counts), _about("networks")),
+        },
+    )
+
+
+def _point(stage: str, n: int, images: Images, threads: int) -> tuple[float, float]:
+    torch.set_num_threads(threads)
+    architecture = Architecture(SMALL, len(images.classes), images.shape, *images.statistics())
+    bank = initial_bank(architecture, range(n)).relabel(group=np.arange(n) // 16, node=np.arange(n) % 16)
+    merge_pairs(bank.select(slice(0, 2)))  # compiles the assignment
+    before, start = peak_memory(), time.perf_counter()
+    if stage == "train":
+        train(architecture, images, range(n), Recipe(epochs=2, batch_size=100, learning_rate=1e-3))
+    elif stage == "merge":
+        merge_tree(bank, leaves=16)
+        sets = [bank.select(slice(start, start + SETS)) for start in range(0, n, SETS)]
+        merge_many_sets(sets, seeds=list(range(len(sets))))
+    elif stage == "attack":
+        attack(bank, images.pixels[:50], images.labels[:50], kind="fgsm", epsilons=EPSILONS)
+        attack(bank, images.pixels[:50], images.labels[:50], kind="deepfool-linf", epsilons=EPSILONS)
+    else:
+        raise ValueError(f"unknown stage {stage!r}")
+    return time.perf_counter() - start, (peak_memory() - before) / 1e6
+
+
+def peak_memory() -> float:
+    """Largest resident memory of this process so far, bytes; nan where the system does not tell."""
+    if os.name != "posix":
+        return float("nan")
+    import resource
+
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

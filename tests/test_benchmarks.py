@@ -1,0 +1,96 @@
+import numpy as np
+import pytest
+
+from hrebasin import benchmark_plots, benchmarks, figures, records
+from hrebasin.benchmarks import Row, compare, training_operations
+from hrebasin.networks import Architecture
+
+
+class FakeClock:
+    """Time that passes only when work is done."""
+
+    def __init__(self):
+        self.now = 0.0
+
+    def perf_counter(self):
+        return self.now
+
+    def work(self, durations, result):
+        durations = iter(durations)
+
+        def run():
+            self.now += next(durations)
+            return result
+
+        return run
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    clock = FakeClock()
+    monkeypatch.setattr(benchmarks, "time", clock)
+    return clock
+
+
+def row(clock, ours, other, goal=2.0):
+    difference = lambda a, b: b - a  # noqa: E731
+    return Row("ours", "theirs", clock.work(ours, 5.0), clock.work(other, 7.5), difference, "of numbers", goal)
+
+
+def test_ratios_are_of_medians_and_ranges_over_repeats(clock):
+    rows = {"a": row(clock, [1, 2, 3], [20, 10, 30]), "b": row(clock, [4, 4, 4], [2, 2, 2])}
+    result = compare(rows, repeats=3)
+    np.testing.assert_array_equal(result.seconds.sel(row="a"), [[1, 2, 3], [20, 10, 30]])
+    np.testing.assert_allclose(result.ratio, [20 / 2, 0.5])
+    np.testing.assert_allclose(result.ratio_low, [5, 0.5])
+    np.testing.assert_allclose(result.ratio_high, [20, 0.5])
+    np.testing.assert_allclose(result.difference, [2.5, 2.5])
+    with pytest.raises(ValueError, match="repeats must be at least 1, got 0"):
+        compare(rows, repeats=0)
+
+
+def test_operations_of_training_by_hand():
+    # 12-5-4-3: forward 12*5 + 5*4 + 4*3, gradients of all weights, gradients of the inputs but the first
+    products = (60 + 20 + 12) + (60 + 20 + 12) + (20 + 12)
+    assert training_operations(Architecture((5, 4), 3, (3, 2, 2), (0.5,) * 3, (0.25,) * 3), 10) == 2 * 10 * products
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_the_product_rate_is_a_rate(precision):
+    assert 1e7 < benchmarks.product_rate(precision, repeats=1) < 1e15
+
+
+def test_sixteen_networks_are_needed(trained, train_images, test_images):
+    with pytest.raises(ValueError, match="16 networks, got 8"):
+        benchmarks.rows(trained, train_images, test_images, None)
+
+
+@pytest.fixture(scope="module")
+def measured(train_images):
+    """A benchmark data set with planted times and one real point of the straight lines."""
+    clock = FakeClock()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(benchmarks, "time", clock)
+        comparison = compare({"a": row(clock, [1, 2], [20, 10]), "b": row(clock, [4, 4], [6, 7])}, repeats=2)
+    lines = benchmarks.scaling([16, 32], train_images.first(60), stages=["merge"])
+    return comparison.merge(lines).assign_attrs(data_source="planted", device="cpu")
+
+
+def test_points_of_the_lines_are_measured(measured):
+    assert (measured.scaling_seconds > 0).all()
+    assert (measured.scaling_memory >= 0).all()
+
+
+def test_benchmarks_are_a_stage_like_others_and_are_drawn(measured, tmp_path):
+    records.write(measured, tmp_path / "benchmarks.nc", stage="benchmarks", attrs=measured.attrs)
+    again = records.read(tmp_path / "benchmarks.nc", stage="benchmarks")
+    drawn = figures.draw_benchmarks(again, tmp_path)
+    assert set(drawn) == set(figures.BENCHMARKS)
+    for name in drawn:
+        assert (tmp_path / f"{name}.png").stat().st_size > 10_000
+        assert "planted" in (tmp_path / f"{name}.md").read_text()
+
+
+def test_slopes_of_a_line():
+    n = np.array([16, 32, 64])
+    assert benchmark_plots.line(n, 3 * n + 7) == pytest.approx((3, 7))
