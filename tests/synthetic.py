@@ -19,7 +19,7 @@ CROSSING = 0.0113  # epsilon at which all stages are planted to be equal
 UNMERGED = 0.55
 FALL = 0.075  # accuracy a stage; stage 3 then lies half-way between unmerged and chance
 N_IMAGES = 12
-ATTRS = {"data_source": "synthetic images", "profile": "synthetic", "data_digest": "0"}
+ATTRS = {"data_source": "synthetic images", "profile": "synthetic", "data_digest": "{}", "n_classes": 10}
 
 
 def results(*, groups: int = 8, leaves: int = 16, noise: float = 1.0, seed: int = 0, **effects: float) -> dict:

@@ -63,6 +63,17 @@ def test_one_group_gives_numbers_without_interval_or_verdict():
     assert all(sentence.startswith("n = 1: no verdict") for sentence in found.sentence.values)
 
 
+def test_a_line_below_its_ends_half_way_does_not_refute_a_barrier():
+    results = synthetic.results(groups=GROUPS)
+    pairs = results["ablations"].copy(deep=True)
+    hump = 4 * pairs["lambda"] * (1 - pairs["lambda"])
+    # lower in the middle, higher at a quarter: there is a barrier, and half-way cannot show it
+    pairs["loss"] = pairs.loss - 3 * hump.where(abs(pairs["lambda"] - 0.5) < 0.1, 0)
+    found = ledger(results | {"ablations": pairs}).sel(claim="C4")
+    assert found.verdict == "inconclusive"
+    assert "not shown: loss excess half-way" in str(found.sentence.values)
+
+
 def test_a_missing_stage_is_not_tested():
     found = verdicts({"merge": synthetic.results(groups=5)["merge"]})
     assert [claim for claim, verdict in found.items() if verdict != "not tested"] == ["C1", "C2", "C3"]

@@ -7,6 +7,7 @@ import pytest
 import yaml
 
 from hrebasin.configuration import Profile
+from hrebasin.figures import BENCHMARKS
 from hrebasin.files import project_root
 from hrebasin.layout import NOTEBOOKS, PAPER, STAGES
 from hrebasin.notebook import declared_parameters, main, run_notebook
@@ -16,7 +17,7 @@ from hrebasin.workflow import Plan
 ROOT = project_root()
 PATHS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 STAGE_NOTEBOOKS = [*NOTEBOOKS.values(), PAPER]
-WIRING = {"run_folder", "shard", "groups"}
+WIRING = {"run_folder", "shard", "shards", "groups"}
 MOST_CELLS, MOST_LINES, MOST_LINES_A_CELL = 14, 80, 15
 
 
@@ -87,7 +88,7 @@ def executed(tmp_path_factory):
     folder = tmp_path_factory.mktemp("run")
     plan = Plan.from_config({"profile": "tiny"})
     smaller = {"leaves": 2, "merge_many_sizes": [2], "epochs": 4, "ablation_pairs": 1, "train_images": 300, "shard": 0}
-    smaller |= {"groups": [0], "attacked_images": 10, "bounded_images": 2, "run_folder": str(folder)}
+    smaller |= {"groups": [0], "shards": [0], "attacked_images": 10, "bounded_images": 2, "run_folder": str(folder)}
     for name in STAGE_NOTEBOOKS:
         values = json.loads(plan.parameters(name, None if name == PAPER else 0))
         values |= {key: value for key, value in smaller.items() if key in values}
@@ -131,3 +132,16 @@ def test_a_failing_notebook_says_where_and_why_and_keeps_its_copy(tmp_path, caps
 def test_a_missing_notebook_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"none\.ipynb"):
         run_notebook(tmp_path / "none.ipynb", tmp_path / "out.ipynb", {})
+
+
+def test_the_benchmark_notebook_runs(tmp_path):
+    values = {"train_images": 1000, "widths": [32, 32, 16], "batch_size": 32, "epochs": 2, "repeats": 1, "workers": 0}
+    values |= {"rows_wanted": ["training", "matching", "tree", "fgsm", "lipschitz"], "counts": [16]}
+    values |= dict.fromkeys(("run_folder", "output_folder", "figures_folder"), str(tmp_path))
+    run_notebook(ROOT / "notebooks" / "90_benchmarks.ipynb", tmp_path / "out.ipynb", values, threads=1)
+    record = read(tmp_path / "benchmarks.nc", stage="benchmarks")
+    assert record.row.values.tolist() == values["rows_wanted"]
+    assert (record.training_share > 0).all()
+    assert {path.name for path in tmp_path.glob("bench*.p??")} == {
+        f"{name}.{ending}" for name in BENCHMARKS for ending in ("pdf", "png")
+    }

@@ -1,6 +1,10 @@
+import ast
 import re
+import sys
 import tomllib
+from pathlib import Path
 
+import nbformat
 import pytest
 import yaml
 from packaging.requirements import Requirement
@@ -19,6 +23,7 @@ USED_AS = {
     "jinja2": "import jinja2",
     "jupyterlab": "jupyter lab",
     "matplotlib": "import matplotlib",
+    "nbformat": "import nbformat",
     "numba": "from numba",
     "numpy": "import numpy",
     "papermill": "import papermill",
@@ -30,9 +35,11 @@ USED_AS = {
     "torch": "import torch",
     "torchvision": "from torchvision",
     "tqdm": "from tqdm",
+    "traitlets": "from traitlets",
     "xarray": "import xarray",
     "hypothesis": "from hypothesis",
     "nbstripout": "nbstripout",
+    "packaging": "Requirement(text)",
     "pre-commit": "pre-commit",
     "pytest": "import pytest",
     "pytest-xdist": "pytest -n",
@@ -67,6 +74,7 @@ def test_every_direct_dependency_is_used():
     files = [*(ROOT / "lib").rglob("*.py"), *(ROOT / "tests").glob("*.py"), ROOT / "Makefile"]
     files += [ROOT / "README.md", ROOT / ".pre-commit-config.yaml", *(ROOT / "notebooks").glob("*.ipynb")]
     text = "\n".join(path.read_text() for path in files if path.name != "test_packaging.py")
+    text += Path(__file__).read_text().partition("def direct")[2]  # without the table above
     assert [name for name, use in USED_AS.items() if use not in text] == []
 
 
@@ -84,3 +92,20 @@ def test_the_conda_environment_is_the_lock_and_the_package():
     package, *listed = pip_list["pip"]
     assert package == "--editable ."
     assert sorted(map(str, map(Requirement, listed))) == sorted(map(str, pins(LOCK)))
+
+
+def test_every_import_is_declared():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    optional = [text for texts in project["optional-dependencies"].values() for text in texts]
+    declared = {Requirement(text).name for text in project["dependencies"] + optional}
+    sources = {path: path.read_text() for folder in ("lib", "tests") for path in (ROOT / folder).rglob("*.py")}
+    for path in (ROOT / "notebooks").glob("*.ipynb"):
+        cells = nbformat.read(path, as_version=4).cells
+        sources[path] = "\n".join(cell.source for cell in cells if cell.cell_type == "code")
+    own = {"hrebasin"} | {path.stem for path in (ROOT / "tests").glob("*.py")}
+    for path, source in sources.items():
+        for node in ast.walk(ast.parse(source)):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module] if isinstance(node, ast.ImportFrom) and not node.level else []
+            for name in {name.split(".")[0] for name in names} - own - sys.stdlib_module_names:
+                assert {"PIL": "pillow", "yaml": "pyyaml"}.get(name, name) in declared, f"{path.name}: {name}"

@@ -49,7 +49,8 @@ def test_redrawing_from_published_results_gives_the_same_files_twice(published, 
     for folder in ("one", "two"):
         page.redraw(published, tmp_path / folder)
     names = sorted(path.name for path in (tmp_path / "one").iterdir())
-    assert names == sorted([f"{n}.{e}" for n in figures.FIGURES for e in ("pdf", "png", "md")] + ["index.html"])
+    drawn = [f"{name}.{ending}" for name in figures.FIGURES for ending in ("pdf", "png", "md")]
+    assert names == sorted([*drawn, "index.html", "ledger.md"])
     for name in names:
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes(), name
 

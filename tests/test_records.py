@@ -94,7 +94,9 @@ def test_a_failing_write_leaves_the_old_record(dataset, path, monkeypatch):
 
 def test_provenance_says_where_a_record_comes_from(dataset, path, train_images):
     parameters = {"leaves": 16, "limits": [1, 2], "strength": 0.5, "name": "Größe"}
-    attrs = provenance(profile="tiny", parameters=parameters, images=train_images, device="cpu", clock=Clock())
+    attrs = provenance(
+        profile="tiny", parameters=parameters, images={"train": train_images.first(9)}, device="cpu", clock=Clock()
+    )
     write(dataset, path, stage="merge", attrs=attrs)
     attrs = read(path, stage="merge").attrs
     assert set(attrs) == {
@@ -104,6 +106,7 @@ def test_provenance_says_where_a_record_comes_from(dataset, path, train_images):
         "parameters",
         "data_source",
         "data_digest",
+        "n_classes",
         "code_commit",
         "code_changed",
         "versions",
@@ -112,7 +115,8 @@ def test_provenance_says_where_a_record_comes_from(dataset, path, train_images):
         "created",
     }
     assert json.loads(attrs["parameters"]) == parameters
-    assert attrs["data_digest"] == train_images.digest
+    assert json.loads(attrs["data_digest"]) == {"train": train_images.digest}  # of the whole split
+    assert attrs["n_classes"] == 4
     assert attrs["data_source"] == train_images.source
     versions = json.loads(attrs["versions"])
     assert versions["torch"] == torch.__version__.split("+")[0] or versions["torch"] == torch.__version__
@@ -126,7 +130,7 @@ def test_provenance_says_where_a_record_comes_from(dataset, path, train_images):
 def test_the_commit_is_the_checkouts_or_unknown(train_images, monkeypatch):
     def of(run=subprocess.run):
         monkeypatch.setattr(subprocess, "run", run)
-        attrs = provenance(profile="p", parameters={}, images=train_images, device="cpu", clock=Clock())
+        attrs = provenance(profile="p", parameters={}, images={"train": train_images}, device="cpu", clock=Clock())
         return attrs["code_commit"], attrs["code_changed"]
 
     def answers(commit, status):
@@ -288,6 +292,6 @@ def test_no_shards_are_refused():
 
 def test_every_stage_has_a_schema():
     assert set(records.STAGES) < set(records.SCHEMAS)
-    for variables in records.SCHEMAS.values():
-        first = {dims[0] for dims in variables.values()}
+    for stage in records.STAGES:
+        first = {dims[0] for dims in records.SCHEMAS[stage].values()}
         assert len(first) == 1  # the dimension that shards are joined along

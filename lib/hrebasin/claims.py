@@ -33,7 +33,6 @@ from .merging import CONVERGENCE
 
 Results = Mapping[str, xr.Dataset]
 
-CHANCE = 0.1  # accuracy of guessing among the 10 classes of CIFAR-10
 SMALL, LARGE = 4, 8  # numbers of merged networks that the paper compares with MergeMany
 WEAK = 0.005  # largest epsilon that counts as weak: half of the crossing near 0.01 that the paper reports
 STRONG = (0.015, 0.020)  # epsilons that count as strong: the last quarter of the paper's range
@@ -60,7 +59,9 @@ def c2(results: Results) -> Finding:
     sides = {n: _tree_and_merge_many(merge, n) for n in (SMALL, LARGE)}
     advantage = {n: merged - many for n, (merged, many) in sides.items()}
     many = sides[LARGE][1]
-    half_way = (tree(merge[ACCURACY], 0) + CHANCE) / 2
+    if "n_classes" not in merge.attrs:
+        raise NotMeasuredError("the number of classes, and with it chance, is not recorded")
+    half_way = (tree(merge[ACCURACY], 0) + 1 / merge.attrs["n_classes"]) / 2
     fall = minus(half_way, many) * PERCENT
     tests += [
         Test(
@@ -126,7 +127,8 @@ def c4(results: Results) -> Finding:
     """Accuracy falls with every stage, and the line between matched networks leaves the basin.
 
     A barrier is a maximum over the line that includes its ends, never below zero, so "above zero" is decided by the
-    signed excess half-way along the line, which cannot exceed the barrier.
+    signed excess half-way along the line, which cannot exceed the barrier. An excess below zero there says nothing: the
+    line may still rise elsewhere.
     """
     merge, pairs = stage_data(results, "merge"), stage_data(results, "ablations")
     stages = tree_stages(merge)
@@ -143,7 +145,8 @@ def c4(results: Results) -> Finding:
             half_way = by_group(_excess_half_way(pairs[name].sel(where))).values * sign
             barrier = by_group(pairs[f"{name}_barrier"].sel(where)).values * abs(sign)
             decides = split == "test"
-            tests.append(Test(f"{name} excess half-way after matching, {split}", half_way, units, decides))
+            title = f"{name} excess half-way after matching, {split}"
+            tests.append(Test(title, half_way, units, decides, refutes=False))
             tests.append(Test(f"{name} barrier after matching, {split}", barrier, units, False))
     barriers = {test.name: test.effect for test in tests if "barrier" in test.name and "test" in test.name}
     reading = f"accuracy {'falls' if headline.effect > 0 else 'does not fall'} over the stages; mean " + " and ".join(

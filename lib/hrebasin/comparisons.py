@@ -32,6 +32,7 @@ class Test:
         excludes: what speaks against an equivalence: ``"zero"``, a difference that is significant at all, or
             ``"margin"``, one that is significantly outside the margin.
         smallest: number of groups below which no p is given; 5 for comparisons of spread.
+        refutes: whether values of the opposite sign speak against the claim, or only not for it.
     """
 
     __test__ = False  # not a test for pytest
@@ -44,6 +45,7 @@ class Test:
     target: float = 0.0
     excludes: str = "zero"
     smallest: int = 2
+    refutes: bool = True
 
     def __post_init__(self):
         values = np.asarray(self.values, dtype=float)
@@ -84,7 +86,9 @@ class Test:
 
     @property
     def p_against(self) -> float:
-        """P value in the direction opposite to the claim; 1 when the effect points the claimed way."""
+        """P value in the direction opposite to the claim; 1 when the effect points the claimed way or cannot refute."""
+        if not self.refutes:
+            return self.p if np.isnan(self.p) else 1.0
         if self.margin is None:
             return self.p if self.values.mean() < 0 or np.isnan(self.p) else 1.0
         if self.excludes == "zero":

@@ -48,6 +48,7 @@ class Profile:
     merge_many_sizes: list[int]
     merge_many_limits: list[int]
     merge_many_sets: int
+    matching_seed: int
     attacked_methods: list[str]
     attacked_images: int
     epsilons: list[float]
@@ -71,6 +72,8 @@ class Profile:
                 raise ValueError(f"{name} must be one of {known}, got {getattr(self, name)!r}")
         if not self.attacked_methods or set(self.attacked_methods) - set(METHODS):
             raise ValueError(f"attacked_methods must be one or more of {METHODS}, got {self.attacked_methods}")
+        if missing := {"unmerged", "tree"} - set(self.attacked_methods):
+            raise ValueError(f"attacked_methods lacks {sorted(missing)}, which every comparison needs")
         if not DEVICE.fullmatch(self.device):
             raise ValueError(f"device must be cpu, cuda or cuda:<number>, got {self.device!r}")
 
@@ -90,7 +93,7 @@ class Profile:
         ):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        for name in ("train_images", "test_images", "regularised_groups"):
+        for name in ("train_images", "test_images", "regularised_groups", "matching_seed"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
         if not self.widths or min(self.widths) < 1:
@@ -109,6 +112,8 @@ class Profile:
         _check_increasing("merge_many_limits", self.merge_many_limits, 1, 10_000)
         _check_increasing("epsilons", self.epsilons, 0, 1)
         _check_increasing("noise_magnitudes", self.noise_magnitudes, 0, 1)
+        if self.noise_magnitudes[0] != 0:
+            raise ValueError(f"noise_magnitudes must start at 0, to compare with, got {self.noise_magnitudes}")
         _check_increasing("radii", self.radii, 1e-12, 1e6)
         for name in ("l1_strengths", "l2_strengths"):
             _check_increasing(name, getattr(self, name), 1e-12, 1e6, may_be_empty=True)

@@ -24,19 +24,22 @@ FIGURES: dict[str, tuple[Callable[..., Figure], tuple[str, ...]]] = {
 }
 SHOWN = {
     "fig1_accuracy": "Test accuracy by the number of merged networks, for the tree (the paper's method), MergeMany "
-    "stopped after a number of sweeps, and the naive average. Faint points: a group each, the mean over its networks.",
+    "stopped after a number of sweeps, and the naive average, all merged from the same leaves. Faint points: a group "
+    "each, the mean over its networks.",
     "fig2_robust_accuracy": "Robust accuracy by the size of the attack (L-infinity, pixels in [0, 1]). DeepFool, "
     "minimal norm: an image withstands sizes below the norm of the perturbation found; clipped: Foolbox's rule, the "
     "perturbation clipped to the size and tested again. Of L1 and L2 the strength with the highest mean over "
     "sizes and attacks is shown, of MergeMany the most networks.",
     "fig3_weight_norm": "Norm of weights plus norm of biases by stage of the tree: left the sum over layers, right "
     "each layer. Faint points: a network each.",
-    "fig4_lipschitz": "Upper bounds on the Lipschitz constant (L2, pixels in [0, 1]) by stage of the tree, and the "
-    "largest input-gradient norm on test images, which every global bound must exceed. Faint points: a network each.",
+    "fig4_lipschitz": "Upper bounds on the Lipschitz constant (L2, pixels in [0, 1]) by stage of the tree: everywhere, "
+    "and the largest local one around test images; and the largest input-gradient norm on the same images, which every "
+    "bound must exceed. Faint points: a network each.",
     "fig5_barriers": "Loss and accuracy on the line between two unmerged networks, before and after the second is "
     "matched to the first.",
     "fig6_permutation_choice": "Accuracy of a merged pair when its first network is permuted minus when its second is. "
-    f"Faint points: a group each; grey: within {SAME_CHOICE:g} percentage points, which counts as equal.",
+    "Faint points: a group each, and left of them a pair each; grey: within "
+    f"{SAME_CHOICE:g} percentage points, which counts as equal.",
     "fig7_noise": "Accuracy under random perturbation by its size (pixels in [0, 1]), and as a share of the accuracy "
     "without perturbation, by stage of the tree.",
 }
@@ -103,9 +106,16 @@ def caption(name: str, results: Mapping[str, xr.Dataset]) -> str:
         else "n = 1 group (tree): no interval can be given."
     )
     parts = [SHOWN[name], spread]
-    if "image" in dataset.sizes:
-        parts.append(f"{dataset.sizes['image']} test images.")
+    if n_images := _n_images(name, dataset):
+        parts.append(f"{n_images} test images.")
     if "pair" in dataset.sizes:
         parts.append(f"{dataset.sizes['pair']} pairs of networks.")
     parts.append(f"Data: {dataset.attrs.get('data_source', 'unknown')}.")
     return " ".join(parts)
+
+
+def _n_images(name: str, dataset: xr.Dataset) -> int:
+    """Test images behind a figure; 0 where it needs none, or takes them as the data set's parameters say."""
+    if name == "fig4_lipschitz":
+        return int(dataset.local_lipschitz.notnull().all(["model", "radius"]).sum())
+    return dataset.sizes.get("image", 0) if name != "fig3_weight_norm" else 0

@@ -28,6 +28,7 @@ class Images:
         classes: class names.
         source: what a reader should be told about the origin.
         digest: SHA-256 over pixels, labels and class names.
+        origin: digest of the whole split that these are the first images of; ``digest`` if they are all.
     """
 
     pixels: torch.Tensor
@@ -35,6 +36,7 @@ class Images:
     classes: tuple[str, ...]
     source: str
     digest: str = ""
+    origin: str = ""
 
     def __post_init__(self):
         if self.pixels.dtype != torch.uint8 or self.pixels.ndim != 4:
@@ -52,6 +54,7 @@ class Images:
             digest.update(self.labels.cpu().numpy().astype("<i8").tobytes())
             digest.update(np.ascontiguousarray(self.pixels.cpu().numpy()))
             object.__setattr__(self, "digest", digest.hexdigest())
+        object.__setattr__(self, "origin", self.origin or self.digest)
 
     def __len__(self) -> int:
         return len(self.pixels)
@@ -65,7 +68,7 @@ class Images:
         """The first ``n`` images; all orders that `load_images` gives mix the classes."""
         if not 1 <= n <= len(self):
             raise ValueError(f"{n} images asked for, {self.source} has {len(self)}")
-        return Images(self.pixels[:n], self.labels[:n], self.classes, self.source)
+        return Images(self.pixels[:n], self.labels[:n], self.classes, self.source, origin=self.origin)
 
     def to(self, device) -> "Images":
         """The same images on another device, still uint8."""

@@ -47,7 +47,8 @@ def write_page(path: Path | str, results: Results, claims: xr.Dataset, drawn: Pa
             "stage": stage,
             "seconds": dataset.attrs.get("wall_seconds", float("nan")),
             "n": dataset.sizes.get("model", dataset.sizes.get("pair")),
-            **{key: str(dataset.attrs.get(key, "")) for key in ("code_commit", "device", "created", "data_digest")},
+            **{key: str(dataset.attrs.get(key, "")) for key in ("code_commit", "device", "created")},
+            "digests": ", ".join(f"{split} {digest[:8]}" for split, digest in _digests(dataset).items()),
             "changed": bool(dataset.attrs.get("code_changed", 0)),
         }
         for stage, dataset in results.items()
@@ -64,6 +65,22 @@ def write_page(path: Path | str, results: Results, claims: xr.Dataset, drawn: Pa
         versions=json.loads(attrs["versions"]),
     )
     write_atomically(Path(path), html)
+
+
+def _digests(dataset: xr.Dataset) -> dict[str, str]:
+    return json.loads(dataset.attrs.get("data_digest", "{}"))
+
+
+def ledger_table(claims: xr.Dataset) -> str:
+    """The ledger as a Markdown table: claim, effect with its 95 % interval over groups, n and verdict."""
+    rows = ["| claim | the paper says | measured: effect (95 % interval), n | verdict |", "|---|---|---|---|"]
+    for name in claims.claim.values:
+        row = _row(claims.sel(claim=name))
+        units = "" if row["effect_units"] == "1" else f" {row['effect_units'].removeprefix('1 ')}"
+        spread = "" if row["low"] == "–" else f" ({row['low']} to {row['high']})"
+        measured = f"{row['statistic']}: {row['effect']}{units}{spread}, n = {row['n']}"
+        rows.append(f"| {row['id']} | {row['title']} | {measured} | {row['verdict']} |")
+    return "\n".join(rows) + "\n"
 
 
 def _row(claim: xr.Dataset) -> dict:
@@ -84,8 +101,7 @@ def publish(run: Path | str, folder: Path | str) -> list[Path]:
     Returns:
         The files written.
     """
-    run, folder = Path(run), Path(folder)
-    written = []
+    run, folder, clock, written = Path(run), Path(folder), records.Clock(), []
     for stage, dataset in read_results(run / "results").items():
         for name, variable in dataset.data_vars.items():
             if "image" in variable.dims and variable.dtype.kind == "f":
@@ -94,17 +110,20 @@ def publish(run: Path | str, folder: Path | str) -> list[Path]:
         records.write(dataset, path, stage=stage)
         written.append(path)
     path = folder / "ledger.nc"
-    claims = ledger(read_results(folder))
-    attrs = records.read(run / "results" / "ledger.nc", stage="ledger").attrs
-    records.write(claims, path, stage="ledger", attrs=attrs)
+    results = read_results(folder)
+    records.write(ledger(results), path, stage="ledger", attrs=records.derived(results, clock=clock))
     return [*written, path]
 
 
 def redraw(published: Path | str, folder: Path | str) -> None:
-    """Redraw all figures and the page in ``folder`` from published data sets; benchmarks only if they are there."""
+    """Redraw all figures, the ledger's table and the page in ``folder`` from published data sets.
+
+    Benchmarks are drawn if they are there.
+    """
     results = read_results(published)
     claims = records.read(Path(published) / "ledger.nc", stage="ledger")
     figures.draw_all(results, folder)
+    write_atomically(Path(folder) / "ledger.md", ledger_table(claims))
     write_page(Path(folder) / "index.html", results, claims, folder)
     if (path := Path(published) / "benchmarks.nc").is_file():
         figures.draw_benchmarks(records.read(path, stage="benchmarks"), folder)

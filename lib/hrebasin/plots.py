@@ -11,6 +11,7 @@ from .drawing import (
     COLOURS,
     COLUMN,
     DOUBLE,
+    FAINT,
     MARKERS,
     NAMES,
     STAGE_COLOURS,
@@ -52,14 +53,15 @@ def accuracy_by_merged(merge: xr.Dataset) -> Figure:
     rows += [("merge-many", limit, shade, "--") for limit, shade in zip(limits, shades, strict=True)]
     rows += [("naive", 0, COLOURS["naive"], ":")] if "naive" in merge.method.values else []
     for position, (method, limit, colour, dash) in enumerate(rows):
-        chosen = merge.test_accuracy[(merge.method.values == method) & (merge.sweeps.values == limit)]
+        mask = (merge.method.values == method) & (merge.sweeps.values == limit)
+        chosen = merge.test_accuracy[mask & _leaves_of_merge_many(merge) if method == "tree" else mask]
         shift = 2 ** (0.045 * (position - (len(rows) - 1) / 2))  # side by side, in octaves
         xs, parts = [], []
         for n in np.unique(chosen.n_merged.values):
             xs.append(n * shift)
             parts.append(by_group(chosen, n_merged=n).values * PERCENT)
         look = {"color": colour, "linestyle": dash, "marker": MARKERS[position]}
-        draw_points(axes, xs, parts, _method_label(method, limit), **look)
+        draw_points(axes, xs, parts, _method_label(method, limit, bool(merge.converged[mask].all())), **look)
     single = by_group(merge.test_accuracy, method="unmerged").values * PERCENT
     draw_points(
         axes, [1], [single], NAMES["unmerged"], color=COLOURS["unmerged"], linestyle="none", marker="*", markersize=5
@@ -73,10 +75,17 @@ def accuracy_by_merged(merge: xr.Dataset) -> Figure:
     return draw_legend(figure, n_max, columns=2)
 
 
-def _method_label(method: str, limit: int) -> str:
+def _leaves_of_merge_many(merge: xr.Dataset) -> np.ndarray:
+    """Which networks are merged from leaves that MergeMany merged too, (model,); all where it was not run."""
+    places = list(zip(*(merge[name].values.tolist() for name in ("group", "n_merged", "node")), strict=True))
+    many = {place for place, method in zip(places, merge.method.values, strict=True) if method == "merge-many"}
+    return np.array([not many or place in many for place in places])
+
+
+def _method_label(method: str, limit: int, converged: bool = True) -> str:
     if not limit:
         return NAMES[method]
-    if limit >= CONVERGENCE:
+    if limit >= CONVERGENCE and converged:
         return f"{NAMES[method]}, converged"
     return f"{NAMES[method]}, {limit} sweep{'s' * (limit > 1)}"
 
@@ -149,9 +158,12 @@ def lipschitz(regularity: xr.Dataset) -> Figure:
     figure = Figure((COLUMN, 92 / 25.4))
     axes, n_max, stages = figure.subplots(), count_groups(regularity), tree_stages(regularity)
     series = {NAMES.get(str(b), str(b)): regularity.lipschitz.sel(bound=b) for b in regularity.bound.values}
+    bounded = regularity.local_lipschitz.notnull().all(["model", "radius"]).values  # images that have local bounds
+    shown = regularity.isel(image=bounded)
+    local, gradient = shown.local_lipschitz.max("image"), shown.gradient_norm.max("image")
     for radius in regularity.radius.values:
-        series[f"local, radius {radius:g}, mean"] = regularity.local_lipschitz.sel(radius=radius).mean("image")
-    series["largest gradient norm (lower bound)"] = regularity.gradient_norm.max("image")
+        series[f"local, radius {radius:g}, largest"] = local.sel(radius=radius)
+    series["largest gradient norm (lower bound)"] = gradient
     for position, (label, values) in enumerate(series.items()):
         lower = position == len(series) - 1
         look = {"color": COLOURS["unmerged"] if lower else STAGE_COLOURS[1 + position % 4]}
@@ -190,6 +202,9 @@ def permutation_choice(ablations: xr.Dataset) -> Figure:
     )
     difference = (choice.sel(permuted="first") - choice.sel(permuted="second")).rename("difference") * PERCENT
     parts = [by_group(difference.sel(order=order)).values for order in choice.order.values]
+    for place, order in enumerate(choice.order.values):
+        pairs = difference.sel(order=order).values
+        axes.plot(np.full(len(pairs), place - 0.05), pairs, color=COLOURS["tree"], **FAINT)
     draw_points(axes, np.arange(len(parts)), parts, "mean", color=COLOURS["tree"], linestyle="none", marker="o")
     names = {"same": "same layer order", "other": "independent layer orders"}
     axes.set_xticks(range(len(parts)), [names.get(str(order), str(order)) for order in choice.order.values])

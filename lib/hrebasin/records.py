@@ -109,25 +109,45 @@ def plain_values(namespace: Mapping) -> dict:
     return {n: v for n, v in namespace.items() if isinstance(v, plain) and not n.startswith("_") and n not in hidden}
 
 
-def provenance(*, profile: str, parameters: Mapping, images: Images, device: str, clock: Clock) -> dict:
+def provenance(*, profile: str, parameters: Mapping, images: Mapping[str, Images], device: str, clock: Clock) -> dict:
     """Attributes for a data set: where it comes from and how to make it again. Values are strings and numbers only.
 
     Args:
         profile: name of the profile, or of the run's folder.
         parameters: of the notebook.
-        images: the training images, or those measured on where no training images are read.
+        images: by split, those that were used; the digest is that of the whole split.
         device: where it was computed.
         clock: started with the notebook.
     """
-    commit, dirty = _commit()
-    parameters = dict(parameters)
+    parameters, first = dict(parameters), next(iter(images.values()))
     if os.sep in str(parameters.get("dataset", "")):
         parameters["dataset"] = Path(parameters["dataset"]).name  # where it lies on this machine helps nobody
     return {
         "profile": profile,
         "parameters": json.dumps(parameters, sort_keys=True),
-        "data_source": images.source,
-        "data_digest": images.digest,
+        "data_source": first.source,
+        "data_digest": json.dumps({split: part.origin for split, part in images.items()}, sort_keys=True),
+        "n_classes": len(first.classes),
+        **_made(device, clock),
+    }
+
+
+def derived(results: Mapping[str, xr.Dataset], *, clock: Clock) -> dict:
+    """Attributes for a data set that is made from others: their origin, and how it was made itself.
+
+    Args:
+        results: data sets by stage.
+        clock: started with the work.
+    """
+    merge = results["merge"].attrs
+    kept = {name: merge[name] for name in ("profile", "data_source", "data_digest", "n_classes") if name in merge}
+    made_from = {stage: dataset.attrs.get("created", "") for stage, dataset in results.items()}
+    return {**kept, "parameters": json.dumps({"made_from": made_from}, sort_keys=True), **_made("cpu", clock)}
+
+
+def _made(device: str, clock: Clock) -> dict:
+    commit, dirty = _commit()
+    return {
         "code_commit": commit,
         "code_changed": int(dirty),
         "versions": json.dumps({"python": platform.python_version(), **{name: version(name) for name in PACKAGES}}),

@@ -47,7 +47,9 @@ def measure(
         axis = xr.Variable("radius", list(radii), {"long_name": "L2 radius", "units": "pixel range"})
         parts.append(_join(local, axis).rename("local_lipschitz").assign_attrs(long_name="local upper Lipschitz bound"))
         pieces.append(xr.merge(parts, join="outer", compat="identical", combine_attrs="override"))
-    return xr.concat(pieces, dim="model").transpose("model", ...)
+    joined = xr.concat(pieces, dim="model").transpose("model", ...)
+    joined.attrs.clear()  # merging takes those of the first variable
+    return joined
 
 
 def _join(parts: dict, axis: xr.Variable) -> xr.DataArray:

@@ -167,6 +167,7 @@ def attack_suite(
         compat="identical",
         combine_attrs="override",
     )
+    joined.attrs.clear()  # merging takes those of the first variable
     joined.noise_accuracy.attrs["long_name"] = "accuracy under random perturbation"
     return joined.transpose("model", ...)
 

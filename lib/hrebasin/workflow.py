@@ -22,8 +22,9 @@ from .notebook import declared_parameters
 
 # What a user may override on the command line, and the profile's key.
 OVERRIDES = {"dataset": "dataset", "device": "device", "groups": "n_groups"}
-# Modules that only show results: a new colour must not train 1600 networks again.
-PRESENTATION = ("plots", "benchmark_plots", "figures", "progress")
+# Modules that only show or write results: a new colour must not train 1600 networks again. What a data set holds is
+# guarded by the format's name in `records`.
+PRESENTATION = ("plots", "benchmark_plots", "drawing", "figures", "progress", "records")
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,7 @@ class Plan:
             "run_folder": self.run,
             "shard": shard,
             "groups": None if shard is None else self.profile.shards[shard],
+            "shards": list(range(len(self.profile.shards))),
         }
         values = {**vars(self.profile), **wiring}
         declared = _declared(notebook)
