@@ -1,11 +1,10 @@
 # The README's commands. Each builds the environment first when it is missing or stale.
-PYTHON    ?= python3
-PROFILE   ?= sample
-DATASET   ?=
-DEVICE    ?=
-GROUPS    ?=
-CORES     ?= all
-PRECISION ?= float32
+PYTHON  ?= python3
+PROFILE ?= sample
+DATASET ?=
+DEVICE  ?=
+GROUPS  ?=
+CORES   ?= all
 
 ENV   := .venv
 STAMP := $(ENV)/.complete
@@ -13,8 +12,6 @@ BIN   := $(ENV)/bin
 
 overrides := profile=$(PROFILE) \
   $(if $(DATASET),dataset=$(DATASET)) $(if $(DEVICE),device=$(DEVICE)) $(if $(GROUPS),groups=$(GROUPS))
-
-comma := ,
 
 .PHONY: help paper dry-run test figures publish bench lab lint format lock clean
 .DEFAULT_GOAL := help
@@ -37,10 +34,10 @@ figures: $(STAMP)  ## redraw figures/ from data/published/, without weights or G
 publish: $(STAMP)  ## copy the data sets of a finished run to data/published/: PROFILE=
 	$(BIN)/python -m hrebasin.page publish data/runs/$(PROFILE) data/published
 
-bench: $(STAMP)  ## side by side with the alternatives, DATASET= PRECISION=; about half an hour
+bench: $(STAMP)  ## side by side with the alternatives, DATASET=; a quarter of an hour
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint requirements.txt --editable '.[bench]'
 	$(BIN)/python -m hrebasin.notebook notebooks/90_benchmarks.ipynb data/runs/benchmarks/90_benchmarks.ipynb \
-	  '{$(if $(DATASET),"dataset": "$(or $(abspath $(wildcard $(DATASET)/)),$(DATASET))"$(comma)) "precision": "$(PRECISION)"}'
+	  '{$(if $(DATASET),"dataset": "$(or $(abspath $(wildcard $(DATASET)/)),$(DATASET))")}'
 
 lab: $(STAMP)  ## JupyterLab on the notebooks
 	$(BIN)/jupyter lab --ServerApp.root_dir=. notebooks

@@ -71,9 +71,18 @@ def measured(train_images):
     clock = FakeClock()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(benchmarks, "time", clock)
-        comparison = compare({"a": row(clock, [1, 2], [20, 10]), "b": row(clock, [4, 4], [6, 7])}, repeats=2)
+        rows = {"training-float32": row(clock, [1, 2], [20, 10]), "b": row(clock, [4, 4], [6, 7])}
+        comparison = compare(rows, repeats=2)
+    comparison = benchmarks.with_rates(comparison, Architecture((5, 4), 3, (3, 2, 2), (0.5,) * 3, (0.25,) * 3), 10**9)
     lines = benchmarks.scaling([16, 32], train_images.first(60), stages=["merge"])
     return comparison.merge(lines).assign_attrs(data_source="planted", device="cpu")
+
+
+def test_training_has_a_rate_and_its_share_of_the_machine(measured):
+    assert measured.rate.sel(row="training-float32") == pytest.approx(2 * 216 / 1.5)  # GFLOP/s, median of 1 and 2 s
+    assert measured.share.sel(row="training-float32") > 0
+    assert np.isnan(measured.rate.sel(row="b"))
+    assert np.isnan(measured.share.sel(row="b"))
 
 
 def test_points_of_the_lines_are_measured(measured):

@@ -303,7 +303,8 @@ def after_first(architecture: Architecture, tensors: dict[str, torch.Tensor], x:
 def _affine(x, weight, bias):
     n_models, n_out, n_in = weight.shape
     if n_models == 1:  # the plain product is as fast as a CPU gets
-        y = torch.nn.functional.linear(x.reshape(-1, n_in), weight[0], bias[0])
+        # squeezed, not indexed: the gradient of an index is a copy into zeros
+        y = torch.nn.functional.linear(x.reshape(-1, n_in), weight.squeeze(0), bias.squeeze(0))
         return y.view(1, -1, n_out)
     if x.ndim == 2:  # shared input: one wide product for all networks
         y = torch.nn.functional.linear(x, weight.reshape(-1, n_in), bias.reshape(-1))

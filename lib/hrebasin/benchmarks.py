@@ -17,6 +17,7 @@ from . import alternatives
 from .bank import Bank
 from .evaluation import accuracy
 from .images import Images
+from .layout import PRECISIONS
 from .matching import Alignment, match_weights
 from .merging import merge_many, merge_many_sets, merge_pairs, merge_tree
 from .networks import Architecture
@@ -54,7 +55,15 @@ class Row:
     goal: float
 
 
-def rows(bank: Bank, train_images: Images, test_images: Images, recipe: Recipe, *, workers: int = 0) -> dict[str, Row]:
+def rows(
+    bank: Bank,
+    train_images: Images,
+    test_images: Images,
+    recipe: Recipe,
+    *,
+    precisions: Sequence[str] = PRECISIONS,
+    workers: int = 0,
+) -> dict[str, Row]:
     """The comparisons by name.
 
     Args:
@@ -62,7 +71,11 @@ def rows(bank: Bank, train_images: Images, test_images: Images, recipe: Recipe, 
         train_images: for one epoch of training.
         test_images: for accuracies; the first 200 are attacked.
         recipe: of that epoch.
+        precisions: of our products in training, a row each; the alternative's are float32.
         workers: processes of the alternative's ``DataLoader``.
+
+    Raises:
+        ValueError: a bank of another size.
     """
     if len(bank) != 16:
         raise ValueError(f"the benchmark compares on 16 networks, got {len(bank)}")
@@ -93,16 +106,19 @@ def rows(bank: Bank, train_images: Images, test_images: Images, recipe: Recipe, 
             1.3,
         )
 
-    return {
-        "training": Row(
-            f"training, one epoch of {len(train_images):,} images",
-            "DataLoader and torchvision transforms",
-            lambda: train(bank.architecture, train_images, [0], recipe),
+    def training(precision: str) -> Row:
+        return Row(
+            f"training, an epoch of {len(train_images):,} images, {precision}",
+            "DataLoader and torchvision transforms, float32",
+            lambda: train(bank.architecture, train_images, [0], replace(recipe, precision=precision)),
             lambda: alternatives.train(bank.architecture, train_images, recipe, workers=workers),
             points,
             "points of test accuracy after the epoch",
             6,
-        ),
+        )
+
+    return {
+        **{f"training-{precision}": training(precision) for precision in precisions},
         "matching": Row(
             "weight matching of 8 pairs",
             "every layer in every sweep, one pair at a time",
@@ -194,17 +210,37 @@ def _about(long_name: str, units: str = "1") -> dict:
     return {"long_name": long_name, "units": units}
 
 
-def product_rate(precision: str = "float32", *, repeats: int = 30) -> float:
-    """The machine's matrix-product rate, FLOP/s: the best of some products with the shapes of training."""
+def product_rate(precision: str = "float32", *, repeats: int = 50) -> float:
+    """The machine's sustained matrix-product rate, FLOP/s: the median over repeats, for the faster of two shapes."""
     dtype = {"float32": torch.float32, "bfloat16": torch.bfloat16}[precision]
-    best = 0.0
+    rates = []
     for m, k, n in ((512, 3072, 512), (2048, 2048, 2048)):
-        a, b = torch.randn(m, k).to(dtype), torch.randn(k, n).to(dtype)
+        a, b, seconds = torch.randn(m, k).to(dtype), torch.randn(k, n).to(dtype), []
         for _ in range(repeats):
             start = time.perf_counter()
             a @ b
-            best = max(best, 2 * m * k * n / (time.perf_counter() - start))
-    return best
+            seconds.append(time.perf_counter() - start)
+        rates.append(2 * m * k * n / np.median(seconds))
+    return float(max(rates))
+
+
+def with_rates(comparison: xr.Dataset, architecture: Architecture, n_images: int) -> xr.Dataset:
+    """Adds ``rate`` and ``share`` (row,) to the rows of training, NaN elsewhere.
+
+    ``rate`` are the operations of the products a second, GFLOP/s, and ``share`` their share of `product_rate` in the
+    same precision.
+    """
+    rate, share = np.full((2, comparison.sizes["row"]), np.nan)
+    for position, name in enumerate(comparison.row.values):
+        kind, _, precision = str(name).partition("-")
+        if kind == "training":
+            seconds = float(comparison.seconds[position].sel(side="hrebasin").median())
+            rate[position] = training_operations(architecture, n_images) / seconds
+            share[position] = rate[position] / product_rate(precision)
+    return comparison.assign(
+        rate=("row", rate / 1e9, _about("products of training", "GFLOP/s")),
+        share=("row", share, _about("share of the machine's sustained product rate in the same precision")),
+    )
 
 
 def training_operations(architecture: Architecture, n_images: int) -> int:

@@ -74,6 +74,8 @@ SCHEMAS: dict[str, dict[str, tuple[str, ...]]] = {
         "ratio_high": ("row",),
         "difference": ("row",),
         "goal": ("row",),
+        "rate": ("row",),
+        "share": ("row",),
         "scaling_seconds": ("stage", "n_models"),
         "scaling_memory": ("stage", "n_models"),
     },
