@@ -4,6 +4,7 @@ PROFILE ?= sample
 DATASET ?=
 DEVICE  ?=
 GROUPS  ?=
+PRECISION ?=
 CORES   ?= all
 
 ENV   := .venv
@@ -11,7 +12,8 @@ STAMP := $(ENV)/.complete
 BIN   := $(ENV)/bin
 
 overrides := profile=$(PROFILE) \
-  $(if $(DATASET),dataset=$(DATASET)) $(if $(DEVICE),device=$(DEVICE)) $(if $(GROUPS),groups=$(GROUPS))
+  $(if $(DATASET),dataset=$(DATASET)) $(if $(DEVICE),device=$(DEVICE)) $(if $(GROUPS),groups=$(GROUPS)) \
+  $(if $(PRECISION),precision=$(PRECISION))
 
 .PHONY: help paper dry-run test figures publish bench lab lint format lock clean
 .DEFAULT_GOAL := help
@@ -19,7 +21,7 @@ overrides := profile=$(PROFILE) \
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-paper: $(STAMP)  ## train, merge, attack, measure, draw: PROFILE=sample|cpu|paper DATASET= DEVICE= GROUPS=
+paper: $(STAMP)  ## train, merge, attack, measure, draw: PROFILE=sample|cpu|paper DATASET= DEVICE= GROUPS= PRECISION=
 	$(BIN)/python -m hrebasin.workflow --cores $(CORES) $(overrides)
 
 dry-run: $(STAMP)  ## what `make paper` would run

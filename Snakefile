@@ -1,6 +1,6 @@
 # The whole paper as a workflow: papermill runs one notebook a rule, groups of networks are its shards.
 #
-#   make paper [PROFILE=sample|cpu|paper] [DATASET=...] [DEVICE=...] [GROUPS=...]
+#   make paper [PROFILE=sample|cpu|paper] [DATASET=...] [DEVICE=...] [GROUPS=...] [PRECISION=...]
 #
 # or, with Snakemake's own options (executors, dry-run, ...): snakemake --config profile=sample
 
@@ -53,6 +53,7 @@ rule merge:
     params:
         values=lambda wildcards: plan.parameters(NOTEBOOKS["merge"], int(wildcards.shard)),
         code=plan.code(NOTEBOOKS["merge"]),
+    priority: 1  # whole groups before further ones: results come early
     message:
         "02_merge: tree, MergeMany and averages of shard {wildcards.shard}"
     shell:
@@ -70,6 +71,7 @@ rule attack:
     params:
         values=lambda wildcards: plan.parameters(NOTEBOOKS["attack"], int(wildcards.shard)),
         code=plan.code(NOTEBOOKS["attack"]),
+    priority: 1  # whole groups before further ones: results come early
     message:
         "03_attack: FGSM, DeepFool and noise on shard {wildcards.shard}"
     shell:
@@ -87,6 +89,7 @@ rule regularity:
     params:
         values=lambda wildcards: plan.parameters(NOTEBOOKS["regularity"], int(wildcards.shard)),
         code=plan.code(NOTEBOOKS["regularity"]),
+    priority: 1  # whole groups before further ones: results come early
     message:
         "04_regularity: norms and Lipschitz bounds of shard {wildcards.shard}"
     shell:
@@ -103,6 +106,7 @@ rule ablations:
     params:
         values=lambda wildcards: plan.parameters(NOTEBOOKS["ablations"], int(wildcards.shard)),
         code=plan.code(NOTEBOOKS["ablations"]),
+    priority: 1  # whole groups before further ones: results come early
     message:
         "05_ablations: barriers and the choice of permutation on shard {wildcards.shard}"
     shell:

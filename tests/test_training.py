@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
+import hrebasin.batches
 import hrebasin.training
 from hrebasin.bank import Bank
 from hrebasin.images import Images
@@ -152,6 +153,47 @@ def test_another_seed_is_another_network(trained):
         assert all((tensor[a] != tensor[b]).any() for tensor in trained.tensors.values())
 
 
+def test_the_number_of_threads_does_not_matter_bit_for_bit(architecture, train_images, trained, recipe):
+    """Real threads side by side, each on its own networks."""
+    torch.set_num_threads(2)
+    try:
+        assert_same(train(architecture, train_images, range(8), recipe), trained)
+        assert torch.get_num_threads() == 2  # a worker's own setting stays with it
+    finally:
+        torch.set_num_threads(1)
+
+
+def test_networks_with_and_without_penalty_train_together(architecture, train_images, trained, recipe):
+    recipes = [recipe, replace(recipe, l1=1e-3), replace(recipe, l2=1e-3), replace(recipe, l2=3e-3), recipe]
+    seeds = [2, 2, 2, 2, 5]
+    bank = train(architecture, train_images, seeds, recipes)
+    assert_same(bank.select([0, 4]), trained.select([2, 5]))
+    for position in (1, 2, 3):
+        alone = train(architecture, train_images, [2], recipes[position])
+        assert_same(bank.select([position]), alone)
+    assert bank.labels["method"].tolist() == ["unmerged", "l1", "l2", "l2", "unmerged"]
+    assert bank.labels["strength"].tolist() == [0, 1e-3, 1e-3, 3e-3, 0]
+    batched = train(architecture, train_images, seeds, recipes, bank_size=5)
+    for name, tensor in bank.tensors.items():
+        torch.testing.assert_close(batched.tensors[name], tensor, rtol=1e-3, atol=1e-4)
+
+
+def test_recipes_of_one_training_differ_in_their_penalty_alone(architecture, train_images, recipe):
+    with pytest.raises(ValueError, match=r"differ in l1 and l2 alone, got .*epochs=6.* and .*epochs=7"):
+        train(architecture, train_images, [0, 1], [recipe, replace(recipe, epochs=7)])
+    with pytest.raises(ValueError, match="1 recipes given for 2 seeds"):
+        train(architecture, train_images, [0, 1], [recipe])
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_little_memory_changes_nothing(architecture, train_images, recipe, monkeypatch, precision):
+    recipe = replace(recipe, precision=precision)
+    kept = train(architecture, train_images, [3], recipe)
+    monkeypatch.setattr(hrebasin.batches, "fitting", lambda *_, **__: 1)
+    assert hrebasin.batches.Batches(architecture, train_images, recipe).inputs is None
+    assert_same(train(architecture, train_images, [3], recipe), kept)
+
+
 def test_the_same_network_in_another_process(architecture, train_images, trained, recipe, tmp_path):
     torch.save((train_images.pixels, train_images.labels), tmp_path / "images.pt")
     code = f"""
@@ -264,14 +306,14 @@ def augmentations(images, seed, *, padding, flip):
     """Crop and flip (top, left, mirrored) that each image got in training, (epoch, image) in batch order."""
     architecture = Architecture((32,), 4, (2, 3, 4), (0.5, 0.5), (0.2, 0.2))
     recipe = Recipe(learning_rate=2e-2, batch_size=48, epochs=12, crop_padding=padding, flip=flip)
-    batches, normalize = [], hrebasin.training.normalize
+    batches, normalize = [], hrebasin.batches.normalize
 
     def record(architecture, pixels):
         batches.append(pixels.clone())
         return normalize(architecture, pixels)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(hrebasin.training, "normalize", record)
+        patch.setattr(hrebasin.batches, "normalize", record)
         train(architecture, images, [seed], recipe)
     found = []
     for epoch in range(recipe.epochs):

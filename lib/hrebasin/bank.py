@@ -152,13 +152,17 @@ class Bank:
         return replace(self, tensors={name: tensor.to(device) for name, tensor in self.tensors.items()})
 
     def select(self, indices) -> "Bank":
-        """The networks at ``indices`` (integers, a slice or a boolean mask), in that order."""
+        """The networks at ``indices`` (integers, a slice or a boolean mask), in that order.
+
+        A slice shares the memory of this bank; nothing in the library writes to it.
+        """
         if not isinstance(indices, slice):
             indices = np.asarray(indices) if np.size(indices) else slice(0)  # an empty list is of no integer type
         positions = np.atleast_1d(np.arange(len(self))[indices])
         if len(positions) == 0:
             raise ValueError(f"no network selected out of {len(self)}")
-        index = torch.as_tensor(positions, device=self.device)
+        forward = isinstance(indices, slice) and (indices.step or 1) > 0  # torch has no slices backwards
+        index = indices if forward else torch.as_tensor(positions, device=self.device)
         return replace(
             self,
             tensors={name: tensor[index] for name, tensor in self.tensors.items()},

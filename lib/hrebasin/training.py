@@ -3,9 +3,11 @@
 import hashlib
 import json
 import math
+import threading
 import time
 from collections.abc import Sequence
-from dataclasses import asdict
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +16,8 @@ import xarray as xr
 from safetensors import safe_open
 from safetensors.torch import save
 
-from .bank import Bank, logits, normalize
+from .bank import Bank, logits
+from .batches import Batches
 from .files import write_atomically
 from .images import Images
 from .networks import Architecture
@@ -48,7 +51,7 @@ def train(
     architecture: Architecture,
     images: Images,
     seeds: Sequence[int],
-    recipe: Recipe | None = None,
+    recipe: Recipe | Sequence[Recipe] | None = None,
     *,
     device: str = "cpu",
     bank_size: int | None = None,
@@ -57,13 +60,16 @@ def train(
 ) -> Bank:
     """Train one network for each seed.
 
+    On a CPU every network is trained by one thread, as many side by side as torch has threads: this is faster than all
+    threads on one network, and the number of threads does not show in the results.
+
     Args:
         architecture: of all networks; must fit the images.
         images: training images.
         seeds: network ``s`` draws its weights, batch order and augmentation from streams named after ``s``.
-        recipe: see `Recipe`.
+        recipe: see `Recipe`; one for all networks or one for each, which then differ in their penalty alone.
         device: where to train.
-        bank_size: networks trained at once; by default 1 on a CPU (fastest there, and bit for bit the same in
+        bank_size: networks in one product; by default 1 on a CPU (fastest there, and bit for bit the same in
             any bank) and 64 elsewhere.
         checkpoints: folder for states, written after an epoch when `CHECKPOINT_SECONDS` have passed and at the end;
             training continues from what it finds there.
@@ -71,63 +77,110 @@ def train(
 
     Returns:
         A bank whose ``history`` holds ``train_loss``, ``train_accuracy`` (model, epoch), running means over an
-        epoch in training mode, and ``seconds`` (model,).
+        epoch in training mode, and ``seconds`` (model,), the share of a network in the wall time.
 
     Raises:
-        ValueError: images that do not fit the architecture, repeated seeds.
+        ValueError: images that do not fit the architecture, networks of the same seed and penalty, recipes that differ
+            in more than their penalty.
         DivergedError: a loss that is not finite, or an accuracy at chance after the last epoch; names the seed.
     """
-    recipe, seeds = recipe or Recipe(), [int(seed) for seed in seeds]
-    if not seeds or len(set(seeds)) != len(seeds):
-        raise ValueError(f"seeds must be distinct and at least one, got {seeds}")
+    seeds = [int(seed) for seed in seeds]
+    recipes = _one_each(recipe or Recipe(), seeds)
     if images.shape != architecture.image_shape or len(images.classes) != architecture.n_classes:
         raise ValueError(
             f"images {images.shape} of {len(images.classes)} classes do not fit the architecture's "
             f"{architecture.image_shape} and {architecture.n_classes}"
         )
-    bank_size = bank_size or (1 if torch.device(device).type == "cpu" else 64)
-    images = images.to(device)
-    trained = []
-    with track(label=label, total=len(seeds) * recipe.epochs, unit="epoch") as progress:
-        for start in range(0, len(seeds), bank_size):
-            run = _Run(architecture, images, seeds[start : start + bank_size], recipe, device, checkpoints)
-            trained.append(run.finish(progress))
-    method = "l1" if recipe.l1 else "l2" if recipe.l2 else "unmerged"
+    on_cpu = torch.device(device).type == "cpu"
+    bank_size = bank_size or (1 if on_cpu else 64)
+    batches = Batches(architecture, images.to(device), recipes[0])
+    runs = [slice(start, start + bank_size) for start in range(0, len(seeds), bank_size)]
+    side_by_side = min(len(runs), torch.get_num_threads()) if on_cpu else 1
+    stop = threading.Event()
+
+    def finish(part: slice) -> Bank:
+        if on_cpu:
+            torch.set_num_threads(1)  # of this thread alone
+        run = _Run(batches, seeds[part], recipes[part], device, checkpoints)
+        return run.finish(progress, stop, side_by_side)
+
+    total = len(seeds) * recipes[0].epochs
+    with track(label=label, total=total, unit="epoch") as progress, ThreadPoolExecutor(side_by_side) as pool:
+        trained = [pool.submit(finish, part) for part in runs]
+        try:
+            trained = [run.result() for run in trained]
+        except BaseException:  # also a keyboard interrupt: the others end their epoch, and the pool with them
+            stop.set()
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
     bank = Bank.concat(trained)
-    return bank.relabel(method=method, strength=recipe.l1 or recipe.l2, node=np.arange(len(bank)))
+    methods = ["l1" if r.l1 else "l2" if r.l2 else "unmerged" for r in recipes]
+    return bank.relabel(method=methods, strength=[r.l1 or r.l2 for r in recipes], node=np.arange(len(bank)))
+
+
+def _one_each(recipe: Recipe | Sequence[Recipe], seeds: list[int]) -> list[Recipe]:
+    """A recipe for each seed."""
+    recipes = [recipe] * len(seeds) if isinstance(recipe, Recipe) else list(recipe)
+    if len(recipes) != len(seeds):
+        raise ValueError(f"{len(recipes)} recipes given for {len(seeds)} seeds")
+    if not seeds or len(set(zip(seeds, recipes, strict=True))) != len(seeds):
+        raise ValueError(f"seeds must be distinct and at least one, got {seeds}")
+    for other in recipes:
+        if replace(other, l1=0.0, l2=0.0) != replace(recipes[0], l1=0.0, l2=0.0):
+            raise ValueError(f"recipes of one training may differ in l1 and l2 alone, got {recipes[0]} and {other}")
+    return recipes
+
+
+class Stopped(Exception):  # noqa: N818
+    """Training that ends because another network's failed or was interrupted."""
 
 
 class _Run:
     """Some networks trained together, with everything that a checkpoint must hold."""
 
-    def __init__(self, architecture, images, seeds, recipe, device, checkpoints):
-        self.architecture, self.images, self.seeds, self.recipe = architecture, images, seeds, recipe
-        self.device = torch.device(device)
-        bank = initial_bank(architecture, seeds)
+    def __init__(self, batches, seeds, recipes, device, checkpoints):
+        self.batches, self.seeds, self.recipes, self.recipe = batches, seeds, recipes, recipes[0]
+        self.architecture, self.images = batches.architecture, batches.images
+        self.device, recipe = torch.device(device), recipes[0]
+        bank = initial_bank(self.architecture, seeds)
         self.tensors = {name: tensor.to(device).requires_grad_() for name, tensor in bank.tensors.items()}
-        parameters = list(self.tensors.values())
+        self.parameters = list(self.tensors.values())
+        # Products in bfloat16 take copies of the weights, which are rounded anew at every step.
+        self.rounded = None
+        if recipe.precision == "bfloat16":
+            self.rounded = {n: torch.empty_like(t, dtype=torch.bfloat16) for n, t in self.tensors.items()}
+        self.penalties = {
+            power: torch.tensor([getattr(r, name) for r in recipes], device=device)
+            for name, power in (("l1", 1), ("l2", 2))
+            if any(getattr(r, name) for r in recipes)
+        }
         options = {"lr": recipe.learning_rate, "weight_decay": recipe.weight_decay, "fused": True}
         if recipe.optimizer == "adam":
-            self.optimizer = torch.optim.Adam(parameters, **options)
+            self.optimizer = torch.optim.Adam(self.parameters, **options)
         else:
-            self.optimizer = torch.optim.SGD(parameters, momentum=recipe.momentum, **options)
+            self.optimizer = torch.optim.SGD(self.parameters, momentum=recipe.momentum, **options)
         self.epoch, self.seconds, self.saved = 0, 0.0, time.perf_counter()
         self.loss = torch.zeros(len(seeds), recipe.epochs, dtype=torch.float64)
         self.accuracy = torch.zeros(len(seeds), recipe.epochs, dtype=torch.float64)
         self.path = None
         if checkpoints is not None:
-            self.identity = json.dumps([architecture.as_dict(), asdict(recipe), seeds, images.digest, str(device)])
+            how = [asdict(r) for r in recipes]
+            self.identity = json.dumps(
+                [self.architecture.as_dict(), how, seeds, self.images.digest, str(device)],
+            )
             self.path = Path(checkpoints) / f"{hashlib.sha256(self.identity.encode()).hexdigest()[:24]}.safetensors"
             if self.path.is_file():
                 self._resume()
 
-    def finish(self, progress) -> Bank:
+    def finish(self, progress, stop: threading.Event, side_by_side: int) -> Bank:
         progress.update(self.epoch * len(self.seeds))
         while self.epoch < self.recipe.epochs:
+            if stop.is_set():
+                raise Stopped
             start = time.perf_counter()
             self._train_epoch()
             self.epoch += 1
-            self.seconds += time.perf_counter() - start
+            self.seconds += (time.perf_counter() - start) / side_by_side
             self._check_finite()
             finished = self.epoch == self.recipe.epochs
             if self.path is not None and (finished or time.perf_counter() - self.saved >= CHECKPOINT_SECONDS):
@@ -159,45 +212,43 @@ class _Run:
         return Bank(self.architecture, tensors, {"seed": self.seeds}, history).to("cpu")
 
     def _train_epoch(self):
-        recipe, images, n = self.recipe, self.images, len(self.images)
-        orders = torch.stack(
-            [torch.randperm(n, generator=generator(f"batch-order/{seed}/{self.epoch}")) for seed in self.seeds]
-        ).to(self.device)
-        augment = [generator(f"augmentation/{seed}/{self.epoch}") for seed in self.seeds]
-        n_steps = math.ceil(n / recipe.batch_size)
+        recipe, n_steps = self.recipe, len(self.batches)
         loss_sum, n_right = torch.zeros(2, len(self.seeds), dtype=torch.float64, device=self.device)
-        for step, batch in enumerate(orders.split(recipe.batch_size, dim=1)):
+        for step, (inputs, labels) in enumerate(self.batches.epoch(self.seeds, self.epoch)):
             done = (self.epoch * n_steps + step) / (recipe.epochs * n_steps)
             for group in self.optimizer.param_groups:
                 group["lr"] = recipe.learning_rate * 0.5 * (1 + math.cos(math.pi * done))
-            pixels, labels = images.pixels[batch], images.labels[batch]
-            if recipe.crop_padding or recipe.flip:
-                pixels = torch.stack([_augment(p, recipe, g) for p, g in zip(pixels, augment, strict=True)])
-            losses, right = self._step(pixels, labels)
-            loss_sum += losses * batch.shape[1]
+            losses, right = self._step(inputs, labels)
+            loss_sum += losses * labels.shape[1]
             n_right += right
-        self.loss[:, self.epoch] = (loss_sum / n).cpu()
-        self.accuracy[:, self.epoch] = (n_right / n).cpu()
+        self.loss[:, self.epoch] = (loss_sum / len(self.images)).cpu()
+        self.accuracy[:, self.epoch] = (n_right / len(self.images)).cpu()
 
-    def _step(self, pixels, labels):
-        recipe, tensors = self.recipe, self.tensors
-        mixed = recipe.precision == "bfloat16"
-        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=mixed):
-            outputs = logits(self.architecture, tensors, normalize(self.architecture, pixels))
-        outputs = outputs.float()
+    def _step(self, inputs, labels):
+        weights = self.tensors if self.rounded is None else self._round()
+        outputs = logits(self.architecture, weights, inputs).float()
         losses = torch.nn.functional.cross_entropy(outputs.flatten(0, 1), labels.flatten(), reduction="none").view_as(
             labels
         )
         objective = losses.mean(1).sum()  # networks share nothing, so the sum separates into their gradients
-        if recipe.l1:
-            objective = objective + recipe.l1 * sum(tensor.abs().sum() for tensor in tensors.values())
-        if recipe.l2:
-            objective = objective + recipe.l2 * sum(tensor.square().sum() for tensor in tensors.values())
+        for power, strengths in self.penalties.items():
+            size = sum(tensor.abs().pow(power).flatten(1).sum(1) for tensor in self.parameters)
+            objective = objective + (strengths * size).sum()
         self.optimizer.zero_grad(set_to_none=True)
         objective.backward()
+        for parameter, copy in zip(self.parameters, weights.values(), strict=True):
+            if copy is not parameter:
+                penalty = parameter.grad
+                parameter.grad = copy.grad.float() if penalty is None else penalty.add_(copy.grad)
         self.optimizer.step()
         right = (outputs.detach().argmax(-1) == labels).sum(1)
         return losses.detach().mean(1).double(), right
+
+    def _round(self) -> dict[str, torch.Tensor]:
+        """Leaves in bfloat16 that gradients are taken at."""
+        with torch.no_grad():
+            torch._foreach_copy_(list(self.rounded.values()), self.parameters)
+        return {name: tensor.detach().requires_grad_() for name, tensor in self.rounded.items()}
 
     def _check_finite(self):
         for seed, losses in zip(self.seeds, self.loss, strict=True):
@@ -247,18 +298,3 @@ class _Run:
                     self.optimizer.state[target][entry] = value.to(self.device)
                 else:
                     setattr(self, key, value)
-
-
-def _augment(pixels: torch.Tensor, recipe: Recipe, stream: torch.Generator) -> torch.Tensor:
-    """Random crop and flip of uint8 pixels (image, channel, y, x), drawn for each image."""
-    n, _, height, width = pixels.shape
-    pad = recipe.crop_padding
-    top, left = torch.randint(0, 2 * pad + 1, (2, n), generator=stream).to(pixels.device)
-    mirrored = (torch.rand(n, generator=stream) < 0.5).to(pixels.device) & recipe.flip
-    rows = top[:, None] + torch.arange(height, device=pixels.device)
-    columns = torch.arange(width, device=pixels.device).expand(n, -1)
-    columns = left[:, None] + torch.where(mirrored[:, None], width - 1 - columns, columns)
-    padded = torch.nn.functional.pad(pixels, (pad, pad, pad, pad))
-    image = torch.arange(n, device=pixels.device)
-    # advanced indexing puts the channel last: (image, y, x, channel)
-    return padded[image[:, None, None], :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)

@@ -21,7 +21,7 @@ from .layout import PAPER
 from .notebook import declared_parameters
 
 # What a user may override on the command line, and the profile's key.
-OVERRIDES = {"dataset": "dataset", "device": "device", "groups": "n_groups"}
+OVERRIDES = {"dataset": "dataset", "device": "device", "groups": "n_groups", "precision": "precision"}
 # Modules that only show or write results: a new colour must not train 1600 networks again. What a data set holds is
 # guarded by the format's name in `records`.
 PRESENTATION = ("plots", "benchmark_plots", "drawing", "figures", "progress", "records")
