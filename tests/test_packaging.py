@@ -28,6 +28,7 @@ USED_AS = {
     "numpy": "import numpy",
     "papermill": "import papermill",
     "pillow": "from PIL",
+    "psutil": "import psutil",
     "pyyaml": "import yaml",
     "safetensors": "from safetensors",
     "scipy": "from scipy",

@@ -15,6 +15,8 @@ HISTORY = {
     "seconds": ("matching and averaging, with all that it is merged from; side by side: shared evenly", "s"),
 }
 
+PIECE = 1 << 14  # parameters of each network in float64 at once: they stay in the cache
+
 
 def merged_labels(bank: Bank) -> dict:
     """Labels of one network merged from all of ``bank``."""
@@ -29,7 +31,19 @@ def merged_labels(bank: Bank) -> dict:
 
 def squared_norms(bank: Bank) -> torch.Tensor:
     """Squared norm over all parameters of each network, (model,) float64 on the CPU."""
-    return sum(tensor.double().square().flatten(1).sum(1) for tensor in bank.tensors.values()).cpu()
+    return sum(
+        torch.linalg.vector_norm(tensor.flatten(1), dim=1, dtype=torch.float64).square()
+        for tensor in bank.tensors.values()
+    ).cpu()
+
+
+def squared_distances(a: Bank, b: Bank) -> torch.Tensor:
+    """Squared distance over all parameters between network k of both banks, (model,) float64 on the CPU."""
+    total = torch.zeros(len(a), dtype=torch.float64, device=a.device)
+    for name, tensor in a.tensors.items():
+        for x, y in zip(tensor.flatten(1).split(PIECE, 1), b.tensors[name].flatten(1).split(PIECE, 1), strict=True):
+            total += (x.double() - y.double()).square().sum(1)
+    return total.cpu()
 
 
 def pairwise_distance(norms: torch.Tensor, means: Bank) -> torch.Tensor:

@@ -4,8 +4,9 @@ Coordinate descent on ||A - pi(B)||^2: in random layer order, each hidden layer'
 one given its neighbours', by linear assignment on C_l = W_l^A P_{l-1} (W_l^B)^T + (W_{l+1}^A)^T P_{l+1} W_{l+1}^B
 + b_l^A (b_l^B)^T. It ends in a local minimum that depends on the order.
 
-Products run for all pairs together where the banks live; assignments run on CPU threads. A layer is solved again
-only when a neighbour has changed, and each assignment starts from that layer's last one.
+Pairs run side by side on CPU threads, their products where the banks live. A layer is solved again only when a
+neighbour has changed; its products are then corrected where that neighbour has changed, and its assignment starts from
+the last one.
 """
 
 from collections.abc import Sequence
@@ -18,10 +19,14 @@ from .assignment import assign
 from .bank import Bank, check_same_architecture
 from .networks import PermutationSpec, permutation_spec
 from .seeding import Seed, generator
+from .threads import side_by_side
 
 # Least gain that counts, relative to the layer's objective. Float32 products of 512 units carry a relative error
 # of about 5e-8 in the sum; anything below this is rounding, not progress.
 TOLERANCE = 1e-7
+# Largest share of changed units for which correcting a product beats computing it anew.
+FEW = 0.4
+PIECE = 1 << 16  # numbers converted to float64 at once
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,8 +77,10 @@ def permute(
 def _take(tensor: torch.Tensor, index: torch.Tensor, axis: int) -> torch.Tensor:
     """Each network's parameter (model, ...) with ``axis`` in the order of its row of ``index`` (model, unit)."""
     # whole rows are copied; a gather would first spell the index out for every single weight
-    taken = [t.index_select(axis - 1, order) for t, order in zip(tensor, index, strict=True)]
-    return torch.stack(taken) if len(taken) > 1 else taken[0][None]
+    taken = torch.empty_like(tensor, memory_format=torch.contiguous_format)
+    for source, order, target in zip(tensor, index, taken, strict=True):
+        torch.index_select(source, axis - 1, order, out=target)
+    return taken
 
 
 def match_weights(
@@ -106,24 +113,31 @@ def match_weights(
         raise ValueError(f"{len(seeds)} seeds given for {len(moving)} pairs")
     for role, bank in (("reference", reference), ("moving", moving)):
         for name, tensor in bank.tensors.items():
-            if not torch.isfinite(tensor).all():
+            if not torch.isfinite(tensor.sum(dtype=torch.float64)):  # float32 cannot overflow it
                 raise ValueError(f"{role} network: {name} holds weights that are not finite")
-    descent = Descent(reference.tensors, moving.tensors, permutation_spec(moving.architecture), tolerance=tolerance)
-    sweeps = descent.run(seeds, max_sweeps)
-    permutations = {name: perm.cpu() for name, perm in descent.permutations.items()}
-    return Alignment(permutations, descent.objective(), sweeps)
+    spec = permutation_spec(moving.architecture)
+
+    def align(pair: int) -> tuple[dict[str, torch.Tensor], float, int]:
+        a, b = ({name: tensor[pair] for name, tensor in bank.tensors.items()} for bank in (reference, moving))
+        descent = Descent(a, b, spec, tolerance=tolerance)
+        sweeps = descent.run(seeds[pair], max_sweeps)
+        return {name: perm.cpu() for name, perm in descent.permutations.items()}, descent.objective(), sweeps
+
+    permutations, objectives, sweeps = zip(*side_by_side(align, range(len(moving))), strict=True)
+    stacked = {name: torch.stack([perms[name] for perms in permutations]) for name in permutations[0]}
+    return Alignment(stacked, torch.tensor(objectives, dtype=torch.float64), torch.tensor(sweeps))
 
 
 class Descent:
-    """Coordinate descent on all pairs in lockstep; a pair rests when no layer of it can gain.
+    """Coordinate descent on one pair, until no layer can gain.
 
     Args:
-        a, b: parameters of the reference and the moving networks, (pair, ...).
-        spec: which permutation acts on which axis.
-        permutations: to start from, (pair, unit) on the device of ``b``; by default the identity.
-        prices: of the last assignments, (pair, unit) float64; by default zero. They only save time.
-        constants: what never changes of the matrices C, (pair, unit, unit) for each permutation, if it is known
-            already; ``a`` then needs only the parameters with two permuted axes.
+        a, b: parameters of the reference and the moving network.
+        spec: which permutation acts on which axis; a parameter has at most two that are permuted.
+        permutations: to start from, (unit,) on the device of ``b``; by default the identity.
+        prices: of the last assignments, (unit,) float64; by default zero. They only save time.
+        constants: what never changes of the matrices C, (unit, unit) for each permutation, if it is known already;
+            ``a`` then needs only the parameters with two permuted axes.
         tolerance: see `match_weights`.
 
     Attributes:
@@ -135,79 +149,90 @@ class Descent:
     ):
         self.a, self.b, self.spec, self.tolerance = a, b, spec, tolerance
         self.names = sorted({name for axes in spec.values() for name in axes if name is not None})
-        self.n_pairs = len(next(iter((permutations or b).values())))
-        self.permutations, self.prices, self.neighbours, self.terms = {}, {}, {}, {}
-        for name in self.names:
-            terms = [(key, axes.index(name)) for key, axes in spec.items() if name in axes]
-            self.terms[name] = terms
-            self.neighbours[name] = {p for key, _ in terms for p in spec[key]} - {name, None}
-            if permutations is None:
-                tensor = b[terms[0][0]]
-                shape = (self.n_pairs, tensor.shape[1 + terms[0][1]])
-                self.permutations[name] = torch.arange(shape[1], device=tensor.device).repeat(shape[0], 1)
-            else:
-                self.permutations[name] = permutations[name].clone()
-            self.prices[name] = prices[name].copy() if prices else np.zeros(tuple(self.permutations[name].shape))
-        # Products with no permuted axis but their own never change.
-        self.constants = constants or {name: self._products(name, None, constant=True) for name in self.names}
+        if permutations is None:
+            sizes = {name: b[key].shape[axes.index(name)] for key, axes in spec.items() for name in axes if name}
+            device = next(iter(b.values())).device
+            permutations = {name: torch.arange(sizes[name], device=device) for name in self.names}
+        self.permutations = dict(permutations)
+        self.prices = dict(prices) if prices else {name: np.zeros(len(permutations[name])) for name in self.names}
+        # permutation -> parameters whose other axis is permuted too: (parameter, own axis, the other permutation)
+        self.varying: dict[str, list[tuple[str, int, str]]] = {name: [] for name in self.names}
+        fixed: dict[str, list[tuple[str, int]]] = {name: [] for name in self.names}
+        for key, axes in spec.items():
+            for axis, name in enumerate(axes):
+                if name is None:
+                    continue
+                others = [other for other in axes if other not in (name, None)]
+                if others:
+                    self.varying[name].append((key, axis, others[0]))
+                else:
+                    fixed[name].append((key, axis))
+        self.constants = constants or {
+            name: sum(_rows(a[key], axis) @ _rows(b[key], axis).T for key, axis in fixed[name]) for name in self.names
+        }
+        self.products: dict[tuple[str, str], tuple[torch.Tensor, torch.Tensor]] = {}
 
-    def run(self, seeds: Sequence[Seed], max_sweeps: int) -> torch.Tensor:
-        """Descend until no layer gains; the sweeps that each pair took, (pair,) int64."""
-        streams = [generator(f"layer-order/{seed}") for seed in seeds]
-        sweeps = torch.zeros(self.n_pairs, dtype=torch.int64)
-        stale = {name: np.ones(self.n_pairs, dtype=bool) for name in self.names}  # may gain since last solved
-        for _ in range(max_sweeps):
-            active = np.flatnonzero(np.any(list(stale.values()), axis=0))
-            if len(active) == 0:
-                break
-            sweeps[active] += 1
-            orders = np.array([torch.randperm(len(self.names), generator=streams[p]).tolist() for p in active])
-            for layers in orders.T:
-                for number, name in enumerate(self.names):
-                    pairs = active[layers == number]
-                    pairs = pairs[stale[name][pairs]]
-                    if len(pairs) == 0:
-                        continue
-                    stale[name][pairs] = False
-                    gained = self._solve(name, pairs)
-                    for neighbour in self.neighbours[name]:
-                        stale[neighbour][pairs[gained]] = True
+    def run(self, seed: Seed, max_sweeps: int) -> int:
+        """Descend until no layer gains; how many sweeps that took."""
+        stream = generator(f"layer-order/{seed}")
+        stale = dict.fromkeys(self.names, True)  # may gain since last solved
+        sweeps = 0
+        while any(stale.values()) and sweeps < max_sweeps:
+            sweeps += 1
+            for position in torch.randperm(len(self.names), generator=stream).tolist():
+                name = self.names[position]
+                if stale[name]:
+                    stale[name] = False
+                    if self._solve(name):
+                        stale |= {other: True for _, _, other in self.varying[name]}
         return sweeps
 
-    def _solve(self, name: str, pairs: np.ndarray) -> np.ndarray:
-        """Give each pair the best permutation ``name``; returns which of them gained."""
-        index = torch.as_tensor(pairs, device=self.permutations[name].device)
-        gains = self._products(name, None if len(pairs) == self.n_pairs else index, constant=False)
-        gains = gains.add_(self.constants[name][index]).cpu().numpy()
-        old = self.permutations[name][index].cpu().numpy()
-        new, self.prices[name][pairs] = assign(gains, old, self.prices[name][pairs])
+    def _solve(self, name: str) -> bool:
+        """Take the best permutation ``name`` given the others; whether that is a gain."""
+        gains = self.constants[name].clone()
+        for key, axis, other in self.varying[name]:
+            gains += self._product(name, key, axis, self.permutations[other])
+        gains = gains.cpu().numpy()
+        old = self.permutations[name].cpu().numpy()
+        new, prices = assign(gains[None], old[None], self.prices[name][None])
+        new, self.prices[name] = new[0], prices[0]
         # float64 sums: in float32, rounding would read as progress
-        before, after = (np.take_along_axis(gains, p[..., None], 2).sum((1, 2), dtype=np.float64) for p in (old, new))
-        gained = after - before > self.tolerance * np.abs(before)
-        if gained.any():
-            self.permutations[name][index[gained]] = torch.as_tensor(new[gained], device=index.device)
+        rows = np.arange(len(gains))
+        before, after = (gains[rows, columns].sum(dtype=np.float64) for columns in (old, new))
+        gained = bool(after - before > self.tolerance * max(abs(before), abs(after)))
+        if gained:
+            self.permutations[name] = torch.from_numpy(new).to(self.permutations[name].device)
         return gained
 
-    def _products(self, name: str, index: torch.Tensor | None, *, constant: bool) -> torch.Tensor:
-        """The matrices C (pair, unit of A, unit of B): without, or with only, the terms that never change."""
-        n_units = self.permutations[name].shape[1]
-        n_pairs = self.n_pairs if index is None else len(index)
-        total = torch.zeros(n_pairs, n_units, n_units, device=self.permutations[name].device)
-        for key, axis in self.terms[name]:
-            others = [p for p in self.spec[key] if p not in (name, None)]
-            if constant == bool(others):
-                continue
-            a, b = (t[key] if index is None else t[key][index] for t in (self.a, self.b))
-            for other_axis, other in enumerate(self.spec[key]):
-                if other not in (name, None):
-                    permutation = self.permutations[other]
-                    b = _take(b, permutation if index is None else permutation[index], other_axis + 1)
-            a, b = (t.movedim(axis + 1, 1).flatten(2) if t.ndim > 2 else t[..., None] for t in (a, b))
-            total.baddbmm_(a, b.transpose(1, 2))
-        return total
+    def _product(self, name: str, key: str, axis: int, perm: torch.Tensor) -> torch.Tensor:
+        """<unit i of A, unit j of B> over one parameter whose other axis is in the order ``perm``, (unit, unit)."""
+        a, b = (t[key] if axis == 0 else t[key].T for t in (self.a, self.b))
+        if (name, key) in self.products:
+            product, used = self.products[name, key]
+            changed = (perm != used).nonzero()[:, 0]
+            if len(changed) <= FEW * len(perm):
+                if len(changed):
+                    difference = b[:, perm[changed]] - b[:, used[changed]]
+                    product.addmm_(a[:, changed], difference.T)
+                    self.products[name, key] = product, perm
+                return product
+        product = a @ b[:, perm].T
+        self.products[name, key] = product, perm
+        return product
 
-    def objective(self) -> torch.Tensor:
-        """Sum over all parameters of <A, pi(B)>, (pair,) float64."""
-        permuted = permute(self.b, self.spec, self.permutations)
-        products = [(self.a[key].double() * permuted[key].double()).flatten(1).sum(1) for key in self.spec]
-        return torch.stack(products).sum(0).cpu()
+    def objective(self) -> float:
+        """Sum over all parameters of <A, pi(B)>."""
+        batch = {name: tensor[None] for name, tensor in self.b.items()}
+        permuted = permute(batch, self.spec, {name: perm[None] for name, perm in self.permutations.items()})
+        return sum(_dot(self.a[key], permuted[key][0]) for key in self.spec)
+
+
+def _dot(a: torch.Tensor, b: torch.Tensor) -> float:
+    """Inner product in float64, in pieces that stay in the cache."""
+    pieces = zip(a.flatten().split(PIECE), b.flatten().split(PIECE), strict=True)
+    return float(sum(torch.dot(x.double(), y.double()) for x, y in pieces))
+
+
+def _rows(tensor: torch.Tensor, axis: int) -> torch.Tensor:
+    """A parameter as a matrix (unit along ``axis``, everything else)."""
+    return tensor.movedim(axis, 0).reshape(tensor.shape[axis], -1)

@@ -12,6 +12,7 @@ from .matching import Descent, permute
 from .networks import permutation_spec
 from .progress import track
 from .seeding import Seed, generator
+from .threads import side_by_side
 
 CONVERGENCE = 100  # sweeps; stands for "to convergence", reached in 14 to 64 on CIFAR-10
 
@@ -51,65 +52,55 @@ def merge_many_sets(
         check_same_architecture(bank, banks[0])
         if len(bank) < 2:
             raise ValueError(f"MergeMany needs at least 2 networks, got {len(bank)}")
-    runs = [_MergeMany(bank, limits, seed) for bank, seed in zip(banks, seeds, strict=True)]
-    with track(label="MergeMany", total=limits[-1], unit="sweep") as progress:
-        while due := [run for run in runs if run.model is not None]:
-            start = time.perf_counter()
-            _realign(due)
-            seconds = (time.perf_counter() - start) / len(due)
-            for run in due:
-                run.advance(seconds)
-            progress.update(max(run.sweeps for run in runs) - progress.n)
-            progress.set_postfix(open=sum(run.model is not None for run in runs), refresh=False)
-    return [run.result() for run in runs]
+    sets = sorted(zip(banks, seeds, range(len(banks)), strict=True), key=lambda item: -len(item[0]))  # longest first
+    at_once = min(len(sets), torch.get_num_threads())
+    results: list[Bank] = [banks[0]] * len(banks)
+    with track(label="MergeMany", total=len(sets), unit="set") as progress:
 
+        def merge(item: tuple[Bank, Seed, int]) -> None:
+            bank, seed, position = item
+            run = _MergeMany(bank, limits, seed, at_once)
+            while run.model is not None:
+                run.realign()
+            results[position] = run.result()
+            progress.update()
 
-def _realign(runs: list["_MergeMany"]) -> None:
-    """Re-align each run's next network to the mean of its others, all matched together."""
-    spec = permutation_spec(runs[0].bank.architecture)
-    parts = [run.others() for run in runs]
-    descent = Descent(
-        {name: torch.cat([means[name] for means, _ in parts]) for name in parts[0][0]},
-        {name: torch.stack([run.bank.tensors[name][run.model] for run in runs]) for name in parts[0][0]},
-        spec,
-        permutations={n: torch.stack([run.permutations[n][run.model] for run in runs]) for n in runs[0].permutations},
-        prices={name: np.stack([run.prices[name][run.model] for run in runs]) for name in runs[0].prices},
-        constants={name: torch.stack([constants[name] for _, constants in parts]) for name in runs[0].permutations},
-    )
-    descent.run([run.stream() for run in runs], CONVERGENCE)
-    for position, run in enumerate(runs):
-        run.accept(
-            {name: perm[position] for name, perm in descent.permutations.items()},
-            {name: prices[position] for name, prices in descent.prices.items()},
-        )
+        side_by_side(merge, sets)
+    return results
 
 
 class _MergeMany:
     """One MergeMany run: networks as given, the permutations that align them, and the sum of the aligned ones.
 
-    Only parameters with two permuted axes are averaged over the others at every step. For a parameter b with one, the
-    term (S - P b) b^T = S b^T - P (b b^T) comes from the sum S and a product b b^T that never changes, so the widest
-    layer is neither copied nor permuted.
+    Only parameters with two permuted axes (inner ones) are averaged over the others at every step. For a parameter b
+    with one (outer), the term (S - P b) b^T = S b^T - P (b b^T) comes from the sum S and a product b b^T that never
+    changes. Rows of S change only where some network's units have moved; so do those of S b^T, which are kept.
     """
 
-    def __init__(self, bank: Bank, limits: list[int], seed: Seed):
-        self.bank, self.limits = bank, limits
+    def __init__(self, bank: Bank, limits: list[int], seed: Seed, at_once: int):
+        self.bank, self.limits, self.at_once = bank, limits, at_once
         labels = merged_labels(bank)
         place = {name: np.ravel(labels[name])[0] for name in ("group", "stage", "node")}
         self.name = f"{seed}/group-{place['group']}/stage-{place['stage']}/node-{place['node']}"
         self.spec = permutation_spec(bank.architecture)
+        n, device = len(bank), bank.device
         widths = {f"P{number}": width for number, width in enumerate(bank.architecture.widths, start=1)}
-        self.permutations = {
-            name: torch.arange(width, device=bank.device).repeat(len(bank), 1) for name, width in widths.items()
-        }
-        self.prices = {name: np.zeros((len(bank), width)) for name, width in widths.items()}
+        self.permutations = {name: torch.arange(width, device=device).repeat(n, 1) for name, width in widths.items()}
+        self.prices = {name: np.zeros((n, width)) for name, width in widths.items()}
         axes = {key: [p for p in names if p is not None] for key, names in self.spec.items()}
         self.inner = [key for key, names in axes.items() if len(names) == 2]
         self.outer = {p: [key for key, names in axes.items() if names == [p]] for p in widths}
         self.squares = {p: sum(self._rows(k) @ self._rows(k).mT for k in keys) for p, keys in self.outer.items()}
-        self.total = self._sum()
+        self.total = {k: torch.empty_like(self._rows(k)[0]) for keys in self.outer.values() for k in keys}
+        self.cross = {p: torch.empty_like(square) for p, square in self.squares.items()}  # S b^T of each network
+        self.clock = 0  # counts changes
+        self.moved = {p: torch.zeros(width, dtype=torch.int64) for p, width in widths.items()}  # last change of rows
+        self.crossed = torch.full((n,), -1)  # the clock when S b^T was last brought up to date
+        for p, width in widths.items():
+            self._sum_rows(p, torch.arange(width, device=device))
+        self._sum_inner()
         self.orders = generator(f"model-order/{self.name}")
-        self.due = np.ones(len(bank), dtype=bool)  # the others have moved since it was last aligned
+        self.due = np.ones(n, dtype=bool)  # the others have moved since it was last aligned
         self.sweeps, self.seconds, self.changed, self.queue = 0, 0.0, False, self._order()
         self.kept: dict[int, tuple] = {}
         self.model: int | None = None
@@ -119,53 +110,78 @@ class _MergeMany:
         order = torch.randperm(len(self.bank), generator=self.orders).tolist()
         return order if len(order) > 2 else [1, 0]
 
-    def stream(self) -> str:
-        """Name of the layer order of the next alignment."""
-        return f"{self.name}/sweep-{self.sweeps}/model-{self.model}" if len(self.bank) > 2 else self.name
-
-    def _rows(self, key: str, tensor: torch.Tensor | None = None) -> torch.Tensor:
-        """A parameter with one permuted axis as matrices (model, permuted unit, other)."""
-        tensor = self.bank.tensors[key] if tensor is None else tensor
+    def _rows(self, key: str) -> torch.Tensor:
+        """An outer parameter as matrices (model, permuted unit, other)."""
+        tensor = self.bank.tensors[key]
         axis = next(position for position, name in enumerate(self.spec[key], start=1) if name is not None)
         return tensor.movedim(axis, 1).flatten(2) if tensor.ndim > 2 else tensor[..., None]
 
-    def _sum(self) -> dict[str, torch.Tensor]:
-        aligned = permute(self.bank.tensors, self.spec, self.permutations)
-        return {name: tensor.sum(0, keepdim=True) for name, tensor in aligned.items()}
+    def _sum_rows(self, p: str, rows: torch.Tensor) -> None:
+        """Sum the aligned networks anew in some rows of the parameters that only ``p`` permutes."""
+        for key in self.outer[p]:
+            tensors = self._rows(key)
+            total = torch.zeros(len(rows), tensors.shape[2], device=tensors.device)
+            for tensor, order in zip(tensors, self.permutations[p], strict=True):
+                total += tensor[order[rows]]
+            self.total[key][rows] = total
 
-    def _aligned(self, keys) -> dict[str, torch.Tensor]:
-        """Parameters of the current network in its current order."""
-        tensors = {key: self.bank.tensors[key][self.model, None] for key in keys}
-        return permute(tensors, self.spec, {name: perm[self.model, None] for name, perm in self.permutations.items()})
+    def _aligned(self, model: int) -> dict[str, torch.Tensor]:
+        """A network's inner parameters in its current order."""
+        tensors = {key: self.bank.tensors[key][model, None] for key in self.inner}
+        order = {name: perm[model, None] for name, perm in self.permutations.items()}
+        return {name: tensor[0] for name, tensor in permute(tensors, self.spec, order).items()}
 
-    def others(self) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
-        """The mean of the others for `Descent`: parameters with two permuted axes, and the constant products."""
-        n_others = len(self.bank) - 1
-        means = {key: (self.total[key] - own) / n_others for key, own in self._aligned(self.inner).items()}
-        constants = {}
-        for name, keys in self.outer.items():
-            own = self.squares[name][self.model][self.permutations[name][self.model]]
-            whole = sum(self._rows(k, self.total[k])[0] @ self._rows(k)[self.model].mT for k in keys)
-            constants[name] = (whole - own) / n_others
-        return means, constants
+    def _sum_inner(self) -> None:
+        each = [self._aligned(model) for model in range(len(self.bank))]
+        self.total |= {key: sum(aligned[key] for aligned in each) for key in self.inner}
 
-    def accept(self, permutations: dict[str, torch.Tensor], prices: dict[str, np.ndarray]) -> None:
-        self.due[self.model] = False
-        for name in self.prices:
-            self.prices[name][self.model] = prices[name]
-        if all(torch.equal(permutations[name], perm[self.model]) for name, perm in self.permutations.items()):
-            return
-        before = self._aligned(self.spec)
-        for name in self.permutations:
-            self.permutations[name][self.model] = permutations[name]
-        for name, after in self._aligned(self.spec).items():
-            self.total[name] += after - before[name]
-        self.changed = True
-        self.due[np.arange(len(self.bank)) != self.model] = True
-
-    def advance(self, seconds: float) -> None:
-        self.seconds += seconds
+    def realign(self) -> None:
+        """Align the next network to the mean of the others."""
+        start, model = time.perf_counter(), self.model
+        aligned = self._aligned(model)
+        descent = Descent(
+            {key: (self.total[key] - own) / (len(self.bank) - 1) for key, own in aligned.items()},
+            {key: tensor[model] for key, tensor in self.bank.tensors.items()},
+            self.spec,
+            permutations={name: perm[model] for name, perm in self.permutations.items()},
+            prices={name: prices[model] for name, prices in self.prices.items()},
+            constants={p: self._constant(p, model) for p in self.outer},
+        )
+        self.crossed[model] = self.clock
+        stream = f"{self.name}/sweep-{self.sweeps}/model-{model}" if len(self.bank) > 2 else self.name
+        descent.run(stream, CONVERGENCE)
+        self._accept(model, aligned, descent)
+        self.seconds += (time.perf_counter() - start) / self.at_once
         self._next()
+
+    def _constant(self, p: str, model: int) -> torch.Tensor:
+        """What does not change in C of a network against the mean of the others: from outer parameters."""
+        cross = self.cross[p][model]
+        rows = (self.moved[p] > self.crossed[model]).nonzero()[:, 0].to(cross.device)
+        if len(rows):
+            parts = ((self.total[key][rows], self._rows(key)[model]) for key in self.outer[p])
+            cross[rows] = sum(total @ own.T for total, own in parts)
+        return (cross - self.squares[p][model][self.permutations[p][model]]) / (len(self.bank) - 1)
+
+    def _accept(self, model: int, before: dict[str, torch.Tensor], descent: Descent) -> None:
+        self.due[model] = False
+        rows = {}
+        for name, prices in self.prices.items():
+            prices[model] = descent.prices[name]
+            moved = (descent.permutations[name] != self.permutations[name][model]).nonzero()[:, 0]
+            if len(moved):
+                rows[name] = moved
+                self.permutations[name][model] = descent.permutations[name]
+        if not rows:
+            return
+        self.clock += 1
+        for p, moved in rows.items():
+            self.moved[p][moved.cpu()] = self.clock
+            self._sum_rows(p, moved)
+        for key, after in self._aligned(model).items():
+            self.total[key] += after - before[key]
+        self.changed = True
+        self.due[np.arange(len(self.bank)) != model] = True
 
     def _next(self) -> None:
         """Go to the next network that may gain, over the ends of sweeps; None when the run has ended."""
@@ -183,19 +199,27 @@ class _MergeMany:
     def _end_sweep(self) -> bool:
         self.sweeps += 1
         converged = not self.changed
-        self.total = self._sum()  # float32 sums drift when they are updated again and again
+        self._sum_inner()  # float32 sums drift when they are updated again and again
         if self.sweeps in self.limits or converged:
-            merged = Bank(
-                self.bank.architecture,
-                {n: t / len(self.bank) for n, t in self.total.items()},
-                merged_labels(self.bank),
-            )
+            merged = self._mean()
             distance = pairwise_distance(squared_norms(self.bank)[None], merged)
             state = (merged, distance, self.sweeps, converged, self.seconds)
             for limit in self.limits:
                 if limit not in self.kept and (limit == self.sweeps or converged):
                     self.kept[limit] = state
         return converged
+
+    def _mean(self) -> Bank:
+        """The merged network."""
+        tensors = {}
+        for key, shape in self.bank.architecture.shapes.items():
+            if key not in self.total:  # no axis of it is permuted
+                tensors[key] = self.bank.tensors[key].mean(0, keepdim=True)
+                continue
+            mean = self.total[key] / len(self.bank)
+            turned = self.spec[key][0] is None  # only its second axis is permuted
+            tensors[key] = (mean.T if turned else mean).reshape(1, *shape)
+        return Bank(self.bank.architecture, tensors, merged_labels(self.bank))
 
     def result(self) -> Bank:
         rows = [self.kept[limit] for limit in self.limits]

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from .bank import Bank, check_same_architecture
-from .history import merged_labels, pairwise_distance, squared_norms, with_history
+from .history import merged_labels, pairwise_distance, squared_distances, squared_norms, with_history
 from .matching import match_weights
 from .mergemany import CONVERGENCE, merge_many, merge_many_sets
 from .seeding import Seed
@@ -69,11 +69,10 @@ def merge_pairs(
         first = alignment.apply(first)
     merged = {name: torch.lerp(first.tensors[name], second.tensors[name], weight) for name in first.tensors}
     result = Bank(bank.architecture, merged, labels)
-    distance = sum((first.tensors[n].double() - second.tensors[n].double()).square().flatten(1).sum(1) for n in merged)
     seconds = (time.perf_counter() - start) / len(result)
     return with_history(
         result,
-        distance.cpu(),
+        squared_distances(first, second),
         alignment.sweeps.numpy(),
         alignment.sweeps.numpy() < max_sweeps,
         np.full(len(result), seconds),
