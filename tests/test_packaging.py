@@ -33,6 +33,7 @@ USED_AS = {
     "safetensors": "from safetensors",
     "scipy": "from scipy",
     "snakemake": "from snakemake",
+    "threadpoolctl": "from threadpoolctl",
     "torch": "import torch",
     "torchvision": "from torchvision",
     "tqdm": "from tqdm",

@@ -154,7 +154,7 @@ def test_another_seed_is_another_network(trained):
 
 
 def test_the_number_of_threads_does_not_matter_bit_for_bit(architecture, train_images, trained, recipe):
-    """Real threads side by side, each on its own networks."""
+    """Threads side by side, each on its own networks."""
     torch.set_num_threads(2)
     try:
         assert_same(train(architecture, train_images, range(8), recipe), trained)

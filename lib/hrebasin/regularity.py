@@ -13,6 +13,7 @@ import xarray as xr
 
 from .bank import Bank, normalize
 from .progress import track
+from .threads import side_by_side
 
 NETWORKS_AT_ONCE = 16  # float64 copies of 16 full-size networks take 0.5 GB
 IMAGES_AT_ONCE = 50  # Jacobians of 37 networks take 80 MB
@@ -102,7 +103,7 @@ def eclipse_fast(bank: Bank, *, units: str = "pixel") -> xr.DataArray:
         multiplier = 2 / torch.where(largest > 0, largest, 1)  # zero: a layer of zeros, see below
         constant |= largest[:, 0, 0] <= 0
         x = multiplier * torch.eye(m.shape[-1], dtype=m.dtype, device=m.device) - multiplier**2 / 4 * m
-        inverse = torch.linalg.inv(x)
+        inverse = torch.cholesky_inverse(torch.linalg.cholesky(x))  # at least multiplier / 2 times the identity
     # W^T W X^-1 has the eigenvalues of W X^-1 W^T, which is symmetric and as small as the output
     final = last @ inverse @ last.mT
     bound = _largest_eigenvalue((final + final.mT) / 2).sqrt().masked_fill(constant, 0)
@@ -129,15 +130,19 @@ def local_lipschitz(bank: Bank, pixels: torch.Tensor, *, radius: float, units: s
     x = normalize(bank.architecture, pixels.to(bank.device)).double()
     if units == "pixel":
         x = x / bank.architecture.pixel_scale().to(x)  # the first layer holds the scale; the bias absorbs the mean
-    bounds = torch.empty(len(bank), len(pixels), dtype=torch.float64)
-    with track(label=f"local bound, radius {radius:g}", total=bounds.numel(), unit="image") as progress:
-        for model in range(len(bank)):
+    with track(label=f"local bound, radius {radius:g}", total=len(bank) * len(pixels), unit="image") as progress:
+
+        def bound(model: int) -> list[float]:
             layers = [(weight[model], bias[model]) for weight, bias in zip(weights, biases, strict=True)]
             first_gram = layers[0][0] @ layers[0][0].T
             first_y = x @ layers[0][0].T + layers[0][1]
-            for image in range(len(pixels)):
-                bounds[model, image] = _local_bound(layers, first_gram, first_y[image], radius)
+            found = []
+            for y in first_y:
+                found.append(_local_bound(layers, first_gram, y, radius))
                 progress.update()
+            return found
+
+        bounds = torch.tensor(side_by_side(bound, range(len(bank))), dtype=torch.float64)
     return bank.array(
         bounds,
         ("model", "image"),

@@ -15,6 +15,7 @@ from foolbox.criteria import Misclassification
 from torch import nn
 
 from .bank import Bank
+from .memory import fitting
 from .progress import track
 from .seeding import generator
 
@@ -23,7 +24,11 @@ DEEPFOOL = {"candidates": 10, "overshoot": 0.02, "loss": "logits"}
 # DeepFool's steps. Most samples need one or two, yet Foolbox computes all of a batch until the last is done; so what is
 # still open after few steps is attacked anew with more. A sample's result does not depend on the others.
 ROUNDS = (1, 3, 50)
-SAMPLES_AT_ONCE = 1024  # images times networks in one call of an attack; bounds the memory to about 1 GB
+# Networks and samples (images times networks) in one call of an attack. On a CPU few networks with many images each are
+# fastest; a GPU takes what fits into a quarter of its free memory. Attacks hold about 40 copies of a sample.
+NETWORKS_AT_ONCE = {"cpu": 8, "cuda": 64}
+SAMPLES_AT_ONCE = {"cpu": 1600, "cuda": 65536}
+COPIES = 40
 
 
 class BankModel(nn.Module):
@@ -47,7 +52,7 @@ def attack(
     epsilons: Sequence[float],
     device: str = "cpu",
     draws: int = 10,
-    samples_at_once: int = SAMPLES_AT_ONCE,
+    samples_at_once: int | None = None,
 ) -> xr.Dataset:
     """Attack every network of a bank with the same images.
 
@@ -60,7 +65,8 @@ def attack(
         epsilons: sizes in pixel units (pixels in [0, 1]) and the norm of the kind, increasing from 0 or more.
         device: where to compute.
         draws: of noise, the same for every network; draw d uses the stream ``noise/<kind>/<d>``.
-        samples_at_once: images times networks in one call.
+        samples_at_once: images times networks in one call; by default what suits the device and fits into its memory.
+            Results do not depend on it.
 
     Returns:
         ``robust_accuracy`` (model, epsilon) and ``correct`` (model, image), the latter without attack. FGSM tests each
@@ -75,9 +81,21 @@ def attack(
         ValueError: unknown kind, bad epsilons, pixels outside [0, 1], labels that do not fit.
     """
     epsilons = _check(bank, pixels, labels, kind, epsilons)
-    bank = bank.to(device)
+    sort = torch.device(device).type
     pixels, labels = pixels.to(device), labels.to(device)
     pixels = pixels.float() / 255 if pixels.dtype == torch.uint8 else pixels.float()
+    if samples_at_once is None:
+        bytes_each = COPIES * pixels[0].numel() * pixels.itemsize
+        samples_at_once = fitting(bytes_each, device=device, most=SAMPLES_AT_ONCE[sort])
+    elif samples_at_once < 1:
+        raise ValueError(f"samples_at_once must be at least 1, got {samples_at_once}")
+    pieces = bank.chunks(min(NETWORKS_AT_ONCE[sort], samples_at_once))
+    results = [_attack(piece.to(device), pixels, labels, kind, epsilons, draws, samples_at_once) for piece in pieces]
+    return xr.concat(results, dim="model", coords="minimal", compat="override", combine_attrs="override")
+
+
+def _attack(bank, pixels, labels, kind, epsilons, draws, samples_at_once) -> xr.Dataset:
+    """`attack` on networks that fit into one call."""
     with torch.no_grad():
         correct = bank(pixels).argmax(-1) == labels
     image = np.arange(len(pixels))

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 
 import torch
+from threadpoolctl import threadpool_limits
 
 
 def side_by_side(work: Callable, items: Iterable) -> list:
@@ -18,8 +19,8 @@ def side_by_side(work: Callable, items: Iterable) -> list:
         return [work(item) for item in items]
 
     def alone(item):
-        torch.set_num_threads(threads // at_once)  # of this thread alone
-        return work(item)
+        with limited_to(threads // at_once):
+            return work(item)
 
     with ThreadPoolExecutor(at_once) as pool:
         futures = [pool.submit(alone, item) for item in items]
@@ -27,3 +28,10 @@ def side_by_side(work: Callable, items: Iterable) -> list:
             return [future.result() for future in futures]
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
+
+
+def limited_to(threads: int):
+    """A context in which the products of the calling thread take so many threads; other threads keep theirs."""
+    torch.get_num_threads()  # torch sets a thread's number when it is first used there, which must not come later
+    # torch.set_num_threads would also switch off MKL's dynamic threads for good, after which its LU decomposition fails
+    return threadpool_limits(threads, user_api="openmp")

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -24,6 +25,7 @@ from .networks import Architecture
 from .progress import track
 from .recipe import Recipe
 from .seeding import generator
+from .threads import limited_to
 
 CHECKPOINT_SECONDS = 10.0  # between two states of unfinished networks; with moments, one is three times their weights
 
@@ -99,10 +101,9 @@ def train(
     stop = threading.Event()
 
     def finish(part: slice) -> Bank:
-        if on_cpu:
-            torch.set_num_threads(1)  # of this thread alone
-        run = _Run(batches, seeds[part], recipes[part], device, checkpoints)
-        return run.finish(progress, stop, side_by_side)
+        with limited_to(1) if on_cpu else nullcontext():
+            run = _Run(batches, seeds[part], recipes[part], device, checkpoints)
+            return run.finish(progress, stop, side_by_side)
 
     total = len(seeds) * recipes[0].epochs
     with track(label=label, total=total, unit="epoch") as progress, ThreadPoolExecutor(side_by_side) as pool:

@@ -1,0 +1,73 @@
+import threading
+import time
+
+import pytest
+import torch
+
+from hrebasin.threads import limited_to, side_by_side
+
+
+@pytest.fixture
+def threads():
+    """``threads(n)`` gives torch n threads until the test ends."""
+    yield lambda n: torch.set_num_threads(n)
+    torch.set_num_threads(1)
+
+
+@pytest.mark.parametrize("n", [1, 2, 5])
+def test_results_keep_the_order_of_the_items(threads, n):
+    threads(n)
+    assert side_by_side(lambda k: k * k, range(7)) == [0, 1, 4, 9, 16, 25, 36]
+    assert side_by_side(lambda k: k, []) == []
+
+
+def test_items_run_at_the_same_time_and_share_the_threads(threads):
+    threads(4)
+    meeting = threading.Barrier(2, timeout=20)  # passes only when two calls are inside at once
+
+    def work(_):
+        meeting.wait()
+        return torch.get_num_threads()
+
+    assert side_by_side(work, range(2)) == [2, 2]
+    assert torch.get_num_threads() == 4
+
+
+def test_work_inside_work_stays_on_its_thread(threads):
+    threads(2)
+
+    def outer(_):
+        names = side_by_side(lambda _: threading.current_thread().name, range(3))
+        return set(names) == {threading.current_thread().name}
+
+    assert side_by_side(outer, range(2)) == [True, True]
+
+
+def test_one_item_takes_all_threads(threads):
+    threads(3)
+    assert side_by_side(lambda _: (torch.get_num_threads(), threading.current_thread()), [0]) == [
+        (3, threading.current_thread())
+    ]
+
+
+def test_after_a_failure_nothing_more_begins(threads):
+    threads(2)
+    begun = []
+
+    def work(k):
+        begun.append(k)
+        if k == 0:
+            raise RuntimeError("item 0")
+        time.sleep(0.02)
+
+    with pytest.raises(RuntimeError, match="item 0"):
+        side_by_side(work, range(100))
+    assert len(begun) < 100
+
+
+def test_linear_algebra_works_after_limited_threads(threads):
+    """torch.set_num_threads in a worker makes MKL's LU fail from then on; `limited_to` must not."""
+    matrix = torch.eye(200, dtype=torch.float64) + 0.01
+    with limited_to(1):
+        assert torch.get_num_threads() == 1
+    torch.testing.assert_close(torch.linalg.inv(matrix) @ matrix, torch.eye(200, dtype=torch.float64))
