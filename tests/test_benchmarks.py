@@ -1,7 +1,10 @@
+import time
+
 import numpy as np
 import pytest
+import xarray as xr
 
-from hrebasin import benchmark_plots, benchmarks, figures, records
+from hrebasin import benchmarks, figures, records, scaling
 from hrebasin.benchmarks import Row, compare, training_operations
 from hrebasin.networks import Architecture
 
@@ -66,7 +69,7 @@ def test_sixteen_networks_are_needed(trained, train_images, test_images):
 
 
 @pytest.fixture(scope="module")
-def measured(train_images):
+def measured(train_images, recipe):
     """A benchmark data set with planted times and one real point of the straight lines."""
     clock = FakeClock()
     with pytest.MonkeyPatch.context() as patch:
@@ -74,8 +77,9 @@ def measured(train_images):
         rows = {"training-float32": row(clock, [1, 2], [20, 10]), "b": row(clock, [4, 4], [6, 7])}
         comparison = compare(rows, repeats=2)
     comparison = benchmarks.with_rates(comparison, Architecture((5, 4), 3, (3, 2, 2), (0.5,) * 3, (0.25,) * 3), 10**9)
-    lines = benchmarks.scaling([16, 32], train_images.first(60), stages=["merge"])
-    return comparison.merge(lines).assign_attrs(data_source="planted", device="cpu")
+    points = scaling.scaling({"small": [16, 32]}, train_images, stages=["merge"], recipe=recipe)
+    lines = scaling.straight_lines(points)
+    return comparison.merge(points).merge(lines).assign_attrs(data_source="planted", device="cpu")
 
 
 def test_training_has_a_rate_and_its_share_of_the_machine(measured):
@@ -102,4 +106,34 @@ def test_benchmarks_are_a_stage_like_others_and_are_drawn(measured, tmp_path):
 
 def test_slopes_of_a_line():
     n = np.array([16, 32, 64])
-    assert benchmark_plots.line(n, 3 * n + 7) == pytest.approx((3, 7))
+    assert scaling.line(n, 3 * n + 7) == pytest.approx((3, 7))
+
+
+def test_lines_tell_slope_and_bend():
+    n = np.array([16, 32, 64, 128])
+    times = np.stack([0.5 * n + 2, 0.5 * n + 2])[:, None]
+    times[1, 0, 0] = np.nan  # not measured: the line goes through the others
+    times[0, 0, 3] += 33
+    points = {"scaling_seconds": (("size", "stage", "n_models"), times)}
+    points["scaling_memory"] = (("size", "stage", "n_models"), 0 * times + 5)
+    lines = scaling.straight_lines(xr.Dataset(points, coords={"n_models": n}))
+    assert lines.slope_seconds[1, 0] == pytest.approx(0.5)
+    assert lines.bend[1, 0] == pytest.approx(0, abs=1e-12)
+    assert lines.bend[0, 0] > 0.03
+    np.testing.assert_allclose(lines.slope_memory, 0, atol=1e-12)
+
+
+def test_peak_memory_is_that_of_the_block():
+    with scaling.PeakMemory() as peak:
+        block = np.ones(40_000_000)  # 320 MB, gone before the end
+        time.sleep(0.05)
+        del block
+    assert 300e6 < peak.bytes < 600e6
+
+
+@pytest.mark.parametrize(("points", "message"), [({"small": [8]}, r"multiples of 16, got \[8\]")])
+def test_points_must_hold_whole_trees(train_images, points, message):
+    with pytest.raises(ValueError, match=message):
+        scaling.scaling(points, train_images)
+    with pytest.raises(ValueError, match=r"unknown stages \['tree'\]"):
+        scaling.scaling({"small": [16]}, train_images, stages=["tree"])

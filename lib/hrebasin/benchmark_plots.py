@@ -4,7 +4,10 @@ import numpy as np
 import xarray as xr
 from matplotlib.figure import Figure
 
-from .drawing import COLOURS, DOUBLE, STAGE_COLOURS, shape, styled
+from .drawing import COLOURS, DOUBLE, shape, styled
+from .scaling import line
+
+SERIES = tuple(COLOURS[name] for name in ("unmerged", "tree", "merge-many", "naive", "l2"))
 
 
 @styled
@@ -39,24 +42,23 @@ def speed(benchmarks: xr.Dataset) -> Figure:
 @styled
 def scaling(benchmarks: xr.Dataset) -> Figure:
     """Time and peak memory of stages against the number of networks, with the straight line through each."""
-    figure = Figure((DOUBLE, 72 / 25.4))
-    panels = figure.subplots(1, 2)
-    n = benchmarks.n_models.values
-    for position, stage in enumerate(benchmarks.stage.values):
-        look = shape(position) | {"color": STAGE_COLOURS[1:][position % 4]}
-        for axes, name in zip(panels, ("scaling_seconds", "scaling_memory"), strict=True):
-            values = benchmarks[name].sel(stage=stage).values
-            slope, start = line(n, values)
-            axes.plot(n, values, **look | {"linestyle": "none"})
-            unit = benchmarks[name].units
-            axes.plot(n, start + slope * n, **look | {"marker": None}, label=f"{stage}: {slope:.2g} {unit} a network")
-    for axes, label in zip(panels, ("time (s)", "peak memory above the imports (MB)"), strict=True):
-        axes.set(xlabel="networks (number)", ylabel=label, xticks=n, ylim=(0, None))
-        axes.legend(loc="upper left")
+    sizes = benchmarks["size"].values
+    figure = Figure((DOUBLE, (12 + 52 * len(sizes)) / 25.4))
+    panels = figure.subplots(len(sizes), 2, squeeze=False)
+    for size, row in zip(sizes, panels, strict=True):
+        measured = benchmarks.sel(size=size)
+        there = measured.scaling_seconds.notnull().any("stage").values
+        n = measured.n_models.values[there]
+        for position, stage in enumerate(measured.stage.values):
+            look = shape(position) | {"color": SERIES[position % len(SERIES)]}
+            for axes, name in zip(row, ("scaling_seconds", "scaling_memory"), strict=True):
+                values = measured[name].sel(stage=stage).values[there]
+                slope, start = line(n, values)
+                axes.plot(n, values, **look | {"linestyle": "none"})
+                label = f"{stage}: {slope:.2g} {measured[name].units} a network"
+                axes.plot(n, start + slope * n, **look | {"marker": None}, label=label)
+        for axes, label in zip(row, ("time (s)", "memory beside the networks (MB)"), strict=True):
+            axes.set(title=f"{size} networks", xlabel="networks (number)", ylabel=label, xticks=n)
+            axes.set_ylim(0, 1.02 * axes.get_ylim()[1])
+            axes.legend(loc="upper left", bbox_to_anchor=(1, 1))
     return figure
-
-
-def line(n: np.ndarray, values: np.ndarray) -> tuple[float, float]:
-    """Slope and intercept of the least-squares line through (point,) values."""
-    slope, start = np.polyfit(n, values, 1)
-    return float(slope), float(start)

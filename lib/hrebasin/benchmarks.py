@@ -1,11 +1,7 @@
-"""How fast the library is beside what a user could run instead, and how its cost grows with the number of networks."""
+"""How fast the library is beside what a user could run instead."""
 
-import multiprocessing
-import os
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
@@ -19,19 +15,16 @@ from .evaluation import accuracy
 from .images import Images
 from .layout import PRECISIONS
 from .matching import Alignment, match_weights
-from .merging import merge_many, merge_many_sets, merge_pairs, merge_tree
+from .merging import merge_many, merge_tree
 from .networks import Architecture
 from .progress import track
 from .recipe import Recipe
 from .regularity import eclipse_fast, global_lipschitz
 from .robustness import attack
-from .training import initial_bank, train
+from .training import train
 
 SIDES = ("hrebasin", "alternative")
 EPSILONS = tuple(step / 1000 for step in range(21))
-STAGES = ("train", "merge", "attack")
-SETS = 4  # networks a MergeMany set in the scaling of merging
-SMALL = (128, 128, 64)  # hidden units in `scaling`
 
 
 @dataclass(frozen=True)
@@ -68,9 +61,9 @@ def rows(
 
     Args:
         bank: 16 trained networks.
-        train_images: for one epoch of training.
+        train_images: for training as many networks as there are threads.
         test_images: for accuracies; the first 200 are attacked.
-        recipe: of that epoch.
+        recipe: of that training.
         precisions: of our products in training, a row each; the alternative's are float32.
         workers: processes of the alternative's ``DataLoader``.
 
@@ -85,8 +78,10 @@ def rows(
     pixels, labels = test_images.pixels[:200].float() / 255, test_images.labels[:200]
     seeds = [f"pair-{k}" for k in range(8)]
 
+    seeds_trained = range(torch.get_num_threads())
+
     def points(ours: Bank, other: Bank) -> float:
-        return 100 * abs(float(accuracy(ours, test_images)[-1] - accuracy(other, test_images)[-1]))
+        return 100 * abs(float(accuracy(ours, test_images).mean() - accuracy(other, test_images).mean()))
 
     def objective(ours: Alignment, perms: list[dict[str, torch.Tensor]]) -> float:
         stacked = {name: torch.stack([pair[name] for pair in perms]) for name in perms[0]}
@@ -108,12 +103,15 @@ def rows(
 
     def training(precision: str) -> Row:
         return Row(
-            f"training, an epoch of {len(train_images):,} images, {precision}",
+            f"training, {len(seeds_trained)} networks, {recipe.epochs} x {len(train_images):,} images, {precision}",
             "DataLoader and torchvision transforms, float32",
-            lambda: train(bank.architecture, train_images, [0], replace(recipe, precision=precision)),
-            lambda: alternatives.train(bank.architecture, train_images, recipe, workers=workers),
+            lambda: train(bank.architecture, train_images, seeds_trained, replace(recipe, precision=precision)),
+            lambda: Bank.concat(
+                alternatives.train(bank.architecture, train_images, recipe, seed=seed, workers=workers)
+                for seed in seeds_trained
+            ),
             points,
-            "points of test accuracy after the epoch",
+            "points of mean test accuracy after training",
             6,
         )
 
@@ -229,6 +227,11 @@ def with_rates(comparison: xr.Dataset, architecture: Architecture, n_images: int
 
     ``rate`` are the operations of the products a second, GFLOP/s, and ``share`` their share of `product_rate` in the
     same precision.
+
+    Args:
+        comparison: as `compare` gives it.
+        architecture: of the networks.
+        n_images: of all epochs of all networks together.
     """
     rate, share = np.full((2, comparison.sizes["row"]), np.nan)
     for position, name in enumerate(comparison.row.values):
@@ -244,73 +247,7 @@ def with_rates(comparison: xr.Dataset, architecture: Architecture, n_images: int
 
 
 def training_operations(architecture: Architecture, n_images: int) -> int:
-    """Floating-point operations of the products of one epoch: forward, and gradients but that of the first input."""
+    """Floating-point operations of the products of training on so many images: forward, and gradients but that of the
+    first input."""
     first, *rest = (fan_in * fan_out for fan_in, fan_out in pairwise(architecture.units))
     return 2 * n_images * (2 * first + 3 * sum(rest))
-
-
-# ---- how cost grows
-
-
-def scaling(
-    counts: Sequence[int], images: Images, *, stages: Sequence[str] = ("train", "merge", "attack")
-) -> xr.Dataset:
-    """Time and peak memory of stages on small networks, each point in a process of its own.
-
-    Args:
-        counts: numbers of networks, multiples of 16.
-        images: the first 500 are used, or fewer.
-        stages: some of ``train``, ``merge``, ``attack``.
-
-    Returns:
-        ``scaling_seconds`` and ``scaling_memory`` (stage, n_models), the memory in MB above the process with its
-        imports.
-    """
-    seconds, memory = np.empty((2, len(stages), len(counts)))
-    part = images.first(min(500, len(images)))
-    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn"), max_tasks_per_child=1) as pool:
-        for row, stage in enumerate(stages):
-            for column, n in enumerate(counts):
-                task = pool.submit(_point, stage, n, part, torch.get_num_threads())
-                seconds[row, column], memory[row, column] = task.result()
-    dims = ("stage", "n_models")
-    return xr.Dataset(
-        {
-            "scaling_seconds": (dims, seconds, _about("wall time", "s")),
-            "scaling_memory": (dims, memory, _about("peak memory above the imports", "MB")),
-        },
-        coords={
-            "stage": ("stage", np.array(list(stages), dtype=object), _about("stage")),
-            "n_models": ("n_models", np.asarray(counts), _about("networks")),
-        },
-    )
-
-
-def _point(stage: str, n: int, images: Images, threads: int) -> tuple[float, float]:
-    torch.set_num_threads(threads)
-    architecture = Architecture(SMALL, len(images.classes), images.shape, *images.statistics())
-    bank = initial_bank(architecture, range(n)).relabel(group=np.arange(n) // 16, node=np.arange(n) % 16)
-    merge_pairs(bank.select(slice(0, 2)))  # compiles the assignment
-    before, start = peak_memory(), time.perf_counter()
-    if stage == "train":
-        train(architecture, images, range(n), Recipe(epochs=2, batch_size=100, learning_rate=1e-3))
-    elif stage == "merge":
-        merge_tree(bank, leaves=16)
-        sets = [bank.select(slice(start, start + SETS)) for start in range(0, n, SETS)]
-        merge_many_sets(sets, seeds=list(range(len(sets))))
-    elif stage == "attack":
-        attack(bank, images.pixels[:50], images.labels[:50], kind="fgsm", epsilons=EPSILONS)
-        attack(bank, images.pixels[:50], images.labels[:50], kind="deepfool-linf", epsilons=EPSILONS)
-    else:
-        raise ValueError(f"unknown stage {stage!r}")
-    return time.perf_counter() - start, (peak_memory() - before) / 1e6
-
-
-def peak_memory() -> float:
-    """Largest resident memory of this process so far, bytes; nan where the system does not tell."""
-    if os.name != "posix":
-        return float("nan")
-    import resource
-
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

@@ -51,8 +51,9 @@ BENCHMARKS: dict[str, tuple[Callable[[xr.Dataset], Figure], str]] = {
     ),
     "bench2_scaling": (
         benchmark_plots.scaling,
-        "Time and peak memory of stages against the number of networks, small networks (hidden layers of 128, 128 and "
-        "64 units), each point in a process of its own, with least-squares lines.",
+        "Time of stages, and their peak memory beside the networks that go in and come out, against the number of "
+        "networks; small ones have hidden layers of 128, 128 and 64 units, full ones of 512, 512 and 256. Each point "
+        "in a process of its own, with least-squares lines.",
     ),
 }
 

@@ -76,8 +76,11 @@ SCHEMAS: dict[str, dict[str, tuple[str, ...]]] = {
         "goal": ("row",),
         "rate": ("row",),
         "share": ("row",),
-        "scaling_seconds": ("stage", "n_models"),
-        "scaling_memory": ("stage", "n_models"),
+        "scaling_seconds": ("size", "stage", "n_models"),
+        "scaling_memory": ("size", "stage", "n_models"),
+        "slope_seconds": ("size", "stage"),
+        "slope_memory": ("size", "stage"),
+        "bend": ("size", "stage"),
     },
     "ledger": {
         "verdict": ("claim",),
