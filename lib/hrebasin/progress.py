@@ -6,6 +6,7 @@ import sys
 from tqdm import tqdm as plain
 
 VARIABLE = "HREBASIN_PROGRESS"  # "lines": set by the notebook runner, whose output is a log
+UP = "\x1b[A"  # a second bar moves the cursor up when it is done
 SECONDS = 5  # between lines of a log: often enough to see life, seldom enough for a log that is read afterwards
 
 
@@ -16,7 +17,7 @@ class _Lines:
         self.stream = stream
 
     def write(self, text):
-        text = text.replace("\r", "").strip()
+        text = text.replace("\r", "").replace(UP, "").strip()
         if text:
             self.stream.write(f"{text}\n")
 
