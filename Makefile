@@ -5,6 +5,8 @@ DATASET ?=
 DEVICE  ?=
 GROUPS  ?=
 PRECISION ?=
+PART    ?=
+SET     ?=
 CORES   ?= all
 
 ENV   := .venv
@@ -13,7 +15,7 @@ BIN   := $(ENV)/bin
 
 overrides := profile=$(PROFILE) \
   $(if $(DATASET),dataset=$(DATASET)) $(if $(DEVICE),device=$(DEVICE)) $(if $(GROUPS),groups=$(GROUPS)) \
-  $(if $(PRECISION),precision=$(PRECISION))
+  $(if $(PRECISION),precision=$(PRECISION)) $(SET)
 
 .PHONY: help paper dry-run test figures publish bench lab lint format lock clean
 .DEFAULT_GOAL := help
@@ -21,8 +23,8 @@ overrides := profile=$(PROFILE) \
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-paper: $(STAMP)  ## train, merge, attack, measure, draw: PROFILE=sample|cpu|paper DATASET= DEVICE= GROUPS= PRECISION=
-	$(BIN)/python -m hrebasin.workflow --cores $(CORES) $(overrides)
+paper: $(STAMP)  ## train, merge, attack, measure, draw: PROFILE= DATASET= DEVICE= GROUPS= PRECISION= PART= SET="key=value ..."
+	$(BIN)/python -m hrebasin.workflow --cores $(CORES) $(if $(PART),--part $(PART)) $(overrides)
 
 dry-run: $(STAMP)  ## what `make paper` would run
 	$(BIN)/python -m hrebasin.workflow --cores $(CORES) --dry-run $(overrides)

@@ -12,6 +12,8 @@ shards = list(range(len(plan.profile.shards)))
 run = plan.run
 # Measurements run side by side: half of their time is single-threaded.
 half_the_cores = max(1, workflow.cores // 2)
+# More threads than these in one process wait for one another in Python.
+few_cores = min(4, workflow.cores)
 
 
 wildcard_constraints:
@@ -49,7 +51,7 @@ rule merge:
         weights=f"{run}/weights/merged-{{shard}}.safetensors",
         record=f"{run}/merge/shard-{{shard}}.nc",
         notebook=f"{run}/notebooks/02_merge-{{shard}}.ipynb",
-    threads: workflow.cores
+    threads: few_cores
     params:
         values=lambda wildcards: plan.parameters(NOTEBOOKS["merge"], int(wildcards.shard)),
         code=plan.code(NOTEBOOKS["merge"]),

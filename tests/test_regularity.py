@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hrebasin import records
+from hrebasin import records, regularity
 from hrebasin.bank import Bank, normalize
 from hrebasin.networks import Architecture
 from hrebasin.regularity import (
@@ -19,6 +19,7 @@ from hrebasin.regularity import (
     weight_norm,
 )
 from hrebasin.seeding import generator
+from hrebasin.spectra import proven_eigenvalue
 from hrebasin.training import initial_bank
 
 UNITS = ("pixel", "normalised")
@@ -229,6 +230,16 @@ def test_the_local_bound_equals_a_plain_transcription(trained, pixels, radius, u
         for image, x0 in enumerate(input_of(bank, few, units)):
             # the library normalises in float32, as the networks do
             assert result[k, image].item() == pytest.approx(local_bound_by_hand(*network, x0, radius), rel=1e-4)
+
+
+@pytest.mark.parametrize("at_once", [2, 7])
+def test_local_bounds_of_several_images_at_once_are_those_of_each(trained, pixels, monkeypatch, at_once):
+    """As on a GPU, with the eigenvalues that are found and proven there."""
+    alone = local_lipschitz(trained, pixels[:11], radius=0.3)
+    monkeypatch.setitem(regularity.BOUNDED_AT_ONCE, "cpu", at_once)
+    np.testing.assert_allclose(local_lipschitz(trained, pixels[:11], radius=0.3), alone, rtol=1e-9)
+    monkeypatch.setattr(regularity, "largest_eigenvalue", proven_eigenvalue)
+    np.testing.assert_allclose(local_lipschitz(trained, pixels[:11], radius=0.3), alone, rtol=1e-8)
 
 
 @given(bank=random_banks(), radius=st.sampled_from(RADII))

@@ -8,8 +8,10 @@ import pytest
 import xarray as xr
 from PIL import Image
 
-from hrebasin import figures, page, records
+from hrebasin import costs, figures, page, records
+from hrebasin.benchmark_plots import lines_table, speed_table
 from hrebasin.claims import CLAIMS, ledger
+from hrebasin.configuration import load_profile
 from hrebasin.files import project_root
 
 ROOT = project_root()
@@ -87,3 +89,29 @@ def test_the_readme_example_of_a_comparison_runs(results):
     names = {"xr": xr}
     exec(code.replace("data/published", PUBLISHED.as_posix()), names)
     assert names["merge"].sizes == results["merge"].sizes
+
+
+@pytest.fixture(scope="module")
+def benchmarks():
+    return records.read(PUBLISHED / "benchmarks.nc", stage="benchmarks")
+
+
+def test_the_readme_shows_the_published_benchmarks(benchmarks):
+    readme = (ROOT / "README.md").read_text()
+    for table, name in ((speed_table, "bench1_table.md"), (lines_table, "bench2_table.md")):
+        assert table(benchmarks) in readme
+        assert table(benchmarks) == (ROOT / "figures" / name).read_text()
+
+
+def test_benchmarks_were_made_by_committed_code_with_every_row(benchmarks):
+    assert benchmarks.attrs["code_changed"] == 0
+    assert {"matching", "merge-many", "tree", "fgsm", "deepfool", "lipschitz"} <= set(benchmarks.row.values)
+    assert benchmarks.sizes["repeat"] >= 3
+    assert (benchmarks.ratio > 1).all()
+    assert (benchmarks.ratio_low <= benchmarks.ratio).all()
+    assert (benchmarks.ratio <= benchmarks.ratio_high).all()
+
+
+def test_the_readme_shows_what_a_run_costs():
+    readme = (ROOT / "README.md").read_text()
+    assert costs.table(load_profile(ROOT / "config" / "paper.yaml")) in readme

@@ -194,6 +194,26 @@ def test_little_memory_changes_nothing(architecture, train_images, recipe, monke
     assert_same(train(architecture, train_images, [3], recipe), kept)
 
 
+def test_on_a_gpu_the_bank_is_halved_until_it_fits(architecture, train_images, trained, recipe, monkeypatch):
+    """As on a GPU, with a processor that reports too little memory for more than two networks."""
+    original = hrebasin.training._Run.__init__
+
+    def cramped(self, batches, seeds, *arguments):
+        if len(seeds) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        original(self, batches, seeds, *arguments)
+
+    monkeypatch.setattr(hrebasin.training._Run, "__init__", cramped)
+    monkeypatch.setattr(
+        hrebasin.training, "_on_threads", lambda finish, n, size, stop: hrebasin.training._one_by_one(finish, n, size)
+    )
+    with pytest.warns(UserWarning, match=r"out of GPU memory with [84] networks at once"):
+        bank = train(architecture, train_images, range(7), recipe, bank_size=8)
+    assert bank.labels["seed"].tolist() == list(range(7))
+    for name, tensor in bank.tensors.items():
+        torch.testing.assert_close(tensor, trained.tensors[name][:7], rtol=1e-3, atol=1e-4)
+
+
 def test_the_same_network_in_another_process(architecture, train_images, trained, recipe, tmp_path):
     torch.save((train_images.pixels, train_images.labels), tmp_path / "images.pt")
     code = f"""

@@ -9,7 +9,7 @@ from hrebasin.configuration import load_profile
 from hrebasin.files import project_root
 from hrebasin.layout import NOTEBOOKS, PAPER
 from hrebasin.notebook import declared_parameters
-from hrebasin.workflow import Plan, _only_run, main
+from hrebasin.workflow import PARTS, Plan, _only_run, main
 
 ROOT = project_root()
 PROFILES = sorted(path.stem for path in (ROOT / "config").glob("*.yaml"))
@@ -29,6 +29,23 @@ def test_the_workflow_plans_one_job_a_stage_and_shard(profile, tmp_path):
     assert counts["paper"] == "1"
 
 
+@pytest.mark.parametrize("part", PARTS)
+def test_a_part_runs_its_stages_and_what_they_need(part, tmp_path):
+    for name in ("Snakefile", "config", "notebooks", "pyproject.toml"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    command = [sys.executable, "-m", "hrebasin.workflow", "--cores", "2", "--dry-run", "--part", part, "profile=tiny"]
+    run = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr
+    planned = {line.split()[0] for line in (run.stdout + run.stderr).splitlines() if len(line.split()) == 2}
+    needs = {"train": set(), "merge": {"train"}, "attack": {"train", "merge"}, "measure": {"train", "merge"}}
+    needs["publish"] = set(NOTEBOOKS)
+    assert planned & {*NOTEBOOKS, "paper"} == needs[part] | set(PARTS[part])
+
+
+def test_every_stage_is_in_one_part():
+    assert sorted(rule for rules in PARTS.values() for rule in rules) == sorted([*NOTEBOOKS, "paper"])
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
@@ -37,6 +54,10 @@ def test_the_workflow_plans_one_job_a_stage_and_shard(profile, tmp_path):
         (["profile=tiny", "device=gpu"], "got 'gpu'"),
         (["profile=tiny", "groups=0"], "n_groups must be at least 1, got 0"),
         (["profile=tiny", "groups=two"], "n_groups must be int, got 'two'"),
+        (["profile=tiny", "train_images=-1"], "train_images must not be negative, got -1"),
+        (["profile=tiny", "epochs=1.5"], "epochs must be int, got 1.5"),
+        (["profile=tiny", "learning_rate=fast"], "learning_rate must be float, got 'fast'"),
+        (["profile=tiny", "widths=32"], "unknown settings ['widths']"),
         (["tiny"], "key=value, got 'tiny'"),
     ],
 )
@@ -48,11 +69,12 @@ def test_wrong_settings_are_errors_before_anything_runs(settings, message, capsy
 def test_overrides_reach_the_notebooks(tmp_path):
     folder = tmp_path / "my images"
     folder.mkdir()
-    plan = Plan.from_config({"profile": "tiny", "dataset": str(folder), "device": "cuda:1", "groups": 3})
+    plan = Plan.from_config({"profile": "tiny", "dataset": str(folder), "device": "cuda:1", "groups": 3, "epochs": 2})
     values = json.loads(plan.parameters(NOTEBOOKS["train"], 2))
     assert values["dataset"] == str(folder)
     assert values["device"] == "cuda:1"
     assert values["groups"] == [2]
+    assert values["epochs"] == 2
     assert values["run_folder"] == "data/runs/tiny"
 
 

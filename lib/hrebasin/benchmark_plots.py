@@ -1,4 +1,4 @@
-"""Figures of the benchmarks: ratios to the alternatives, and cost against the number of networks."""
+"""Figures and tables of the benchmarks: ratios to the alternatives, and cost against the number of networks."""
 
 import numpy as np
 import xarray as xr
@@ -62,3 +62,31 @@ def scaling(benchmarks: xr.Dataset) -> Figure:
             axes.set_ylim(0, 1.02 * axes.get_ylim()[1])
             axes.legend(loc="upper left", bbox_to_anchor=(1, 1))
     return figure
+
+
+def speed_table(benchmarks: xr.Dataset) -> str:
+    """Each row's ratio with its range and goal, what both sides found, and the share of the machine, as Markdown."""
+    lines = [
+        "| what | against | times as fast (range) | goal | difference of the results | share of the product rate |"
+    ]
+    lines += ["|---|---|---|---|---|---|"]
+    for name in benchmarks.row.values:
+        row = benchmarks.sel(row=name)
+        ratio = f"{float(row.ratio):.3g} ({float(row.ratio_low):.3g} to {float(row.ratio_high):.3g})"
+        difference = f"{float(row.difference):.2g} {row.difference_of.item()}"
+        share = "" if np.isnan(row.share) else f"{float(row.share):.0%} of {float(row.rate / row.share):.0f} GFLOP/s"
+        title, other = row.title.item(), row.alternative.item()
+        lines.append(f"| {title} | {other} | {ratio} | {float(row.goal):.3g} | {difference} | {share} |")
+    return "\n".join(lines) + "\n"
+
+
+def lines_table(benchmarks: xr.Dataset) -> str:
+    """Time and memory a network by stage and size, and how far times lie from a line, as Markdown."""
+    lines = ["| networks | stage | seconds a network | largest deviation from the line | MB a network |"]
+    lines += ["|---|---|---|---|---|"]
+    for size in benchmarks["size"].values:
+        for stage in benchmarks.stage.values:
+            row = benchmarks.sel(size=size, stage=stage)
+            slope, memory = float(row.slope_seconds), float(row.slope_memory)
+            lines.append(f"| {size} | {stage} | {slope:.2g} | {float(row.bend):.0%} | {memory:.2g} |")
+    return "\n".join(lines) + "\n"

@@ -91,6 +91,8 @@ def draw_benchmarks(benchmarks: xr.Dataset, folder: Path | str) -> dict[str, Fig
         drawn[name] = draw(benchmarks)
         plots.save(drawn[name], folder / name, source=f"benchmarks ({origin})")
         write_atomically(folder / f"{name}.md", f"{shown} Data: {origin}.\n")
+    write_atomically(folder / "bench1_table.md", benchmark_plots.speed_table(benchmarks))
+    write_atomically(folder / "bench2_table.md", benchmark_plots.lines_table(benchmarks))
     return drawn
 
 

@@ -1,8 +1,8 @@
 """How regular networks are: weight norms, and upper and lower bounds on Lipschitz constants (L2 to L2).
 
 Bounds are in pixel units unless ``units="normalised"``: the normalisation's 1/std then counts as part of the first
-layer. Everything is computed in float64 from exact singular or eigenvalues: power iteration approaches a spectral norm
-from below and would break an upper bound.
+layer. Everything is computed in float64 from exact or proven eigenvalues: power iteration alone approaches a spectral
+norm from below and would break an upper bound.
 """
 
 from collections.abc import Sequence
@@ -13,10 +13,12 @@ import xarray as xr
 
 from .bank import Bank, normalize
 from .progress import track
+from .spectra import largest_eigenvalue
 from .threads import side_by_side
 
 NETWORKS_AT_ONCE = 16  # float64 copies of 16 full-size networks take 0.5 GB
 IMAGES_AT_ONCE = 50  # Jacobians of 37 networks take 80 MB
+BOUNDED_AT_ONCE = {"cpu": 1, "cuda": 50}  # images; alone, one has the smallest matrices and they stay in the cache
 UNITS = ("pixel", "normalised")
 LIPSCHITZ = {"pixel": "logit per pixel range", "normalised": "logit per normalised input"}
 
@@ -83,7 +85,7 @@ def global_lipschitz(bank: Bank, *, units: str = "pixel") -> xr.DataArray:
     product = torch.ones(len(bank), dtype=torch.float64, device=bank.device)
     for weight in _weights(bank, units):
         # the eigenvalues of the smaller Gram matrix are the squared singular values
-        product *= _largest_eigenvalue(_gram(weight)).sqrt()
+        product *= largest_eigenvalue(_gram(weight)).sqrt()
     return bank.array(product, name="global_lipschitz", long_name="product of spectral norms", units=LIPSCHITZ[units])
 
 
@@ -99,14 +101,14 @@ def eclipse_fast(bank: Bank, *, units: str = "pixel") -> xr.DataArray:
     constant = torch.zeros(len(bank), dtype=torch.bool, device=bank.device)
     for weight in hidden:
         m = weight @ weight.mT if inverse is None else weight @ inverse @ weight.mT
-        largest = _largest_eigenvalue(m)[:, None, None]
+        largest = largest_eigenvalue(m)[:, None, None]
         multiplier = 2 / torch.where(largest > 0, largest, 1)  # zero: a layer of zeros, see below
         constant |= largest[:, 0, 0] <= 0
         x = multiplier * torch.eye(m.shape[-1], dtype=m.dtype, device=m.device) - multiplier**2 / 4 * m
         inverse = torch.cholesky_inverse(torch.linalg.cholesky(x))  # at least multiplier / 2 times the identity
     # W^T W X^-1 has the eigenvalues of W X^-1 W^T, which is symmetric and as small as the output
     final = last @ inverse @ last.mT
-    bound = _largest_eigenvalue((final + final.mT) / 2).sqrt().masked_fill(constant, 0)
+    bound = largest_eigenvalue((final + final.mT) / 2).sqrt().masked_fill(constant, 0)
     return bank.array(bound, name="eclipse_fast", long_name="ECLipsE-Fast bound", units=LIPSCHITZ[units])
 
 
@@ -132,17 +134,16 @@ def local_lipschitz(bank: Bank, pixels: torch.Tensor, *, radius: float, units: s
         x = x / bank.architecture.pixel_scale().to(x)  # the first layer holds the scale; the bias absorbs the mean
     with track(label=f"local bound, radius {radius:g}", total=len(bank) * len(pixels), unit="image") as progress:
 
-        def bound(model: int) -> list[float]:
+        def bound(model: int) -> torch.Tensor:
             layers = [(weight[model], bias[model]) for weight, bias in zip(weights, biases, strict=True)]
             first_gram = layers[0][0] @ layers[0][0].T
-            first_y = x @ layers[0][0].T + layers[0][1]
             found = []
-            for y in first_y:
-                found.append(_local_bound(layers, first_gram, y, radius))
-                progress.update()
-            return found
+            for part in x.split(BOUNDED_AT_ONCE[x.device.type]):
+                found.append(_local_bounds(layers, first_gram, part @ layers[0][0].T + layers[0][1], radius))
+                progress.update(len(part))
+            return torch.cat(found)
 
-        bounds = torch.tensor(side_by_side(bound, range(len(bank))), dtype=torch.float64)
+        bounds = torch.stack(side_by_side(bound, range(len(bank))))
     return bank.array(
         bounds,
         ("model", "image"),
@@ -153,26 +154,31 @@ def local_lipschitz(bank: Bank, pixels: torch.Tensor, *, radius: float, units: s
     )
 
 
-def _local_bound(layers, gram, y, radius) -> float:
-    """The local bound of one network at one image, from the first layer's W W^T and its output ``y``.
+def _local_bounds(layers, gram: torch.Tensor, y: torch.Tensor, radius: float) -> torch.Tensor:
+    """Local bounds of one network, (image,), from the first layer's W W^T and its outputs ``y`` (image, unit).
 
-    Rows and columns that D or the slope switch off are left out.
+    Rows and columns that D or the slope switch off for every image are left out; those that they switch off for some
+    are zero there, which adds no eigenvalue but zero.
     """
-    total, alive = 1.0, slice(None)
+    total, radius = torch.ones_like(y[:, 0]), torch.full_like(y[:, 0], radius)
+    alive = columns = None
     for number, (weight, bias) in enumerate(layers[:-1]):
         if number:
-            inner = weight[:, alive]
-            gram, y = inner @ inner.T, inner @ y.relu()[alive] + bias
-        ybar = y + radius * gram.diagonal().sqrt()
+            inner = weight[:, columns]
+            gram, y = (inner * alive[:, None, columns]) @ inner.T, y.relu()[:, columns] @ inner.T + bias
+        squares = gram.diagonal(dim1=-2, dim2=-1).expand_as(y)
+        ybar = y + radius[:, None] * squares.sqrt()
         slope = torch.where(y >= 0, 1.0, ybar / (ybar - y))
-        slope = torch.where((ybar <= 0) | (gram.diagonal() <= 0), 0.0, slope)
-        used = slope > 0
+        slope = torch.where((ybar <= 0) | (squares <= 0), 0.0, slope)
+        used = (slope > 0).any(0)
         if not used.any():
-            return 0.0  # nothing in reach activates a unit: the network is constant here
-        norm = _largest_eigenvalue(slope[used, None] * gram[used][:, used] * slope[used]).sqrt().item()
-        alive, radius, total = ybar > 0, norm * radius, total * norm
-    inner = layers[-1][0][:, alive]
-    return total * _largest_eigenvalue(inner @ inner.T).sqrt().item()
+            return torch.zeros_like(total)  # nothing in reach activates a unit: the network is constant here
+        part = slope[:, used]
+        norm = largest_eigenvalue(part[:, :, None] * gram[..., used, :][..., used] * part[:, None]).sqrt()
+        alive, radius, total = (ybar > 0).to(y), norm * radius, total * norm
+        columns = alive.any(0)
+    inner = layers[-1][0][:, columns]
+    return total * largest_eigenvalue((inner * alive[:, None, columns]) @ inner.T).sqrt()
 
 
 def gradient_norm(bank: Bank, pixels: torch.Tensor, *, units: str = "pixel") -> xr.DataArray:
@@ -200,7 +206,7 @@ def _jacobian_norm(weights: list[torch.Tensor], masks: list[torch.Tensor]) -> to
     # the widest product is avoided: with K = W_l ... D_1, J J^T = K (W_1 W_1^T) K^T
     k = jacobian * masks[0][:, :, None]
     squared = _product(k, weights[0] @ weights[0].mT) @ k.mT
-    return _largest_eigenvalue(squared).clamp(min=0).sqrt()
+    return largest_eigenvalue(squared).clamp(min=0).sqrt()
 
 
 def margin(bank: Bank, pixels: torch.Tensor, labels: torch.Tensor) -> xr.DataArray:
@@ -250,7 +256,3 @@ def _weights(bank: Bank, units: str) -> list[torch.Tensor]:
 def _gram(weight: torch.Tensor) -> torch.Tensor:
     """W W^T or W^T W, the smaller one: both have the squared singular values as eigenvalues."""
     return weight @ weight.mT if weight.shape[-2] <= weight.shape[-1] else weight.mT @ weight
-
-
-def _largest_eigenvalue(symmetric: torch.Tensor) -> torch.Tensor:
-    return torch.linalg.eigvalsh(symmetric)[..., -1]

@@ -15,7 +15,7 @@ from foolbox.criteria import Misclassification
 from torch import nn
 
 from .bank import Bank
-from .memory import fitting
+from .memory import fitting, halving
 from .progress import track
 from .seeding import generator
 
@@ -89,8 +89,11 @@ def attack(
         samples_at_once = fitting(bytes_each, device=device, most=SAMPLES_AT_ONCE[sort])
     elif samples_at_once < 1:
         raise ValueError(f"samples_at_once must be at least 1, got {samples_at_once}")
-    pieces = bank.chunks(min(NETWORKS_AT_ONCE[sort], samples_at_once))
-    results = [_attack(piece.to(device), pixels, labels, kind, epsilons, draws, samples_at_once) for piece in pieces]
+    results = []
+    for piece in bank.chunks(min(NETWORKS_AT_ONCE[sort], samples_at_once)):
+        given = piece.to(device), pixels, labels, kind, epsilons, draws
+        result, samples_at_once = halving(lambda n: _attack(*given, n), samples_at_once, what="samples")  # noqa: B023
+        results.append(result)
     return xr.concat(results, dim="model", coords="minimal", compat="override", combine_attrs="override")
 
 

@@ -7,7 +7,6 @@ import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -21,12 +20,14 @@ from .bank import Bank, logits
 from .batches import Batches
 from .files import write_atomically
 from .images import Images
+from .memory import fitting, halving
 from .networks import Architecture
 from .progress import track
 from .recipe import Recipe
 from .seeding import generator
 from .threads import limited_to
 
+BANK_SIZE = 128  # networks in one product on a GPU, at most; more are hardly faster
 CHECKPOINT_SECONDS = 10.0  # between two states of unfinished networks; with moments, one is three times their weights
 
 
@@ -71,8 +72,9 @@ def train(
         seeds: network ``s`` draws its weights, batch order and augmentation from streams named after ``s``.
         recipe: see `Recipe`; one for all networks or one for each, which then differ in their penalty alone.
         device: where to train.
-        bank_size: networks in one product; by default 1 on a CPU (fastest there, and bit for bit the same in
-            any bank) and 64 elsewhere.
+        bank_size: networks in one product; by default 1 on a CPU (fastest there, and bit for bit the same in any bank),
+            and what fits into half of a GPU's free memory, at most `BANK_SIZE`. Where that turns out to be too much, it
+            is halved.
         checkpoints: folder for states, written after an epoch when `CHECKPOINT_SECONDS` have passed and at the end;
             training continues from what it finds there.
         label: name of the progress report.
@@ -93,30 +95,62 @@ def train(
             f"images {images.shape} of {len(images.classes)} classes do not fit the architecture's "
             f"{architecture.image_shape} and {architecture.n_classes}"
         )
-    on_cpu = torch.device(device).type == "cpu"
-    bank_size = bank_size or (1 if on_cpu else 64)
     batches = Batches(architecture, images.to(device), recipes[0])
-    runs = [slice(start, start + bank_size) for start in range(0, len(seeds), bank_size)]
-    side_by_side = min(len(runs), torch.get_num_threads()) if on_cpu else 1
+    if torch.device(device).type != "cpu":
+        most = fitting(network_bytes(architecture, recipes[0]), device=device, share=0.5, most=BANK_SIZE)
+        bank_size = min(bank_size or most, len(seeds))
     stop = threading.Event()
 
-    def finish(part: slice) -> Bank:
-        with limited_to(1) if on_cpu else nullcontext():
-            run = _Run(batches, seeds[part], recipes[part], device, checkpoints)
-            return run.finish(progress, stop, side_by_side)
+    def finish(part: slice, side_by_side: int = 1) -> Bank:
+        return _Run(batches, seeds[part], recipes[part], device, checkpoints).finish(progress, stop, side_by_side)
 
     total = len(seeds) * recipes[0].epochs
-    with track(label=label, total=total, unit="epoch") as progress, ThreadPoolExecutor(side_by_side) as pool:
-        trained = [pool.submit(finish, part) for part in runs]
+    with track(label=label, total=total, unit="epoch") as progress:
+        if torch.device(device).type == "cpu":
+            trained = _on_threads(finish, len(seeds), bank_size or 1, stop)
+        else:
+            trained = _one_by_one(finish, len(seeds), bank_size)
+    bank = Bank.concat(trained)
+    methods = ["l1" if r.l1 else "l2" if r.l2 else "unmerged" for r in recipes]
+    return bank.relabel(method=methods, strength=[r.l1 or r.l2 for r in recipes], node=np.arange(len(bank)))
+
+
+def _on_threads(finish, n: int, bank_size: int, stop: threading.Event) -> list[Bank]:
+    """All banks, each on one thread."""
+    parts = [slice(start, start + bank_size) for start in range(0, n, bank_size)]
+    side_by_side = min(len(parts), torch.get_num_threads())
+
+    def alone(part: slice) -> Bank:
+        with limited_to(1):
+            return finish(part, side_by_side)
+
+    with ThreadPoolExecutor(side_by_side) as pool:
+        runs = [pool.submit(alone, part) for part in parts]
         try:
-            trained = [run.result() for run in trained]
+            return [run.result() for run in runs]
         except BaseException:  # also a keyboard interrupt: the others end their epoch, and the pool with them
             stop.set()
             pool.shutdown(wait=False, cancel_futures=True)
             raise
-    bank = Bank.concat(trained)
-    methods = ["l1" if r.l1 else "l2" if r.l2 else "unmerged" for r in recipes]
-    return bank.relabel(method=methods, strength=[r.l1 or r.l2 for r in recipes], node=np.arange(len(bank)))
+
+
+def _one_by_one(finish, n: int, bank_size: int) -> list[Bank]:
+    """All banks, one after the other; smaller ones once memory has not sufficed."""
+    trained, start = [], 0
+    while start < n:
+        bank, bank_size = halving(lambda size: finish(slice(start, start + size)), bank_size, what="networks")  # noqa: B023
+        trained.append(bank)
+        start += len(bank)
+    return trained
+
+
+def network_bytes(architecture: Architecture, recipe: Recipe) -> int:
+    """About how much memory the training of one network takes in a bank, beside the images."""
+    mixed = recipe.precision == "bfloat16"
+    parameters = architecture.n_parameters * (16 + 4 * mixed)  # weight, gradient, two moments; rounded weight, gradient
+    inputs, *others = architecture.units
+    # a batch in float32 with what normalising and rounding copy, and activations with their gradients
+    return parameters + recipe.batch_size * (3 * inputs + 6 * sum(others)) * 4
 
 
 def _one_each(recipe: Recipe | Sequence[Recipe], seeds: list[int]) -> list[Recipe]:

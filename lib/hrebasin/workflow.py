@@ -8,8 +8,8 @@ import json
 import shlex
 import sys
 from collections.abc import Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, fields
 from functools import cache
 from pathlib import Path
 
@@ -20,8 +20,17 @@ from .files import project_root
 from .layout import PAPER
 from .notebook import declared_parameters
 
-# What a user may override on the command line, and the profile's key.
-OVERRIDES = {"dataset": "dataset", "device": "device", "groups": "n_groups", "precision": "precision"}
+# What a user may override on the command line: every single value of a profile, and a short name for one.
+SHORT = {"groups": "n_groups"}
+OVERRIDES = SHORT | {field.name: field.name for field in fields(Profile) if field.type in (str, int, float)}
+# Parts of a run, for machines that are lent for minutes: each ends with its files written, and the next goes on.
+PARTS = {
+    "train": ("train",),
+    "merge": ("merge",),
+    "attack": ("attack",),
+    "measure": ("regularity", "ablations"),
+    "publish": ("paper",),
+}
 # Modules that only show or write results: a new colour must not train 1600 networks again. What a data set holds is
 # guarded by the format's name in `records`.
 PRESENTATION = ("plots", "benchmark_plots", "drawing", "figures", "progress", "records")
@@ -103,6 +112,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m hrebasin.workflow", description=__doc__.splitlines()[0])
     parser.add_argument("--cores", default="all", help="for Snakemake: a number or all")
     parser.add_argument("--dry-run", action="store_true", help="only say what would run")
+    parser.add_argument("--part", choices=PARTS, help="only this part, and what it needs; publish also copies results")
     parser.add_argument("settings", nargs="*", metavar="key=value", help=f"profile and {', '.join(OVERRIDES)}")
     given = parser.parse_args(arguments)
     try:
@@ -114,6 +124,8 @@ def main(arguments: list[str] | None = None) -> int:
         command += ["--nolock", "--rerun-triggers", "mtime", "params", "input", "--quiet", "rules", "host"]
         command += ["--snakefile", str(project_root() / "Snakefile")]
         command += ["--config", *(f"{key}={value}" for key, value in settings.items())]
+        if given.part:
+            command += ["--until", *PARTS[given.part]]
         if given.dry_run:
             return _snakemake([*command, "--dry-run"])
         with _only_run(folder):
@@ -124,9 +136,11 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("stopped; the same command continues", file=sys.stderr)
         return 130
-    if code == 0:
-        from . import records  # only now: it loads the whole library
+    if code == 0 and given.part in (None, "publish"):
+        from . import page, records  # only now: they load the whole library
 
+        if given.part == "publish":
+            page.publish(folder, project_root() / "data" / "published")
         claims = records.read(folder / "results" / "ledger.nc", stage="ledger")
         for claim, verdict, title in zip(claims.claim.values, claims.verdict.values, claims.title.values, strict=True):
             print(f"{claim:>4} {verdict:<13} {title}")
@@ -149,7 +163,10 @@ def _setting(text: str) -> tuple[str, object]:
     key, equals, value = text.partition("=")
     if not equals or not key:
         raise ValueError(f"settings are written key=value, got {text!r}")
-    return key, int(value) if value.isdecimal() else value
+    for kind in (int, float):
+        with suppress(ValueError):
+            return key, kind(value)
+    return key, value
 
 
 if __name__ == "__main__":

@@ -1,0 +1,80 @@
+"""The same results on a CUDA GPU as on the CPU; skipped where there is none."""
+
+import numpy as np
+import pytest
+import torch
+
+from hrebasin.ablations import lines
+from hrebasin.bank import Bank
+from hrebasin.evaluation import evaluate
+from hrebasin.matching import match_weights
+from hrebasin.merging import merge_many, merge_tree
+from hrebasin.regularity import measure
+from hrebasin.robustness import attack
+from hrebasin.training import train
+
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA GPU on this machine")
+EPSILONS = (0.0, 0.02, 0.1)
+
+
+@pytest.fixture(scope="module")
+def on_gpu(trained):
+    return trained.to("cuda")
+
+
+def assert_close(a: Bank, b: Bank, **tolerance):
+    for name, tensor in a.tensors.items():
+        torch.testing.assert_close(b.tensors[name].cpu(), tensor.cpu(), msg=name, **tolerance)
+
+
+def test_training(architecture, train_images, trained, recipe):
+    bank = train(architecture, train_images, range(8), recipe, device="cuda")
+    assert_close(trained, bank, rtol=1e-2, atol=1e-3)  # 36 steps of Adam carry the last bits on
+
+
+def test_training_in_bfloat16_learns(architecture, train_images, recipe):
+    from dataclasses import replace
+
+    bank = train(architecture, train_images, [0, 1], replace(recipe, precision="bfloat16"), device="cuda")
+    assert (bank.history.train_accuracy[:, -1] > 0.5).all()
+
+
+def test_matching(trained, on_gpu):
+    first, second = slice(0, 4), slice(4, 8)
+    here = match_weights(trained.select(first), trained.select(second))
+    there = match_weights(on_gpu.select(first), on_gpu.select(second))
+    for name, perm in here.permutations.items():
+        assert torch.equal(perm, there.permutations[name])
+    torch.testing.assert_close(here.objective, there.objective, rtol=1e-6, atol=0)
+
+
+def test_merging(trained, on_gpu):
+    assert_close(merge_tree(trained)[-1], merge_tree(on_gpu)[-1], rtol=1e-4, atol=1e-5)
+    assert_close(merge_many(trained), merge_many(on_gpu), rtol=1e-4, atol=1e-5)
+
+
+def test_accuracy(on_gpu, trained, test_images):
+    here, there = evaluate(trained, test_images), evaluate(on_gpu, test_images)
+    np.testing.assert_allclose(there.accuracy, here.accuracy, atol=1 / 60 + 1e-9)
+    np.testing.assert_allclose(there.loss, here.loss, rtol=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["fgsm", "deepfool-linf", "deepfool-l2", "gaussian"])
+def test_attacks(trained, test_images, kind):
+    given = {"kind": kind, "epsilons": EPSILONS, "draws": 2}
+    here = attack(trained, test_images.pixels, test_images.labels, **given)
+    there = attack(trained, test_images.pixels, test_images.labels, device="cuda", **given)
+    np.testing.assert_allclose(there.robust_accuracy, here.robust_accuracy, atol=1 / 60 + 1e-9)
+
+
+def test_norms_and_bounds(trained, on_gpu, test_images):
+    given = test_images.pixels[:8], test_images.labels[:8]
+    here, there = (measure(bank, *given, radii=[0.1], bounded=4) for bank in (trained, on_gpu))
+    for name in ("weight_norm", "lipschitz", "local_lipschitz", "gradient_norm"):
+        np.testing.assert_allclose(there[name], here[name], rtol=1e-5, err_msg=name)
+
+
+def test_lines(trained, on_gpu, test_images):
+    given = {"test": test_images}, [0.0, 0.5, 1.0]
+    here, there = (lines(bank.select([0, 1]), bank.select([2, 3]), *given, seed=0) for bank in (trained, on_gpu))
+    np.testing.assert_allclose(there.loss, here.loss, rtol=1e-3)
