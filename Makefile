@@ -3,27 +3,36 @@ PYTHON  ?= python3
 PROFILE ?= sample
 DATASET ?=
 DEVICE  ?=
+RUN     ?=
 GROUPS  ?=
 PRECISION ?=
 PART    ?=
 SET     ?=
+# For `make wheels`: Python and packages of the machine without internet
+TARGET_PYTHON ?= 3.12
+HAVE    ?=
 CORES   ?= all
 
 ENV   := .venv
 STAMP := $(ENV)/.complete
 BIN   := $(ENV)/bin
 
-overrides := profile=$(PROFILE) \
+overrides := profile=$(PROFILE) $(if $(RUN),run=$(RUN)) \
   $(if $(DATASET),dataset=$(DATASET)) $(if $(DEVICE),device=$(DEVICE)) $(if $(GROUPS),groups=$(GROUPS)) \
   $(if $(PRECISION),precision=$(PRECISION)) $(SET)
 
-.PHONY: help paper dry-run test figures publish bench lab lint format lock clean
+# What a run without JupyterLab imports
+BATCH := filelock foolbox h5netcdf ipykernel jinja2 matplotlib nbformat numba papermill pillow psutil pyyaml safetensors \
+  scipy snakemake threadpoolctl torch torchvision tqdm traitlets xarray
+space := $(subst ,, )
+
+.PHONY: help paper dry-run test figures publish bench rehearse wheels lab lint format lock clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-paper: $(STAMP)  ## train, merge, attack, measure, draw: PROFILE= DATASET= DEVICE= GROUPS= PRECISION= PART= SET="key=value ..."
+paper: $(STAMP)  ## train, merge, attack, measure, draw: PROFILE= RUN= DATASET= DEVICE= GROUPS= PRECISION= PART= SET="key=value ..."
 	$(BIN)/python -m hrebasin.workflow --cores $(CORES) $(if $(PART),--part $(PART)) $(overrides)
 
 dry-run: $(STAMP)  ## what `make paper` would run
@@ -36,12 +45,28 @@ figures: $(STAMP)  ## redraw figures/ from data/published/, without weights or G
 	$(BIN)/python -m hrebasin.page figures data/published figures
 
 publish: $(STAMP)  ## copy the data sets of a finished run to data/published/: PROFILE=
-	$(BIN)/python -m hrebasin.page publish data/runs/$(PROFILE) data/published
+	$(BIN)/python -m hrebasin.page publish data/runs/$(or $(RUN),$(PROFILE)) data/published
 
 bench: $(STAMP)  ## side by side with the alternatives, DATASET=; a quarter of an hour
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint requirements.txt --editable '.[bench]'
 	$(BIN)/python -m hrebasin.notebook notebooks/90_benchmarks.ipynb data/runs/benchmarks/90_benchmarks.ipynb \
-	  '{$(if $(DATASET),"dataset": "$(or $(abspath $(wildcard $(DATASET)/)),$(DATASET))")}'
+	  '{$(if $(DATASET),"dataset": "$(or $(abspath $(wildcard $(DATASET))),$(DATASET))")}'
+
+rehearse: $(STAMP)  ## the parts of the paper profile at 1/100 of its scale: DATASET= DEVICE=
+	for part in train merge attack measure publish; do \
+	  $(BIN)/python -m hrebasin.workflow --part $$part --publish-to data/runs/rehearsal/published \
+	  profile=paper run=rehearsal dataset=$(or $(DATASET),cifar10-sample) device=$(or $(DEVICE),cpu) groups=1 batch_size=50 \
+	  train_images=500 test_images=500 attacked_images=100 bounded_images=5 $(SET) || exit; done
+
+wheels: $(STAMP)  ## wheels/ for a Linux machine without internet: TARGET_PYTHON= HAVE="torch numba ..." (what it has)
+	mkdir -p wheels
+	printf '%s\n' $(BATCH) | $(BIN)/uv pip compile --quiet - --constraint requirements.txt --no-header --no-annotate \
+	  --python-version $(TARGET_PYTHON) --python-platform x86_64-manylinux_2_28 \
+	  | grep -vxE '($(subst $(space),|,$(strip $(HAVE) none)))==.*' > wheels/needed.txt
+	$(BIN)/python -m pip download --quiet --disable-pip-version-check --no-deps --only-binary=:all: --dest wheels \
+	  --python-version $(TARGET_PYTHON) $(foreach n,28 27 24 17 12 5,--platform manylinux_2_$(n)_x86_64) \
+	  $(foreach n,2014 2010 1,--platform manylinux$(n)_x86_64) --requirement wheels/needed.txt
+	@du -sh wheels
 
 lab: $(STAMP)  ## JupyterLab on the notebooks
 	$(BIN)/jupyter lab --ServerApp.root_dir=. notebooks

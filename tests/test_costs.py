@@ -3,8 +3,9 @@ from dataclasses import replace
 import pytest
 
 from hrebasin.configuration import load_profile
-from hrebasin.costs import MACHINES, TWO_CORES, Machine, Work, hours, main, table, work
+from hrebasin.costs import MACHINES, TWO_CORES, Machine, Work, gpu_memory, hours, main, memory_table, table, work
 from hrebasin.files import project_root
+from hrebasin.layout import STAGES
 
 CONFIG = project_root() / "config"
 IMAGES = {"train": 50_000, "test": 10_000}
@@ -66,3 +67,15 @@ def test_two_cores_are_the_slowest(paper):
     slowest = hours(stages, TWO_CORES, paper.precision)
     for machine in MACHINES[1:]:
         assert all(time < slowest[stage] for stage, time in hours(stages, machine, paper.precision).items())
+
+
+def test_a_small_card_takes_less_at_once(paper):
+    large, small = gpu_memory(paper, 80e9), gpu_memory(replace(paper, groups_per_shard=1), 8e9)
+    assert set(large) == set(small) == set(STAGES)
+    for stage in STAGES:
+        assert small[stage][1] <= large[stage][1]
+        assert small[stage][1] < 8e9, f"{stage} does not fit"
+        assert large[stage][1] < 80e9, f"{stage} does not fit"
+    assert large["train"][0] == "128 networks"
+    assert int(small["train"][0].split()[0]) < 128
+    assert memory_table(paper).count("\n") == 2 + len(STAGES)

@@ -1,5 +1,6 @@
 import re
 
+import numpy as np
 import pytest
 
 import synthetic
@@ -68,3 +69,29 @@ def test_the_page_needs_nothing_beside_it_and_shows_everything(published, tmp_pa
 def test_a_missing_stage_is_named(published, tmp_path, capsys):
     assert page.main(["figures", str(tmp_path / "nowhere"), str(tmp_path)]) == 1
     assert "no data set at" in capsys.readouterr().err
+
+
+def test_values_per_image_are_published_of_the_first_groups(tmp_path, monkeypatch):
+    monkeypatch.setattr(page, "IMAGE_GROUPS", 2)
+    results = {stage: data.assign_attrs(ATTRS) for stage, data in synthetic.results(groups=4).items()}
+    for stage, dataset in results.items():
+        records.write(dataset, tmp_path / "results" / f"{stage}.nc", stage=stage)
+    page.publish(tmp_path, tmp_path / "published")
+    again = page.read_results(tmp_path / "published")
+    claims = records.read(tmp_path / "published" / "ledger.nc", stage="ledger")
+    whole = ledger(results)
+    assert claims.verdict.values.tolist() == whole.verdict.values.tolist()
+    for stage, dataset in again.items():
+        for name, values in dataset.data_vars.items():
+            if "image" not in values.dims:
+                np.testing.assert_array_equal(values, results[stage][name])
+                continue
+            few = values["group"].isin(np.unique(values["group"])[:2]).values
+            first, others = values[few], values[~few]
+            np.testing.assert_allclose(first, results[stage][name][few], rtol=1e-3, atol=1e-3)
+            if name in ("correct", "success"):
+                assert (others == -1).all()
+            elif name in ("perturbation_norm", "margin"):
+                assert others.isnull().all()
+    bounded = again["regularity"].local_lipschitz.notnull().all(["model", "radius"])
+    assert again["regularity"].gradient_norm[:, bounded.values].notnull().all()

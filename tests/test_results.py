@@ -114,4 +114,6 @@ def test_benchmarks_were_made_by_committed_code_with_every_row(benchmarks):
 
 def test_the_readme_shows_what_a_run_costs():
     readme = (ROOT / "README.md").read_text()
-    assert costs.table(load_profile(ROOT / "config" / "paper.yaml")) in readme
+    paper = load_profile(ROOT / "config" / "paper.yaml")
+    assert costs.table(paper) in readme
+    assert costs.memory_table(paper) in readme

@@ -51,6 +51,7 @@ def test_every_stage_is_in_one_part():
     [
         (["profil=tiny"], "unknown settings ['profil']"),
         (["profile=huge"], "no profile 'huge'"),
+        (["profile=tiny", "run=../elsewhere"], "got '../elsewhere'"),
         (["profile=tiny", "device=gpu"], "got 'gpu'"),
         (["profile=tiny", "groups=0"], "n_groups must be at least 1, got 0"),
         (["profile=tiny", "groups=two"], "n_groups must be int, got 'two'"),
@@ -76,6 +77,7 @@ def test_overrides_reach_the_notebooks(tmp_path):
     assert values["groups"] == [2]
     assert values["epochs"] == 2
     assert values["run_folder"] == "data/runs/tiny"
+    assert Plan.from_config({"profile": "tiny", "run": "again"}).run == "data/runs/again"
 
 
 @pytest.mark.parametrize("notebook", [*NOTEBOOKS.values(), PAPER])

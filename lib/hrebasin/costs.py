@@ -10,12 +10,13 @@ of which a stage gets the share that was measured (see `SHARES`).
 import argparse
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from itertools import pairwise
 
 from .configuration import Profile, load_profile
 from .files import project_root
 from .layout import NOTEBOOKS, STAGES
+from .recipe import Recipe
 
 SAMPLE = {"train": 4_000, "test": 1_000}  # images of cifar10-sample
 WHOLE = {"train": 50_000, "test": 10_000}  # images of CIFAR-10
@@ -168,6 +169,57 @@ def table(profile: Profile, *, n_images: Mapping[str, int] | None = None) -> str
     return "\n".join(rows) + "\n"
 
 
+def gpu_memory(profile: Profile, card: float, *, n_images: Mapping[str, int] = WHOLE) -> dict[str, tuple[str, float]]:
+    """What a stage handles at once on a GPU with ``card`` bytes of memory, and its predicted peak in bytes.
+
+    Args:
+        profile: its values.
+        card: memory of the GPU, bytes.
+        n_images: ``{"train": ..., "test": ...}``, of the data set.
+    """
+    from . import regularity, robustness, training  # only now: they load torch
+    from .networks import Architecture
+
+    architecture = Architecture(tuple(profile.widths))
+    network, inputs = 4 * architecture.n_parameters, architecture.units[0]
+    n_train, n_test = profile.train_images or n_images["train"], profile.test_images or n_images["test"]
+    element = 2 if profile.precision == "bfloat16" else 4
+    images = n_train * inputs * (1 + element * (n_train * inputs * element <= card / 4))  # normalised once if they fit
+    each = training.network_bytes(architecture, Recipe(batch_size=profile.batch_size, precision=profile.precision))
+    bank = max(1, min(training.BANK_SIZE, int(0.5 * (card - images) // each)))
+    sample = robustness.COPIES * 4 * inputs
+    samples = max(1, min(robustness.SAMPLES_AT_ONCE["cuda"], int(0.25 * card // sample)))
+    shard = profile.groups_per_shard * (3 * profile.leaves + 5 * len(profile.merge_many_sizes))  # all that is merged
+    matrix, first = 8 * max(profile.widths) ** 2, 4 * profile.widths[0]
+    at_once, copies = regularity.BOUNDED_AT_ONCE["cuda"], regularity.NETWORKS_AT_ONCE * regularity.COPIES * 2
+    pairs = profile.ablation_pairs * profile.groups_per_shard
+    return {
+        "train": (f"{bank} networks", images + bank * each),
+        "merge": (f"{shard} networks", 3 * shard * network + 2 * n_test * inputs),
+        "attack": (f"{samples:,} samples", samples * sample + shard * network),
+        "regularity": (f"{at_once} images", shard * network + copies * network + 8 * at_once * matrix),
+        "ablations": (f"{pairs} pairs", 4 * pairs * network + 6 * pairs * 2500 * first),
+    }
+
+
+def memory_table(profile: Profile, cards: Mapping[float, int] | None = None) -> str:
+    """What fits on GPUs of several sizes, and the predicted peak, as a Markdown table.
+
+    Args:
+        profile: its values.
+        cards: groups that one notebook handles, by memory of the GPU in bytes; by default the profile's on 80 GB and
+            one on 8 GB.
+    """
+    cards = cards or {80e9: profile.groups_per_shard, 8e9: 1}
+    names = [f"at once on {card / 1e9:.0f} GB, `groups_per_shard={n}` | peak, GB" for card, n in cards.items()]
+    rows = [f"| stage | {' | '.join(names)} |", "|---" * (1 + 2 * len(cards)) + "|"]
+    columns = [gpu_memory(replace(profile, groups_per_shard=n), card) for card, n in cards.items()]
+    for stage in STAGES:
+        cells = [f"{column[stage][0]} | {column[stage][1] / 1e9:.1f}" for column in columns]
+        rows.append(f"| `{NOTEBOOKS[stage]}` | {' | '.join(cells)} |")
+    return "\n".join(rows) + "\n"
+
+
 def main(arguments: list[str] | None = None) -> int:
     """The command line: the table of a profile."""
     parser = argparse.ArgumentParser(prog="python -m hrebasin.costs", description=__doc__.splitlines()[0])
@@ -179,7 +231,8 @@ def main(arguments: list[str] | None = None) -> int:
     except (FileNotFoundError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    print(f"{profile.n_groups} trees of {profile.leaves}, predicted:\n\n{table(profile)}")
+    print(f"{profile.n_groups} trees of {profile.leaves}, predicted:\n\n{table(profile)}\nOn a GPU:\n")
+    print(memory_table(profile))
     return 0
 
 

@@ -7,6 +7,7 @@ import xarray as xr
 
 from .bank import Bank, after_first, first_layer, normalize
 from .images import Images
+from .memory import halving
 from .merging import interpolate
 from .progress import track
 
@@ -22,13 +23,16 @@ def evaluate(
         bank: the networks.
         images: labelled images of the architecture's shape.
         device: where to compute; by default where the bank lives.
-        images_at_once: bounds the memory.
+        images_at_once: bounds the memory; halved where a GPU's does not suffice.
     """
     device = device or bank.device
     bank, images = bank.to(device), images.to(device)
+
+    def scores(size: int) -> torch.Tensor:
+        return sum(_scores(bank(pixels), labels) for pixels, labels in _batches(images, size))
+
     with torch.no_grad():
-        scores = sum(_scores(bank(pixels), labels) for pixels, labels in _batches(images, images_at_once))
-    return _means(bank, scores, len(images))
+        return _means(bank, halving(scores, images_at_once, what="images")[0], len(images))
 
 
 def _batches(images: Images, size: int) -> zip:

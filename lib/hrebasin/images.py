@@ -11,6 +11,7 @@ import torch
 import xarray as xr
 from PIL import Image, UnidentifiedImageError
 
+from .archives import unpacked
 from .files import replacing
 from .seeding import generator
 
@@ -91,7 +92,8 @@ def load_images(source: str, split: str, *, root: Path | str = "data", at_most: 
 
     Args:
         source: ``"cifar10-sample"`` (shipped), ``"cifar10"`` or ``"fashion-mnist"`` (downloaded by torchvision,
-            which checks the MD5), or a folder in ``ImageFolder`` layout: ``<source>/<split>/<class>/<image>``.
+            which checks the MD5), or a folder in ``ImageFolder`` layout, ``<source>/<split>/<class>/<image>``, or a tar
+            archive of one.
         split: ``"train"`` or ``"test"``.
         root: the project's data folder; downloads and decoded folders are kept in ``<root>/raw``.
         at_most: keep only so many images, the first ones; 0: all.
@@ -109,11 +111,14 @@ def load_images(source: str, split: str, *, root: Path | str = "data", at_most: 
         images = _load_sample(root / "cifar10-sample.nc", split)
     elif source in ("cifar10", "fashion-mnist"):
         images = _load_torchvision(source, split, root / "raw")
-    elif (folder := Path(source).expanduser()).is_dir():
-        images = _load_folder(folder, split, root / "raw")
+    elif (path := Path(source).expanduser()).is_dir():
+        images = _load_folder(path, split, root / "raw")
+    elif path.is_file():
+        images = _load_folder(unpacked(path, root / "raw"), split, root / "raw")
     else:
         raise ValueError(
-            f"unknown image source {source!r}: neither cifar10, cifar10-sample, fashion-mnist nor an existing folder"
+            f"unknown image source {source!r}: neither cifar10, cifar10-sample, fashion-mnist nor an existing folder "
+            "or archive"
         )
     return images.first(at_most) if 0 < at_most < len(images) else images
 

@@ -12,11 +12,13 @@ import torch
 import xarray as xr
 
 from .bank import Bank, normalize
+from .memory import fitting
 from .progress import track
 from .spectra import largest_eigenvalue
 from .threads import side_by_side
 
-NETWORKS_AT_ONCE = 16  # float64 copies of 16 full-size networks take 0.5 GB
+NETWORKS_AT_ONCE = 16  # at most, and what fits into a quarter of the free memory
+COPIES = 4  # of the weights in float64
 IMAGES_AT_ONCE = 50  # Jacobians of 37 networks take 80 MB
 BOUNDED_AT_ONCE = {"cpu": 1, "cuda": 50}  # images; alone, one has the smallest matrices and they stay in the cache
 UNITS = ("pixel", "normalised")
@@ -34,7 +36,8 @@ def measure(
         bounded: how many of the images get local bounds; the others hold NaN there.
     """
     pieces = []
-    for piece in bank.chunks(NETWORKS_AT_ONCE):
+    bytes_each = COPIES * 8 * bank.architecture.n_parameters
+    for piece in bank.chunks(fitting(bytes_each, device=bank.device, most=NETWORKS_AT_ONCE)):
         bounds = {"global": global_lipschitz(piece), "eclipse-fast": eclipse_fast(piece)}
         local = {radius: local_lipschitz(piece, pixels[:bounded], radius=radius) for radius in radii}
         parts = [

@@ -29,6 +29,8 @@ from .threads import limited_to
 
 BANK_SIZE = 128  # networks in one product on a GPU, at most; more are hardly faster
 CHECKPOINT_SECONDS = 10.0  # between two states of unfinished networks; with moments, one is three times their weights
+CHECKPOINT_SHARE = 0.05  # of the time, at most, for states of large banks
+DISK = 0.5e9  # bytes/s that a slow disk takes
 
 
 class DivergedError(RuntimeError):
@@ -75,8 +77,8 @@ def train(
         bank_size: networks in one product; by default 1 on a CPU (fastest there, and bit for bit the same in any bank),
             and what fits into half of a GPU's free memory, at most `BANK_SIZE`. Where that turns out to be too much, it
             is halved.
-        checkpoints: folder for states, written after an epoch when `CHECKPOINT_SECONDS` have passed and at the end;
-            training continues from what it finds there.
+        checkpoints: folder for states, written after an epoch when `CHECKPOINT_SECONDS` have passed (more for large
+            banks) and at the end; training continues from what it finds there.
         label: name of the progress report.
 
     Returns:
@@ -195,6 +197,9 @@ class _Run:
         else:
             self.optimizer = torch.optim.SGD(self.parameters, momentum=recipe.momentum, **options)
         self.epoch, self.seconds, self.saved = 0, 0.0, time.perf_counter()
+        # Large banks are written more rarely, so that writing takes a small part of the time.
+        size = 3 * len(seeds) * sum(tensor[0].nbytes for tensor in self.tensors.values())
+        self.pause = max(CHECKPOINT_SECONDS, size / (CHECKPOINT_SHARE * DISK))
         self.loss = torch.zeros(len(seeds), recipe.epochs, dtype=torch.float64)
         self.accuracy = torch.zeros(len(seeds), recipe.epochs, dtype=torch.float64)
         self.path = None
@@ -218,7 +223,7 @@ class _Run:
             self.seconds += (time.perf_counter() - start) / side_by_side
             self._check_finite()
             finished = self.epoch == self.recipe.epochs
-            if self.path is not None and (finished or time.perf_counter() - self.saved >= CHECKPOINT_SECONDS):
+            if self.path is not None and (finished or time.perf_counter() - self.saved >= self.pause):
                 self._checkpoint(moments=not finished)
             progress.update(len(self.seeds))
         self._check_above_chance()

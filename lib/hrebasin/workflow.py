@@ -5,6 +5,7 @@ python -m hrebasin.workflow --cores all profile=sample
 
 import argparse
 import json
+import re
 import shlex
 import sys
 from collections.abc import Mapping
@@ -52,15 +53,18 @@ class Plan:
 
     @classmethod
     def from_config(cls, config: Mapping) -> "Plan":
-        """From ``profile=`` and the overrides of a command line; other keys are errors."""
-        known = ("profile", *OVERRIDES)
+        """From ``profile=``, ``run=`` (a folder in ``data/runs``) and the overrides of a command line; nothing else."""
+        known = ("profile", "run", *OVERRIDES)
         if unknown := sorted(set(config) - set(known)):
             raise ValueError(f"unknown settings {unknown}; known are {known}")
         name = str(config.get("profile", "sample"))
+        run = str(config.get("run") or name)
+        if not re.fullmatch(r"\w[\w.-]*", run):
+            raise ValueError(f"run names a folder in data/runs, of letters, digits and . _ -, got {run!r}")
         overrides = {OVERRIDES[key]: config[key] for key in OVERRIDES if config.get(key) not in (None, "")}
-        if "dataset" in overrides and Path(str(overrides["dataset"])).expanduser().is_dir():
+        if "dataset" in overrides and Path(str(overrides["dataset"])).expanduser().exists():
             overrides["dataset"] = str(Path(overrides["dataset"]).expanduser().resolve())
-        return cls(name, load_profile(project_root() / "config" / f"{name}.yaml", **overrides), f"data/runs/{name}")
+        return cls(name, load_profile(project_root() / "config" / f"{name}.yaml", **overrides), f"data/runs/{run}")
 
     def parameters(self, notebook: str, shard: int | None) -> str:
         """The parameters of a notebook as JSON: what it declares, from the profile and the wiring."""
@@ -113,7 +117,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--cores", default="all", help="for Snakemake: a number or all")
     parser.add_argument("--dry-run", action="store_true", help="only say what would run")
     parser.add_argument("--part", choices=PARTS, help="only this part, and what it needs; publish also copies results")
-    parser.add_argument("settings", nargs="*", metavar="key=value", help=f"profile and {', '.join(OVERRIDES)}")
+    parser.add_argument("--publish-to", type=Path, default=Path("data", "published"), help="folder for --part publish")
+    parser.add_argument("settings", nargs="*", metavar="key=value", help=f"profile, run and {', '.join(OVERRIDES)}")
     given = parser.parse_args(arguments)
     try:
         settings = dict(_setting(text) for text in given.settings)
@@ -140,7 +145,7 @@ def main(arguments: list[str] | None = None) -> int:
         from . import page, records  # only now: they load the whole library
 
         if given.part == "publish":
-            page.publish(folder, project_root() / "data" / "published")
+            page.publish(folder, project_root() / given.publish_to)
         claims = records.read(folder / "results" / "ledger.nc", stage="ledger")
         for claim, verdict, title in zip(claims.claim.values, claims.verdict.values, claims.title.values, strict=True):
             print(f"{claim:>4} {verdict:<13} {title}")

@@ -1,0 +1,38 @@
+"""Archives of images, unpacked once into a folder that nothing in them can leave."""
+
+import hashlib
+import lzma
+import secrets
+import shutil
+import tarfile
+import zlib
+from pathlib import Path
+
+
+def unpacked(archive: Path | str, raw: Path | str) -> Path:
+    """The folder with the images of a tar archive (plain, gz, bz2 or xz), unpacked at the first call.
+
+    Args:
+        archive: holds ``<split>/<class>/<image>``, at its top or in one folder.
+        raw: unpacked archives are kept in ``<raw>/unpacked``, by name, place, size and time of the archive.
+
+    Raises:
+        ValueError: damaged, no tar archive, or with members that would leave the folder; nothing is kept of it.
+    """
+    archive, status = Path(archive).resolve(), Path(archive).stat()
+    identity = hashlib.sha256(f"{archive} {status.st_size} {status.st_mtime_ns}".encode()).hexdigest()[:16]
+    target = Path(raw) / "unpacked" / f"{archive.name.split('.')[0]}-{identity}"
+    if not target.is_dir():
+        target.parent.mkdir(parents=True, exist_ok=True)
+        temporary = target.with_name(f".{target.name}-{secrets.token_hex(4)}")
+        try:
+            with tarfile.open(archive) as file:
+                file.extractall(temporary, filter="data")  # refuses links and paths that lead outside, and devices
+            if not target.is_dir():  # another process may have been faster
+                temporary.rename(target)
+        except (tarfile.TarError, EOFError, lzma.LZMAError, zlib.error, OSError) as error:
+            raise ValueError(f"{archive} cannot be unpacked: {error}") from error
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+    inside = list(target.iterdir())
+    return inside[0] if len(inside) == 1 and inside[0].is_dir() and inside[0].name != "train" else target
