@@ -51,11 +51,11 @@ rule merge:
         weights=f"{run}/weights/merged-{{shard}}.safetensors",
         record=f"{run}/merge/shard-{{shard}}.nc",
         notebook=f"{run}/notebooks/02_merge-{{shard}}.ipynb",
+    priority: 1  # whole groups before further ones: results come early
     threads: few_cores
     params:
         values=lambda wildcards: plan.parameters(NOTEBOOKS["merge"], int(wildcards.shard)),
         code=plan.code(NOTEBOOKS["merge"]),
-    priority: 1  # whole groups before further ones: results come early
     message:
         "02_merge: tree, MergeMany and averages of shard {wildcards.shard}"
     shell:
@@ -69,11 +69,11 @@ rule attack:
     output:
         record=f"{run}/attack/shard-{{shard}}.nc",
         notebook=f"{run}/notebooks/03_attack-{{shard}}.ipynb",
+    priority: 1  # whole groups before further ones: results come early
     threads: half_the_cores
     params:
         values=lambda wildcards: plan.parameters(NOTEBOOKS["attack"], int(wildcards.shard)),
         code=plan.code(NOTEBOOKS["attack"]),
-    priority: 1  # whole groups before further ones: results come early
     message:
         "03_attack: FGSM, DeepFool and noise on shard {wildcards.shard}"
     shell:
@@ -87,11 +87,11 @@ rule regularity:
     output:
         record=f"{run}/regularity/shard-{{shard}}.nc",
         notebook=f"{run}/notebooks/04_regularity-{{shard}}.ipynb",
+    priority: 1  # whole groups before further ones: results come early
     threads: half_the_cores
     params:
         values=lambda wildcards: plan.parameters(NOTEBOOKS["regularity"], int(wildcards.shard)),
         code=plan.code(NOTEBOOKS["regularity"]),
-    priority: 1  # whole groups before further ones: results come early
     message:
         "04_regularity: norms and Lipschitz bounds of shard {wildcards.shard}"
     shell:
@@ -104,11 +104,11 @@ rule ablations:
     output:
         record=f"{run}/ablations/shard-{{shard}}.nc",
         notebook=f"{run}/notebooks/05_ablations-{{shard}}.ipynb",
+    priority: 1  # whole groups before further ones: results come early
     threads: half_the_cores
     params:
         values=lambda wildcards: plan.parameters(NOTEBOOKS["ablations"], int(wildcards.shard)),
         code=plan.code(NOTEBOOKS["ablations"]),
-    priority: 1  # whole groups before further ones: results come early
     message:
         "05_ablations: barriers and the choice of permutation on shard {wildcards.shard}"
     shell:
