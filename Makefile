@@ -8,7 +8,7 @@ GROUPS  ?=
 PRECISION ?=
 PART    ?=
 SET     ?=
-# For `make wheels`: Python and packages of the machine without internet
+# For `make offline`: Python and packages of the machine without internet
 TARGET_PYTHON ?= 3.12
 HAVE    ?=
 CORES   ?= all
@@ -26,7 +26,7 @@ BATCH := filelock foolbox h5netcdf ipykernel jinja2 matplotlib nbformat numba pa
   scipy snakemake threadpoolctl torch torchvision tqdm traitlets xarray
 space := $(subst ,, )
 
-.PHONY: help paper dry-run test figures publish bench rehearse wheels lab lint format lock clean
+.PHONY: help paper dry-run test figures publish bench rehearse offline lab lint format lock clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -58,15 +58,14 @@ rehearse: $(STAMP)  ## the parts of the paper profile at 1/100 of its scale: DAT
 	  profile=paper run=rehearsal dataset=$(or $(DATASET),cifar10-sample) device=$(or $(DEVICE),cpu) groups=1 batch_size=50 \
 	  train_images=500 test_images=500 attacked_images=100 bounded_images=5 $(SET) || exit; done
 
-wheels: $(STAMP)  ## wheels/ for a Linux machine without internet: TARGET_PYTHON= HAVE="torch numba ..." (what it has)
-	mkdir -p wheels
+offline: $(STAMP)  ## offline/, what a run imports, for a Linux machine without internet: TARGET_PYTHON= HAVE="torch ..."
+	rm -rf offline && mkdir offline
 	printf '%s\n' $(BATCH) | $(BIN)/uv pip compile --quiet - --constraint requirements.txt --no-header --no-annotate \
 	  --python-version $(TARGET_PYTHON) --python-platform x86_64-manylinux_2_28 \
-	  | grep -vxE '($(subst $(space),|,$(strip $(HAVE) none)))==.*' > wheels/needed.txt
-	$(BIN)/python -m pip download --quiet --disable-pip-version-check --no-deps --only-binary=:all: --dest wheels \
-	  --python-version $(TARGET_PYTHON) $(foreach n,28 27 24 17 12 5,--platform manylinux_2_$(n)_x86_64) \
-	  $(foreach n,2014 2010 1,--platform manylinux$(n)_x86_64) --requirement wheels/needed.txt
-	@du -sh wheels
+	  | grep -vxE '($(subst $(space),|,$(strip $(HAVE) $(if $(filter torch,$(HAVE)),nvidia-.*) none)))==.*' > offline/needed.txt
+	$(BIN)/uv pip install --quiet --no-deps --target offline --python-version $(TARGET_PYTHON) \
+	  --python-platform x86_64-manylinux_2_28 --requirement offline/needed.txt .
+	@rm -rf build && du -sh offline
 
 lab: $(STAMP)  ## JupyterLab on the notebooks
 	$(BIN)/jupyter lab --ServerApp.root_dir=. notebooks
