@@ -47,7 +47,7 @@ figures: $(STAMP)  ## redraw figures/ from data/published/, without weights or G
 publish: $(STAMP)  ## copy the data sets of a finished run to data/published/: PROFILE=
 	$(BIN)/python -m hrebasin.page publish data/runs/$(or $(RUN),$(PROFILE)) data/published
 
-bench: $(STAMP)  ## side by side with the alternatives, DATASET=; a quarter of an hour
+bench: $(STAMP)  ## side by side with the alternatives, DATASET=; a quarter to half an hour
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint requirements.txt --editable '.[bench]'
 	$(BIN)/python -m hrebasin.notebook notebooks/90_benchmarks.ipynb data/runs/benchmarks/90_benchmarks.ipynb \
 	  '{$(if $(DATASET),"dataset": "$(or $(abspath $(wildcard $(DATASET))),$(DATASET))")}'
