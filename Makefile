@@ -5,6 +5,8 @@ DATASET ?=
 DEVICE  ?=
 RUN     ?=
 GROUPS  ?=
+IMAGES  ?=
+ORIGINAL ?= cifar10-sample
 PRECISION ?=
 PART    ?=
 SET     ?=
@@ -21,12 +23,15 @@ overrides := profile=$(PROFILE) $(if $(RUN),run=$(RUN)) \
   $(if $(DATASET),dataset=$(DATASET)) $(if $(DEVICE),device=$(DEVICE)) $(if $(GROUPS),groups=$(GROUPS)) \
   $(if $(PRECISION),precision=$(PRECISION)) $(SET)
 
+run_folder := data/runs/$(or $(RUN),$(PROFILE))
+found = $(or $(abspath $(wildcard $(1))),$(1))
+
 # What a run without JupyterLab imports
 BATCH := filelock foolbox h5netcdf ipykernel jinja2 matplotlib nbformat numba papermill pillow psutil pyyaml safetensors \
   scipy snakemake threadpoolctl torch torchvision tqdm traitlets xarray
 space := $(subst ,, )
 
-.PHONY: help paper dry-run test figures publish bench rehearse offline lab lint format lock clean
+.PHONY: help paper dry-run test figures publish versions bench rehearse offline lab lint format lock clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -44,13 +49,17 @@ test: $(STAMP)  ## every test, under 6 minutes on 2 cores
 figures: $(STAMP)  ## redraw figures/ from data/published/, without weights or GPU
 	$(BIN)/python -m hrebasin.page figures data/published figures
 
-publish: $(STAMP)  ## copy the data sets of a finished run to data/published/: PROFILE=
-	$(BIN)/python -m hrebasin.page publish data/runs/$(or $(RUN),$(PROFILE)) data/published
+publish: $(STAMP)  ## copy the data sets of a finished run to data/published/: PROFILE= RUN= IMAGES="what they are"
+	$(BIN)/python -m hrebasin.page publish $(run_folder) data/published --images '$(IMAGES)'
+
+versions: $(STAMP)  ## a run's networks on two versions of its test images: PROFILE= RUN= DATASET= ORIGINAL=
+	$(BIN)/python -m hrebasin.notebook notebooks/07_versions.ipynb $(run_folder)/notebooks/07_versions.ipynb \
+	  '{"run_folder": "$(run_folder)", "dataset": "$(call found,$(DATASET))", "other": "$(call found,$(ORIGINAL))"}'
 
 bench: $(STAMP)  ## side by side with the alternatives, DATASET=; a quarter to half an hour
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint requirements.txt --editable '.[bench]'
 	$(BIN)/python -m hrebasin.notebook notebooks/90_benchmarks.ipynb data/runs/benchmarks/90_benchmarks.ipynb \
-	  '{$(if $(DATASET),"dataset": "$(or $(abspath $(wildcard $(DATASET))),$(DATASET))")}'
+	  '{$(if $(DATASET),"dataset": "$(call found,$(DATASET))")}'
 
 rehearse: $(STAMP)  ## the parts of the paper profile at 1/100 of its scale: DATASET= DEVICE=
 	for part in train merge attack measure publish; do \

@@ -39,6 +39,7 @@ def results(*, groups: int = 8, leaves: int = 16, noise: float = 1.0, seed: int 
         "attack": attack(groups, leaves, noise, seed, effects),
         "regularity": regularity(groups, leaves, noise, seed, effects),
         "ablations": ablations(groups, noise, seed, effects),
+        "versions": versions(groups, leaves, noise, seed),
     }
     return {stage: dataset.assign_attrs(ATTRS, stage=stage) for stage, dataset in made.items()}
 
@@ -133,7 +134,7 @@ def merge(groups: int, leaves: int, noise: float, seed: int, effects: dict) -> x
         "train_accuracy": (("model",), accuracy + 0.2, "1"),
         "test_loss": (("model",), 1.5 * ones, "nat"),
         "test_accuracy": (("model",), accuracy, "1"),
-        "pairwise_distance": (("model",), ones, "1"),
+        "pairwise_distance": (("model",), 10 * column(rows, "n_merged") - accuracy, "1"),
         "sweeps_done": (("model",), np.minimum(sweeps, 20), "1"),
         "converged": (("model",), np.int8(ones), "1"),
         "seconds": (("model",), ones, "s"),
@@ -172,6 +173,23 @@ def attack(groups: int, leaves: int, noise: float, seed: int, effects: dict) -> 
     }, **axes)  # fmt: skip
 
 
+def versions(groups: int, leaves: int, noise: float, seed: int) -> xr.Dataset:
+    """The synthetic images and another version of them, on which accuracy is a point lower."""
+    rows = [row for row in networks(groups, leaves, naive=False) if row["method"] in ("unmerged", "tree")]
+    shape = (len(rows), 1, 1, len(EPSILONS))
+    robust = 0.5 - 10 * EPSILONS + 0.003 * noise * normal(shape, f"versions/{seed}")
+    axes = {
+        "version": np.array([ATTRS["data_source"], "other version"], dtype=object),
+        "attack": np.array(ATTACKS[:2], dtype=object), "epsilon": EPSILONS,
+    }  # fmt: skip
+    robust = robust * np.ones((1, 1, 2, 1)) - np.array([0, 0.01])[:, None, None]
+    return dataset(rows, {
+        "robust_accuracy": (("model", "version", "attack", "epsilon"), robust, "1"),
+        "agreement": (("model",), np.full(len(rows), 0.95), "1"),
+        "psnr": (("image",), np.full(N_IMAGES, 30.0), "dB"),
+    }, **axes)  # fmt: skip
+
+
 def regularity(groups: int, leaves: int, noise: float, seed: int, effects: dict) -> xr.Dataset:
     """C7, C8: norms on a falling line, bounds on a falling line of their logarithm, spreads that halve a stage."""
     rows = networks(groups, leaves)
@@ -184,16 +202,19 @@ def regularity(groups: int, leaves: int, noise: float, seed: int, effects: dict)
     )
     local[:, :, N_IMAGES // 2 :] = np.nan  # only the first images have local bounds
     gradient = 10 ** (bound[:, None] - 1.5 + 0.2 * normal((len(rows), N_IMAGES), f"gradient/{seed}"))
+    norms, node = norm[:, None] * np.array([0.4, 0.3, 0.2, 0.1]), column(rows, "method")[:, None] == "tree"
     axes = {
         "layer": np.array(["fc1", "fc2", "fc3", "fc4"], dtype=object),
         "bound": np.array(["global", "eclipse-fast"], dtype=object), "radius": [0.1, 1.0],
     }  # fmt: skip
     return dataset(rows, {
-        "weight_norm": (("model", "layer"), norm[:, None] * np.array([0.4, 0.3, 0.2, 0.1]), "1"),
+        "weight_norm": (("model", "layer"), norms, "1"),
         "lipschitz": (("model", "bound"), 10 ** (bound[:, None] - [0, 0.2]), "logit per pixel range"),
         "local_lipschitz": (("model", "radius", "image"), local, "logit per pixel range"),
         "gradient_norm": (("model", "image"), gradient, "logit per pixel range"),
         "margin": (("model", "image"), np.ones((len(rows), N_IMAGES)), "logit"),
+        "children_cosine": (("model", "layer"), np.where(node, 0.4 + 0 * norms, np.nan), "1"),
+        "predicted_norm": (("model", "layer"), np.where(node, norms, np.nan), "1"),
     }, **axes)  # fmt: skip
 
 

@@ -6,11 +6,12 @@ import xarray as xr
 
 import synthetic
 from hrebasin import records, statistics
-from hrebasin.claims import CLAIMS, c3, c5, c6, c7, c9, ledger
+from hrebasin.claims import CLAIMS, c1, c2, c3, c5, c6, c7, c9, ledger
 from hrebasin.comparisons import (
     NotMeasuredError,
     Test,
     by_group,
+    concordance,
     crossings,
     linear_over_geometric,
     log_variance_falls,
@@ -207,6 +208,36 @@ def test_equal_variances_do_not_read_as_a_fall():
     assert abs(ratio.mean()) < 3 * ratio.std() / 20  # with the bias it would be 0.9
     wide = values * np.where(values.stage == 0, 2, 1)
     assert np.mean(log_variance_falls(wide, [0, 1, 2])[0]) == pytest.approx(np.mean(ratio) + np.log(4))
+
+
+def test_lower_distances_go_with_higher_accuracy_where_planted():
+    merge = synthetic.results(groups=3)["merge"]
+    np.testing.assert_array_equal(concordance(merge, 4), 1)  # planted: 40 minus the accuracy
+    reversed_ = merge.assign(pairwise_distance=100 - merge.pairwise_distance)
+    np.testing.assert_array_equal(concordance(reversed_, 4), 0)
+    with pytest.raises(NotMeasuredError, match="no two merges of the same 4 leaves differ"):
+        concordance(merge.assign(pairwise_distance=merge.pairwise_distance * 0), 4)
+    tests = {test.name: test for test in c2({"merge": merge}).tests}
+    title = "share of pairs of merges of which the one with lower distances is more accurate, 8 models"
+    assert tests[title].effect == 1
+
+
+def test_the_limit_at_which_merge_many_overtakes_is_told():
+    merge = synthetic.results(groups=4, noise=0)["merge"]
+    assert "at 4 models MergeMany stays behind the tree at every limit of sweeps" in c1({"merge": merge}).reading
+    # 3 points behind when converged, 4, 5 and 6 when stopped after 5, 2 and 1 sweeps
+    raised = merge.assign(test_accuracy=merge.test_accuracy + 0.045 * (merge.method == "merge-many"))
+    assert "at 4 models MergeMany is ahead stopped after 5 sweeps and not yet after 2" in c1({"merge": raised}).reading
+
+
+def test_a_norm_that_follows_from_the_children_says_so():
+    finding = c7({"regularity": synthetic.results(groups=3, noise=0.01)["regularity"]})
+    tests = {test.name: test for test in finding.tests}
+    error = tests["norm at stage 1 over the value from its children's norms and cosine, less 1"]
+    assert error.effect == pytest.approx(0, abs=1e-9)
+    share = tests["norm at stage 1 over its children's, less that of orthogonal children"]
+    assert share.effect == pytest.approx(46 / 53 - 0.5**0.5, abs=1e-3)
+    assert not any(test.decides for test in finding.tests if "cosine" in test.name or "orthogonal" in test.name)
 
 
 def test_the_same_layer_order_does_not_decide_c9():

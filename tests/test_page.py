@@ -9,7 +9,7 @@ from hrebasin.claims import CLAIMS, ledger
 
 ATTRS = {
     "profile": "test",
-    "data_source": "synthetic data",
+    "data_source": "synthetic images",
     "versions": '{"python": "3"}',
     "code_commit": "0" * 40,
     "wall_seconds": 1.0,
@@ -21,8 +21,8 @@ def run(tmp_path_factory):
     """A finished run's folder with synthetic results of two groups."""
     folder = tmp_path_factory.mktemp("page")
     results = {stage: data.assign_attrs(ATTRS) for stage, data in synthetic.results(groups=2).items()}
-    for stage in records.STAGES:
-        records.write(results[stage], folder / "results" / f"{stage}.nc", stage=stage)
+    for stage, dataset in results.items():
+        records.write(dataset, folder / "results" / f"{stage}.nc", stage=stage)
     records.write(ledger(results), folder / "results" / "ledger.nc", stage="ledger", attrs=ATTRS)
     return folder
 
@@ -43,7 +43,18 @@ def test_published_results_keep_what_they_say(run, published):
             if variable.dtype.kind == "f":
                 close = abs(copy[name].astype(float) - variable) <= 2e-3 * abs(variable) + 1e-3
                 assert (close | variable.isnull()).all(), name
-        assert copy.attrs["data_source"] == "synthetic data"
+        assert copy.attrs["data_source"] == "synthetic images"
+
+
+def test_published_results_can_say_what_the_images_are(run, tmp_path):
+    page.publish(run, tmp_path, source="CIFAR-10, some copy")
+    for stage, dataset in page.read_results(tmp_path).items():
+        assert dataset.attrs["data_source"] == "CIFAR-10, some copy", stage
+    versions = page.read_results(tmp_path)["versions"]
+    assert versions.version.values.tolist() == ["CIFAR-10, some copy", "other version"]
+    assert records.read(tmp_path / "ledger.nc", stage="ledger").attrs["data_source"] == "CIFAR-10, some copy"
+    page.redraw(tmp_path, tmp_path / "figures")
+    assert all("CIFAR-10, some copy" in path.read_text() for path in (tmp_path / "figures").glob("fig*.md"))
 
 
 def test_redrawing_from_published_results_gives_the_same_files_twice(published, tmp_path):
@@ -63,7 +74,7 @@ def test_the_page_needs_nothing_beside_it_and_shows_everything(published, tmp_pa
     assert "://" not in html
     assert html.count("<img ") == len(figures.FIGURES) == html.count("<figcaption>")
     assert all(f'scope="row">{claim}</th>' in html for claim in CLAIMS)
-    assert "synthetic data" in html
+    assert "synthetic images" in html
 
 
 def test_a_missing_stage_is_named(published, tmp_path, capsys):
@@ -83,7 +94,7 @@ def test_values_per_image_are_published_of_the_first_groups(tmp_path, monkeypatc
     assert claims.verdict.values.tolist() == whole.verdict.values.tolist()
     for stage, dataset in again.items():
         for name, values in dataset.data_vars.items():
-            if "image" not in values.dims:
+            if not {"model", "image"} <= set(values.dims):
                 np.testing.assert_array_equal(values, results[stage][name])
                 continue
             few = values["group"].isin(np.unique(values["group"])[:2]).values

@@ -12,6 +12,9 @@ from .statistics import equivalence_p, interval, paired_p
 ATTACKS = ("fgsm", "deepfool-linf")  # these decide; "deepfool-linf-clipped" is Foolbox's rule, reported beside
 TOLERANCE = 1e-9  # of a coordinate such as epsilon, whose steps are rounded
 PERCENT = 100.0  # percentage points in an accuracy of 1
+POINTS = "percentage points"
+
+Results = Mapping[str, xr.Dataset]  # data sets by stage
 
 
 class NotMeasuredError(LookupError):
@@ -171,6 +174,31 @@ def tree_stages(dataset: xr.Dataset) -> list[int]:
     if not stages or "unmerged" not in dataset.method.values:
         raise NotMeasuredError("unmerged networks and stages of the tree are needed, and one is missing")
     return [0, *stages]
+
+
+def concordance(merge: xr.Dataset, n_merged: int) -> np.ndarray:
+    """Share of pairs of merges of the same leaves, of which the one with the lower sum of pairwise squared distances is
+    the more accurate, (group,); over the tree and every limit of MergeMany, ties left out.
+
+    Args:
+        merge: data set of the stage "merge".
+        n_merged: number of merged networks.
+    """
+    kept = np.isin(merge.method.values, ("tree", "merge-many")) & (merge.n_merged.values == n_merged)
+    chosen, shares = merge.isel(model=kept), []
+    for group in np.unique(chosen.group.values):
+        agree = []
+        for node in np.unique(chosen.node.values):
+            place = (chosen.group.values == group) & (chosen.node.values == node)
+            distance, accuracy = (chosen[name].values[place] for name in ("pairwise_distance", "test_accuracy"))
+            pairs = np.triu_indices(len(distance), 1)
+            closer, better = (np.sign(v[pairs[0]] - v[pairs[1]]) for v in (-distance, accuracy))
+            agree.extend((closer == better)[(closer != 0) & (better != 0)])
+        if agree:
+            shares.append(np.mean(agree))
+    if not shares:
+        raise NotMeasuredError(f"no two merges of the same {n_merged} leaves differ")
+    return np.array(shares)
 
 
 def minus(first: xr.DataArray, second: xr.DataArray) -> np.ndarray:

@@ -8,9 +8,10 @@ import xarray as xr
 from matplotlib.figure import Figure
 
 from . import benchmark_plots, plots
-from .claims import SAME_CHOICE
+from .comparisons import tree, tree_stages
 from .drawing import FEWEST, describe_spread
 from .files import write_atomically
+from .regularity_claims import SAME_CHOICE
 
 # file name -> function, the stages whose data sets it takes
 FIGURES: dict[str, tuple[Callable[..., Figure], tuple[str, ...]]] = {
@@ -21,6 +22,7 @@ FIGURES: dict[str, tuple[Callable[..., Figure], tuple[str, ...]]] = {
     "fig5_barriers": (plots.barriers, ("ablations",)),
     "fig6_permutation_choice": (plots.permutation_choice, ("ablations",)),
     "fig7_noise": (plots.noise, ("attack",)),
+    "fig8_versions": (plots.versions, ("versions",)),
 }
 SHOWN = {
     "fig1_accuracy": "Test accuracy by the number of merged networks, for the tree (the paper's method), MergeMany "
@@ -42,6 +44,8 @@ SHOWN = {
     f"{SAME_CHOICE:g} percentage points, which counts as equal.",
     "fig7_noise": "Accuracy under random perturbation by its size (pixels in [0, 1]), and as a share of the accuracy "
     "without perturbation, by stage of the tree.",
+    "fig8_versions": "Robust accuracy on one version of the same test images minus that on another, of networks that "
+    "were trained on the first.",
 }
 BENCHMARKS: dict[str, tuple[Callable[[xr.Dataset], Figure], str]] = {
     "bench1_speed": (
@@ -69,13 +73,18 @@ def draw_all(results: Mapping[str, xr.Dataset], folder: Path | str) -> dict[str,
         The figures by name.
     """
     folder, drawn = Path(folder), {}
-    for name, (draw, stages) in FIGURES.items():
-        if set(stages) <= set(results):
-            drawn[name] = draw(*(results[stage] for stage in stages))
-            origin = results[stages[0]].attrs.get("data_source", "unknown")
-            plots.save(drawn[name], folder / name, source=f"{', '.join(stages)} ({origin})")
-            write_atomically(folder / f"{name}.md", caption(name, results) + "\n")
+    for name in drawable(results):
+        draw, stages = FIGURES[name]
+        drawn[name] = draw(*(results[stage] for stage in stages))
+        origin = results[stages[0]].attrs.get("data_source", "unknown")
+        plots.save(drawn[name], folder / name, source=f"{', '.join(stages)} ({origin})")
+        write_atomically(folder / f"{name}.md", caption(name, results) + "\n")
     return drawn
+
+
+def drawable(results: Mapping[str, xr.Dataset]) -> list[str]:
+    """Names of the figures whose data sets are there."""
+    return [name for name, (_, stages) in FIGURES.items() if set(stages) <= set(results)]
 
 
 def draw_benchmarks(benchmarks: xr.Dataset, folder: Path | str) -> dict[str, Figure]:
@@ -109,6 +118,12 @@ def caption(name: str, results: Mapping[str, xr.Dataset]) -> str:
         else "n = 1 group (tree): no interval can be given."
     )
     parts = [SHOWN[name], spread]
+    if name == "fig8_versions":
+        parts.append(
+            f"Median signal-to-noise ratio between versions {float(dataset.psnr.median()):.1f} dB; equal answers on "
+            f"{float(tree(dataset.agreement, 0).mean()):.1%} of images at stage 0 and "
+            f"{float(tree(dataset.agreement, tree_stages(dataset)[-1]).mean()):.1%} at the last stage."
+        )
     if n_images := _n_images(name, dataset):
         parts.append(f"{n_images} test images.")
     if "pair" in dataset.sizes:

@@ -22,6 +22,7 @@ from .files import write_atomically
 
 Results = Mapping[str, xr.Dataset]
 IMAGE_GROUPS = 8  # groups of which values per image are published; of 100 they would take 40 MB
+EXTRA = ("versions",)  # data sets that a run may have beside its stages
 PER_IMAGE = ("correct", "perturbation_norm", "success", "gradient_norm", "margin")
 SCREEN = 1.3  # figures are drawn for print; on a screen they are read from further away
 
@@ -29,16 +30,19 @@ SCREEN = 1.3  # figures are drawn for print; on a screen they are read from furt
 def read_results(folder: Path | str) -> dict[str, xr.Dataset]:
     """The joined data sets ``<folder>/<stage>.nc`` of a finished or published run, without the ledger.
 
+    Those of `EXTRA` are read where they are there.
+
     Raises:
         FileNotFoundError: a stage is missing.
     """
-    return {stage: records.read(Path(folder) / f"{stage}.nc", stage=stage) for stage in records.STAGES}
+    extra = [stage for stage in EXTRA if (Path(folder) / f"{stage}.nc").is_file()]
+    return {stage: records.read(Path(folder) / f"{stage}.nc", stage=stage) for stage in (*records.STAGES, *extra)}
 
 
 def write_page(path: Path | str, results: Results, claims: xr.Dataset, drawn: Path | str) -> None:
     """One HTML file with figures, ledger and provenance; it loads nothing from elsewhere."""
     images = []
-    for name in figures.FIGURES:
+    for name in figures.drawable(results):
         png = (Path(drawn) / f"{name}.png").read_bytes()
         with Image.open(Path(drawn) / f"{name}.png") as image:
             width = round(image.width / image.info["dpi"][0] * 25.4 * SCREEN)
@@ -98,11 +102,16 @@ def _row(claim: xr.Dataset) -> dict:
     }
 
 
-def publish(run: Path | str, folder: Path | str) -> list[Path]:
+def publish(run: Path | str, folder: Path | str, *, source: str = "") -> list[Path]:
     """Copy a finished run's joined data sets to ``folder``, smaller.
 
     Norms and margins per image become float16, and what no figure or claim needs per image (`PER_IMAGE`) is kept of the
     first `IMAGE_GROUPS` groups only: not a number, or -1, in others.
+
+    Args:
+        run: folder of the run.
+        folder: where the copies go.
+        source: what readers should be told of the images in place of the name of their folder or archive.
 
     Returns:
         The files written.
@@ -110,7 +119,7 @@ def publish(run: Path | str, folder: Path | str) -> list[Path]:
     run, folder, clock, written = Path(run), Path(folder), records.Clock(), []
     for stage, dataset in read_results(run / "results").items():
         path = folder / f"{stage}.nc"
-        records.write(_smaller(dataset), path, stage=stage)
+        records.write(_smaller(_renamed(dataset, source) if source else dataset), path, stage=stage)
         written.append(path)
     path = folder / "ledger.nc"
     results = read_results(folder)
@@ -118,11 +127,20 @@ def publish(run: Path | str, folder: Path | str) -> list[Path]:
     return [*written, path]
 
 
+def _renamed(dataset: xr.Dataset, source: str) -> xr.Dataset:
+    """The data set with another name of its images."""
+    old = dataset.attrs["data_source"]
+    if "version" in dataset.coords:
+        names = [source if name == old else name for name in dataset.version.values]
+        dataset = dataset.assign_coords(version=dataset.version.copy(data=np.array(names, dtype=object)))
+    return dataset.assign_attrs(data_source=source)
+
+
 def _smaller(dataset: xr.Dataset) -> xr.Dataset:
     dataset = dataset.copy()
     kept = dataset["group"].isin(np.unique(dataset["group"])[:IMAGE_GROUPS])
     for name, variable in dataset.data_vars.items():
-        if "image" not in variable.dims:
+        if not {"model", "image"} <= set(variable.dims):
             continue
         if name in PER_IMAGE and not kept.all():
             blank = np.nan if variable.dtype.kind == "f" else -1
@@ -155,12 +173,13 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("action", choices=("figures", "publish"))
     parser.add_argument("source", type=Path, help="data sets: published ones, or a run's folder for publish")
     parser.add_argument("target", type=Path, help="folder to write to")
+    parser.add_argument("--images", default="", help="for publish: what readers are told of the images")
     given = parser.parse_args(arguments)
     try:
         if given.action == "figures":
             redraw(given.source, given.target)
         else:
-            publish(given.source, given.target)
+            publish(given.source, given.target, source=given.images)
     except (FileNotFoundError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

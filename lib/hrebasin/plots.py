@@ -5,7 +5,6 @@ import xarray as xr
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, NullLocator
 
-from .claims import SAME_CHOICE
 from .comparisons import PERCENT, by_group, tree, tree_stages
 from .drawing import (
     COLOURS,
@@ -29,6 +28,7 @@ from .drawing import (
     styled,
 )
 from .merging import CONVERGENCE
+from .regularity_claims import SAME_CHOICE
 
 __all__ = [
     "accuracy_by_merged",
@@ -38,6 +38,7 @@ __all__ = [
     "permutation_choice",
     "robust_accuracy",
     "save",
+    "versions",
     "weight_norm",
 ]
 
@@ -234,4 +235,24 @@ def noise(attack: xr.Dataset) -> Figure:
         panels[1, column].set_xlabel(size.get(str(kind), "size (pixel range)"))
     panels[0, 0].set_ylabel("accuracy (%)")
     panels[1, 0].set_ylabel("accuracy retained (%)")
+    return draw_legend(figure, n_max, columns=5)
+
+
+@styled
+def versions(compared: xr.Dataset) -> Figure:
+    """Robust accuracy on the first version of the images minus that on the second, by stage; a panel an attack."""
+    kinds = compared.attack.values
+    figure = Figure((DOUBLE, 72 / 25.4))
+    panels, n_max = np.atleast_1d(figure.subplots(1, len(kinds), sharey=True)), count_groups(compared)
+    first, second = (compared.robust_accuracy.isel(version=position, drop=True) for position in (0, 1))
+    difference = (first - second).rename("difference") * PERCENT
+    for axes, kind in zip(panels, kinds, strict=True):
+        axes.axhline(0, color="#888888", linewidth=0.6)
+        for stage in tree_stages(compared):
+            label = f"stage {stage}" if stage else "stage 0 (unmerged)"
+            curve = tree(difference.sel(attack=kind), stage)
+            draw_curve(axes, compared.epsilon.values, curve, label, **stage_look(stage), marker=MARKERS[stage])
+        axes.set(title=NAMES.get(kind, kind), xlabel="size of the attack, L-infinity (pixel range)")
+    names = [str(name) for name in compared.version.values]
+    panels[0].set_ylabel(f"robust accuracy on {names[0]}\nminus on {names[1]} (percentage points)")
     return draw_legend(figure, n_max, columns=5)

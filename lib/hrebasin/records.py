@@ -59,6 +59,8 @@ SCHEMAS: dict[str, dict[str, tuple[str, ...]]] = {
         "local_lipschitz": ("model", "radius", "image"),
         "gradient_norm": ("model", "image"),
         "margin": ("model", "image"),
+        "children_cosine": ("model", "layer"),
+        "predicted_norm": ("model", "layer"),
     },
     "ablations": {
         "loss": ("pair", "alignment", "split", "lambda"),
@@ -66,6 +68,11 @@ SCHEMAS: dict[str, dict[str, tuple[str, ...]]] = {
         "loss_barrier": ("pair", "alignment", "split"),
         "accuracy_barrier": ("pair", "alignment", "split"),
         "choice_accuracy": ("pair", "permuted", "order"),
+    },
+    "versions": {
+        "robust_accuracy": ("model", "version", "attack", "epsilon"),
+        "agreement": ("model",),
+        "psnr": ("image",),
     },
     "benchmarks": {
         "seconds": ("row", "side", "repeat"),

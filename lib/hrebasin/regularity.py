@@ -11,6 +11,7 @@ import numpy as np
 import torch
 import xarray as xr
 
+from .averaging import children
 from .bank import Bank, normalize
 from .memory import fitting
 from .progress import track
@@ -53,7 +54,8 @@ def measure(
         axis = xr.Variable("radius", list(radii), {"long_name": "L2 radius", "units": "pixel range"})
         parts.append(_join(local, axis).rename("local_lipschitz").assign_attrs(long_name="local upper Lipschitz bound"))
         pieces.append(xr.merge(parts, join="outer", compat="identical", combine_attrs="override"))
-    joined = xr.concat(pieces, dim="model").transpose("model", ...)
+    joined = xr.merge([xr.concat(pieces, dim="model"), children(bank)], compat="identical", combine_attrs="override")
+    joined = joined.transpose("model", ...)
     joined.attrs.clear()  # merging takes those of the first variable
     return joined
 
