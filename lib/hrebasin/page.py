@@ -131,7 +131,7 @@ def _renamed(dataset: xr.Dataset, source: str) -> xr.Dataset:
     """The data set with another name of its images."""
     old = dataset.attrs["data_source"]
     if "version" in dataset.coords:
-        names = [source if name == old else name for name in dataset.version.values]
+        names = [source if name == old else name for name in dataset.version.values.tolist()]
         dataset = dataset.assign_coords(version=dataset.version.copy(data=np.array(names, dtype=object)))
     return dataset.assign_attrs(data_source=source)
 
