@@ -3,12 +3,15 @@ import pytest
 import torch
 
 from hrebasin.bank import Bank
+from hrebasin.evaluation import evaluate
 from hrebasin.history import pairwise_distance, squared_norms
 from hrebasin.matching import match_weights
 from hrebasin.mergers import (
     MERGERS,
     _greedy,
     align_tree,
+    average_blocks,
+    compare_mergers,
     merge_fold,
     merge_many_from_tree,
     merge_paired_tree,
@@ -35,10 +38,32 @@ def test_a_tree_of_neighbours_is_the_papers(eight):
 
 
 def test_aligned_leaves_have_the_tree_as_mean_and_the_logits_of_the_leaves(eight, pixels):
-    leaves = align_tree(eight)
+    stages = align_tree(eight)
+    leaves = stages[-1]
     torch.testing.assert_close(leaves(pixels), eight(pixels), rtol=1e-4, atol=1e-4)
     mean = Bank(leaves.architecture, {k: t.mean(0, keepdim=True) for k, t in leaves.tensors.items()})
     assert_equal(mean, merge_tree(eight)[-1], rtol=1e-5, atol=1e-6)
+
+
+def test_every_stage_of_the_tree_is_the_mean_of_aligned_leaves(eight):
+    tree, stages = merge_tree(eight), align_tree(eight)
+    assert_equal(stages[0], eight, rtol=0, atol=0)
+    for stage in (1, 2, 3):
+        nodes = average_blocks(stages[stage], 2**stage)
+        assert_equal(nodes, tree[stage], rtol=1e-5, atol=1e-6)
+        for name in ("stage", "n_merged", "node", "group", "seed"):
+            assert nodes.labels[name].tolist() == tree[stage].labels[name].tolist()
+
+
+def test_all_mergers_are_compared_on_the_same_networks(eight, test_images):
+    found = compare_mergers(eight, test_images, sizes=[4, 8], limits=[1, 100], orders=2)
+    assert found.sizes["model"] == 2 * (2 + len(MERGERS) + 2 * 2)
+    tree = found.test_accuracy[(found.method == "tree") & (found.n_merged == 4)].item()
+    assert tree == pytest.approx(evaluate(merge_tree(eight)[2].select([0]), test_images).accuracy.item())
+    many = found.isel(model=((found.method == "merge-many") & (found.sweeps == 100) & (found.n_merged == 8)).values)
+    assert many.order.values.tolist() == [0, 1]
+    once = merge_many(eight)
+    np.testing.assert_allclose(many.pairwise_distance[0], once.history.pairwise_distance[0])
 
 
 def test_the_star_is_the_mean_of_all_aligned_to_the_first(eight):
@@ -98,7 +123,7 @@ def test_merge_many_continues_from_the_tree(eight):
     merged = merge_many_from_tree(eight)
     tree = merge_tree(eight)[-1]
     assert merged.history.pairwise_distance <= tree.history.pairwise_distance.item() * (1 + 1e-6)
-    converged = merge_many(align_tree(eight), seed=0)
+    converged = merge_many(align_tree(eight)[-1], seed=0)
     assert_equal(merged, converged)
 
 

@@ -5,7 +5,7 @@ import torch
 from hrebasin.bank import Bank
 from hrebasin.mergers import align_tree
 from hrebasin.merging import merge_naive, merge_tree
-from hrebasin.repair import Moments, feature_distance, moments, repair, variance_ratio
+from hrebasin.repair import Moments, feature_distance, moments, repair, repaired_tree, study, variance_ratio
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +37,7 @@ def test_moments_are_those_of_the_modules(trained, few):
 
 
 def test_a_repaired_network_has_the_target_moments(trained, few):
-    leaves = align_tree(trained)
+    leaves = align_tree(trained)[-1]
     merged = merge_tree(trained)[-1]
     targets = moments(leaves, few).average([range(8)])
     repaired = repair(merged, targets, few)
@@ -77,7 +77,7 @@ def test_variance_collapses_in_naive_averages_and_not_in_copies(trained, few):
 def test_features_of_a_network_are_its_own(trained, few):
     same = feature_distance(trained, trained, [[k] for k in range(8)], few)
     np.testing.assert_allclose(same, 0, atol=1e-5)
-    merged, leaves = merge_tree(trained)[-1], align_tree(trained)
+    merged, leaves = merge_tree(trained)[-1], align_tree(trained)[-1]
     aligned = feature_distance(merged, leaves, [range(8)], few)
     naive = feature_distance(merge_naive(trained), trained, [range(8)], few)
     assert (aligned > 0).all()
@@ -85,7 +85,37 @@ def test_features_of_a_network_are_its_own(trained, few):
 
 
 def test_the_first_layer_before_its_relu_is_linear(trained, few):
-    leaves = align_tree(trained)
+    leaves = align_tree(trained)[-1]
     merged = merge_tree(trained)[-1]
     mean = moments(leaves, few).average([range(8)]).mean[0]
     torch.testing.assert_close(moments(merged, few).mean[0], mean, rtol=1e-3, atol=1e-3)
+
+
+def test_trees_are_repaired_at_every_stage(trained, few, test_images):
+    found = repaired_tree(trained, few)
+    assert len(found) == 8 + 4 * 7
+    tree = merge_tree(trained)
+    for stage in (1, 2, 3):
+        plain = found.where(method="tree", stage=stage)
+        for name, tensor in plain.tensors.items():
+            torch.testing.assert_close(tensor, tree[stage].tensors[name], rtol=1e-4, atol=1e-5)
+    leaves = align_tree(trained)[-1]
+    targets = moments(leaves, few).average([range(8)])
+    repaired = moments(found.where(method="repair-leaves", stage=3), few)
+    torch.testing.assert_close(repaired.mean[-1], targets.mean[-1], rtol=1e-3, atol=1e-3)
+    first = found.where(stage=1)
+    one, along = first.where(method="repair-children"), first.where(method="repair-along")
+    assert one.tensors["fc1.weight"].shape == along.tensors["fc1.weight"].shape
+
+
+def test_the_study_of_repair_measures_every_network(trained, few, test_images):
+    record = study(trained.select(slice(4)), few, test_images, attacked=10, epsilons=[0.0, 0.1])
+    assert record.sizes["model"] == 4 + 4 * 3
+    assert record.variance_ratio.notnull().all()
+    assert record.feature_distance.notnull().all()
+    unmerged = record.isel(model=(record.method == "unmerged").values)
+    np.testing.assert_allclose(unmerged.variance_ratio, 1, rtol=1e-6)
+    np.testing.assert_allclose(unmerged.feature_distance, 0, atol=1e-5)
+    whole = record.isel(model=(record.method == "repair-leaves").values)
+    tree = record.isel(model=(record.method == "tree").values)
+    assert (abs(whole.variance_ratio - 1) <= abs(tree.variance_ratio.values - 1) + 1e-3).mean() > 0.8

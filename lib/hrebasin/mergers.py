@@ -6,11 +6,14 @@ from dataclasses import replace
 
 import numpy as np
 import torch
+import xarray as xr
 
 from .bank import Bank
+from .evaluation import evaluate
 from .history import merged_labels, pairwise_distance, squared_distances, squared_norms, with_history
+from .images import Images
 from .matching import Alignment, match_weights
-from .merging import CONVERGENCE, merge_many
+from .merging import CONVERGENCE, merge_many, merge_many_sets, merge_naive
 from .seeding import Seed, generator
 
 PAIRINGS = ("neighbours", "random", "nearest")
@@ -49,35 +52,52 @@ def merge_paired_tree(bank: Bank, *, pairing: str = "neighbours", seed: Seed = 0
     Returns:
         Method ``tree`` for neighbours, else ``tree-random`` or ``tree-nearest``.
     """
-    return _mean(*_climb(bank, pairing, seed))
+    start = time.perf_counter()
+    stages, sweeps = _climb(bank, pairing, seed)
+    method = "tree" if pairing == "neighbours" else f"tree-{pairing}"
+    return _mean(stages[-1], method, sweeps, start)
 
 
 def merge_many_from_tree(bank: Bank, *, max_sweeps: int = CONVERGENCE, seed: Seed = 0) -> Bank:
     """MergeMany that starts from the alignment that the tree ends with, in place of none."""
     start = time.perf_counter()
-    aligned = _climb(bank, "neighbours", seed)[0]
-    merged = merge_many(aligned, max_sweeps=max_sweeps, seed=seed).relabel(method="merge-many-from-tree")
+    merged = merge_many(align_tree(bank, seed=seed)[-1], max_sweeps=max_sweeps, seed=seed).relabel(
+        method="merge-many-from-tree"
+    )
     seconds = merged.history.seconds.copy(data=[time.perf_counter() - start])
     return replace(merged, history=merged.history.assign(seconds=seconds))
 
 
-def align_tree(bank: Bank, *, seed: Seed = 0) -> Bank:
-    """The leaves of a tree in the order of units in which the tree averages them; their mean is its top.
+def align_tree(bank: Bank, *, seed: Seed = 0) -> list[Bank]:
+    """The leaves of a tree with their units in the order in which each stage averages them.
 
     Args:
         bank: 2**k networks, one tree, merged as `hrebasin.merging.merge_tree` does.
         seed: of the layer orders.
+
+    Returns:
+        One bank of all leaves a stage, stage 0 (as given) first. Node k of stage s is the mean of the leaves k 2**s to
+        (k + 1) 2**s - 1 of bank s, see `average_blocks`.
     """
     return _climb(bank, "neighbours", seed)[0]
 
 
-def _climb(bank: Bank, pairing: str, seed: Seed) -> tuple[Bank, str, int, float]:
-    """Aligned leaves, the name of the method, the most sweeps of a matching, and when it started."""
+def average_blocks(aligned: Bank, size: int) -> Bank:
+    """The means of ``size`` networks after one another, as nodes of a tree."""
+    blocks = [aligned.select(slice(start, start + size)) for start in range(0, len(aligned), size)]
+    tensors = {key: tensor.unflatten(0, (-1, size)).mean(1) for key, tensor in aligned.tensors.items()}
+    columns = [merged_labels(block) | {"method": "tree"} for block in blocks]
+    labels = {name: np.concatenate([np.atleast_1d(column[name]) for column in columns]) for name in columns[0]}
+    return Bank(aligned.architecture, tensors, labels)
+
+
+def _climb(bank: Bank, pairing: str, seed: Seed) -> tuple[list[Bank], int]:
+    """Aligned leaves by stage, and the most sweeps that a matching took."""
     if len(bank) < 2 or len(bank) & (len(bank) - 1):
         raise ValueError(f"a tree needs 2**k networks, got {len(bank)}")
     if pairing not in PAIRINGS:
         raise ValueError(f"pairing must be one of {PAIRINGS}, got {pairing!r}")
-    start, sweeps, leaves = time.perf_counter(), 0, bank
+    sweeps, leaves, stages = 0, bank, [bank]
     nodes = [[leaf] for leaf in range(len(bank))]  # the leaves of each node
     while len(nodes) > 1:
         means = _means(leaves, nodes)
@@ -90,7 +110,8 @@ def _climb(bank: Bank, pairing: str, seed: Seed) -> tuple[Bank, str, int, float]
         sweeps = max(sweeps, int(alignment.sweeps.max()))
         leaves = _move(leaves, {n: nodes[pair[1]] for n, pair in enumerate(pairs)}, alignment)
         nodes = [nodes[a] + nodes[b] for a, b in pairs]
-    return leaves, "tree" if pairing == "neighbours" else f"tree-{pairing}", sweeps, start
+        stages.append(leaves)
+    return stages, sweeps
 
 
 def _move(leaves: Bank, moved: dict[int, list[int]], alignment: Alignment) -> Bank:
@@ -145,6 +166,36 @@ def _mean(aligned: Bank, method: str, sweeps: int, start: float) -> Bank:
     merged = Bank(aligned.architecture, tensors, merged_labels(aligned) | {"method": method})
     distance = pairwise_distance(squared_norms(aligned)[None], merged)
     return with_history(merged, distance, [sweeps], [sweeps < CONVERGENCE], [time.perf_counter() - start])
+
+
+def compare_mergers(
+    bank: Bank, images: Images, *, sizes: Sequence[int], limits: Sequence[int], orders: int, seed: Seed = 0
+) -> xr.Dataset:
+    """Every way to merge the same networks: a data set of stage ``mergers``, see `hrebasin.records.SCHEMAS`.
+
+    Args:
+        bank: unmerged networks of some groups.
+        images: to be accurate on.
+        sizes: how many networks of each group are merged, its first ones; powers of two.
+        limits: of MergeMany's sweeps; the largest one stands for convergence.
+        orders: draws of MergeMany's orders, which are numbered in ``order``; the first is the one of other stages.
+        seed: of all orders.
+    """
+    merged = []
+    for group in dict.fromkeys(bank.labels["group"].tolist()):
+        members = bank.where(group=group)
+        for size in sizes:
+            some = members.select(slice(size))
+            merged += [merge_naive(some), merge_paired_tree(some, seed=seed)]
+            merged += [merge(some, seed=seed) for merge in MERGERS.values()]
+            seeds = [seed, *(f"{seed}/order-{order}" for order in range(1, orders))]
+            for order, many in enumerate(merge_many_sets([some] * orders, limits=limits, seeds=seeds)):
+                merged.append(many.relabel(node=order))
+    everything = Bank.concat(merged)
+    scores = evaluate(everything, images).rename(accuracy="test_accuracy", loss="test_loss")
+    history = everything.history.reset_coords(drop=True).assign_coords(scores.coords)
+    order = everything.array(everything.labels["node"], name="order", long_name="draw of the orders", units="1")
+    return xr.merge([scores, history, order.to_dataset()], compat="identical", combine_attrs="override")
 
 
 # name of a method -> function of the networks (one group) and a seed

@@ -3,12 +3,19 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 import xarray as xr
 
 from .bank import Bank, check_same_architecture, normalize
+from .evaluation import evaluate
+from .images import Images
+from .mergers import align_tree, average_blocks
+from .robustness import attack
+from .seeding import Seed
 
 IMAGES_AT_ONCE = 1000
+ATTACKS = ("fgsm", "deepfool-linf")
 SMALLEST = 1e-6  # spreads below this belong to units that never change; they are only shifted
 
 
@@ -71,6 +78,72 @@ def repair(bank: Bank, targets: Moments, pixels: torch.Tensor) -> Bank:
     return repaired
 
 
+def repaired_tree(bank: Bank, pixels: torch.Tensor, *, seed: Seed = 0) -> Bank:
+    """A tree with and without REPAIR at every stage: unmerged networks and nodes, named by their method.
+
+    ``tree`` is not repaired. ``repair-children`` and ``repair-leaves`` are its nodes with the average moments of their
+    two aligned children or of all their aligned leaves. ``repair-along`` repairs every node with its children's moments
+    before it is merged further.
+
+    Args:
+        bank: 2**k unmerged networks of one group.
+        pixels: training images (image, channel, y, x).
+        seed: of the layer orders.
+    """
+    found, along, stages = [bank], bank, align_tree(bank, seed=seed)
+    for stage, leaves in enumerate(stages[1:], start=1):
+        size = 2**stage
+        merged, children = average_blocks(leaves, size), average_blocks(leaves, size // 2)
+        pairs = [(k, k + 1) for k in range(0, len(children), 2)]
+        of_children = moments(children, pixels).average(pairs)
+        of_leaves = moments(leaves, pixels).average([range(k, k + size) for k in range(0, len(leaves), size)])
+        found += [merged, repair(merged, of_children, pixels).relabel(method="repair-children")]
+        found.append(repair(merged, of_leaves, pixels).relabel(method="repair-leaves"))
+        aligned = Bank.concat(
+            [align_tree(along.select(pair), seed=f"{seed}/along/{stage}/{pair[0]}")[1] for pair in pairs]
+        )
+        along = repair(average_blocks(aligned, 2), moments(aligned, pixels).average(pairs), pixels)
+        found.append(along.relabel(method="repair-along"))
+    return Bank.concat(found)
+
+
+def study(
+    bank: Bank, pixels: torch.Tensor, images: Images, *, attacked: int, epsilons: Sequence[float], seed: Seed = 0
+) -> xr.Dataset:
+    """Accuracy, robustness and activations of trees with and without REPAIR: a data set of stage ``repair``.
+
+    Args:
+        bank: unmerged networks of some groups.
+        pixels: training images to measure activations on, (image, channel, y, x).
+        images: test images; the first ``attacked`` are attacked.
+        epsilons: of FGSM and L-infinity DeepFool.
+        seed: of the layer orders.
+    """
+    parts = []
+    for group in dict.fromkeys(bank.labels["group"].tolist()):
+        members = bank.where(group=group)
+        everything, stages = repaired_tree(members, pixels, seed=seed), align_tree(members, seed=seed)
+        few = images.first(attacked)
+        robust = [
+            attack(everything, few.pixels, few.labels, kind=kind, epsilons=epsilons).robust_accuracy for kind in ATTACKS
+        ]
+        axis = xr.Variable("attack", np.array(ATTACKS, dtype=object), {"long_name": "attack", "units": "1"})
+        activations = []
+        for stage in dict.fromkeys(everything.labels["stage"].tolist()):
+            for method in dict.fromkeys(everything.labels["method"].tolist()):
+                chosen = (everything.labels["stage"] == stage) & (everything.labels["method"] == method)
+                if chosen.any():
+                    some = everything.select(chosen)
+                    under = [range(k * 2**stage, (k + 1) * 2**stage) for k in range(len(some))]
+                    given = (some, stages[stage], under, pixels)
+                    activations.append(xr.merge([variance_ratio(*given), feature_distance(*given)], compat="identical"))
+        scores = evaluate(everything, images).rename(accuracy="test_accuracy", loss="test_loss")
+        robust = xr.concat(robust, dim=axis, coords="minimal", compat="override").transpose("model", ...)
+        layers = xr.concat(activations, dim="model").sel(model=scores.model)
+        parts.append(xr.merge([scores, robust, layers], compat="identical", combine_attrs="override"))
+    return xr.concat(parts, dim="model", combine_attrs="drop")
+
+
 def variance_ratio(bank: Bank, parents: Bank, members: Sequence[Sequence[int]], pixels: torch.Tensor) -> xr.DataArray:
     """Variance of pre-activations, summed over units, over the mean of that of the parents, (model, layer).
 
@@ -118,17 +191,17 @@ def _by_layer(bank: Bank, columns: list[torch.Tensor], name: str, long_name: str
     return bank.array(values, ("model", "layer"), name=name, long_name=long_name, units="1", layer=axis)
 
 
+@torch.no_grad()  # as a decorator: two generators that take turns would leave one another's mode behind
 def _pre_activations(bank: Bank, pixels: torch.Tensor):
     """For each part of the images: (model, image, unit) of every affine layer."""
-    with torch.no_grad():
-        for part in pixels.split(IMAGES_AT_ONCE):
-            x = normalize(bank.architecture, part.to(bank.device)).expand(len(bank), -1, -1)
-            values = []
-            for layer in bank.architecture.layers:
-                bias = bank.tensors[f"{layer}.bias"][:, None]
-                values.append(torch.baddbmm(bias, x, bank.tensors[f"{layer}.weight"].mT))
-                x = values[-1].relu()
-            yield values
+    for part in pixels.split(IMAGES_AT_ONCE):
+        x = normalize(bank.architecture, part.to(bank.device)).expand(len(bank), -1, -1)
+        values = []
+        for layer in bank.architecture.layers:
+            bias = bank.tensors[f"{layer}.bias"][:, None]
+            values.append(torch.baddbmm(bias, x, bank.tensors[f"{layer}.weight"].mT))
+            x = values[-1].relu()
+        yield values
 
 
 def _biases(bank: Bank) -> list[torch.Tensor]:
