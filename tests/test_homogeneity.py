@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 import torch
 
-from hrebasin.homogeneity import certified_radius, rescale, rescale_to
+from hrebasin.bank import Bank
+from hrebasin.homogeneity import certified_radius, rescale, rescale_to, study
 from hrebasin.merging import merge_tree
 from hrebasin.regularity import measure, weight_norm
 
@@ -47,6 +48,21 @@ def test_nothing_changes_an_answer_within_the_certified_radius(trained, test_ima
         moved = given[0].double() / 255 + 0.999 * largest[..., None, None, None] * step
         answers = trained(moved.float()).argmax(-1)
         assert (answers == given[1])[largest > 0].all()
+
+
+def test_leaves_at_the_norms_of_their_nodes_lose_the_norm_and_no_certificate(trained, test_images):
+    bank = Bank.concat(merge_tree(trained.relabel(group=2)))
+    record = study(bank, test_images, measured=30, bounded=5, radii=[0.05])
+    assert record.sizes["model"] == 15 + 3 * 8
+    leaves = record.isel(model=(record.method == "unmerged").values)
+    rescaled = record.isel(model=((record.method == "rescaled") & (record.stage == 3)).values)
+    top = record.isel(model=((record.method == "tree") & (record.stage == 3)).values)
+    np.testing.assert_array_equal(rescaled.test_accuracy, leaves.test_accuracy)
+    np.testing.assert_allclose(rescaled.certified_radius, leaves.certified_radius, rtol=1e-3, atol=1e-6)
+    ratio = leaves.median_margin / rescaled.median_margin.values
+    np.testing.assert_allclose(leaves.lipschitz.sel(bound="global") / rescaled.lipschitz.values[:, 0], ratio, rtol=1e-4)
+    # biases are scaled otherwise, so the sums of weights' and biases' norms are near one another, not equal
+    np.testing.assert_allclose(rescaled.weight_norm.sum("layer"), top.weight_norm.sum("layer").item(), rtol=0.1)
 
 
 @pytest.mark.parametrize(

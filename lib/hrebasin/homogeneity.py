@@ -1,10 +1,16 @@
 """Networks rescaled layer by layer: the same decisions with other norms, so what a bound owes to scale alone."""
 
+from collections.abc import Sequence
+from dataclasses import replace
+
 import numpy as np
 import torch
 import xarray as xr
 
 from .bank import Bank
+from .evaluation import evaluate
+from .images import Images
+from .regularity import measure
 
 SQRT2 = 2**0.5  # two logits differ by at most sqrt(2) times the change of all logits
 
@@ -47,6 +53,50 @@ def rescale_to(bank: Bank, targets: Bank) -> Bank:
         for each in (targets, bank)
     ]
     return rescale(bank, norms[0] / norms[1])
+
+
+def study(
+    bank: Bank,
+    images: Images,
+    *,
+    measured: int,
+    bounded: int,
+    radii: Sequence[float],
+) -> xr.Dataset:
+    """Bounds beside margins, and unmerged networks at the norms of merged ones: a data set of stage ``scale``.
+
+    Unmerged network k of a group is rescaled to the weight norms of the node of each stage that it was merged into; it
+    then has the method ``rescaled`` and that node's stage.
+
+    Args:
+        bank: trees with their leaves, and any other networks.
+        images: test images to be accurate on.
+        measured: how many of them, the first ones, give margins.
+        bounded: how many of these get local bounds.
+        radii: of local bounds, L2 in pixel units.
+    """
+    everything = Bank.concat([replace(each, history=None) for each in (bank, *_at_norms_of_nodes(bank))])
+    few = images.first(measured)
+    record = measure(everything, few.pixels, few.labels, radii=radii, bounded=bounded)
+    margin = record.margin.clip(min=0).median("image")
+    margin.attrs = {"long_name": "median margin over images, 0 where wrong", "units": "logit"}
+    certified = certified_radius(record).mean("image")
+    certified.attrs = {"long_name": "mean certified radius over images, L2", "units": "pixel range"}
+    accuracy = evaluate(everything, images).accuracy.rename("test_accuracy")
+    columns = [accuracy, record.weight_norm, record.lipschitz, margin.rename("median_margin"), certified]
+    return xr.merge(columns, compat="identical", combine_attrs="drop")
+
+
+def _at_norms_of_nodes(bank: Bank):
+    """For each stage of the trees: all leaves at the norms of their node."""
+    leaves = bank.where(method="unmerged")
+    for stage in sorted(set(bank.labels["stage"][bank.labels["method"] == "tree"])):
+        nodes = bank.where(method="tree", stage=stage)
+        places = {place: k for k, place in enumerate(zip(nodes.labels["group"], nodes.labels["node"], strict=True))}
+        above = zip(leaves.labels["group"], leaves.labels["node"] >> stage, strict=True)
+        yield rescale_to(leaves, nodes.select([places[place] for place in above])).relabel(
+            method="rescaled", stage=stage
+        )
 
 
 def certified_radius(regularity: xr.Dataset) -> xr.DataArray:

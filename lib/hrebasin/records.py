@@ -74,6 +74,33 @@ SCHEMAS: dict[str, dict[str, tuple[str, ...]]] = {
         "agreement": ("model",),
         "psnr": ("image",),
     },
+    "strong": {
+        "robust_accuracy": ("model", "attack", "epsilon"),
+        "zero_gradients": ("model",),
+    },
+    "mergers": {
+        "test_accuracy": ("model",),
+        "test_loss": ("model",),
+        "pairwise_distance": ("model",),
+        "sweeps_done": ("model",),
+        "converged": ("model",),
+        "seconds": ("model",),
+        "order": ("model",),
+    },
+    "scale": {
+        "test_accuracy": ("model",),
+        "weight_norm": ("model", "layer"),
+        "lipschitz": ("model", "bound"),
+        "median_margin": ("model",),
+        "certified_radius": ("model", "certificate"),
+    },
+    "repair": {
+        "test_accuracy": ("model",),
+        "test_loss": ("model",),
+        "robust_accuracy": ("model", "attack", "epsilon"),
+        "variance_ratio": ("model", "layer"),
+        "feature_distance": ("model", "layer"),
+    },
     "benchmarks": {
         "seconds": ("row", "side", "repeat"),
         "ratio": ("row",),

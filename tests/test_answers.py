@@ -1,0 +1,91 @@
+import numpy as np
+import pytest
+import xarray as xr
+
+from hrebasin.answers import QUESTIONS, VARIABLES, answer
+from hrebasin.bank import Bank
+from hrebasin.homogeneity import study as scale_study
+from hrebasin.mergers import MERGERS, compare_mergers
+from hrebasin.merging import merge_tree
+from hrebasin.repair import study as repair_study
+from hrebasin.strong_attacks import strong_suite
+
+EPSILONS = [0.0, 0.01, 0.02, 0.1]
+
+
+@pytest.fixture(scope="module")
+def measured(trained, train_images, test_images):
+    """Every question's data set, of two groups of four small networks."""
+    bank = trained.relabel(group=np.repeat([0, 1], 4), node=np.tile(np.arange(4), 2))
+    trees = Bank.concat([bank, *merge_tree(bank, leaves=4)[1:]])
+    few = test_images.first(20)
+    strong = strong_suite(
+        trees, few.pixels, few.labels, epsilons=EPSILONS, sources=[bank.select([0])], steps=3, restarts=1
+    )
+    return {
+        "strong": strong,
+        "mergers": compare_mergers(bank, test_images, sizes=[4], limits=[1, 100], orders=2),
+        "scale": scale_study(trees, test_images, measured=40, bounded=3, radii=[0.05]),
+        "repair": repair_study(bank, train_images.pixels[:100], test_images, attacked=10, epsilons=EPSILONS),
+    }
+
+
+@pytest.fixture(scope="module")
+def answers(measured):
+    return answer(measured)
+
+
+def of(answers: xr.Dataset, question: str) -> dict[str, float]:
+    """Effects of a question by comparison."""
+    chosen = answers.isel(row=(answers.question == question).values)
+    return dict(zip(chosen.comparison.values.tolist(), chosen.effect.values.tolist(), strict=True))
+
+
+def test_every_question_is_answered_with_intervals_and_n(answers):
+    assert answers.asked.values.tolist() == list(QUESTIONS)
+    assert set(answers.data_vars) == {*VARIABLES, "sentence", "title"}
+    assert set(answers.question.values) == set(QUESTIONS)
+    assert (answers.n >= 1).all()
+    several = answers.isel(row=(answers.n == 2).values)
+    assert (several.low <= several.effect).all()
+    assert (several.effect <= several.high).all()
+
+
+def test_effects_are_differences_of_the_data(answers, measured):
+    mergers = measured["mergers"]
+    accuracy = {
+        name: mergers.test_accuracy[(mergers.method == name).values].values.mean() for name in ("tree", "star", "naive")
+    }
+    found = of(answers, "Q3")
+    for name in ("star", "naive"):
+        assert found[f"{name} minus tree, 4 models"] == pytest.approx(100 * (accuracy[name] - accuracy["tree"]))
+    assert set(MERGERS) <= {name.split(" minus")[0] for name in found}
+    scale = measured["scale"]
+    bounds = {
+        (method, stage): np.log10(scale.lipschitz.sel(bound="global"))[
+            ((scale.method == method) & (scale.stage == stage)).values
+        ].mean()
+        for method, stage in (("unmerged", 0), ("tree", 2), ("rescaled", 2))
+    }
+    found = of(answers, "Q4")
+    fall = bounds["unmerged", 0] - bounds["tree", 2]
+    assert found["log10 global bound, stage 0 minus stage 2"] == pytest.approx(fall.item())
+    rescaled = bounds["unmerged", 0] - bounds["rescaled", 2]
+    assert found["log10 global bound, stage 0 minus stage 0 at the norms of stage 2"] == pytest.approx(rescaled.item())
+
+
+def test_robustness_that_holds_and_that_does_not_reads_so(measured):
+    strong = measured["strong"]
+    stage = strong.stage * (strong.method == "tree")
+    small = strong.epsilon - 0.012
+    planted = (0.5 + 2 * small * stage).broadcast_like(strong.robust_accuracy).transpose(*strong.robust_accuracy.dims)
+    holds = strong.assign(robust_accuracy=planted)
+    assert "stage 2 is ahead of stage 0 under every attack" in str(answer({"strong": holds}).sentence[0].values)
+    weak = strong.assign(robust_accuracy=planted.where(planted.attack == "fgsm", 1 - planted))
+    assert "under some attacks only" in str(answer({"strong": weak}).sentence[0].values)
+    crossing = of(answer({"strong": holds}), "Q2")["pgd-margin: crossing of stages 0 and 2 (2 of 2 groups)"]
+    assert crossing == pytest.approx(0.012, abs=1e-6)
+
+
+def test_only_what_was_measured_is_answered(measured):
+    assert answer({"repair": measured["repair"], "merge": measured["mergers"]}).asked.values.tolist() == ["Q5"]
