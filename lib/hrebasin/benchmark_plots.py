@@ -4,7 +4,7 @@ import numpy as np
 import xarray as xr
 from matplotlib.figure import Figure
 
-from .drawing import COLOURS, DOUBLE, shape, styled
+from .drawing import COLOURS, COLUMN, shape, styled
 from .scaling import line
 
 SERIES = tuple(COLOURS[name] for name in ("unmerged", "tree", "merge-many", "naive", "l2"))
@@ -13,19 +13,22 @@ SERIES = tuple(COLOURS[name] for name in ("unmerged", "tree", "merge-many", "nai
 @styled
 def speed(benchmarks: xr.Dataset) -> Figure:
     """How many times as fast as the alternative: ratio of medians, range over repeats, and the goal."""
-    figure = Figure((DOUBLE, (18 + 9 * benchmarks.sizes["row"]) / 25.4))
+    figure = Figure((COLUMN, (22 + 13 * benchmarks.sizes["row"]) / 25.4))
     axes = figure.subplots()
     places = np.arange(benchmarks.sizes["row"])[::-1]
     ratio, low, high = (benchmarks[name].values for name in ("ratio", "ratio_low", "ratio_high"))
-    axes.barh(places, ratio - 1, left=1, height=0.6, color=COLOURS["tree"], label="ratio of medians")
+    axes.barh(places, ratio - 1, left=1, height=0.36, color=COLOURS["tree"], label="ratio of medians")
     axes.hlines(places, low, high, color="black", linewidth=1.2, label="range over repeats")
     axes.plot(benchmarks.goal, places, linestyle="none", marker="|", markersize=12, markeredgewidth=1.6,
               color=COLOURS["merge-many"], label="goal")  # fmt: skip
     for place, value in zip(places, np.maximum(ratio, high), strict=True):
         axes.annotate(f"{ratio[places.tolist().index(place)]:.3g}", (value, place), xytext=(5, 0),
                       textcoords="offset points", va="center")  # fmt: skip
-    pairs = zip(benchmarks.title.values, benchmarks.alternative.values, strict=True)
-    axes.set_yticks(places, [f"{title}\nagainst: {other}" for title, other in pairs])
+    for place, title, other in zip(places, benchmarks.title.values, benchmarks.alternative.values, strict=True):
+        axes.annotate(f"{title}\nagainst: {other}", (1, place + 0.22), xytext=(2, 0), textcoords="offset points",
+                      va="bottom", fontsize=6)  # fmt: skip
+    axes.set(yticks=[], ylim=(-0.5, len(places) - 0.2))
+    axes.spines.left.set_visible(False)
     axes.set(xscale="log", xlim=(min(0.8, 0.9 * low.min()), 1.6 * max(high.max(), float(benchmarks.goal.max()))))
     axes.axvline(1, color="black", linewidth=0.6)
     axes.set_xlabel("times as fast as the alternative (1)")
@@ -43,7 +46,7 @@ def speed(benchmarks: xr.Dataset) -> Figure:
 def scaling(benchmarks: xr.Dataset) -> Figure:
     """Time and peak memory of stages against the number of networks, with the straight line through each."""
     sizes = benchmarks["size"].values
-    figure = Figure((DOUBLE, (12 + 52 * len(sizes)) / 25.4))
+    figure = Figure((COLUMN, (18 + 42 * len(sizes)) / 25.4))
     panels = figure.subplots(len(sizes), 2, squeeze=False)
     for size, row in zip(sizes, panels, strict=True):
         measured = benchmarks.sel(size=size)
@@ -55,12 +58,14 @@ def scaling(benchmarks: xr.Dataset) -> Figure:
                 values = measured[name].sel(stage=stage).values[there]
                 slope, start = line(n, values)
                 axes.plot(n, values, **look | {"linestyle": "none"})
-                label = f"{stage}: {slope:.2g} {measured[name].units} a network"
-                axes.plot(n, start + slope * n, **look | {"marker": None}, label=label)
-        for axes, label in zip(row, ("time (s)", "memory beside the networks (MB)"), strict=True):
+                axes.plot(n, start + slope * n, **look | {"marker": None})
+                axes.plot([], [], **look, label=stage)
+        for axes, label in zip(row, ("time (s)", "memory (MB)"), strict=True):
             axes.set(title=f"{size} networks", xlabel="networks (number)", ylabel=label, xticks=n)
             axes.set_ylim(0, 1.02 * axes.get_ylim()[1])
-            axes.legend(loc="upper left", bbox_to_anchor=(1, 1))
+    handles, labels = panels[0, 0].get_legend_handles_labels()
+    title = "points: n = 1 run each; lines: least squares"
+    figure.legend(handles, labels, loc="outside lower center", ncols=3, title=title)
     return figure
 
 

@@ -1,5 +1,6 @@
 """What all figures share: style, palette, marks with their spread, the legend, and saving."""
 
+import io
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
@@ -9,6 +10,8 @@ import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from .comparisons import tree
 from .files import replacing
@@ -16,15 +19,15 @@ from .statistics import interval
 
 FEWEST = 5  # groups that an interval needs; of fewer, figures show the range instead
 STYLE = Path(__file__).with_name("paper.mplstyle")
-COLUMN, DOUBLE = 85 / 25.4, 178 / 25.4  # inches; widths of one and two columns
+COLUMN = 85 / 25.4  # inches; the width of one column of print, which every figure keeps to
 
-# Okabe and Ito, colour-blind safe
+# From Okabe and Ito, L1 darker: apart for colour-blind readers, and at least 3:1 on white (tests/test_legibility.py)
 COLOURS = {
     "unmerged": "#000000",
     "tree": "#0072B2",
     "merge-many": "#D55E00",
     "naive": "#CC79A7",
-    "l1": "#E69F00",
+    "l1": "#882255",
     "l2": "#009E73",
 }
 NAMES = {
@@ -41,10 +44,10 @@ NAMES = {
     "eclipse-fast": "ECLipsE-Fast",
 }
 # Stages by lightness, dash and marker, so that print in grey works; further stages repeat the last colour
-STAGE_COLOURS = ("#000000", "#08306B", "#0072B2", "#4A9FD4", "#8CC8EE")
+STAGE_COLOURS = ("#000000", "#161F62", "#214393", "#217695", "#1A99EF")
 DASHES = ("-", (0, (5, 1.5)), (0, (5, 1.5, 1, 1.5)), (0, (1, 1)), (0, (3, 1, 1, 1, 1, 1)))
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
-SWEEP_COLOURS = ("#F6C7A4", "#EE9C66", "#E27A2F", "#D55E00")  # MergeMany, lighter for fewer sweeps
+SWEEP_COLOURS = ("#5A2600", "#8A3C00", "#B04E00", "#D55E00")  # MergeMany, darker for fewer sweeps
 FAINT = {"linestyle": "none", "marker": ".", "markersize": 2.5, "alpha": 0.35, "markeredgewidth": 0, "zorder": 1}
 
 
@@ -68,15 +71,30 @@ def save(figure: Figure, path_stem: Path | str, *, source: str) -> list[Path]:
         path_stem: path without ending.
         source: what the figure was drawn from; goes into the files' metadata, which hold no dates.
     """
-    stem, paths = Path(path_stem), []
-    pdf = {"Title": stem.name, "Subject": source, "Creator": "hrebasin", "Producer": "Matplotlib", "CreationDate": None}
-    png = {"Title": stem.name, "Description": source, "Software": "hrebasin"}
-    for ending, metadata in (("pdf", pdf), ("png", png)):
-        path = stem.with_name(f"{stem.name}.{ending}")
-        with replacing(path) as temporary:
-            figure.savefig(temporary, format=ending, metadata=metadata)
-        paths.append(path)
-    return paths
+    stem = Path(path_stem)
+    pdf, png = (stem.with_name(f"{stem.name}.{ending}") for ending in ("pdf", "png"))
+    about = {"Title": stem.name, "Subject": source, "Creator": "hrebasin", "Producer": "Matplotlib"}
+    with replacing(pdf) as temporary:
+        figure.savefig(temporary, format="pdf", metadata=about | {"CreationDate": None})
+    info = PngInfo()
+    for key, value in {"Title": stem.name, "Description": source, "Software": "hrebasin"}.items():
+        info.add_text(key, value)
+    dpi = plt.rcParams["savefig.dpi"]
+    with io.BytesIO() as buffer, replacing(png) as temporary:
+        figure.savefig(buffer, format="png")
+        # A palette of 256 colours is seen as the same picture and takes a third of the bytes
+        picture = Image.open(buffer).convert("RGB").quantize(256, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
+        picture.save(temporary, pnginfo=info, dpi=(dpi, dpi), optimize=True)
+    return [pdf, png]
+
+
+@styled
+def svg(figure: Figure) -> str:
+    """A figure as an SVG element with outlined text, the same at every redraw."""
+    with io.StringIO() as buffer:
+        figure.savefig(buffer, format="svg", metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
+        text = buffer.getvalue()
+    return text[text.index("<svg") :]
 
 
 def count_groups(dataset: xr.Dataset) -> int:

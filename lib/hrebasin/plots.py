@@ -3,13 +3,12 @@
 import numpy as np
 import xarray as xr
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, NullLocator
+from matplotlib.ticker import FixedLocator, LogFormatter, MaxNLocator, NullLocator
 
 from .comparisons import PERCENT, by_group, tree, tree_stages
 from .drawing import (
     COLOURS,
     COLUMN,
-    DOUBLE,
     FAINT,
     MARKERS,
     NAMES,
@@ -95,8 +94,8 @@ def _method_label(method: str, limit: int, converged: bool = True) -> str:
 def robust_accuracy(attack: xr.Dataset) -> Figure:
     """Robust accuracy by size of the attack: stages of the tree, the best MergeMany, L1 and L2; a panel an attack."""
     kinds = attack.attack.values
-    figure = Figure((DOUBLE, 82 / 25.4))
-    panels, n_max = np.atleast_1d(figure.subplots(1, len(kinds), sharey=True)), count_groups(attack)
+    figure = Figure((COLUMN, (25 + 44 * len(kinds)) / 25.4))
+    panels, n_max = figure.subplots(len(kinds), 1, sharex=True, sharey=True, squeeze=False)[:, 0], count_groups(attack)
     robust = attack.robust_accuracy
     curves = [
         (tree(robust, stage), f"stage {stage}" if stage else "stage 0 (unmerged)", stage_look(stage))
@@ -111,10 +110,11 @@ def robust_accuracy(attack: xr.Dataset) -> Figure:
         for curve, label, look in curves:
             text = label + fewer(curve, n_max)
             draw_curve(axes, attack.epsilon.values, curve.sel(attack=kind) * PERCENT, text, **look)
-        axes.set(title=NAMES.get(kind, kind), xlabel="size of the attack, L-infinity (pixel range)")
+        axes.set(title=NAMES.get(kind, kind), ylabel="robust accuracy (%)")
         axes.set_ylim(bottom=0)
-    panels[0].set_ylabel("robust accuracy (%)")
-    return draw_legend(figure, n_max, columns=4)
+    panels[-1].set_xlabel("size of the attack, L-infinity (pixel range)")
+    panels[-1].xaxis.set_major_locator(MaxNLocator(5))
+    return draw_legend(figure, n_max, columns=2)
 
 
 def _representative(robust: xr.DataArray, method: str) -> tuple[xr.DataArray, str]:
@@ -126,7 +126,7 @@ def _representative(robust: xr.DataArray, method: str) -> tuple[xr.DataArray, st
     curves = {kind: by_group(chosen, **dict(zip(keys, kind, strict=True))) for kind in kinds}
     if method == "merge-many":
         best = max(curves)
-        return curves[best], f"{_method_label(method, best[1])}, {best[0]} networks"
+        return curves[best], _method_label(method, best[1]).replace(NAMES[method], f"{NAMES[method]} of {best[0]}")
     best = max(curves, key=lambda kind: curves[kind].mean().item())
     return curves[best], f"{NAMES[method]}, strength {best[0]:g}"
 
@@ -134,23 +134,24 @@ def _representative(robust: xr.DataArray, method: str) -> tuple[xr.DataArray, st
 @styled
 def weight_norm(regularity: xr.Dataset) -> Figure:
     """Weight norm by stage: the sum over layers of the tree and of converged MergeMany, and the tree's layers."""
-    figure = Figure((DOUBLE, 72 / 25.4))
-    (left, right), n_max, stages = figure.subplots(1, 2), count_groups(regularity), tree_stages(regularity)
+    figure = Figure((COLUMN, 112 / 25.4))
+    (above, below), stages = figure.subplots(2, 1, sharex=True), tree_stages(regularity)
     norm = regularity.weight_norm
     total = norm.sum("layer").rename("weight norm")
-    draw_stages(left, total, stages, "tree", color=COLOURS["tree"], marker="o")
+    draw_stages(above, total, stages, "tree", color=COLOURS["tree"], marker="o")
     many = total[(total.method.values == "merge-many") & (total.sweeps.values == CONVERGENCE)]
     if many.size:
         found = np.unique(many.stage.values)
         label = _method_label("merge-many", CONVERGENCE)
         parts = [by_group(many, stage=stage).values for stage in found]
-        draw_points(left, found + 0.12, parts, label, color=COLOURS["merge-many"], linestyle="--", marker="s")
+        draw_points(above, found + 0.12, parts, label, color=COLOURS["merge-many"], linestyle="--", marker="s")
     for position, layer in enumerate(norm.layer.values):
         look = {"color": STAGE_COLOURS[1 + position % 4], **shape(position)}
-        draw_stages(right, norm.sel(layer=layer), stages, f"tree, layer {layer}", **look)
-    label_stages(left, stages, "weight norm, sum over layers (1)")
-    label_stages(right, stages, "weight norm of a layer (1)")
-    return draw_legend(figure, n_max, columns=3)
+        draw_stages(below, norm.sel(layer=layer), stages, f"tree, layer {layer}", **look)
+    label_stages(above, stages, "weight norm, sum over layers (1)")
+    label_stages(below, stages, "weight norm of a layer (1)")
+    above.set_xlabel("")
+    return draw_legend(figure, count_groups(regularity), columns=2)
 
 
 @styled
@@ -171,6 +172,8 @@ def lipschitz(regularity: xr.Dataset) -> Figure:
         shift = 0.08 * (position - (len(series) - 1) / 2)
         draw_stages(axes, values, stages, label, shift=shift, **look, **shape(position))
     axes.set_yscale("log")
+    for axis_part in (axes.yaxis.set_major_formatter, axes.yaxis.set_minor_formatter):
+        axis_part(LogFormatter(minor_thresholds=(2, 0.5)))  # 20 instead of 2 x 10^1
     label_stages(axes, stages, "Lipschitz constant, L2\n(logits per pixel range)")
     return draw_legend(figure, n_max, columns=1)
 
@@ -178,19 +181,22 @@ def lipschitz(regularity: xr.Dataset) -> Figure:
 @styled
 def barriers(ablations: xr.Dataset) -> Figure:
     """Loss and accuracy on the line between two networks, before and after matching, training and test images."""
-    figure = Figure((DOUBLE, 70 / 25.4))
-    panels, n_max = figure.subplots(1, 2), count_groups(ablations)
-    colours = {"before": COLOURS["naive"], "after": COLOURS["tree"]}
+    figure = Figure((COLUMN, 108 / 25.4))
+    panels, n_max = figure.subplots(2, 1, sharex=True), count_groups(ablations)
+    looks = {
+        "before": {"color": COLOURS["naive"], "marker": "o", "markevery": 2, "markersize": 2.5},
+        "after": {"color": COLOURS["tree"]},
+    }
     for axes, name, factor in ((panels[0], "loss", 1), (panels[1], "accuracy", PERCENT)):
-        for alignment, colour in colours.items():
+        for alignment, look in looks.items():
             for split, dash in (("train", "--"), ("test", "-")):
                 values = by_group(ablations[name].sel(alignment=alignment, split=split)) * factor
                 label = f"{alignment} matching, {split}"
-                draw_curve(axes, ablations["lambda"].values, values, label, color=colour, linestyle=dash)
-        axes.set_xlabel("weight of the second network, lambda (1)")
+                draw_curve(axes, ablations["lambda"].values, values, label, linestyle=dash, **look)
+    panels[1].set_xlabel("weight of the second network, lambda (1)")
     panels[0].set_ylabel("mean cross-entropy (nat)")
     panels[1].set_ylabel("accuracy (%)")
-    return draw_legend(figure, n_max, columns=4)
+    return draw_legend(figure, n_max, columns=2)
 
 
 @styled
@@ -219,7 +225,7 @@ def permutation_choice(ablations: xr.Dataset) -> Figure:
 def noise(attack: xr.Dataset) -> Figure:
     """Accuracy under random perturbation by its size, and the share retained, for each stage of the tree."""
     kinds = attack.noise.values
-    figure = Figure((DOUBLE, 115 / 25.4))
+    figure = Figure((COLUMN, 100 / 25.4))
     panels, n_max = figure.subplots(2, len(kinds), sharex=True, sharey="row", squeeze=False), count_groups(attack)
     accuracy = attack.noise_accuracy.mean("draw")
     retained = (accuracy / accuracy.sel(magnitude=0)).rename("retained")
@@ -233,17 +239,21 @@ def noise(attack: xr.Dataset) -> Figure:
                 draw_curve(panels[row, column], attack.magnitude.values, curve, label, **look)
         panels[0, column].set_title(f"{str(kind).capitalize()} noise")
         panels[1, column].set_xlabel(size.get(str(kind), "size (pixel range)"))
+        panels[1, column].set_xticks(attack.magnitude.values, [f"{value:g}" for value in attack.magnitude.values])
     panels[0, 0].set_ylabel("accuracy (%)")
     panels[1, 0].set_ylabel("accuracy retained (%)")
-    return draw_legend(figure, n_max, columns=5)
+    return draw_legend(figure, n_max, columns=3)
 
 
 @styled
 def versions(compared: xr.Dataset) -> Figure:
     """Robust accuracy on the first version of the images minus that on the second, by stage; a panel an attack."""
     kinds = compared.attack.values
-    figure = Figure((DOUBLE, 72 / 25.4))
-    panels, n_max = np.atleast_1d(figure.subplots(1, len(kinds), sharey=True)), count_groups(compared)
+    figure = Figure((COLUMN, (25 + 44 * len(kinds)) / 25.4))
+    panels, n_max = (
+        figure.subplots(len(kinds), 1, sharex=True, sharey=True, squeeze=False)[:, 0],
+        count_groups(compared),
+    )
     first, second = (compared.robust_accuracy.isel(version=position, drop=True) for position in (0, 1))
     difference = (first - second).rename("difference") * PERCENT
     for axes, kind in zip(panels, kinds, strict=True):
@@ -252,7 +262,7 @@ def versions(compared: xr.Dataset) -> Figure:
             label = f"stage {stage}" if stage else "stage 0 (unmerged)"
             curve = tree(difference.sel(attack=kind), stage)
             draw_curve(axes, compared.epsilon.values, curve, label, **stage_look(stage), marker=MARKERS[stage])
-        axes.set(title=NAMES.get(kind, kind), xlabel="size of the attack, L-infinity (pixel range)")
-    names = [str(name) for name in compared.version.values]
-    panels[0].set_ylabel(f"robust accuracy on {names[0]}\nminus on {names[1]} (percentage points)")
-    return draw_legend(figure, n_max, columns=5)
+        axes.set(title=NAMES.get(kind, kind), ylabel="first minus second\n(percentage points)")
+    panels[-1].set_xlabel("size of the attack, L-infinity (pixel range)")
+    panels[-1].xaxis.set_major_locator(MaxNLocator(5))
+    return draw_legend(figure, n_max, columns=3)
