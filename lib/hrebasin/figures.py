@@ -32,7 +32,7 @@ SHOWN = {
     "minimal norm: an image withstands sizes below the norm of the perturbation found; clipped: Foolbox's rule, the "
     "perturbation clipped to the size and tested again. Of L1 and L2 the strength with the highest mean over "
     "sizes and attacks is shown, of MergeMany the most networks.",
-    "fig3_weight_norm": "Norm of weights plus norm of biases by stage of the tree: left the sum over layers, right "
+    "fig3_weight_norm": "Norm of weights plus norm of biases by stage of the tree: above the sum over layers, below "
     "each layer. Faint points: a network each.",
     "fig4_lipschitz": "Upper bounds on the Lipschitz constant (L2, pixels in [0, 1]) by stage of the tree: everywhere, "
     "and the largest local one around test images; and the largest input-gradient norm on the same images, which every "
@@ -51,13 +51,13 @@ BENCHMARKS: dict[str, tuple[Callable[[xr.Dataset], Figure], str]] = {
     "bench1_speed": (
         benchmark_plots.speed,
         "Median time of the alternative divided by ours, both run in turns in one process on the same trained "
-        "networks; lines: range over repeats.",
+        "networks; lines: range over n = {repeats} repeats.",
     ),
     "bench2_scaling": (
         benchmark_plots.scaling,
         "Time of stages, and their peak memory beside the networks that go in and come out, against the number of "
         "networks; small ones have hidden layers of 128, 128 and 64 units, full ones of 512, 512 and 256. Each point "
-        "in a process of its own, with least-squares lines.",
+        "is n = 1 run in a process of its own: no interval can be given. Lines: least squares.",
     ),
 }
 
@@ -95,14 +95,22 @@ def draw_benchmarks(benchmarks: xr.Dataset, folder: Path | str) -> dict[str, Fig
         folder: where the files go.
     """
     folder, drawn = Path(folder), {}
-    origin = f"{benchmarks.attrs.get('data_source', 'unknown')}; {benchmarks.attrs.get('device', 'unknown')}"
-    for name, (draw, shown) in BENCHMARKS.items():
+    for name, (draw, _) in BENCHMARKS.items():
         drawn[name] = draw(benchmarks)
-        plots.save(drawn[name], folder / name, source=f"benchmarks ({origin})")
-        write_atomically(folder / f"{name}.md", f"{shown} Data: {origin}.\n")
+        plots.save(drawn[name], folder / name, source=f"benchmarks ({_origin(benchmarks)})")
+        write_atomically(folder / f"{name}.md", benchmark_caption(name, benchmarks) + "\n")
     write_atomically(folder / "bench1_table.md", benchmark_plots.speed_table(benchmarks))
     write_atomically(folder / "bench2_table.md", benchmark_plots.lines_table(benchmarks))
     return drawn
+
+
+def benchmark_caption(name: str, benchmarks: xr.Dataset) -> str:
+    """The caption of a figure of the benchmarks: what it shows, how many repeats, images and device."""
+    return f"{BENCHMARKS[name][1].format(repeats=benchmarks.sizes['repeat'])} Data: {_origin(benchmarks)}."
+
+
+def _origin(benchmarks: xr.Dataset) -> str:
+    return f"{benchmarks.attrs.get('data_source', 'unknown')}; {benchmarks.attrs.get('device', 'unknown')}"
 
 
 def caption(name: str, results: Mapping[str, xr.Dataset]) -> str:

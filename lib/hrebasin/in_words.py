@@ -5,7 +5,7 @@ from matplotlib.figure import Figure
 
 
 def alt_text(figure: Figure) -> str:
-    """What a figure is, in a few sentences: panels, axes and curves; values are in `curve_ends`."""
+    """What a figure is, in a few sentences: panels, axes and curves; values are in `curve_values`."""
     panels = figure.axes
     kind = "Bar chart" if any(axes.containers for axes in panels) else "Chart"
     count = f" of {len(panels)} panels" if len(panels) > 1 else ""
@@ -14,15 +14,18 @@ def alt_text(figure: Figure) -> str:
     return f"{kind}{count}: {'; '.join(shown)}. Shown: {'; '.join(names)}."
 
 
-def curve_ends(figure: Figure) -> list[dict[str, str]]:
-    """Height of every named curve at its left and its right end: ``panel``, ``curve``, ``left`` and ``right``."""
+def curve_values(figure: Figure) -> list[dict[str, str]]:
+    """Every named curve in numbers: ``panel``, ``curve``, and its heights ``left``, ``right``, ``low``, ``high``."""
     rows = []
     for axes in figure.axes:
         panel = ", ".join(filter(None, (_label(axes, "y"), _title(axes))))
         for line in axes.lines:
-            if not line.get_label().startswith("_") and len(line.get_ydata()):
-                left, right = (f"{float(line.get_ydata()[end]):.3g}" for end in (0, -1))
-                rows.append({"panel": panel, "curve": line.get_label(), "left": left, "right": right})
+            heights = [float(height) for height in line.get_ydata()]
+            if line.get_label().startswith("_") or not heights:
+                continue
+            values = {"left": heights[0], "right": heights[-1], "low": min(heights), "high": max(heights)}
+            texts = {name: f"{value:.3g}" for name, value in values.items()}
+            rows.append({"panel": panel, "curve": line.get_label()} | texts)
     return rows
 
 

@@ -5,26 +5,31 @@ python -m hrebasin.page figures data/published figures
 """
 
 import argparse
-import base64
 import json
+import os
+import re
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from urllib.parse import quote
 
 import jinja2
 import numpy as np
 import xarray as xr
-from PIL import Image
+from matplotlib.figure import Figure
 
 from . import figures, records
 from .claims import ledger
-from .files import write_atomically
+from .drawing import svg
+from .files import project_root, write_atomically
+from .in_words import alt_text, curve_values
+from .verdicts import MARKS, answer, ledger_table, rows, tally
+from .vision import VISIONS
 
 Results = Mapping[str, xr.Dataset]
 IMAGE_GROUPS = 8  # groups of which values per image are published; of 100 they would take 40 MB
 EXTRA = ("versions",)  # data sets that a run may have beside its stages
 PER_IMAGE = ("correct", "perturbation_norm", "success", "gradient_norm", "margin")
-SCREEN = 1.3  # figures are drawn for print; on a screen they are read from further away
 
 
 def read_results(folder: Path | str) -> dict[str, xr.Dataset]:
@@ -39,66 +44,85 @@ def read_results(folder: Path | str) -> dict[str, xr.Dataset]:
     return {stage: records.read(Path(folder) / f"{stage}.nc", stage=stage) for stage in (*records.STAGES, *extra)}
 
 
-def write_page(path: Path | str, results: Results, claims: xr.Dataset, drawn: Path | str) -> None:
-    """One HTML file with figures, ledger and provenance; it loads nothing from elsewhere."""
-    images = []
-    for name in figures.drawable(results):
-        png = (Path(drawn) / f"{name}.png").read_bytes()
-        with Image.open(Path(drawn) / f"{name}.png") as image:
-            width = round(image.width / image.info["dpi"][0] * 25.4 * SCREEN)
-        caption = (Path(drawn) / f"{name}.md").read_text().strip()
-        images.append({"name": name, "data": base64.b64encode(png).decode(), "caption": caption, "width": width})
+def write_page(
+    path: Path | str,
+    results: Results,
+    claims: xr.Dataset,
+    drawn: Mapping[str, Figure],
+    *,
+    data: Path | str = "results",
+    notebooks: Path | str = "notebooks",
+    files: Path | str = "figures",
+    benchmarks: xr.Dataset | None = None,
+) -> None:
+    """One HTML file with the answer, figures, ledger and provenance; it loads nothing, and links to what is near.
+
+    Args:
+        path: of the page.
+        results: data sets by stage.
+        claims: the ledger.
+        drawn: figures by name, as `hrebasin.figures.draw_all` returns them; the first one is the main figure.
+        data, notebooks, files: folders of data sets, notebooks and figures, from the page's folder.
+        benchmarks: their data set, where the page should show them too.
+    """
+    folder, pictures = Path(path).parent, []
+    for name, figure in drawn.items():
+        links = []
+        for stage in figures.FIGURES[name][1]:
+            links.append((f"data {stage}.nc", Path(data, f"{stage}.nc")))
+            made_by = sorted((folder / notebooks).glob(f"[0-9]*_{stage}*.ipynb"))  # executed ones are a shard each
+            links += [(f"notebook {found.stem}", Path(notebooks, found.name)) for found in made_by[:1]]
+        shown = _picture(name, figure, figures.caption(name, results), links, files)
+        pictures.append(shown | {"numbers": curve_values(figure)})
+    speed = []
+    if benchmarks is not None:
+        links = [("data benchmarks.nc", Path(data, "benchmarks.nc"))]
+        for name, (draw, _) in figures.BENCHMARKS.items():
+            text = figures.benchmark_caption(name, benchmarks)
+            speed.append(_picture(name, draw(benchmarks), text, links, files))
     attrs = results["merge"].attrs
-    origin = [
-        {
-            "stage": stage,
-            "seconds": dataset.attrs.get("wall_seconds", float("nan")),
-            "n": dataset.sizes.get("model", dataset.sizes.get("pair")),
-            **{key: str(dataset.attrs.get(key, "")) for key in ("code_commit", "device", "created")},
-            "digests": ", ".join(f"{split} {digest[:8]}" for split, digest in _digests(dataset).items()),
-            "changed": bool(dataset.attrs.get("code_changed", 0)),
-        }
-        for stage, dataset in results.items()
-    ]
-    environment = jinja2.Environment(loader=jinja2.PackageLoader("hrebasin", "."), autoescape=True)
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("hrebasin", "."), autoescape=True, trim_blocks=True, lstrip_blocks=True
+    )
     html = environment.get_template("page.html").render(
+        answer=answer(claims, results),
+        tally=[(verdict, MARKS[verdict], len(names)) for verdict, names in tally(claims).items()],
+        claims=rows(claims),
+        figures=pictures,
+        benchmarks=speed,
+        visions={name: matrix.tolist() for name, matrix in VISIONS.items() if name != "full colour"},
+        origin=[_origin(stage, dataset) for stage, dataset in results.items()],
         profile=attrs["profile"],
         source=attrs["data_source"],
-        n_groups=len(set(results["merge"].group.values.tolist())),
-        n_networks=int((results["merge"].method == "unmerged").sum()),
-        claims=[_row(claims.sel(claim=name)) for name in claims.claim.values],
-        figures=images,
-        origin=origin,
         versions=json.loads(attrs["versions"]),
     )
     write_atomically(Path(path), html)
 
 
-def _digests(dataset: xr.Dataset) -> dict[str, str]:
-    return json.loads(dataset.attrs.get("data_digest", "{}"))
-
-
-def ledger_table(claims: xr.Dataset) -> str:
-    """The ledger as a Markdown table: claim, effect with its 95 % interval over groups, n and verdict."""
-    rows = ["| claim | the paper says | measured: effect (95 % interval), n | verdict |", "|---|---|---|---|"]
-    for name in claims.claim.values:
-        row = _row(claims.sel(claim=name))
-        units = "" if row["effect_units"] == "1" else f" {row['effect_units'].removeprefix('1 ')}"
-        spread = "" if row["low"] == "–" else f" ({row['low']} to {row['high']})"
-        measured = f"{row['statistic']}: {row['effect']}{units}{spread}, n = {row['n']}"
-        rows.append(f"| {row['id']} | {row['title']} | {measured} | {row['verdict']} |")
-    return "\n".join(rows) + "\n"
-
-
-def _row(claim: xr.Dataset) -> dict:
-    def number(name):
-        value = float(claim[name])
-        return "–" if value != value else f"{value:.3g}"
-
+def _picture(name: str, figure: Figure, caption: str, links: list, files: Path | str) -> dict:
+    """What the page shows of a figure; links as (text, path)."""
+    kind, number, title = re.fullmatch("(fig|bench)([0-9]+)_(.*)", name).groups()
+    links = [*links, *((ending.upper(), Path(files, f"{name}.{ending}")) for ending in ("pdf", "png"))]
     return {
-        "id": str(claim.claim.values),
-        **{name: str(claim[name].values) for name in ("title", "statistic", "effect_units", "verdict", "sentence")},
-        **{name: number(name) for name in ("effect", "low", "high", "n", "p_holm")},
+        "name": name,
+        "title": f"{'Figure' if kind == 'fig' else 'Benchmark'} {number}: {title.replace('_', ' ')}",
+        "svg": quote(svg(figure), safe=" !$&'()*+,-./:;=?@_~<>"),
+        "alt": alt_text(figure),
+        "caption": caption,
+        "links": [(text, quote(target.as_posix())) for text, target in links],
+    }
+
+
+def _origin(stage: str, dataset: xr.Dataset) -> dict:
+    """Where a data set comes from, a row of the page's table."""
+    attrs, digests = dataset.attrs, json.loads(dataset.attrs.get("data_digest", "{}"))
+    return {
+        "stage": stage,
+        "seconds": attrs.get("wall_seconds", float("nan")),
+        "n": dataset.sizes.get("model", dataset.sizes.get("pair")),
+        **{key: str(attrs.get(key, "")) for key in ("code_commit", "device", "created")},
+        "digests": ", ".join(f"{split} {digest[:8]}" for split, digest in digests.items()),
+        "changed": bool(attrs.get("code_changed", 0)),
     }
 
 
@@ -158,13 +182,17 @@ def redraw(published: Path | str, folder: Path | str) -> None:
 
     Benchmarks are drawn if they are there.
     """
+    published, folder = Path(published), Path(folder)
     results = read_results(published)
-    claims = records.read(Path(published) / "ledger.nc", stage="ledger")
-    figures.draw_all(results, folder)
-    write_atomically(Path(folder) / "ledger.md", ledger_table(claims))
-    write_page(Path(folder) / "index.html", results, claims, folder)
-    if (path := Path(published) / "benchmarks.nc").is_file():
-        figures.draw_benchmarks(records.read(path, stage="benchmarks"), folder)
+    claims = records.read(published / "ledger.nc", stage="ledger")
+    drawn, benchmarks = figures.draw_all(results, folder), None
+    write_atomically(folder / "ledger.md", ledger_table(claims))
+    if (path := published / "benchmarks.nc").is_file():
+        benchmarks = records.read(path, stage="benchmarks")
+        figures.draw_benchmarks(benchmarks, folder)
+    nearby = {"data": published, "notebooks": project_root() / "notebooks"}
+    nearby = {name: os.path.relpath(place, folder) for name, place in nearby.items()}
+    write_page(folder / "index.html", results, claims, drawn, **nearby, files="", benchmarks=benchmarks)
 
 
 def main(arguments: list[str] | None = None) -> int:
