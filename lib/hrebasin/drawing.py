@@ -97,6 +97,12 @@ def svg(figure: Figure) -> str:
     return text[text.index("<svg") :]
 
 
+def stacked(n: int, *, sharey: bool = False) -> tuple[Figure, np.ndarray]:
+    """A figure of n panels below one another that share the x axis, one column wide, and the panels."""
+    figure = Figure((COLUMN, (25 + 44 * n) / 25.4))
+    return figure, figure.subplots(n, 1, sharex=True, sharey=sharey, squeeze=False)[:, 0]
+
+
 def count_groups(dataset: xr.Dataset) -> int:
     """Number of groups in a data set."""
     return len(np.unique(dataset["group"].values))

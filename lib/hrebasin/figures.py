@@ -44,8 +44,8 @@ SHOWN = {
     f"{SAME_CHOICE:g} percentage points, which counts as equal.",
     "fig7_noise": "Accuracy under random perturbation by its size (pixels in [0, 1]), and as a share of the accuracy "
     "without perturbation, by stage of the tree.",
-    "fig8_versions": "Robust accuracy on the first version of the same test images minus that on the second, of networks "
-    "that were trained on the first.",
+    "fig8_versions": "Robust accuracy on the first version of the same test images minus that on the second, of "
+    "networks that were trained on the first.",
 }
 BENCHMARKS: dict[str, tuple[Callable[[xr.Dataset], Figure], str]] = {
     "bench1_speed": (
@@ -129,7 +129,8 @@ def caption(name: str, results: Mapping[str, xr.Dataset]) -> str:
     if name == "fig8_versions":
         first, second = dataset.version.values
         parts.append(
-            f"First version: {first}; second: {second}. Median signal-to-noise ratio between versions {float(dataset.psnr.median()):.1f} dB; equal answers on "
+            f"First version: {first}; second: {second}. "
+            f"Median signal-to-noise ratio between versions {float(dataset.psnr.median()):.1f} dB; equal answers on "
             f"{float(tree(dataset.agreement, 0).mean()):.1%} of images at stage 0 and "
             f"{float(tree(dataset.agreement, tree_stages(dataset)[-1]).mean()):.1%} at the last stage."
         )

@@ -23,6 +23,7 @@ from .drawing import (
     label_stages,
     save,
     shape,
+    stacked,
     stage_look,
     styled,
 )
@@ -94,8 +95,7 @@ def _method_label(method: str, limit: int, converged: bool = True) -> str:
 def robust_accuracy(attack: xr.Dataset) -> Figure:
     """Robust accuracy by size of the attack: stages of the tree, the best MergeMany, L1 and L2; a panel an attack."""
     kinds = attack.attack.values
-    figure = Figure((COLUMN, (25 + 44 * len(kinds)) / 25.4))
-    panels, n_max = figure.subplots(len(kinds), 1, sharex=True, sharey=True, squeeze=False)[:, 0], count_groups(attack)
+    (figure, panels), n_max = stacked(len(kinds), sharey=True), count_groups(attack)
     robust = attack.robust_accuracy
     curves = [
         (tree(robust, stage), f"stage {stage}" if stage else "stage 0 (unmerged)", stage_look(stage))
@@ -134,8 +134,7 @@ def _representative(robust: xr.DataArray, method: str) -> tuple[xr.DataArray, st
 @styled
 def weight_norm(regularity: xr.Dataset) -> Figure:
     """Weight norm by stage: the sum over layers of the tree and of converged MergeMany, and the tree's layers."""
-    figure = Figure((COLUMN, 112 / 25.4))
-    (above, below), stages = figure.subplots(2, 1, sharex=True), tree_stages(regularity)
+    (figure, (above, below)), stages = stacked(2), tree_stages(regularity)
     norm = regularity.weight_norm
     total = norm.sum("layer").rename("weight norm")
     draw_stages(above, total, stages, "tree", color=COLOURS["tree"], marker="o")
@@ -181,8 +180,7 @@ def lipschitz(regularity: xr.Dataset) -> Figure:
 @styled
 def barriers(ablations: xr.Dataset) -> Figure:
     """Loss and accuracy on the line between two networks, before and after matching, training and test images."""
-    figure = Figure((COLUMN, 108 / 25.4))
-    panels, n_max = figure.subplots(2, 1, sharex=True), count_groups(ablations)
+    (figure, panels), n_max = stacked(2), count_groups(ablations)
     looks = {
         "before": {"color": COLOURS["naive"], "marker": "o", "markevery": 2, "markersize": 2.5},
         "after": {"color": COLOURS["tree"]},
@@ -249,11 +247,7 @@ def noise(attack: xr.Dataset) -> Figure:
 def versions(compared: xr.Dataset) -> Figure:
     """Robust accuracy on the first version of the images minus that on the second, by stage; a panel an attack."""
     kinds = compared.attack.values
-    figure = Figure((COLUMN, (25 + 44 * len(kinds)) / 25.4))
-    panels, n_max = (
-        figure.subplots(len(kinds), 1, sharex=True, sharey=True, squeeze=False)[:, 0],
-        count_groups(compared),
-    )
+    (figure, panels), n_max = stacked(len(kinds), sharey=True), count_groups(compared)
     first, second = (compared.robust_accuracy.isel(version=position, drop=True) for position in (0, 1))
     difference = (first - second).rename("difference") * PERCENT
     for axes, kind in zip(panels, kinds, strict=True):
