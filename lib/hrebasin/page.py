@@ -99,13 +99,22 @@ def write_page(
     write_atomically(Path(path), html)
 
 
+def title(name: str) -> str:
+    """A heading for a figure.
+
+    >>> title("fig2_robust_accuracy")
+    'Figure 2: robust accuracy'
+    """
+    kind, number, words = re.fullmatch("(fig|bench)([0-9]+)_(.*)", name).groups()
+    return f"{'Figure' if kind == 'fig' else 'Benchmark'} {number}: {words.replace('_', ' ')}"
+
+
 def _picture(name: str, figure: Figure, caption: str, links: list, files: Path | str) -> dict:
     """What the page shows of a figure; links as (text, path)."""
-    kind, number, title = re.fullmatch("(fig|bench)([0-9]+)_(.*)", name).groups()
     links = [*links, *((ending.upper(), Path(files, f"{name}.{ending}")) for ending in ("pdf", "png"))]
     return {
         "name": name,
-        "title": f"{'Figure' if kind == 'fig' else 'Benchmark'} {number}: {title.replace('_', ' ')}",
+        "title": title(name),
         "svg": quote(svg(figure), safe=" !$&'()*+,-./:;=?@_~<>"),
         "alt": alt_text(figure),
         "caption": caption,

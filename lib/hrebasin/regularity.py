@@ -5,7 +5,7 @@ layer. Everything is computed in float64 from exact or proven eigenvalues: power
 norm from below and would break an upper bound.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -39,7 +39,7 @@ def measure(
     pieces = []
     bytes_each = COPIES * 8 * bank.architecture.n_parameters
     for piece in bank.chunks(fitting(bytes_each, device=bank.device, most=NETWORKS_AT_ONCE)):
-        bounds = {"global": global_lipschitz(piece), "eclipse-fast": eclipse_fast(piece)}
+        bounds = {name: bound(piece) for name, bound in BOUNDS.items()}
         local = {radius: local_lipschitz(piece, pixels[:bounded], radius=radius) for radius in radii}
         parts = [
             weight_norm(piece),
@@ -88,7 +88,7 @@ def global_lipschitz(bank: Bank, *, units: str = "pixel") -> xr.DataArray:
     Avant & Morgansen 2023 with ReLU constant 1; float64 singular values.
     """
     product = torch.ones(len(bank), dtype=torch.float64, device=bank.device)
-    for weight in _weights(bank, units):
+    for weight in layer_weights(bank, units):
         # the eigenvalues of the smaller Gram matrix are the squared singular values
         product *= largest_eigenvalue(_gram(weight)).sqrt()
     return bank.array(product, name="global_lipschitz", long_name="product of spectral norms", units=LIPSCHITZ[units])
@@ -101,7 +101,7 @@ def eclipse_fast(bank: Bank, *, units: str = "pixel") -> xr.DataArray:
     L = sqrt(sigma_max(W_l^T W_l X_{l-1}^-1)). With l layers it lies between the product of spectral norms divided by
     2**((l - 1) / 2) and the product.
     """
-    *hidden, last = _weights(bank, units)
+    *hidden, last = layer_weights(bank, units)
     inverse = None  # of X, the identity at first
     constant = torch.zeros(len(bank), dtype=torch.bool, device=bank.device)
     for weight in hidden:
@@ -115,6 +115,10 @@ def eclipse_fast(bank: Bank, *, units: str = "pixel") -> xr.DataArray:
     final = last @ inverse @ last.mT
     bound = largest_eigenvalue((final + final.mT) / 2).sqrt().masked_fill(constant, 0)
     return bank.array(bound, name="eclipse_fast", long_name="ECLipsE-Fast bound", units=LIPSCHITZ[units])
+
+
+# Upper bounds everywhere, (model,) in pixel units. One that is added here is in every data set and figure of a run.
+BOUNDS: dict[str, Callable[[Bank], xr.DataArray]] = {"global": global_lipschitz, "eclipse-fast": eclipse_fast}
 
 
 def local_lipschitz(bank: Bank, pixels: torch.Tensor, *, radius: float, units: str = "pixel") -> xr.DataArray:
@@ -132,7 +136,7 @@ def local_lipschitz(bank: Bank, pixels: torch.Tensor, *, radius: float, units: s
     """
     if not radius > 0:
         raise ValueError(f"radius must be positive, got {radius}")
-    weights = _weights(bank, units)
+    weights = layer_weights(bank, units)
     biases = [bank.tensors[f"{layer}.bias"].double() for layer in bank.architecture.layers]
     x = normalize(bank.architecture, pixels.to(bank.device)).double()
     if units == "pixel":
@@ -191,7 +195,7 @@ def gradient_norm(bank: Bank, pixels: torch.Tensor, *, units: str = "pixel") -> 
 
     Any Lipschitz constant valid on the images' neighbourhood is at least as large.
     """
-    weights = _weights(bank, units)
+    weights = layer_weights(bank, units)
     norms = torch.cat([_jacobian_norm(weights, _active(bank, part)) for part in pixels.split(IMAGES_AT_ONCE)], dim=1)
     return bank.array(
         norms,
@@ -248,7 +252,7 @@ def _active(bank: Bank, pixels: torch.Tensor) -> list[torch.Tensor]:
     return masks
 
 
-def _weights(bank: Bank, units: str) -> list[torch.Tensor]:
+def layer_weights(bank: Bank, units: str) -> list[torch.Tensor]:
     """Float64 weights (model, out, in); in pixel units the first includes the normalisation's slope."""
     if units not in UNITS:
         raise ValueError(f"units must be one of {UNITS}, got {units!r}")

@@ -4,12 +4,12 @@ Foolbox sees a bank of M networks as one model: the batch is M x B images and sl
 treat samples independently, so this equals M separate runs.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
 import xarray as xr
-from foolbox import PyTorchModel
+from foolbox import Attack, PyTorchModel
 from foolbox.attacks import L2DeepFoolAttack, LinfDeepFoolAttack, LinfFastGradientAttack
 from foolbox.criteria import Misclassification
 from torch import nn
@@ -61,7 +61,8 @@ def attack(
         pixels: (image, channel, y, x), uint8 or in [0, 1].
         labels: (image,) true classes.
         kind: ``"fgsm"`` (L-infinity, no random start), ``"deepfool-linf"``, ``"deepfool-l2"``, ``"gaussian"`` (standard
-            deviation epsilon) or ``"uniform"`` (in +-epsilon); noise is clipped to [0, 1] with the image.
+            deviation epsilon) or ``"uniform"`` (in +-epsilon); noise is clipped to [0, 1] with the image. Or a name in
+            `FIXED_SIZE`.
         epsilons: sizes in pixel units (pixels in [0, 1]) and the norm of the kind, increasing from 0 or more.
         device: where to compute.
         draws: of noise, the same for every network; draw d uses the stream ``noise/<kind>/<d>``.
@@ -69,9 +70,10 @@ def attack(
             Results do not depend on it.
 
     Returns:
-        ``robust_accuracy`` (model, epsilon) and ``correct`` (model, image), the latter without attack. FGSM tests each
-        epsilon on its own, so its curve need not be monotone. DeepFool seeks a minimal perturbation: an image counts at
-        epsilon when it is classified correctly and not broken by a perturbation of norm <= epsilon; added are
+        ``robust_accuracy`` (model, epsilon) and ``correct`` (model, image), the latter without attack. FGSM (all of
+        `FIXED_SIZE`) tests each epsilon on its own, so its curve need not be monotone. DeepFool seeks a minimal
+        perturbation: an image counts at epsilon when it is classified correctly and not broken by a perturbation of
+        norm <= epsilon; added are
         ``perturbation_norm`` (model, image; 0 where misclassified anyway), ``success`` (model, image), ``repredicted``
         (model,: images on which a second prediction differs from ``success``) and ``robust_accuracy_clipped``
         (model, epsilon; Foolbox's own rule: the perturbation clipped to epsilon and tested again). Noise gives
@@ -120,8 +122,8 @@ def _attack(bank, pixels, labels, kind, epsilons, draws, samples_at_once) -> xr.
         result["robust_accuracy"] = bank.array(accuracy, dims, **describe, draw=np.arange(draws))
         return xr.Dataset(result)
     pieces = _in_pieces(bank, pixels, labels, samples_at_once, kind)
-    if kind == "fgsm":
-        broken = np.concatenate([_fgsm(*piece, epsilons) for piece in pieces], axis=2)
+    if kind in FIXED_SIZE:
+        broken = np.concatenate([_fixed_size(*piece, kind, epsilons) for piece in pieces], axis=2)
         result["robust_accuracy"] = bank.array(1 - broken.mean(2), ("model", "epsilon"), **describe)
         return xr.Dataset(result)
     columns = [
@@ -163,18 +165,19 @@ def attack_suite(
 
     Args:
         bank, pixels, labels, device: as in `attack`.
-        epsilons: of FGSM and L-infinity DeepFool.
+        epsilons: of FGSM, of whatever else is in `FIXED_SIZE`, and of L-infinity DeepFool.
         magnitudes, draws: of the noise.
     """
     common = {"device": device}
-    fgsm, linf = (attack(bank, pixels, labels, kind=k, epsilons=epsilons, **common) for k in ("fgsm", "deepfool-linf"))
+    each = {kind: attack(bank, pixels, labels, kind=kind, epsilons=epsilons, **common) for kind in FIXED_SIZE}
+    linf = attack(bank, pixels, labels, kind="deepfool-linf", epsilons=epsilons, **common)
     l2 = attack(bank, pixels, labels, kind="deepfool-l2", epsilons=epsilons[:1], **common)
     noise = {
         kind: attack(bank, pixels, labels, kind=kind, epsilons=magnitudes, draws=draws, **common).robust_accuracy
         for kind in ("gaussian", "uniform")
     }
     curves = {
-        "fgsm": fgsm.robust_accuracy,
+        **{kind: found.robust_accuracy for kind, found in each.items()},
         "deepfool-linf": linf.robust_accuracy,
         "deepfool-linf-clipped": linf.robust_accuracy_clipped.rename("robust_accuracy"),
     }
@@ -183,7 +186,7 @@ def attack_suite(
             _join(curves, "attack"),
             _join({"linf": linf[list(PER_IMAGE)], "l2": l2[list(PER_IMAGE)]}, "norm"),
             _join(noise, "noise").rename("noise_accuracy").rename(epsilon="magnitude"),
-            fgsm.correct,
+            linf.correct,
         ],
         compat="identical",
         combine_attrs="override",
@@ -202,8 +205,8 @@ def _join(parts: dict, dim: str):
 
 
 def _check(bank, pixels, labels, kind, epsilons) -> list[float]:
-    if kind not in KINDS:
-        raise ValueError(f"unknown attack {kind!r}; known are {KINDS}")
+    if kind not in (*KINDS, *FIXED_SIZE):
+        raise ValueError(f"unknown attack {kind!r}; known are {tuple(dict.fromkeys((*KINDS, *FIXED_SIZE)))}")
     epsilons = [float(epsilon) for epsilon in epsilons]
     largest = float("inf") if kind == "deepfool-l2" else 1
     in_range = all(0 <= epsilon <= largest for epsilon in epsilons)  # False for NaN
@@ -246,11 +249,16 @@ class _GradientOnce(LinfFastGradientAttack):
         return self.kept
 
 
-def _fgsm(bank, pixels, labels, epsilons) -> np.ndarray:
+# Attacks that test each size on its own, made anew for every batch. One that is added here (an L-infinity attack of
+# Foolbox without random numbers, or they would depend on the batches) is in every data set and figure of a run.
+FIXED_SIZE: dict[str, Callable[[], Attack]] = {"fgsm": _GradientOnce}
+
+
+def _fixed_size(bank, pixels, labels, kind, epsilons) -> np.ndarray:
     """Whether each image is misclassified at each epsilon, (model, epsilon, image)."""
     shape = (len(bank), len(pixels))
     pixels, labels = pixels.expand(len(bank), *pixels.shape), labels.expand(shape)
-    _, _, broken = _run(_GradientOnce(), bank, pixels, labels, epsilons)
+    _, _, broken = _run(FIXED_SIZE[kind](), bank, pixels, labels, epsilons)
     return broken.unflatten(1, shape).movedim(0, 1).cpu().numpy()
 
 

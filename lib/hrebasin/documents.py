@@ -1,0 +1,126 @@
+"""What README.md and PERFORMANCE.md say of data and code, written from data and code.
+
+A part stands between ``<!-- NAME: written by make figures -->`` and ``<!-- end -->``; a test holds it to its source.
+"""
+
+import ast
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+import nbformat
+import xarray as xr
+
+from . import costs, figures, page, records
+from .benchmark_plots import goals, lines_table, speed_table
+from .configuration import load_profile
+from .files import project_root, write_atomically
+from .layout import NOTEBOOKS, PAPER
+from .verdicts import answer, ledger_table
+
+DOCUMENTS = ("README.md", "PERFORMANCE.md")
+PART = re.compile(r"(<!-- ([a-z-]+): written by make figures -->\n).*?(<!-- end -->)", flags=re.DOTALL)
+# Modules that every notebook needs, left out of the picture
+EVERYWHERE = {"bank", "files", "images", "networks", "plots", "records"}
+
+
+def parts(root: Path) -> dict[str, str]:
+    """Every part by name, as Markdown.
+
+    Args:
+        root: the project's folder.
+    """
+    published = root / "data" / "published"
+    results = page.read_results(published)
+    claims = records.read(published / "ledger.nc", stage="ledger")
+    benchmarks = records.read(published / "benchmarks.nc", stage="benchmarks")
+    paper = load_profile(root / "config" / "paper.yaml")
+    needs = needed_stages((root / "Snakefile").read_text())
+    return {
+        "answer": f"**Answer.** {answer(claims, results)}\n",
+        "ledger": ledger_table(claims),
+        "figures": figures_table(results, needs, root / "notebooks"),
+        "picture": picture(needs, root / "notebooks"),
+        "speed": speed_table(benchmarks),
+        "goals": goals(benchmarks),
+        "lines": lines_table(benchmarks),
+        "costs": costs.table(paper),
+        "gpu-memory": costs.memory_table(paper),
+    }
+
+
+def fill(text: str, found: Mapping[str, str]) -> str:
+    """A document with its parts written anew.
+
+    >>> fill("<!-- answer: written by make figures -->\\nold\\n<!-- end -->", {"answer": "42\\n"}).split("\\n")[1]
+    '42'
+
+    Raises:
+        ValueError: a part that is not known.
+    """
+    if unknown := {name for _, name, _ in PART.findall(text)} - set(found):
+        raise ValueError(f"no part {sorted(unknown)} can be written; known are {sorted(found)}")
+    return PART.sub(lambda match: match[1] + found[match[2]] + match[3], text)
+
+
+def needed_stages(snakefile: str) -> dict[str, list[str]]:
+    """Stage -> the stages whose weights it reads, from the rules of the workflow.
+
+    >>> needed_stages("rule merge:\\n    input:\\n        rules.train.output.weights,\\n    output:\\n")
+    {'merge': ['train']}
+    """
+    rules = re.findall(r"^rule (\w+):\n(.*?)^    output:", snakefile, flags=re.MULTILINE | re.DOTALL)
+    return {name: re.findall(r"rules\.(\w+)\.output\.weights", body) for name, body in rules if name in NOTEBOOKS}
+
+
+def figures_table(results: Mapping[str, xr.Dataset], needs: Mapping[str, list[str]], notebooks: Path) -> str:
+    """Figure, the notebooks and the data set that it is drawn from, the command and its minutes, as Markdown."""
+    device = results["train"].attrs.get("device", "unknown")
+    lines = [f"| figure | notebooks | data set | command | minutes ({device}) |", "|---|---|---|---|---|"]
+    profile = results["train"].attrs["profile"]
+    command = "make paper" + f" PROFILE={profile}" * (profile != "sample")
+    for name in figures.drawable(results):
+        [stage] = figures.FIGURES[name][1]
+        chain = [*needs.get(stage, ["train", "merge"]), stage]
+        made_by = ", ".join(f"`{next(notebooks.glob(f'*_{each}*.ipynb')).stem}`" for each in chain)
+        minutes = sum(results[each].attrs.get("wall_seconds", float("nan")) for each in chain) / 60
+        target = command if stage in NOTEBOOKS else f"make {stage}"
+        lines.append(
+            f"| [{page.title(name)}](figures/{name}.pdf) | {made_by} | `{stage}.nc` | `{target}` | {minutes:.0f} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def picture(needs: Mapping[str, list[str]], notebooks: Path) -> str:
+    """Notebooks, the library's modules that each calls, and what flows between them, as a Mermaid chart."""
+    lines = ["```mermaid", "flowchart LR", "    images[(images)] --> train"]
+    for stage, name in {**NOTEBOOKS, "paper": PAPER}.items():
+        modules = " ".join(sorted(_modules(notebooks / f"{name}.ipynb") - EVERYWHERE))
+        lines.append(f'    {stage}["<b>{name}</b><br>{modules}"]')
+    for stage, sources in needs.items():
+        lines += [f"    {source} -- weights --> {stage}" for source in sources]
+    lines += [f"    {stage} -- {stage}.nc --> paper" for stage in NOTEBOOKS]
+    lines += ["    paper --> results[(ledger, figures, page)]", "```"]
+    return "\n".join(lines) + "\n"
+
+
+def _modules(notebook: Path) -> set[str]:
+    """Modules of the library that a notebook imports."""
+    cells = nbformat.read(notebook, as_version=4).cells
+    tree = ast.parse("\n".join(cell.source for cell in cells if cell.cell_type == "code"))
+    imports = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
+    inside = {node.module.partition(".")[2] for node in imports if node.module.startswith("hrebasin.")}
+    return inside | {alias.name for node in imports if node.module == "hrebasin" for alias in node.names}
+
+
+def main() -> None:
+    """Write all parts anew."""
+    root = project_root()
+    found = parts(root)
+    for name in DOCUMENTS:
+        path = root / name
+        write_atomically(path, fill(path.read_text(), found))
+
+
+if __name__ == "__main__":
+    main()
