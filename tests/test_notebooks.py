@@ -1,6 +1,7 @@
 import ast
 import json
 import re
+import tempfile
 
 import nbformat
 import pytest
@@ -127,6 +128,15 @@ def test_a_failing_notebook_says_where_and_why_and_keeps_its_copy(tmp_path, caps
     assert "[shard 7] bad.ipynb failed in cell 2: ZeroDivisionError: division by zero" in message
     assert not (tmp_path / "out.ipynb").exists()
     assert (tmp_path / "out.failed.ipynb").is_file()
+
+
+def test_kernels_are_reached_even_where_temporary_files_have_long_names(tmp_path, monkeypatch):
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("1")])
+    nbformat.write(notebook, tmp_path / "one.ipynb")
+    (long := tmp_path / ("long name " * 9)).mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(long))
+    run_notebook(tmp_path / "one.ipynb", tmp_path / "out.ipynb", {})
+    assert nbformat.read(tmp_path / "out.ipynb", as_version=4).cells[0].outputs
 
 
 def test_a_missing_notebook_is_named(tmp_path):

@@ -1,5 +1,4 @@
 import json
-import os
 import subprocess
 import sys
 
@@ -9,7 +8,7 @@ from hrebasin.configuration import load_profile
 from hrebasin.files import project_root
 from hrebasin.layout import NOTEBOOKS, PAPER
 from hrebasin.notebook import declared_parameters
-from hrebasin.workflow import PARTS, Plan, _only_run, main
+from hrebasin.workflow import PARTS, Plan, main
 
 ROOT = project_root()
 PROFILES = sorted(path.stem for path in (ROOT / "config").glob("*.yaml"))
@@ -84,24 +83,3 @@ def test_overrides_reach_the_notebooks(tmp_path):
 def test_a_notebook_gets_what_it_declares(notebook):
     values = json.loads(Plan.from_config({"profile": "tiny"}).parameters(notebook, None if notebook == PAPER else 0))
     assert set(values) == set(declared_parameters(ROOT / "notebooks" / f"{notebook}.ipynb"))
-
-
-def test_a_second_run_in_the_same_folder_is_refused_and_the_lock_ends_with_its_process(tmp_path):
-    holder = subprocess.Popen(
-        [
-            sys.executable,
-            "-c",
-            "import sys, time; from pathlib import Path; from hrebasin.workflow import _only_run\n"
-            "with _only_run(Path(sys.argv[1])): print('held', flush=True); time.sleep(60)",
-            str(tmp_path),
-        ],
-        stdout=subprocess.PIPE,
-        env={**os.environ},
-    )
-    with holder:
-        assert holder.stdout.readline() == b"held\n"
-        with pytest.raises(ValueError, match="another run is writing"), _only_run(tmp_path):
-            pass
-        holder.kill()
-    with _only_run(tmp_path):
-        pass

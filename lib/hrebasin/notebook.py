@@ -14,14 +14,19 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+import nbformat
 import papermill
+from nbclient.exceptions import DeadKernelError
 from papermill.exceptions import PapermillExecutionError
 from traitlets.config import Config
 
 from . import progress
 from .files import replacing
+from .folders import short_temporary
+from .orphans import end_with
 
 KERNEL = "python3"
+KERNEL_START = "from hrebasin.orphans import end_with as _end_with; _end_with({})"
 COLOURS = re.compile(r"\x1b\[[0-9;]*m")  # of tracebacks
 
 
@@ -38,7 +43,9 @@ def run_notebook(
     Raises:
         FileNotFoundError: no such notebook.
         ValueError: a parameter that the notebook does not declare (papermill alone would only warn).
-        RuntimeError: a cell failed; the copy up to there is kept beside ``output`` as ``<output>.failed.ipynb``.
+        RuntimeError: a cell failed or the kernel died; the copy up to there is kept beside ``output`` as
+            ``<output>.failed.ipynb``.
+        OSError: the executed copy could not be written.
     """
     notebook, output = Path(notebook), Path(output)
     if not notebook.is_file():
@@ -60,7 +67,15 @@ def run_notebook(
                 progress_bar=False,
                 log_output=True,
                 config=transport,
+                shutdown_kernel="immediate",  # everything is written, and who interrupts does not want to wait
+                extra_arguments=[f"--IPKernelApp.exec_lines={KERNEL_START.format(os.getpid())}"],
             )
+        except DeadKernelError as error:
+            temporary.replace(failed)
+            raise RuntimeError(
+                f"{notebook.name}: its kernel died, most likely because memory did not suffice. "
+                f"The executed copy is {failed}"
+            ) from error
         except PapermillExecutionError as error:
             temporary.replace(failed)
             trace = COLOURS.sub("", "\n".join(error.traceback))
@@ -71,14 +86,22 @@ def run_notebook(
     failed.unlink(missing_ok=True)
 
 
+def failure(copy: Path) -> str:
+    """Why the notebook of a failed copy failed, in one line."""
+    cells = nbformat.read(copy, as_version=4).cells
+    outputs = [output for cell in cells for output in cell.get("outputs", [])]
+    errors = [f"{output.ename}: {output.evalue}" for output in outputs if output.output_type == "error"]
+    return f"{copy.name.split('.')[0]} failed: {errors[-1] if errors else 'its kernel died'} (see {copy})"
+
+
 @contextmanager
 def _transport() -> Iterator[Config]:
     """Where the kernel listens: sockets in a folder of its own, for kernels started at once can race for TCP ports."""
     if os.name != "posix":
         yield Config()
         return
-    with tempfile.TemporaryDirectory(prefix="hrebasin-") as folder:
-        yield Config({"KernelManager": {"transport": "ipc", "ip": f"{folder}/kernel"}})
+    with tempfile.TemporaryDirectory(prefix="kernel-", dir=short_temporary(levels=1)) as folder:
+        yield Config({"KernelManager": {"transport": "ipc", "ip": f"{folder}/port"}})
 
 
 class _echo:
@@ -109,12 +132,17 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("parameters", nargs="?", default="{}", type=json.loads, help="JSON object")
     parser.add_argument("--label", default="", help="stands before every line of output")
     parser.add_argument("--threads", type=int, help="CPU threads; by default all")
+    parser.add_argument("--parent", type=int, help="process with which this one ends")
     given = parser.parse_args(arguments)
+    if given.parent:
+        end_with(given.parent)
     try:
         run_notebook(given.notebook, given.output, given.parameters, label=given.label, threads=given.threads)
-    except (FileNotFoundError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError) as error:
         print(f"[{given.label or given.notebook.stem}] {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        return 130
     return 0
 
 

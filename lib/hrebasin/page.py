@@ -22,6 +22,7 @@ from . import figures, records
 from .claims import ledger
 from .drawing import svg
 from .files import project_root, write_atomically
+from .folders import only_writer
 from .in_words import alt_text, curve_values
 from .verdicts import MARKS, answer, ledger_table, rows, tally
 from .vision import VISIONS
@@ -213,11 +214,12 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--images", default="", help="for publish: what readers are told of the images")
     given = parser.parse_args(arguments)
     try:
-        if given.action == "figures":
-            redraw(given.source, given.target)
-        else:
-            publish(given.source, given.target, source=given.images)
-    except (FileNotFoundError, ValueError) as error:
+        with only_writer(given.target):
+            if given.action == "figures":
+                redraw(given.source, given.target)
+            else:
+                publish(given.source, given.target, source=given.images)
+    except (OSError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     return 0

@@ -19,7 +19,7 @@ import torch
 import xarray as xr
 
 from .bank import LABELS
-from .files import replacing
+from .files import write_atomically
 from .images import Images
 from .layout import STAGES as STAGES
 
@@ -245,8 +245,8 @@ def write(dataset: xr.Dataset, path: Path | str, *, stage: str, attrs: Mapping |
         for name, v in dataset.data_vars.items()
         if v.dtype.kind in "fiu" and v.ndim
     }
-    with replacing(Path(path)) as temporary:
-        dataset.to_netcdf(temporary, engine="h5netcdf", encoding=encoding)
+    # By way of memory: HDF5 does not raise every error of a full disk, and some end the process.
+    write_atomically(Path(path), dataset.to_netcdf(engine="h5netcdf", encoding=encoding))
 
 
 def read(path: Path | str, *, stage: str) -> xr.Dataset:

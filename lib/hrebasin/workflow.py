@@ -7,19 +7,20 @@ import argparse
 import json
 import re
 import shlex
+import signal
 import sys
+import time
 from collections.abc import Mapping
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass, fields
 from functools import cache
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
 from .configuration import Profile, code_digest, load_profile
 from .files import project_root
+from .folders import only_writer, scratch
 from .layout import PAPER
-from .notebook import declared_parameters
+from .notebook import declared_parameters, failure
 
 # What a user may override on the command line: every single value of a profile, and a short name for one.
 SHORT = {"groups": "n_groups"}
@@ -90,25 +91,14 @@ class Plan:
         label = notebook if notebook == PAPER else f"{notebook} {{wildcards.shard}}"
         python = shlex.quote(sys.executable)
         return (
-            f"{python} -m hrebasin.notebook notebooks/{notebook}.ipynb {{output.notebook:q}} {{params.values:q}} "
-            f"--label '{label}' --threads {{threads}}"
+            f"exec {python} -m hrebasin.notebook notebooks/{notebook}.ipynb {{output.notebook:q}} {{params.values:q}} "
+            f"--label '{label}' --threads {{threads}} --parent $PPID"
         )
 
 
 @cache
 def _declared(notebook: str) -> tuple[str, ...]:
     return tuple(declared_parameters(project_root() / "notebooks" / f"{notebook}.ipynb"))
-
-
-@contextmanager
-def _only_run(folder: Path):
-    """Hold the run's folder; the operating system lets go of it when this process ends, however it ends."""
-    folder.mkdir(parents=True, exist_ok=True)
-    try:
-        with FileLock(folder / ".lock", timeout=0):
-            yield
-    except Timeout:
-        raise ValueError(f"another run is writing to {folder}; wait for it or stop it") from None
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -119,7 +109,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--part", choices=PARTS, help="only this part, and what it needs; publish also copies results")
     parser.add_argument("--publish-to", type=Path, default=Path("data", "published"), help="folder for --part publish")
     parser.add_argument("settings", nargs="*", metavar="key=value", help=f"profile, run and {', '.join(OVERRIDES)}")
-    given = parser.parse_args(arguments)
+    given, start = parser.parse_args(arguments), time.time()
     try:
         settings = dict(_setting(text) for text in given.settings)
         plan = Plan.from_config(settings)
@@ -133,19 +123,23 @@ def main(arguments: list[str] | None = None) -> int:
             command += ["--until", *PARTS[given.part]]
         if given.dry_run:
             return _snakemake([*command, "--dry-run"])
-        with _only_run(folder):
+        with only_writer(folder), scratch(folder):
             code = _snakemake(command)
-    except (ValueError, FileNotFoundError) as error:
+    except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("stopped; the same command continues", file=sys.stderr)
         return 130
+    for copy in sorted((folder / "notebooks").glob("*.failed.ipynb")) if code else ():
+        if copy.stat().st_mtime >= start:
+            print(f"error: {failure(copy)}", file=sys.stderr)
     if code == 0 and given.part in (None, "publish"):
         from . import page, records  # only now: they load the whole library
 
         if given.part == "publish":
-            page.publish(folder, project_root() / given.publish_to)
+            with only_writer(project_root() / given.publish_to):
+                page.publish(folder, project_root() / given.publish_to)
         claims = records.read(folder / "results" / "ledger.nc", stage="ledger")
         for claim, verdict, title in zip(claims.claim.values, claims.verdict.values, claims.title.values, strict=True):
             print(f"{claim:>4} {verdict:<13} {title}")
@@ -154,13 +148,28 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _snakemake(arguments: list[str]) -> int:
-    """Run Snakemake in this process; its exit code."""
+    """Run Snakemake in this process; its exit code.
+
+    Raises:
+        KeyboardInterrupt: the user interrupted it, which Snakemake itself reports as a failed job.
+    """
     from snakemake.cli import main as snakemake
 
+    interrupts = []
+
+    def interrupt(*event):
+        interrupts.append(event)
+        signal.default_int_handler(*event)
+
+    before = signal.signal(signal.SIGINT, interrupt)
     try:
         snakemake(arguments)
     except SystemExit as stop:
+        if interrupts:
+            raise KeyboardInterrupt from None
         return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
+    finally:
+        signal.signal(signal.SIGINT, before)
     return 0
 
 

@@ -1,0 +1,84 @@
+"""Folders with one writer, who first clears away what a killed one has left."""
+
+import hashlib
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+LEFTOVER = re.compile(r"\..+-[0-9a-f]{8}(\.\w+)?")  # temporary names, as `files` and `archives` make them
+
+LONGEST_SOCKET = 103  # bytes of a socket's path, on macOS; 107 on Linux
+
+
+@contextmanager
+def only_writer(folder: Path, *, wait: bool = False) -> Iterator[None]:
+    """Hold a folder; the operating system lets go of it when this process ends, however it ends.
+
+    Args:
+        folder: made if it is missing. Temporary files that a killed writer left in it are removed.
+        wait: until another writer has finished, instead of an error.
+
+    Raises:
+        ValueError: another process is writing to the folder.
+        OSError: the folder cannot be written to.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / ".lock", timeout=-1 if wait else 0)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise ValueError(f"another process is writing to {folder}; wait for it or stop it") from None
+    try:
+        for path in list(folder.rglob(".*")):
+            if LEFTOVER.fullmatch(path.name):
+                _remove(path)
+        yield
+    finally:
+        lock.release()
+
+
+@contextmanager
+def scratch(folder: Path) -> Iterator[Path]:
+    """A folder for all temporary files of this process and its children meanwhile; empty at first, gone at last.
+
+    Its name is decided by ``folder`` and the user alone: so the next run finds and empties what a killed one has left.
+    """
+    name = hashlib.sha256(f"{Path.home()} {folder.resolve()}".encode()).hexdigest()[:12]
+    path = Path(short_temporary(levels=2), f"hrebasin-{name}")
+    _remove(path)
+    path.mkdir(mode=0o700)
+    with _temporaries_in(str(path)):
+        try:
+            yield path
+        finally:
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def short_temporary(*, levels: int) -> str:
+    """Where temporary files go; /tmp if a socket so many levels deeper would have too long a path."""
+    folder = tempfile.gettempdir()
+    return folder if len(os.fsencode(folder)) + 24 * levels <= LONGEST_SOCKET else "/tmp"
+
+
+@contextmanager
+def _temporaries_in(folder: str) -> Iterator[None]:
+    here, inherited = tempfile.tempdir, os.environ.get("TMPDIR")
+    tempfile.tempdir = os.environ["TMPDIR"] = folder
+    try:
+        yield
+    finally:
+        tempfile.tempdir = here
+        del os.environ["TMPDIR"]
+        if inherited is not None:
+            os.environ["TMPDIR"] = inherited
+
+
+def _remove(path: Path) -> None:
+    with suppress(FileNotFoundError):
+        shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()

@@ -1,0 +1,185 @@
+"""A copy of the project in which runs are started, stopped and compared."""
+
+import base64
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import psutil
+import xarray as xr
+from PIL import Image
+from safetensors import safe_open
+
+from hrebasin.files import project_root
+from hrebasin.folders import LEFTOVER
+
+MARK = "HREBASIN_FAULTS"  # in the environment of every process of a run
+MOMENTARY = ("created", "wall_seconds", "made_from")  # attributes that differ from run to run
+PATIENCE = 10.0  # seconds that processes of a killed run may take to end
+
+
+class Sandbox:
+    """The project's code, notebooks and sample in a folder of its own, with its own results and temporary files.
+
+    Sockets of kernels lie in it, so the folder needs a short path.
+    """
+
+    def __init__(self, folder: Path, *settings: str, cores: int = 2):
+        self.folder, self.settings, self.cores, self.starts = folder, settings, cores, 0
+        root = project_root()
+        for name in ("Snakefile", "config", "notebooks", "pyproject.toml", "data/cifar10-sample.nc"):
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            if not (folder / name).is_symlink():
+                (folder / name).symlink_to(root / name)
+        self.temporary = folder / "tmp"
+        self.temporary.mkdir(exist_ok=True)
+        self.runs = folder / "data" / "runs"
+        self.log = folder / "log.txt"
+
+    def start(self) -> subprocess.Popen:
+        """Start the run, or go on with it, in a process group of its own."""
+        self.starts += 1
+        command = [sys.executable, "-m", "hrebasin.workflow", "--cores", str(self.cores), *self.settings]
+        with self.log.open("w") as log:
+            return subprocess.Popen(
+                command,
+                cwd=self.folder,
+                env=os.environ | {MARK: self._mark(), "TMPDIR": str(self.temporary)},
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+
+    def finish(self) -> int:
+        """Run to the end; the exit code."""
+        return self.start().wait()
+
+    def interrupt(self, moment: float, stop: signal.Signals, *, during: str = "", group: bool = True):
+        """Start the run and stop it; None if it ended before.
+
+        Args:
+            moment: seconds after the start, or after the notebook ``during``, such as ``01_train 000``, began.
+            stop: the signal.
+            during: a notebook; "" for the run.
+            group: whether the whole process group is stopped, as by a terminal, or only the first process.
+        """
+        process = self.start()
+        while during and during not in self.working() and process.poll() is None:
+            time.sleep(0.1)
+        try:
+            process.wait(moment)
+            return None
+        except subprocess.TimeoutExpired:
+            working = self.working()
+        (os.killpg if group else os.kill)(process.pid, stop)
+        start = time.perf_counter()
+        code = process.wait()
+        while self.processes() and time.perf_counter() - start < PATIENCE:
+            time.sleep(0.05)
+        seconds = time.perf_counter() - start
+        return Interruption(stop, moment, working, code, seconds, self.processes(), self.finished())
+
+    def _mark(self) -> str:
+        return f"{self.folder}/{self.starts}"
+
+    def processes(self) -> list[psutil.Process]:
+        """What is alive of the latest start, in whichever session and under whichever parent."""
+        found = []
+        for process in psutil.process_iter():
+            try:
+                if process.environ().get(MARK) == self._mark() and process.status() != psutil.STATUS_ZOMBIE:
+                    found.append(process)
+            except psutil.Error:
+                continue
+        return found
+
+    def working(self) -> list[str]:
+        """The notebooks that are running, such as ``01_train 000``."""
+        commands = [process.cmdline() for process in self.processes()]
+        return sorted(words[words.index("--label") + 1] for words in commands if "--label" in words)
+
+    def leftovers(self) -> list[Path]:
+        """Temporary files, and Snakemake's marks of unfinished work and locks."""
+        hidden = [path for path in self.folder.rglob(".*") if LEFTOVER.fullmatch(path.name)]
+        marks = [path for kind in ("incomplete", "locks") for path in (self.folder / ".snakemake" / kind).rglob("*")]
+        checkpoints = [path for path in self.runs.glob("*/checkpoints/**/*") if path.is_file()]
+        return [*hidden, *marks, *self.temporary.rglob("*"), *checkpoints]
+
+    def finished(self) -> dict[Path, tuple[int, int]]:
+        """Inode and time of all that finished notebooks wrote: of those that Snakemake no longer counts as begun."""
+        begun = {base64.urlsafe_b64decode(mark.name).decode() for mark in self._marks()}
+        done = {}
+        for copy in self.runs.glob("*/notebooks/[0-9]*.ipynb"):
+            if str(copy.relative_to(self.folder)) in begun or ".failed" in copy.name:
+                continue
+            stage, _, shard = copy.stem[3:].partition("-")
+            run = copy.parent.parent
+            written = [copy, *run.glob(f"{stage}/shard-{shard}.nc")]
+            weights = {"train": "unmerged", "merge": "merged"}.get(stage)
+            written += run.glob(f"weights/{weights}-{shard}.safetensors")
+            done |= {path: (path.stat().st_ino, path.stat().st_mtime_ns) for path in written}
+        return done
+
+    def _marks(self) -> Iterator[Path]:
+        return (self.folder / ".snakemake" / "incomplete").glob("*")
+
+    def contents(self) -> dict[str, str]:
+        """A digest of every data set, bank and figure, of all but time stamps and durations."""
+        digests = {}
+        for path in sorted(self.runs.rglob("*")):
+            if kind := {".nc": data_set, ".safetensors": weights, ".png": picture}.get(path.suffix):
+                digests[str(path.relative_to(self.runs))] = hashlib.sha256(kind(path)).hexdigest()
+        return digests
+
+
+class Interruption:
+    """How a run was stopped and what was left of it."""
+
+    def __init__(self, stop, moment, working, code, seconds, processes, finished):
+        self.stop, self.moment, self.working, self.code, self.seconds = stop, moment, working, code, seconds
+        self.processes, self.finished = processes, finished
+
+    def repeated(self) -> list[Path]:
+        """Files of finished notebooks that were written again since."""
+        now = {path: path.stat() for path in self.finished if path.exists()}
+        return [p for p, then in self.finished.items() if p not in now or (now[p].st_ino, now[p].st_mtime_ns) != then]
+
+    def __str__(self):
+        where = ", ".join(self.working) or "no notebook"
+        return f"{self.stop.name} after {self.moment:5.1f} s in {where}"
+
+
+def data_set(path: Path) -> bytes:
+    """All values and attributes of a netCDF file but those that tell when and how long."""
+    with xr.open_dataset(path, engine="h5netcdf") as file:
+        dataset = file.load().drop_vars("seconds", errors="ignore")
+    attrs = {name: value for name, value in dataset.attrs.items() if name not in MOMENTARY}
+    parameters = json.loads(attrs.pop("parameters", "{}"))
+    attrs["parameters"] = {name: value for name, value in parameters.items() if name not in MOMENTARY}
+    parts = [json.dumps(attrs, sort_keys=True, default=str)]
+    for name, variable in sorted(dataset.variables.items()):
+        parts.append(f"{name} {variable.dims} {variable.shape} {variable.dtype} {sorted(variable.attrs.items())}")
+        values = variable.values
+        parts.append(str(values.tolist()) if values.dtype.kind == "O" else np.ascontiguousarray(values).tobytes().hex())
+    return "\n".join(parts).encode()
+
+
+def weights(path: Path) -> bytes:
+    """All tensors and labels of a bank; its header holds them in no order."""
+    with safe_open(path, framework="np") as file:
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        parts = [repr(sorted(file.metadata().items())).encode()]
+    return b"".join(parts + [name.encode() + tensor.tobytes() for name, tensor in sorted(tensors.items())])
+
+
+def picture(path: Path) -> bytes:
+    """The pixels of an image."""
+    with Image.open(path) as image:
+        return np.asarray(image).tobytes()
