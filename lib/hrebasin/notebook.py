@@ -16,7 +16,6 @@ from pathlib import Path
 
 import nbformat
 import papermill
-from nbclient.exceptions import DeadKernelError
 from papermill.exceptions import PapermillExecutionError
 from traitlets.config import Config
 
@@ -70,17 +69,18 @@ def run_notebook(
                 shutdown_kernel="immediate",  # everything is written, and who interrupts does not want to wait
                 extra_arguments=[f"--IPKernelApp.exec_lines={KERNEL_START.format(os.getpid())}"],
             )
-        except DeadKernelError as error:
-            temporary.replace(failed)
-            raise RuntimeError(
-                f"{notebook.name}: its kernel died, most likely because memory did not suffice. "
-                f"The executed copy is {failed}"
-            ) from error
         except PapermillExecutionError as error:
             temporary.replace(failed)
             trace = COLOURS.sub("", "\n".join(error.traceback))
             raise RuntimeError(
                 f"{notebook.name} failed in cell {error.exec_count}: {error.ename}: {error.evalue}\n{trace}\n"
+                f"The executed copy is {failed}"
+            ) from error
+        except RuntimeError as error:  # of a kernel that ended, or never began
+            if temporary.exists():
+                temporary.replace(failed)
+            raise RuntimeError(
+                f"{notebook.name}: {error}; if nobody stopped the kernel, memory did not suffice. "
                 f"The executed copy is {failed}"
             ) from error
     failed.unlink(missing_ok=True)
