@@ -79,7 +79,7 @@ def test_nothing_leaves_the_folder(tmp_path, bad):
     write_archive(path, bad)
     with pytest.raises(ValueError, match=r"set\.tar\.xz cannot be unpacked: .*(outside|link)"):
         unpacked(path, tmp_path / "raw")
-    assert sorted(p.name for p in tmp_path.rglob("*") if not p.is_dir()) == ["set.tar.xz"]
+    assert sorted(p.name for p in tmp_path.rglob("*") if p.is_file()) == [".lock", "set.tar.xz"]
     assert not list((tmp_path / "raw" / "unpacked").iterdir())
 
 
@@ -101,3 +101,13 @@ def test_a_damaged_archive_is_named_and_leaves_nothing(tmp_path, part):
     with pytest.raises(ValueError, match=r"set\.tar\.xz cannot be unpacked"):
         load_images(str(path), "train", root=tmp_path / "data")
     assert not list((tmp_path / "data" / "raw" / "unpacked").iterdir())
+
+
+def test_what_a_killed_process_left_is_cleared_away(tmp_path):
+    write_archive(tmp_path / "set.tar", images(), "w")
+    raw = tmp_path / "data" / "raw"
+    (raw / "unpacked" / ".other-0123abcd" / "train").mkdir(parents=True)
+    (raw / "decoded").mkdir()
+    (raw / "decoded" / ".other-train-12-0123abcd.npy").touch()
+    load_images(str(tmp_path / "set.tar"), "train", root=tmp_path / "data")
+    assert [path.name for path in raw.rglob(".*")] == [".lock"]

@@ -1,3 +1,5 @@
+import errno
+
 import pytest
 
 from hrebasin.files import project_root, replacing, write_atomically
@@ -43,6 +45,11 @@ def test_a_failing_block_makes_no_file(tmp_path):
     with pytest.raises(RuntimeError, match="stop"):
         fail()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_an_error_of_the_disk_names_the_file(tmp_path):
+    with pytest.raises(OSError, match=r"No space left on device: .*file\.nc"), replacing(tmp_path / "file.nc"):
+        raise OSError(errno.ENOSPC, "No space left on device")
 
 
 def test_nothing_is_seen_before_the_block_ends(tmp_path):

@@ -1,9 +1,11 @@
 import itertools
 import json
 import math
+import signal
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -419,6 +421,48 @@ def test_an_interrupted_training_continues_bit_for_bit(shallow, train_images, tm
     with Steps() as steps:
         assert_same(train(*arguments, bank_size=bank_size, checkpoints=tmp_path), whole)
     assert steps.count == 0
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+import torch
+import hrebasin.training
+from conftest import _images
+from test_training import ADAM, Architecture, register_optimizer_step_pre_hook
+torch.set_num_threads(1)
+hrebasin.training.CHECKPOINT_SECONDS = 0
+steps = iter(range(1, 28))
+register_optimizer_step_pre_hook(lambda *_: os.kill(os.getpid(), signal.SIGKILL) if next(steps, None) is None else None)
+images = _images("train", 96)
+architecture = Architecture((16,), 4, images.shape, *images.statistics())
+hrebasin.training.train(architecture, images, [0, 1, 2], ADAM, checkpoints=Path(sys.argv[1]))
+"""
+
+
+def test_a_killed_training_continues_bit_for_bit(shallow, train_images, tmp_path):
+    killed = subprocess.run([sys.executable, "-c", KILLED, str(tmp_path)], cwd=Path(__file__).parent)
+    assert killed.returncode == -signal.SIGKILL
+    with Steps() as steps:
+        continued = train(shallow, train_images, [0, 1, 2], ADAM, checkpoints=tmp_path)
+    assert steps.count == 35, "60, less 20 of the first network and 5 of the second's first epoch"
+    assert_same(continued, train(shallow, train_images, [0, 1, 2], ADAM))
+
+
+def test_a_checkpoint_of_other_code_is_not_used(shallow, train_images, tmp_path, monkeypatch):
+    train(shallow, train_images, [0], ADAM, checkpoints=tmp_path)
+    monkeypatch.setattr(hrebasin.training, "module_digest", lambda name: f"another {name}")
+    with Steps() as steps:
+        train(shallow, train_images, [0], ADAM, checkpoints=tmp_path)
+    assert steps.count == 20
+
+
+def test_a_damaged_checkpoint_is_not_used(shallow, train_images, tmp_path):
+    whole = train(shallow, train_images, [0], ADAM, checkpoints=tmp_path)
+    [path] = tmp_path.iterdir()
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.warns(UserWarning, match=f"{path.name} is damaged and not used"):
+        assert_same(train(shallow, train_images, [0], ADAM, checkpoints=tmp_path), whole)
 
 
 def test_a_checkpoint_serves_only_the_same_training(architecture, train_images, make_images, tmp_path):

@@ -8,6 +8,8 @@ import tarfile
 import zlib
 from pathlib import Path
 
+from .folders import only_writer
+
 
 def unpacked(archive: Path | str, raw: Path | str) -> Path:
     """The folder with the images of a tar archive (plain, gz, bz2 or xz), unpacked at the first call.
@@ -23,16 +25,21 @@ def unpacked(archive: Path | str, raw: Path | str) -> Path:
     identity = hashlib.sha256(f"{archive} {status.st_size} {status.st_mtime_ns}".encode()).hexdigest()[:16]
     target = Path(raw) / "unpacked" / f"{archive.name.split('.')[0]}-{identity}"
     if not target.is_dir():
-        target.parent.mkdir(parents=True, exist_ok=True)
-        temporary = target.with_name(f".{target.name}-{secrets.token_hex(4)}")
-        try:
-            with tarfile.open(archive) as file:
-                file.extractall(temporary, filter="data")  # refuses links and paths that lead outside, and devices
+        with only_writer(Path(raw), wait=True):
             if not target.is_dir():  # another process may have been faster
-                temporary.rename(target)
-        except (tarfile.TarError, EOFError, lzma.LZMAError, zlib.error, OSError) as error:
-            raise ValueError(f"{archive} cannot be unpacked: {error}") from error
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
+                _unpack(archive, target)
     inside = list(target.iterdir())
     return inside[0] if len(inside) == 1 and inside[0].is_dir() and inside[0].name != "train" else target
+
+
+def _unpack(archive: Path, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.with_name(f".{target.name}-{secrets.token_hex(4)}")
+    try:
+        with tarfile.open(archive) as file:
+            file.extractall(temporary, filter="data")  # refuses links and paths that lead outside, and devices
+        temporary.rename(target)
+    except (tarfile.TarError, EOFError, lzma.LZMAError, zlib.error, OSError) as error:
+        raise ValueError(f"{archive} cannot be unpacked: {error}") from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)

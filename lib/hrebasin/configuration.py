@@ -5,6 +5,7 @@ import hashlib
 import re
 from collections.abc import Collection
 from dataclasses import dataclass, fields, replace
+from functools import cache
 from pathlib import Path
 from typing import get_args, get_origin
 
@@ -195,8 +196,18 @@ def code_digest(notebook: Path, *, without: Collection[str] = ()) -> str:
     """
     cells = nbformat.read(notebook, as_version=4).cells
     source = "\n".join(cell.source for cell in cells if cell.cell_type == "code")
+    return _digest(source, _imports(ast.parse(source), top="hrebasin"), without)
+
+
+@cache
+def module_digest(name: str) -> str:
+    """`code_digest` of a module of the library."""
+    return _digest("", {name}, ())
+
+
+def _digest(source: str, modules: set[str], without: Collection[str]) -> str:
     library = Path(__file__).parent
-    pending, seen = _imports(ast.parse(source), top="hrebasin"), {}
+    pending, seen = set(modules), {}
     while pending:
         name = pending.pop()
         path = library / f"{name}.py"

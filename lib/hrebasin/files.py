@@ -9,12 +9,21 @@ from pathlib import Path
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A temporary path beside ``path`` that takes its name when the block ends well, and vanishes otherwise."""
+    """A temporary path beside ``path`` that takes its name when the block ends well, and vanishes otherwise.
+
+    Raises:
+        OSError: the file could not be written; names ``path``.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.stem}-{os.getpid()}-{secrets.token_hex(4)}{path.suffix}")
     try:
         yield temporary
+        with temporary.open("r+b") as file:  # the name must not reach the disk before the content
+            os.fsync(file.fileno())
         temporary.replace(path)
+    except OSError as error:
+        error.filename = error.filename or str(path)
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 

@@ -13,6 +13,7 @@ from PIL import Image, UnidentifiedImageError
 
 from .archives import unpacked
 from .files import replacing
+from .folders import only_writer
 from .seeding import generator
 
 SPLITS = ("train", "test")
@@ -127,9 +128,12 @@ def _load_torchvision(source: str, split: str, raw: Path) -> Images:
     from torchvision import datasets
 
     dataset_class = {"cifar10": datasets.CIFAR10, "fashion-mnist": datasets.FashionMNIST}[source]
-    raw.mkdir(parents=True, exist_ok=True)
     try:
-        dataset = dataset_class(raw, train=split == "train", download=True)
+        try:
+            dataset = dataset_class(raw, train=split == "train")
+        except RuntimeError:  # not there yet
+            with only_writer(raw, wait=True):
+                dataset = dataset_class(raw, train=split == "train", download=True)
     except (RuntimeError, OSError) as error:
         raise ValueError(
             f"{source} could not be downloaded to {raw}: {error}. "
@@ -243,9 +247,11 @@ def _load_folder(folder: Path, split: str, raw: Path) -> Images:
         listing.update(f"{classes[number]}/{path.name} {status.st_size} {status.st_mtime_ns}\n".encode())
     cache = raw / "decoded" / f"{folder.resolve().name}-{split}-{listing.hexdigest()[:16]}.npy"
     if not cache.is_file():
-        pixels = _decode([path for path, _ in files])
-        with replacing(cache) as temporary, temporary.open("wb") as stream:
-            np.save(stream, pixels, allow_pickle=False)
+        with only_writer(raw, wait=True):
+            if not cache.is_file():  # another process may have been faster
+                pixels = _decode([path for path, _ in files])
+                with replacing(cache) as temporary, temporary.open("wb") as stream:
+                    np.save(stream, pixels, allow_pickle=False)
     pixels = torch.from_numpy(np.load(cache, allow_pickle=False))
     return Images(pixels, torch.tensor([number for _, number in files]), classes, f"images of {folder.resolve().name}")
 

@@ -5,6 +5,7 @@ import json
 import math
 import threading
 import time
+import warnings
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
@@ -13,11 +14,12 @@ from pathlib import Path
 import numpy as np
 import torch
 import xarray as xr
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
 from .bank import Bank, logits
 from .batches import Batches
+from .configuration import module_digest
 from .files import write_atomically
 from .images import Images
 from .memory import fitting, halving
@@ -205,8 +207,9 @@ class _Run:
         self.path = None
         if checkpoints is not None:
             how = [asdict(r) for r in recipes]
+            code = module_digest(__name__.rpartition(".")[2])  # another version's training goes another way
             self.identity = json.dumps(
-                [self.architecture.as_dict(), how, seeds, self.images.digest, str(device)],
+                [self.architecture.as_dict(), how, seeds, self.images.digest, str(device), code],
             )
             self.path = Path(checkpoints) / f"{hashlib.sha256(self.identity.encode()).hexdigest()[:24]}.safetensors"
             if self.path.is_file():
@@ -324,7 +327,12 @@ class _Run:
         self.saved = time.perf_counter()
 
     def _resume(self):
-        with safe_open(self.path, framework="pt") as file, torch.no_grad():
+        try:
+            state = safe_open(self.path, framework="pt")
+        except SafetensorError as error:
+            warnings.warn(f"{self.path} is damaged and not used: {error}", stacklevel=2)
+            return
+        with state as file, torch.no_grad():
             metadata = file.metadata()
             self.epoch, self.seconds = int(metadata["epoch"]), float(metadata["seconds"])
             for key in file.keys():  # noqa: SIM118

@@ -7,6 +7,7 @@ import argparse
 import json
 import re
 import shlex
+import shutil
 import signal
 import sys
 import time
@@ -125,6 +126,8 @@ def main(arguments: list[str] | None = None) -> int:
             return _snakemake([*command, "--dry-run"])
         with only_writer(folder), scratch(folder):
             code = _snakemake(command)
+            if code == 0:  # the networks are safe now
+                shutil.rmtree(folder / "checkpoints", ignore_errors=True)
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
