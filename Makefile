@@ -31,7 +31,7 @@ BATCH := filelock foolbox h5netcdf ipykernel jinja2 matplotlib nbformat numba pa
   scipy snakemake threadpoolctl torch torchvision tqdm traitlets xarray
 space := $(subst ,, )
 
-.PHONY: help paper dry-run test figures publish versions bench rehearse offline lab lint format lock clean
+.PHONY: help paper dry-run test figures docs publish versions bench rehearse offline lab lint format lock clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -46,8 +46,13 @@ dry-run: $(STAMP)  ## what `make paper` would run
 test: $(STAMP)  ## every test, under 6 minutes on 2 cores
 	$(BIN)/python -m pytest -n 2 --dist worksteal
 
-figures: $(STAMP)  ## redraw figures/ from data/published/, without weights or GPU
+figures: $(STAMP)  ## redraw figures/, and the README's numbers, from data/published/, without weights or GPU
 	$(BIN)/python -m hrebasin.page figures data/published figures
+	$(BIN)/python -m hrebasin.documents
+
+docs: $(STAMP)  ## the library's reference from its docstrings, build/docs/index.html
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint requirements.txt --editable '.[docs]'
+	$(BIN)/pdoc --docformat google --no-show-source --output-directory build/docs hrebasin
 
 publish: $(STAMP)  ## copy the data sets of a finished run to data/published/: PROFILE= RUN= IMAGES="what they are"
 	$(BIN)/python -m hrebasin.page publish $(run_folder) data/published --images '$(IMAGES)'

@@ -88,7 +88,7 @@ def speed_table(benchmarks: xr.Dataset) -> str:
 def goals(benchmarks: xr.Dataset) -> str:
     """How many goals were met, and which were not, in a sentence."""
     missed = benchmarks.isel(row=(benchmarks.ratio < benchmarks.goal).values)
-    met = f"{benchmarks.sizes['row'] - missed.sizes['row']} of {benchmarks.sizes['row']} goals were met"
+    met = f"{benchmarks.sizes['row'] - missed.sizes['row']} of {benchmarks.sizes['row']} goals of speed were met"
     rows = zip(missed.title.values, missed.ratio.values, missed.goal.values, strict=True)
     words = "; ".join(f"{title} ({ratio:.3g} times instead of {goal:.3g})" for title, ratio, goal in rows)
     return f"{met}; missed: {words}.\n" if words else f"{met}.\n"

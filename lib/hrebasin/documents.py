@@ -42,8 +42,10 @@ def parts(root: Path) -> dict[str, str]:
         "figures": figures_table(results, needs, root / "notebooks"),
         "picture": picture(needs, root / "notebooks"),
         "speed": speed_table(benchmarks),
+        "speed-caption": figures.benchmark_caption("bench1_speed", benchmarks) + "\n",
         "goals": goals(benchmarks),
         "lines": lines_table(benchmarks),
+        "lines-caption": figures.benchmark_caption("bench2_scaling", benchmarks) + "\n",
         "costs": costs.table(paper),
         "gpu-memory": costs.memory_table(paper),
     }
@@ -95,7 +97,7 @@ def picture(needs: Mapping[str, list[str]], notebooks: Path) -> str:
     """Notebooks, the library's modules that each calls, and what flows between them, as a Mermaid chart."""
     lines = ["```mermaid", "flowchart LR", "    images[(images)] --> train"]
     for stage, name in {**NOTEBOOKS, "paper": PAPER}.items():
-        modules = " ".join(sorted(_modules(notebooks / f"{name}.ipynb") - EVERYWHERE))
+        modules = ", ".join(sorted(_modules(notebooks / f"{name}.ipynb") - EVERYWHERE))
         lines.append(f'    {stage}["<b>{name}</b><br>{modules}"]')
     for stage, sources in needs.items():
         lines += [f"    {source} -- weights --> {stage}" for source in sources]

@@ -93,6 +93,11 @@ def match_weights(
 ) -> Alignment:
     """Align network k of ``moving`` to network k of ``reference``, for all k.
 
+    >>> from hrebasin.networks import mlp
+    >>> bank = Bank.stack([mlp((4,), n_classes=3, image_shape=(1, 2, 2), mean=[0.5], std=[0.25])])
+    >>> match_weights(bank, bank).permutations["P1"].tolist()  # a network is aligned to itself
+    [[0, 1, 2, 3]]
+
     Args:
         reference, moving: banks of one architecture and length; neither is changed.
         seed: names the random layer order, one for all pairs or one for each; a pair's result does not depend on

@@ -82,6 +82,11 @@ def merge_pairs(
 def merge_tree(bank: Bank, *, leaves: int | None = None, seed: Seed = 0) -> list[Bank]:
     """Merge in pairs, then the merged ones in pairs, up to one network a tree (the paper's method).
 
+    >>> from hrebasin.networks import mlp
+    >>> bank = Bank.stack([mlp((8,), n_classes=3, image_shape=(1, 2, 2), mean=[0.5], std=[0.25]) for _ in range(8)])
+    >>> [len(stage) for stage in merge_tree(bank)], [len(stage) for stage in merge_tree(bank, leaves=4)]
+    ([8, 4, 2, 1], [8, 4, 2])
+
     Args:
         bank: one or more trees of leaves, one after the other.
         leaves: networks a tree, a power of two; by default all of them form one tree.

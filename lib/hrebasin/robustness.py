@@ -56,6 +56,12 @@ def attack(
 ) -> xr.Dataset:
     """Attack every network of a bank with the same images.
 
+    >>> from hrebasin.networks import mlp
+    >>> bank = Bank.stack([mlp((8,), n_classes=3, image_shape=(1, 2, 2), mean=[0.5], std=[0.25]) for _ in range(2)])
+    >>> found = attack(bank, torch.rand(5, 1, 2, 2), torch.tensor([0, 1, 2, 0, 1]), kind="fgsm", epsilons=[0.0, 0.1])
+    >>> dict(found.robust_accuracy.sizes)
+    {'model': 2, 'epsilon': 2}
+
     Args:
         bank: the networks.
         pixels: (image, channel, y, x), uint8 or in [0, 1].
