@@ -14,6 +14,7 @@ SET     ?=
 TARGET_PYTHON ?= 3.12
 HAVE    ?=
 CORES   ?= all
+FAULTS  ?=
 
 ENV   := .venv
 STAMP := $(ENV)/.complete
@@ -31,7 +32,7 @@ BATCH := filelock foolbox h5netcdf ipykernel jinja2 matplotlib nbformat numba pa
   scipy snakemake threadpoolctl torch torchvision tqdm traitlets xarray
 space := $(subst ,, )
 
-.PHONY: help paper dry-run test figures docs publish versions bench rehearse offline lab lint format lock clean
+.PHONY: help paper dry-run test faults figures docs publish versions bench rehearse offline lab lint format lock clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -45,6 +46,9 @@ dry-run: $(STAMP)  ## what `make paper` would run
 
 test: $(STAMP)  ## every test, under 6 minutes on 2 cores
 	$(BIN)/python -m pytest -n 2 --dist worksteal
+
+faults: $(STAMP)  ## stop, damage and overload the tiny profile, for hours: FAULTS="--kills 2 --interrupts 1 --parallel 1"
+	$(BIN)/python tests/faults/run.py $(FAULTS)
 
 figures: $(STAMP)  ## redraw figures/, and the README's numbers, from data/published/, without weights or GPU
 	$(BIN)/python -m hrebasin.page figures data/published figures

@@ -15,7 +15,7 @@ from . import costs, figures, page, records
 from .benchmark_plots import goals, lines_table, speed_table
 from .configuration import load_profile
 from .files import project_root, write_atomically
-from .layout import NOTEBOOKS, PAPER
+from .layout import EXTRA, NOTEBOOKS, PAPER
 from .verdicts import answer, ledger_table
 
 DOCUMENTS = ("README.md", "PERFORMANCE.md")
@@ -39,7 +39,7 @@ def parts(root: Path) -> dict[str, str]:
     return {
         "answer": f"**Answer.** {answer(claims, results)}\n",
         "ledger": ledger_table(claims),
-        "figures": figures_table(results, needs, root / "notebooks"),
+        "figures": figures_table(results, needs),
         "picture": picture(needs, root / "notebooks"),
         "speed": speed_table(benchmarks),
         "speed-caption": figures.benchmark_caption("bench1_speed", benchmarks) + "\n",
@@ -75,7 +75,7 @@ def needed_stages(snakefile: str) -> dict[str, list[str]]:
     return {name: re.findall(r"rules\.(\w+)\.output\.weights", body) for name, body in rules if name in NOTEBOOKS}
 
 
-def figures_table(results: Mapping[str, xr.Dataset], needs: Mapping[str, list[str]], notebooks: Path) -> str:
+def figures_table(results: Mapping[str, xr.Dataset], needs: Mapping[str, list[str]]) -> str:
     """Figure, the notebooks and the data set that it is drawn from, the command and its minutes, as Markdown."""
     device = results["train"].attrs.get("device", "unknown")
     lines = [f"| figure | notebooks | data set | command | minutes ({device}) |", "|---|---|---|---|---|"]
@@ -84,7 +84,7 @@ def figures_table(results: Mapping[str, xr.Dataset], needs: Mapping[str, list[st
     for name in figures.drawable(results):
         [stage] = figures.FIGURES[name][1]
         chain = [*needs.get(stage, ["train", "merge"]), stage]
-        made_by = ", ".join(f"`{next(notebooks.glob(f'*_{each}*.ipynb')).stem}`" for each in chain)
+        made_by = ", ".join(f"`{(NOTEBOOKS | EXTRA)[each]}`" for each in chain)
         minutes = sum(results[each].attrs.get("wall_seconds", float("nan")) for each in chain) / 60
         target = command if stage in NOTEBOOKS else f"make {stage}"
         lines.append(

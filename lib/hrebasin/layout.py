@@ -9,6 +9,7 @@ NOTEBOOKS = {
     "ablations": "05_ablations",
 }
 STAGES = tuple(NOTEBOOKS)
+EXTRA = {"versions": "07_versions"}  # data sets that a run may have beside its stages, and their notebooks
 PAPER = "06_paper"
 OPTIMIZERS = ("adam", "sgd")
 PRECISIONS = ("float32", "bfloat16")

@@ -24,12 +24,12 @@ from .drawing import svg
 from .files import project_root, write_atomically
 from .folders import only_writer
 from .in_words import alt_text, curve_values
+from .layout import EXTRA
 from .verdicts import MARKS, answer, ledger_table, rows, tally
 from .vision import VISIONS
 
 Results = Mapping[str, xr.Dataset]
 IMAGE_GROUPS = 8  # groups of which values per image are published; of 100 they would take 40 MB
-EXTRA = ("versions",)  # data sets that a run may have beside its stages
 PER_IMAGE = ("correct", "perturbation_norm", "success", "gradient_norm", "margin")
 
 

@@ -128,6 +128,8 @@ def main(arguments: list[str] | None = None) -> int:
             code = _snakemake(command)
             if code == 0:  # the networks are safe now
                 shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+        if code == 0 and given.part in (None, "publish"):
+            _report(folder, publish_to=project_root() / given.publish_to if given.part else None)
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -137,17 +139,19 @@ def main(arguments: list[str] | None = None) -> int:
     for copy in sorted((folder / "notebooks").glob("*.failed.ipynb")) if code else ():
         if copy.stat().st_mtime >= start:
             print(f"error: {failure(copy)}", file=sys.stderr)
-    if code == 0 and given.part in (None, "publish"):
-        from . import page, records  # only now: they load the whole library
-
-        if given.part == "publish":
-            with only_writer(project_root() / given.publish_to):
-                page.publish(folder, project_root() / given.publish_to)
-        claims = records.read(folder / "results" / "ledger.nc", stage="ledger")
-        for claim, verdict, title in zip(claims.claim.values, claims.verdict.values, claims.title.values, strict=True):
-            print(f"{claim:>4} {verdict:<13} {title}")
-        print(f"Figures, claims and provenance: {plan.run}/index.html")
     return code
+
+
+def _report(folder: Path, *, publish_to: Path | None) -> None:
+    from . import page, records  # only now: they load the whole library
+
+    if publish_to:
+        with only_writer(publish_to):
+            page.publish(folder, publish_to)
+    claims = records.read(folder / "results" / "ledger.nc", stage="ledger")
+    for claim, verdict, title in zip(claims.claim.values, claims.verdict.values, claims.title.values, strict=True):
+        print(f"{claim:>4} {verdict:<13} {title}")
+    print(f"Figures, claims and provenance: {folder.relative_to(project_root())}/index.html")
 
 
 def _snakemake(arguments: list[str]) -> int:

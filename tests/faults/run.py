@@ -1,7 +1,8 @@
-"""What interruptions and parallel jobs do to a run, with figures: `make faults`.
+"""What interruptions, damage, full disks and parallel jobs do to a run, with figures: `make faults`.
 
-The tiny profile is stopped at random moments, spread evenly over a whole run, and repeated with the same command; and it
-is run with several jobs at once, many times. All results are compared with those of an undisturbed run, bit for bit.
+The tiny profile is stopped at random moments, spread evenly over a whole run, and repeated with the same command; its
+results are damaged; its disk is too small; and it is run with several jobs at once, many times. In the end all results
+are compared with those of an undisturbed run, bit for bit.
 """
 
 import argparse
@@ -13,30 +14,24 @@ import time
 from pathlib import Path
 
 import numpy as np
-from sandbox import Interruption, Sandbox
+from sandbox import Sandbox, small_disk
 
 SETTINGS = ("profile=tiny",)
 FAULTS = ("Traceback", "Address already in use", "unable to lock file", "Errno")  # in the output of a run
+# Results that another stage reads; a truncated one must be named, a deleted one made again
+DAMAGED = (
+    "weights/unmerged-000.safetensors",
+    "weights/merged-001.safetensors",
+    "merge/shard-000.nc",
+    "attack/shard-001.nc",
+    "results/ledger.nc",
+)
+SIZES = ("1m", "3m", "5m", "8m", "40m")  # of a disk that grows whenever it was full
 
 
 def moments(generator: np.random.Generator, n: int, duration: float) -> list[float]:
     """One random moment in each of ``n`` equal parts of a run."""
     return ((np.arange(n) + generator.random(n)) / max(n, 1) * duration).tolist()
-
-
-def interrupted(whole: dict, folder: Path, moment: float, stop: signal.Signals) -> tuple[Interruption, list[str]]:
-    """Interrupt a run and repeat it; how, and what is wrong with it then."""
-    sandbox = Sandbox(folder, *SETTINGS)
-    while (stopped := sandbox.interrupt(moment, stop)) is None:  # it was faster than the undisturbed run
-        moment *= 0.8
-        shutil.rmtree(folder)
-        sandbox = Sandbox(folder, *SETTINGS)
-    code = sandbox.finish()
-    wrong = [f"processes left: {stopped.processes}"] if stopped.processes else []
-    wrong += ["exit code 0 when stopped"] if stopped.code == 0 else []
-    wrong += [f"exit code {code}, see {sandbox.log}"] if code else []
-    wrong += [f"written again: {path.name}" for path in stopped.repeated()]
-    return stopped, wrong + compare(whole, sandbox)
 
 
 def compare(whole: dict, sandbox: Sandbox) -> list[str]:
@@ -47,6 +42,51 @@ def compare(whole: dict, sandbox: Sandbox) -> list[str]:
     return wrong + [f"process left: {process}" for process in sandbox.processes()]
 
 
+def interrupted(whole: dict, folder: Path, moment: float, stop: signal.Signals) -> tuple:
+    """Interrupt a run and repeat it; how, and what is wrong with it then."""
+    while (stopped := Sandbox(folder, *SETTINGS).interrupt(moment, stop)) is None:  # faster than the undisturbed run
+        shutil.rmtree(folder)
+        moment *= 0.8
+    sandbox = Sandbox(folder, *SETTINGS)
+    code = sandbox.finish()
+    wrong = [f"processes left: {stopped.processes}"] if stopped.processes else []
+    wrong += ["exit code 0 when stopped"] if stopped.code == 0 else []
+    wrong += [f"exit code {code}: {sandbox.log.read_text()[-2000:]}"] if code else []
+    wrong += [f"written again: {path.name}" for path in stopped.repeated()]
+    return stopped, wrong + compare(whole, sandbox)
+
+
+def damaged(whole: dict, sandbox: Sandbox, name: str, *, delete: bool) -> list[str]:
+    """Damage a result of a finished run and repeat it; what is wrong with it then."""
+    path, wrong = sandbox.runs / "tiny" / name, []
+    if not delete:
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+        if sandbox.finish() == 0:  # noticed and made again
+            return compare(whole, sandbox)
+        if path.name not in (message := sandbox.log.read_text().splitlines()[-1]):
+            wrong.append(f"not named: {message}")
+    path.unlink(missing_ok=True)
+    code = sandbox.finish()
+    return wrong + ([f"exit code {code}"] if code else []) + compare(whole, sandbox)
+
+
+def on_small_disks(whole: dict, folder: Path) -> list[str] | None:
+    """Run on a disk that is enlarged whenever it was full; what is wrong then, None where disks cannot be mounted."""
+    wrong = []
+    with small_disk(folder / "data" / "runs") as mount:
+        if mount is None:
+            return None
+        for size in SIZES:
+            mount(size)
+            sandbox = Sandbox(folder, *SETTINGS)
+            if sandbox.finish() == 0:
+                break
+            if "No space left on device" not in sandbox.log.read_text():
+                wrong.append(f"{size}: {sandbox.log.read_text()[-2000:]}")
+            print(f"full disk of {size}: {sandbox.log.read_text().splitlines()[-1]}", flush=True)
+        return wrong + compare(whole, sandbox)
+
+
 def main() -> int:
     """The command line; 0 when nothing was wrong."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -54,11 +94,16 @@ def main() -> int:
     parser.add_argument("--interrupts", type=int, default=10, help="interruptions with SIGINT")
     parser.add_argument("--parallel", type=int, default=20, help="runs with --cores jobs at once")
     parser.add_argument("--cores", type=int, default=4)
+    parser.add_argument("--no-damage", action="store_true", help="neither damaged results nor full disks")
     parser.add_argument("--seed", type=int, default=0, help="of the moments")
-    parser.add_argument("--portion", default="1/1", help="2/4: only the second of four portions, for lent machines")
+    parser.add_argument("--portion", default="1/1", help="2/4: only the second of four portions of all")
     given = parser.parse_args()
     number, of = map(int, given.portion.split("/"))
-    folder = Path(tempfile.mkdtemp(prefix="faults-"))
+    folder, good = Path(tempfile.mkdtemp(prefix="faults-")), {}
+
+    def note(what: str, about: str, wrong: list[str]) -> None:
+        good.setdefault(what, []).append(not wrong)
+        print(f"{about}: {'; '.join(wrong) or 'identical'}", flush=True)
 
     start = time.perf_counter()
     undisturbed = Sandbox(folder / "undisturbed", *SETTINGS)
@@ -68,36 +113,39 @@ def main() -> int:
     duration, whole = time.perf_counter() - start, undisturbed.contents()
     print(f"undisturbed: {duration:.0f} s, {len(whole)} data sets, banks and figures", flush=True)
 
-    generator, tries = np.random.default_rng(given.seed), []
+    generator, tries, kept, again, slowest = np.random.default_rng(given.seed), [], 0, 0, 0.0
     for stop, n in ((signal.SIGKILL, given.kills), (signal.SIGINT, given.interrupts)):
         tries += [(moment, stop) for moment in moments(generator, n, duration)]
-    kept, again, slowest, good = 0, 0, 0.0, {signal.SIGKILL: [], signal.SIGINT: []}
     for moment, stop in tries[number - 1 :: of]:
         stopped, wrong = interrupted(whole, folder / "interrupted", moment, stop)
-        good[stop].append(not wrong)
         kept, again = kept + len(stopped.finished), again + len(stopped.repeated())
         slowest = max(slowest, stopped.seconds)
-        print(f"{stopped}: {'; '.join(wrong) or 'identical'}; {len(stopped.finished)} files kept", flush=True)
+        note(f"interruptions with {stop.name}", f"{stopped}, {len(stopped.finished)} files finished", wrong)
         shutil.rmtree(folder / "interrupted")
 
-    together = []
     for run in range(given.parallel)[number - 1 :: of]:
         sandbox = Sandbox(folder / "parallel", *SETTINGS, cores=given.cores)
         code = sandbox.finish()
         wrong = [f"exit code {code}"] if code else compare(whole, sandbox)
         wrong += [line for line in sandbox.log.read_text().splitlines() if any(fault in line for fault in FAULTS)]
-        together.append(not wrong)
-        print(f"run {run + 1} with {given.cores} cores: {'; '.join(wrong) or 'identical'}", flush=True)
+        note(f"runs with {given.cores} cores", f"run {run + 1} with {given.cores} cores", wrong)
         shutil.rmtree(folder / "parallel")
 
-    for stop, results in good.items():
-        print(f"{stop.name}: {len(results)} interruptions, {sum(results)} identical")
+    if not given.no_damage and number == of:
+        for name in DAMAGED:
+            for delete in (False, True):
+                wrong = damaged(whole, undisturbed, name, delete=delete)
+                note("damaged results", f"{name} {'deleted' if delete else 'truncated'}", wrong)
+        if (wrong := on_small_disks(whole, folder / "small")) is not None:
+            note("runs on full disks", "run on disks that were full", wrong)
+
+    for what, results in good.items():
+        print(f"{what}: {len(results)}, {sum(results)} identical")
     print(
         f"files of finished notebooks: {kept}, {again} written again; last process gone after at most {slowest:.1f} s"
     )
-    print(f"runs with {given.cores} cores: {len(together)}, {sum(together)} identical")
     shutil.rmtree(folder)
-    return int(not all((*good[signal.SIGKILL], *good[signal.SIGINT], *together)))
+    return int(not all(all(results) for results in good.values()))
 
 
 if __name__ == "__main__":

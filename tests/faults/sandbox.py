@@ -8,7 +8,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -31,13 +32,14 @@ class Sandbox:
     Sockets of kernels lie in it, so the folder needs a short path.
     """
 
-    def __init__(self, folder: Path, *settings: str, cores: int = 2):
+    def __init__(self, folder: Path, *settings: str, cores: int = 2, notebooks: Path | None = None):
         self.folder, self.settings, self.cores, self.starts = folder, settings, cores, 0
-        root = project_root()
-        for name in ("Snakefile", "config", "notebooks", "pyproject.toml", "data/cifar10-sample.nc"):
+        sources = ("Snakefile", "config", "notebooks", "pyproject.toml", "data/cifar10-sample.nc")
+        sources = {name: project_root() / name for name in sources} | ({"notebooks": notebooks} if notebooks else {})
+        for name, source in sources.items():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             if not (folder / name).is_symlink():
-                (folder / name).symlink_to(root / name)
+                (folder / name).symlink_to(source)
         self.temporary = folder / "tmp"
         self.temporary.mkdir(exist_ok=True)
         self.runs = folder / "data" / "runs"
@@ -137,6 +139,31 @@ class Sandbox:
             if kind := {".nc": data_set, ".safetensors": weights, ".png": picture}.get(path.suffix):
                 digests[str(path.relative_to(self.runs))] = hashlib.sha256(kind(path)).hexdigest()
         return digests
+
+
+@contextmanager
+def small_disk(folder: Path) -> Iterator[Callable[[str], None] | None]:
+    """A function that mounts a disk at ``folder`` or changes its size, given as to mount; None without the right to."""
+
+    def mount(size: str) -> None:
+        again = ["-o", "remount"] if folder.is_mount() else []
+        subprocess.run(["mount", "-t", "tmpfs", *again, "-o", f"size={size}", "tmpfs", folder], check=True)
+
+    folder.mkdir(parents=True)
+    try:
+        trial = subprocess.run(["mount", "-t", "tmpfs", "tmpfs", folder], capture_output=True, check=False)
+    except FileNotFoundError:
+        yield None
+        return
+    if trial.returncode:
+        yield None
+        return
+    subprocess.run(["umount", folder], check=True)
+    try:
+        yield mount
+    finally:
+        if folder.is_mount():
+            subprocess.run(["umount", folder], check=True)
 
 
 class Interruption:

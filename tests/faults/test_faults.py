@@ -1,67 +1,75 @@
-"""What `run.py` does at length, in short, and every other fault that a run may meet."""
+"""In short what `run.py` does at length, and other faults that a run may meet, on notebooks that do next to nothing."""
 
 import os
-import shutil
 import signal
-import subprocess
 import tempfile
 from pathlib import Path
 
+import nbformat
 import pytest
-from sandbox import Sandbox
+from sandbox import Sandbox, small_disk
 
+import synthetic
 from hrebasin import records
+from hrebasin.layout import NOTEBOOKS, PAPER
 
-TRAINED = ("--part", "train", "profile=tiny")
-MERGED = ("--part", "merge", "profile=tiny")
+PARAMETERS = "run_folder: str = 'data/runs/tiny'\nshard: int = 0"
+WORK = """
+import io, json, time
+import h5py
+from hrebasin.files import project_root, write_atomically
+folder = project_root() / run_folder
+time.sleep(1)
+if (folder / f"no {stage}").exists() and shard == 1:
+    raise ValueError(f"there is no {stage}")
+record = io.BytesIO()
+with h5py.File(record, "w") as file:
+    file.attrs["parameters"] = json.dumps({"run_folder": run_folder, "shard": shard})
+write_atomically(folder / stage / f"shard-{shard:03d}.nc", record.getvalue())
+if weights:
+    write_atomically(folder / "weights" / f"{weights}-{shard:03d}.safetensors", bytes([shard]) * 1_000_000)
+"""
+WEIGHTS = {"train": "unmerged", "merge": "merged"}
+TRAINED, MERGED = (("--part", part, "profile=tiny") for part in ("train", "merge"))
 
 
 @pytest.fixture
 def folder():
+    """A folder with a path that is short enough for sockets."""
     with tempfile.TemporaryDirectory(prefix="f-") as name:
         yield Path(name)
 
 
-@pytest.fixture(scope="session")
-def undisturbed():
-    """A run of both shards, trained and merged."""
-    with tempfile.TemporaryDirectory(prefix="f-") as name:
-        sandbox = Sandbox(Path(name), *MERGED)
-        assert sandbox.finish() == 0, sandbox.log.read_text()
-        yield sandbox
-
-
-@pytest.fixture(scope="session")
-def whole(undisturbed):
-    return undisturbed.contents()
-
-
 @pytest.fixture
 def disk(folder):
-    """``disk(size)`` mounts a small disk, or changes its size or mode, at data/runs of a sandbox; needs root."""
-    runs = folder / "data" / "runs"
-    runs.mkdir(parents=True)
-
-    def mount(*options):
-        done = subprocess.run(["mount", "-t", "tmpfs", "-o", ",".join(options), "tmpfs", runs], capture_output=True)
-        if done.returncode:
-            pytest.skip(f"disks cannot be mounted here: {done.stderr.decode().strip()}")
-
-    yield mount
-    while runs.is_mount():
-        subprocess.run(["umount", runs], check=True)
+    """``disk(size)`` puts a small disk where a sandbox has its results, or changes its size."""
+    with small_disk(folder / "data" / "runs") as mount:
+        if mount is None:
+            pytest.skip("disks cannot be mounted here")
+        yield mount
 
 
-def shard(files, number):
-    return {name: value for name, value in files.items() if f"-{number:03d}." in str(name)}
+@pytest.fixture(scope="session")
+def notebooks(tmp_path_factory):
+    """Notebooks that read and write what the real ones do, without the work."""
+    folder = tmp_path_factory.mktemp("notebooks")
+    for stage, name in (*NOTEBOOKS.items(), ("paper", PAPER)):
+        parameters = nbformat.v4.new_code_cell(PARAMETERS, metadata={"tags": ["parameters"]})
+        work = nbformat.v4.new_code_cell(f"stage, weights = {stage!r}, {WEIGHTS.get(stage)!r}\n{WORK}")
+        notebook = nbformat.v4.new_notebook(cells=[parameters, work])
+        notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
+        nbformat.write(notebook, folder / f"{name}.ipynb")
+    return folder
 
 
 def last_line(sandbox):
     return sandbox.log.read_text().splitlines()[-1]
 
 
-def test_an_interrupted_run_goes_on_to_the_same_results(whole, folder):
-    sandbox = Sandbox(folder, *MERGED, "groups=1")
+def test_an_interrupted_run_goes_on_to_the_same_results(folder):
+    undisturbed = Sandbox(folder / "a", *MERGED, "groups=1")
+    assert undisturbed.finish() == 0, undisturbed.log.read_text()
+    sandbox = Sandbox(folder / "b", *MERGED, "groups=1")
     for stop, during, moment, group in (
         (signal.SIGINT, "01_train 000", 2.0, True),
         (signal.SIGKILL, "01_train 000", 4.0, True),
@@ -75,86 +83,83 @@ def test_an_interrupted_run_goes_on_to_the_same_results(whole, folder):
         if stop == signal.SIGINT:
             assert not list(sandbox.temporary.iterdir())
             assert last_line(sandbox) == "stopped; the same command continues"
+        elif group:
+            assert sandbox.leftovers(), "a killed process cannot clear up, or this test sees nothing"
     assert sandbox.finish() == 0, sandbox.log.read_text()
     assert len(stopped.finished) == 3, "what 01_train wrote"
     assert not stopped.repeated()
-    assert sandbox.contents() == shard(whole, 0)
+    assert sandbox.contents() == undisturbed.contents()
     assert not sandbox.leftovers()
 
 
-def test_a_failing_shard_is_named_the_others_finish_and_only_it_is_tried_again(undisturbed, whole, folder):
-    shutil.copytree(undisturbed.folder, folder, symlinks=True, dirs_exist_ok=True)
-    sandbox = Sandbox(folder, *MERGED)
+def test_a_failing_shard_is_named_the_others_finish_and_only_it_is_tried_again(folder, notebooks):
+    sandbox = Sandbox(folder, *MERGED, notebooks=notebooks)
     run = sandbox.runs / "tiny"
-    damaged = run / "weights" / "unmerged-001.safetensors"
-    damaged.write_bytes(damaged.read_bytes()[:-1000])
-    for path in run.glob("merge/*"):
-        path.unlink()
+    run.mkdir(parents=True)
+    (planted := run / "no merge").touch()
     assert sandbox.finish() == 1
-    assert last_line(sandbox).startswith("error: 02_merge-001 failed: ValueError: ")
-    assert "unmerged-001.safetensors is not a readable safetensors file" in last_line(sandbox)
-    assert "02_merge-001.failed.ipynb" in last_line(sandbox)
-    assert not (run / "merge" / "shard-001.nc").exists()
-    finished = shard(sandbox.finished(), 0)
-    assert run / "merge" / "shard-000.nc" in finished
-
-    damaged.unlink()
+    assert last_line(sandbox).startswith("error: 02_merge-001 failed: ValueError: there is no merge (see ")
+    assert last_line(sandbox).endswith("notebooks/02_merge-001.failed.ipynb)")
+    finished = sandbox.finished()
+    assert {path.name for path in finished if path.parent.name == "notebooks"} == {
+        "01_train-000.ipynb",
+        "01_train-001.ipynb",
+        "02_merge-000.ipynb",
+    }
+    planted.unlink()
     assert sandbox.finish() == 0, sandbox.log.read_text()
-    assert sandbox.contents() == whole
-    assert shard(sandbox.finished(), 0) == finished
-    assert not sandbox.leftovers()
+    assert finished.items() < sandbox.finished().items()
     assert not list(run.glob("notebooks/*.failed.ipynb"))
+    assert not sandbox.leftovers()
 
 
-def test_of_two_runs_started_at_once_in_one_folder_one_is_refused(whole, folder):
-    first, second = (Sandbox(folder, *TRAINED, "groups=1") for _ in range(2))
+def test_of_two_runs_started_at_once_in_one_folder_one_is_refused(folder, notebooks):
+    first, second = (Sandbox(folder, *TRAINED, "groups=1", notebooks=notebooks) for _ in range(2))
     second.log = folder / "log of the second.txt"
     codes = [process.wait() for process in (first.start(), second.start())]
     assert sorted(codes) == [0, 2]
     assert "another process is writing to" in last_line((first, second)[codes.index(2)])
-    assert first.contents().items() <= whole.items()
     assert not first.leftovers()
 
 
-def test_a_run_on_a_full_disk_says_so_and_goes_on_when_there_is_room(whole, folder, disk):
-    disk("size=300k")  # the weights of one shard take 2.5 MB
-    sandbox = Sandbox(folder, *TRAINED, "groups=1")
+def test_a_run_on_a_full_disk_says_so_and_goes_on_when_there_is_room(folder, disk, notebooks):
+    disk("500k")
+    sandbox = Sandbox(folder, *TRAINED, "groups=1", notebooks=notebooks)
     assert sandbox.finish() == 1
-    assert "No space left on device" in sandbox.log.read_text()
-    assert not sandbox.contents()
-    disk("remount", "size=100m")
+    assert last_line(sandbox).startswith("error: 01_train-000 failed: OSError: [Errno 28] No space left on device: ")
+    assert "unmerged-000.safetensors" in last_line(sandbox)
+    assert not (sandbox.runs / "tiny" / "weights" / "unmerged-000.safetensors").exists()
+    disk("10m")
     assert sandbox.finish() == 0, sandbox.log.read_text()
-    assert sandbox.contents().items() <= whole.items()
+    assert len(sandbox.finished()) == 3
     assert not sandbox.leftovers()
 
 
-def test_a_run_in_a_read_only_folder_is_refused(folder, disk):
-    disk("ro")
-    sandbox = Sandbox(folder, *TRAINED)
+def test_a_run_in_a_read_only_folder_is_refused(folder, disk, notebooks):
+    disk("1m,ro")
+    sandbox = Sandbox(folder, *TRAINED, notebooks=notebooks)
     assert sandbox.finish() == 2
     assert last_line(sandbox).startswith("error: [Errno 30] Read-only file system: ")
     assert str(sandbox.runs / "tiny") in last_line(sandbox)
 
 
-def test_on_a_full_disk_a_file_is_the_old_one_or_the_new_one(undisturbed, folder, disk):
-    disk("size=1m")
-    folder = folder / "data" / "runs"
-    old = records.read(undisturbed.runs / "tiny" / "merge" / "shard-000.nc", stage="merge")
+def test_on_a_full_disk_a_file_is_the_old_one_or_the_new_one(folder, disk):
+    disk("1m")
+    folder, outcomes = folder / "data" / "runs", []
+    old = synthetic.results(groups=2)["merge"]
     new = old.assign(test_loss=old.test_loss + 1)
     records.write(old, folder / "shard.nc", stage="merge")
-    outcomes = set()
-    for free in range(0, 120_000, 4096):
-        filler = folder / "filler"
-        filler.unlink(missing_ok=True)
+    for free in range(0, 3 * (folder / "shard.nc").stat().st_size, 3 * 4096):
+        records.write(old, folder / "shard.nc", stage="merge")
         status = os.statvfs(folder)
-        filler.write_bytes(bytes(status.f_bavail * status.f_frsize - free))
+        (folder / "filler").write_bytes(bytes(status.f_bavail * status.f_frsize - free))
         try:
             records.write(new, folder / "shard.nc", stage="merge")
-            outcomes.add("new")
+            outcomes.append("new")
         except OSError as error:
-            assert "No space left on device" in str(error)
-            outcomes.add("old")
-        found = records.read(folder / "shard.nc", stage="merge")
-        assert found.identical(new if "new" in outcomes else old)
-        assert {path.name for path in folder.iterdir()} == {"filler", "shard.nc"}
-    assert outcomes == {"old", "new"}
+            outcomes.append(str(error))
+        (folder / "filler").unlink()
+        written = records.read(folder / "shard.nc", stage="merge")
+        assert written.test_loss.equals((new if outcomes[-1] == "new" else old).test_loss)
+        assert {path.name for path in folder.iterdir()} == {"shard.nc"}
+    assert set(outcomes) == {"new", f"[Errno 28] No space left on device: '{folder / 'shard.nc'}'"}
