@@ -202,7 +202,7 @@ def redraw(published: Path | str, folder: Path | str) -> None:
         figures.draw_benchmarks(benchmarks, folder)
     nearby = {"data": published, "notebooks": project_root() / "notebooks"}
     nearby = {name: os.path.relpath(place, folder) for name, place in nearby.items()}
-    write_page(folder / "index.html", results, claims, drawn, **nearby, files="", benchmarks=benchmarks)
+    write_page(folder / "index.html", results, claims, drawn, **nearby, files=".", benchmarks=benchmarks)
 
 
 def main(arguments: list[str] | None = None) -> int:
