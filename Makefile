@@ -32,7 +32,7 @@ BATCH := filelock foolbox h5netcdf ipykernel jinja2 matplotlib nbformat numba pa
   scipy snakemake threadpoolctl torch torchvision tqdm traitlets xarray
 space := $(subst ,, )
 
-.PHONY: help paper dry-run test faults figures docs publish versions bench rehearse offline lab lint format lock clean
+.PHONY: help paper dry-run test faults figures docs publish versions verify statistics bench rehearse offline lab lint format lock clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -64,6 +64,12 @@ publish: $(STAMP)  ## copy the data sets of a finished run to data/published/: P
 versions: $(STAMP)  ## a run's networks on two versions of its test images: PROFILE= RUN= DATASET= ORIGINAL=
 	$(BIN)/python -m hrebasin.notebook notebooks/07_versions.ipynb $(run_folder)/notebooks/07_versions.ipynb \
 	  '{"run_folder": "$(run_folder)", "dataset": "$(call found,$(DATASET))", "other": "$(call found,$(ORIGINAL))"}'
+
+verify: $(STAMP)  ## published data sets and figures against their SHA-256 sums, the ledger against the data
+	$(BIN)/python -m hrebasin.verify data/published figures
+
+statistics: $(STAMP)  ## how often the ledger errs, covers and finds, on made-up results: an hour on 2 cores
+	$(BIN)/python tests/calibration.py 1000 figures/calibration.md
 
 bench: $(STAMP)  ## side by side with the alternatives, DATASET=; a quarter to half an hour
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint requirements.txt --editable '.[bench]'

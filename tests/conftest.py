@@ -1,12 +1,18 @@
 """Shared fixtures: a tiny architecture, tiny learnable images and a small trained bank, all from named streams."""
 
 import copy
+import os
 from dataclasses import replace
 
+# Before torch is imported: tests share cores, and threads that wait by spinning take them from one another.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
 import hypothesis
+import numpy as np
 import pytest
 import torch
 
+from hrebasin import records
 from hrebasin.bank import Bank
 from hrebasin.images import Images
 from hrebasin.matching import Alignment
@@ -100,6 +106,35 @@ def random_permutations():
         return Alignment(permutations, nothing, nothing.long())
 
     return make
+
+
+@pytest.fixture(scope="session")
+def write_run(trained, train_images, test_images):
+    """``write_run(folder)``: weights of a shard and the data sets beside them, as the first two stages leave them.
+
+    ``change``: for the parts "unmerged" and "merged", what is done to the bank before it is written; ``attrs`` replace
+    attributes of the data sets.
+    """
+    banks = {"unmerged": trained, "merged": trained.select([0, 1]).relabel(method="tree", stage=1, n_merged=2)}
+    images = {"train": train_images, "test": test_images}
+
+    def write(folder, *, change=(), attrs=None):
+        changes = dict(change)
+        origin = records.provenance(profile="p", parameters={}, images=images, device="cpu", clock=records.Clock())
+        for part, stage in (("unmerged", "train"), ("merged", "merge")):
+            bank = banks[part]
+            ones = {
+                name: bank.array(np.ones(len(bank)), name=name, long_name=name, units="1")
+                for name, dims in records.SCHEMAS[stage].items()
+                if dims == ("model",)
+            }
+            record = bank.history.assign(ones)
+            path = folder / stage / "shard-000.nc"
+            records.write(record, path, stage=stage, attrs=origin | (attrs or {}))
+            changes.get(part, replace)(bank).save(folder / "weights" / f"{part}-000.safetensors")
+        return Bank.concat(banks.values())
+
+    return write
 
 
 @pytest.fixture

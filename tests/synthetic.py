@@ -151,9 +151,12 @@ def attack(groups: int, leaves: int, noise: float, seed: int, effects: dict) -> 
     robust[method == "merge-many"] = base - 0.02
     robust[method == "l1"] = base - 0.01
     best = robust[np.isin(method, ["unmerged", "tree"])].max(0)
-    above = 0.03 * effects["C6"] if effects["C6"] else 0.03 * (-1) ** np.arange(len(EPSILONS))
-    robust[method == "l2"] = best + above  # without effect above at every other epsilon
-    robust[(method == "l2") & (column(rows, "strength") < 1e-3)] -= 0.01
+    if effects["C6"]:
+        robust[method == "l2"] = best + 0.03 * effects["C6"]
+        robust[(method == "l2") & (column(rows, "strength") < 1e-3)] -= 0.01
+    else:  # above all others or below by the toss of a coin, with either strength
+        coins = np.sign(normal((len(rows), 1, len(EPSILONS)), f"coins/{seed}"))
+        robust[method == "l2"] = best + 0.03 * coins[method == "l2"]
     robust = np.clip(robust + noise * 0.002 * normal((len(rows), 1, 1), f"robust/{seed}"), 0, 1)
     magnitudes, kept = np.array([0, 0.05, 0.1, 0.2]), 0.6 + 0.05 * effects["C10"] * stage[..., None]
     noisy = 0.5 * (1 - (1 - kept) * (magnitudes / 0.2)[:, None]) * np.ones((1, 2, 1, 5))

@@ -18,16 +18,12 @@ def png(number):
 
 
 def write_archive(path, members, mode="w:xz"):
-    """A tar archive of {name: content}; None as content makes a symbolic link out of the folder."""
+    """A tar archive of {name: content}."""
     with tarfile.open(path, mode) as file:
         for name, content in members.items():
             member = tarfile.TarInfo(name)
-            if content is None:
-                member.type, member.linkname = tarfile.SYMTYPE, "/etc"
-                file.addfile(member)
-            else:
-                member.size = len(content)
-                file.addfile(member, io.BytesIO(content))
+            member.size = len(content)
+            file.addfile(member, io.BytesIO(content))
 
 
 def images(top=""):
@@ -62,45 +58,6 @@ def test_an_archive_is_unpacked_once_and_anew_when_it_changes(tmp_path):
     second = unpacked(path, tmp_path)
     assert second != first
     assert (second / "train" / "cat" / "7.png").is_file()
-
-
-@pytest.mark.parametrize(
-    "bad",
-    [
-        {"../outside.png": b"x"},
-        {"train/../../outside.png": b"x"},
-        {"train/cat": None},
-    ],
-    ids=["parent", "parent inside", "link outside"],
-)
-def test_nothing_leaves_the_folder(tmp_path, bad):
-    path = tmp_path / "in" / "set.tar.xz"
-    path.parent.mkdir()
-    write_archive(path, bad)
-    with pytest.raises(ValueError, match=r"set\.tar\.xz cannot be unpacked: .*(outside|link)"):
-        unpacked(path, tmp_path / "raw")
-    assert sorted(p.name for p in tmp_path.rglob("*") if p.is_file()) == [".lock", "set.tar.xz"]
-    assert not list((tmp_path / "raw" / "unpacked").iterdir())
-
-
-def test_an_absolute_path_stays_inside(tmp_path):
-    path = tmp_path / "set.tar"
-    write_archive(path, {f"{tmp_path}/outside.png": b"x"}, "w")
-    folder = unpacked(path, tmp_path / "raw")
-    assert not (tmp_path / "outside.png").exists()
-    assert [p.name for p in (tmp_path / "raw").rglob("*.png")] == ["outside.png"]
-    assert folder.is_relative_to(tmp_path / "raw")
-
-
-@pytest.mark.parametrize("part", ["empty", "text", "truncated"])
-def test_a_damaged_archive_is_named_and_leaves_nothing(tmp_path, part):
-    path = tmp_path / "set.tar.xz"
-    write_archive(path, images())
-    whole = path.read_bytes()
-    path.write_bytes({"empty": b"", "text": b"no archive", "truncated": whole[: len(whole) // 2]}[part])
-    with pytest.raises(ValueError, match=r"set\.tar\.xz cannot be unpacked"):
-        load_images(str(path), "train", root=tmp_path / "data")
-    assert not list((tmp_path / "data" / "raw" / "unpacked").iterdir())
 
 
 def test_what_a_killed_process_left_is_cleared_away(tmp_path):

@@ -7,7 +7,6 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hrebasin.bank import Bank
 from hrebasin.matching import match_weights
 from hrebasin.networks import Architecture
 from hrebasin.seeding import generator
@@ -254,31 +253,3 @@ def test_one_seed_for_all_is_that_seed_for_each(trained):
 
 
 # ---- errors
-
-
-def test_banks_must_fit():
-    reference, moving = pair(SMALL, 3)
-    with pytest.raises(ValueError, match="3 reference networks cannot be paired with 2 moving ones"):
-        match_weights(reference, moving.select([0, 1]))
-    with pytest.raises(ValueError, match=r"different architectures: .*widths=\(3, 3\).*widths=\(3, 4\)"):
-        match_weights(reference, initial_bank(replace(SMALL, widths=(3, 4)), range(3)))
-    with pytest.raises(ValueError, match="an alignment of 3 pairs cannot permute a bank of 2 networks"):
-        match_weights(reference, moving).apply(moving.select([0, 1]))
-
-
-def test_settings_are_checked():
-    reference, moving = pair(SMALL, 3)
-    with pytest.raises(ValueError, match="max_sweeps must be at least 1, got 0"):
-        match_weights(reference, moving, max_sweeps=0)
-    with pytest.raises(ValueError, match="2 seeds given for 3 pairs"):
-        match_weights(reference, moving, seed=[1, 2])
-
-
-@pytest.mark.parametrize("role", ["reference", "moving"])
-def test_weights_that_are_not_finite_are_refused(role):
-    banks = dict(zip(("reference", "moving"), pair(SMALL, 3), strict=True))
-    tensors = {name: tensor.clone() for name, tensor in banks[role].tensors.items()}
-    tensors["fc2.weight"][1, 0, 0] = float("nan")
-    banks[role] = Bank(SMALL, tensors)
-    with pytest.raises(ValueError, match=f"{role} network: fc2.weight holds weights that are not finite"):
-        match_weights(banks["reference"], banks["moving"])

@@ -1,7 +1,4 @@
-import re
-
 import numpy as np
-import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -97,26 +94,3 @@ def test_pixel_scale_is_the_slope_of_the_normalisation():
     pixels = torch.rand(1, 3, 2, 2, generator=generator("test/pixels"))
     jacobian = torch.autograd.functional.jacobian(normalize, pixels).reshape(12, 12).double()
     assert torch.allclose(jacobian, torch.diag(architecture.pixel_scale()), rtol=1e-6)
-
-
-@pytest.mark.parametrize(
-    ("arguments", "value"),
-    [
-        ({"widths": ()}, "widths=()"),
-        ({"widths": (4, 0)}, "(4, 0)"),
-        ({"widths": (4.5,)}, "(4.5,)"),
-        ({"n_classes": 1}, "n_classes=1"),
-        ({"image_shape": (3, 32)}, "(3, 32)"),
-        ({"image_shape": (3, 0, 32)}, "(3, 0, 32)"),
-        ({"mean": (0.5,)}, "mean (0.5,)"),
-        ({"std": (1.0, 1.0)}, "std (1.0, 1.0)"),
-        ({"image_shape": (1, 4, 4)}, "1 channels"),
-        ({"std": (1.0, 0.0, 1.0)}, "(1.0, 0.0, 1.0)"),
-        ({"std": (1.0, -2.0, 1.0)}, "(1.0, -2.0, 1.0)"),
-        ({"mean": (0.0, float("nan"), 0.0)}, "(0.0, nan, 0.0)"),
-        ({"std": (1.0, float("inf"), 1.0)}, "(1.0, inf, 1.0)"),
-    ],
-)
-def test_errors_carry_the_value(arguments, value):
-    with pytest.raises(ValueError, match=re.escape(value)):
-        mlp(**arguments)

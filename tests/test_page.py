@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 import synthetic
-from hrebasin import figures, page, records
+from hrebasin import figures, manifest, page, records
 from hrebasin.claims import CLAIMS, ledger
 
 ATTRS = {
@@ -42,6 +42,9 @@ def test_published_results_keep_what_they_say(run, published):
                 close = abs(copy[name].astype(float) - variable) <= 2e-3 * abs(variable) + 1e-3
                 assert (close | variable.isnull()).all(), name
         assert copy.attrs["data_source"] == "synthetic images"
+    listed, wrong = manifest.compare(published, "*.nc")
+    assert {path.stem for path in listed} >= {*records.STAGES, "ledger"}
+    assert wrong == []
 
 
 def test_published_results_can_say_what_the_images_are(run, tmp_path):
@@ -67,7 +70,8 @@ def test_redrawing_from_published_results_gives_the_same_files_twice(published, 
     page.redraw(published, again)
     names = sorted(path.name for path in redrawn.iterdir())
     drawn = [f"{name}.{ending}" for name in figures.FIGURES for ending in ("pdf", "png", "md")]
-    assert names == sorted([*drawn, "index.html", "ledger.md"])
+    assert names == sorted([*drawn, "index.html", "ledger.md", "SHA256SUMS"])
+    assert {path.name for path in manifest.compare(redrawn)[0]} == {*drawn, "index.html", "ledger.md"}
     for name in names:
         assert (redrawn / name).read_bytes() == (again / name).read_bytes(), name
 

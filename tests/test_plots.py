@@ -4,6 +4,7 @@ import pytest
 from matplotlib import image
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from PIL import Image
 
 import synthetic
 from hrebasin import figures, plots
@@ -94,7 +95,19 @@ def test_a_method_keeps_its_colour_in_every_figure(drawn):
 def test_all_figures_are_drawn_whose_data_sets_are_there(tmp_path):
     merge = {"merge": synthetic.results(groups=2, leaves=4)["merge"]}
     assert list(figures.draw_all(merge, tmp_path)) == ["fig1_accuracy"]
-    assert {path.name for path in tmp_path.iterdir()} == {f"fig1_accuracy.{ending}" for ending in ("pdf", "png", "md")}
+    files = {f"fig1_accuracy.{ending}" for ending in ("pdf", "png", "md")}
+    assert {path.name for path in tmp_path.iterdir()} == {*files, "SHA256SUMS"}
+
+
+def test_figures_name_the_data_sets_that_they_were_drawn_from(tmp_path):
+    merge = synthetic.results(groups=2, leaves=4)["merge"]
+    origin = {"created": "2026-01-02", "code_commit": "0123456789abcdef", "code_changed": 1}
+    figures.draw_all({"merge": merge.assign_attrs(origin, data_digest='{"test": "42"}')}, tmp_path)
+    named = "merge.nc of profile synthetic, made 2026-01-02 by commit 0123456789ab and changes to it"
+    named += " from synthetic images, test 42"
+    with Image.open(tmp_path / "fig1_accuracy.png") as png:
+        assert png.info["Description"] == named
+    assert f"/Subject ({named})".encode() in (tmp_path / "fig1_accuracy.pdf").read_bytes()
 
 
 def test_small_trees_can_be_drawn():

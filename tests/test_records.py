@@ -150,76 +150,6 @@ def test_the_commit_is_the_checkouts_or_unknown(train_images, monkeypatch):
     assert of(fails) == ("unknown", 0)
 
 
-# ---- damaged or unfit records
-
-
-def test_a_missing_file_is_named(path):
-    with pytest.raises(FileNotFoundError, match=re.escape(str(path))):
-        read(path, stage="merge")
-
-
-@pytest.mark.parametrize("share", [0, 0.01, 0.3, 0.6, 0.9, 0.999])
-def test_a_truncated_file_is_named(dataset, path, share):
-    write(dataset, path, stage="merge")
-    content = path.read_bytes()
-    path.write_bytes(content[: int(len(content) * share)])
-    with pytest.raises(ValueError, match=re.escape(f"{path} is not a readable netCDF file")):
-        read(path, stage="merge")
-
-
-def test_another_format_is_named(dataset, path):
-    path.parent.mkdir()
-    dataset.to_netcdf(path, engine="h5netcdf")
-    with pytest.raises(ValueError, match=re.escape(f"{path}: format None instead of 'hrebasin-record/1'")):
-        read(path, stage="merge")
-
-
-def test_another_stage_is_named(dataset, path):
-    write(dataset, path, stage="merge")
-    with pytest.raises(ValueError, match=re.escape(f"{path} is a data set of stage 'merge', not 'train'")):
-        read(path, stage="train")
-    with pytest.raises(ValueError, match="unknown stage 'merging'"):
-        write(dataset, path, stage="merging")
-
-
-def unit_less(dataset):
-    dataset = dataset.copy()
-    dataset["seconds"] = dataset.seconds.copy()
-    dataset.seconds.attrs = {"long_name": "time"}
-    return dataset
-
-
-def nameless_coordinate(dataset):
-    return dataset.assign_coords(note=("model", [1, 2, 3], {"units": "1"}))
-
-
-UNFIT = [
-    (lambda d: d.drop_vars("converged"), "variable 'converged' of stage 'merge' is missing"),
-    (lambda d: d.assign(seconds=d.seconds.expand_dims(draw=2)), "seconds has dimensions ('draw', 'model')"),
-    (lambda d: d.drop_vars(["method", "node"]), "coordinates ['method', 'node'] of the networks are missing"),
-    (lambda d: d.drop_vars("model"), "coordinates ['model'] of the networks are missing"),
-    (lambda d: d.isel(model=[0, 1, 1]), "the same network appears twice"),
-    (unit_less, "seconds lacks long_name or units"),
-    (nameless_coordinate, "note lacks long_name or units"),
-]
-
-
-@pytest.mark.parametrize(("change", "message"), UNFIT)
-def test_an_unfit_data_set_is_not_written(dataset, path, change, message):
-    with pytest.raises(ValueError, match=re.escape(f"{path}: {message}")):
-        write(change(dataset), path, stage="merge")
-    assert not path.exists()
-
-
-@pytest.mark.parametrize(("change", "message"), UNFIT[:5])
-def test_an_unfit_data_set_is_not_read(dataset, path, change, message):
-    path.parent.mkdir()
-    unfit = change(dataset).assign_attrs(format="hrebasin-record/1", stage="merge")
-    unfit.to_netcdf(path, engine="h5netcdf")
-    with pytest.raises(ValueError, match=re.escape(f"{path}: {message}")):
-        read(path, stage="merge")
-
-
 # ---- shards
 
 
@@ -258,36 +188,23 @@ def test_a_group_by_works_on_joined_shards(bank, tmp_path):
     np.testing.assert_allclose(means.sel(method=["l1", "merge-many"]), [1 + place, 2 + place])
 
 
-@pytest.mark.parametrize("key", ["profile", "data_digest"])
-def test_shards_of_different_origin_are_named(bank, tmp_path, key):
-    _, second = paths = write_shards(bank, tmp_path, ({key: "one"}, {key: "two"}))
-    with pytest.raises(ValueError, match=re.escape(str(second)) + f" differ in {key}: 'one' and 'two'"):
-        concat(paths, stage="merge")
+def test_joined_shards_tell_what_they_have_in_common_and_every_commit(bank, tmp_path):
+    def made(shard):
+        origin = {
+            "code_commit": "ab"[shard],
+            "code_changed": shard,
+            "created": f"2026-0{2 - shard}",
+            "device": "cpu",
+        }
+        parameters = {"epochs": 15, "shard": shard, "groups": [shard], "run_folder": "r"}
+        versions = {"torch": f"2.{shard}", "numpy": "2"}
+        return origin | {"parameters": json.dumps(parameters), "versions": json.dumps(versions)}
 
-
-def test_shards_of_other_parameters_are_named(bank, tmp_path):
-    def parameters(**values):
-        return {"parameters": json.dumps(values)}
-
-    same = parameters(epochs=15, shard=0, groups=[0]), parameters(epochs=15, shard=1, groups=[1])
-    assert concat(write_shards(bank, tmp_path, same), stage="merge").sizes["model"] == 6
-    _, second = paths = write_shards(bank, tmp_path, (parameters(epochs=15), parameters(epochs=2)))
-    with pytest.raises(ValueError, match=re.escape(str(second)) + " differ in epochs: 15 and 2"):
-        concat(paths, stage="merge")
-    _, second = paths = write_shards(bank, tmp_path, (parameters(epochs=15), parameters(epochs=15, flip=True)))
-    with pytest.raises(ValueError, match=re.escape(str(second)) + " differ in flip: None and True"):
-        concat(paths, stage="merge")
-
-
-def test_the_same_shard_twice_is_refused(bank, tmp_path):
-    first, _ = write_shards(bank, tmp_path)
-    with pytest.raises(ValueError, match="the same network appears twice"):
-        concat([first, first], stage="merge")
-
-
-def test_no_shards_are_refused():
-    with pytest.raises(ValueError, match="no shards of stage 'merge' to join"):
-        concat([], stage="merge")
+    same = made(0), made(1)
+    attrs = concat(write_shards(bank, tmp_path, same), stage="merge").attrs
+    assert json.loads(attrs["parameters"]) == {"epochs": 15}
+    assert (attrs["code_commit"], attrs["code_changed"], attrs["created"]) == ("a, b", 1, "2026-02")
+    assert (attrs["device"], json.loads(attrs["versions"])) == ("cpu", {"torch": "2.0, 2.1", "numpy": "2"})
 
 
 def test_every_stage_has_a_schema():

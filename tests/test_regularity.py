@@ -457,12 +457,6 @@ def test_inputs_are_not_changed(trained, test_images, pixels, unchanged):
         assert radii == [0.1, 1.0]
 
 
-@pytest.mark.parametrize("radius", [0, -0.5, float("nan")])
-def test_a_radius_must_be_positive(trained, pixels, radius):
-    with pytest.raises(ValueError, match=f"radius must be positive, got {radius}"):
-        local_lipschitz(trained, pixels[:1], radius=radius)
-
-
 def test_unknown_units(trained, pixels):
     for function in (
         global_lipschitz,

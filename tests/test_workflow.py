@@ -8,7 +8,7 @@ from hrebasin.configuration import load_profile
 from hrebasin.files import project_root
 from hrebasin.layout import NOTEBOOKS, PAPER
 from hrebasin.notebook import declared_parameters
-from hrebasin.workflow import PARTS, Plan, main
+from hrebasin.workflow import PARTS, Plan
 
 ROOT = project_root()
 PROFILES = sorted(path.stem for path in (ROOT / "config").glob("*.yaml"))
@@ -43,27 +43,6 @@ def test_a_part_runs_its_stages_and_what_they_need(part, tmp_path):
 
 def test_every_stage_is_in_one_part():
     assert sorted(rule for rules in PARTS.values() for rule in rules) == sorted([*NOTEBOOKS, "paper"])
-
-
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        (["profil=tiny"], "unknown settings ['profil']"),
-        (["profile=huge"], "no profile 'huge'"),
-        (["profile=tiny", "run=../elsewhere"], "got '../elsewhere'"),
-        (["profile=tiny", "device=gpu"], "got 'gpu'"),
-        (["profile=tiny", "groups=0"], "n_groups must be at least 1, got 0"),
-        (["profile=tiny", "groups=two"], "n_groups must be int, got 'two'"),
-        (["profile=tiny", "train_images=-1"], "train_images must not be negative, got -1"),
-        (["profile=tiny", "epochs=1.5"], "epochs must be int, got 1.5"),
-        (["profile=tiny", "learning_rate=fast"], "learning_rate must be float, got 'fast'"),
-        (["profile=tiny", "widths=32"], "unknown settings ['widths']"),
-        (["tiny"], "key=value, got 'tiny'"),
-    ],
-)
-def test_wrong_settings_are_errors_before_anything_runs(settings, message, capsys):
-    assert main(["--cores", "1", *settings]) == 2
-    assert message in capsys.readouterr().err
 
 
 def test_overrides_reach_the_notebooks(tmp_path):

@@ -3,7 +3,7 @@
 import ast
 import hashlib
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, fields, replace
 from functools import cache
 from pathlib import Path
@@ -15,6 +15,7 @@ import yaml
 from .layout import METHODS, OPTIMIZERS, PRECISIONS
 from .recipe import Recipe
 
+DATASETS = ("cifar10-sample", "cifar10", "fashion-mnist")
 DEVICE = re.compile(r"cpu|cuda(:\d+)?")
 
 
@@ -62,71 +63,8 @@ class Profile:
     evaluated_images: int
 
     def __post_init__(self):
-        for field in fields(self):
-            object.__setattr__(self, field.name, _typed(field.name, field.type, getattr(self, field.name)))
-        self._check_choices()
-        self._check_ranges()
-
-    def _check_choices(self):
-        for name, known in (("optimizer", OPTIMIZERS), ("precision", PRECISIONS)):
-            if getattr(self, name) not in known:
-                raise ValueError(f"{name} must be one of {known}, got {getattr(self, name)!r}")
-        if not self.attacked_methods or set(self.attacked_methods) - set(METHODS):
-            raise ValueError(f"attacked_methods must be one or more of {METHODS}, got {self.attacked_methods}")
-        if missing := {"unmerged", "tree"} - set(self.attacked_methods):
-            raise ValueError(f"attacked_methods lacks {sorted(missing)}, which every comparison needs")
-        if not DEVICE.fullmatch(self.device):
-            raise ValueError(f"device must be cpu, cuda or cuda:<number>, got {self.device!r}")
-
-    def _check_ranges(self):
-        if self.leaves < 2 or self.leaves & (self.leaves - 1):
-            raise ValueError(f"a tree needs 2**k leaves, got leaves={self.leaves}")
-        for name in (
-            "n_groups",
-            "groups_per_shard",
-            "regularised_models",
-            "merge_many_sets",
-            "attacked_images",
-            "noise_draws",
-            "bounded_images",
-            "ablation_pairs",
-            "evaluated_images",
-        ):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        for name in ("train_images", "test_images", "regularised_groups", "matching_seed"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
-        if not self.widths or min(self.widths) < 1:
-            raise ValueError(f"widths must be positive, got {self.widths}")
-        if self.n_lambdas < 2:
-            raise ValueError(f"n_lambdas must be at least 2 (both ends), got {self.n_lambdas}")
-        pairs = self.leaves // 2 + (self.leaves - 1) * (self.leaves - 2) // 2  # see ablations.pairs_of
-        if self.ablation_pairs > pairs:
-            raise ValueError(f"ablation_pairs={self.ablation_pairs} exceeds the {pairs} of leaves={self.leaves}")
-        if self.regularised_models > self.leaves:
-            raise ValueError(f"regularised_models={self.regularised_models} exceeds leaves={self.leaves}")
-        for size in self.merge_many_sizes:
-            if not 2 <= size <= self.leaves:
-                raise ValueError(f"merge_many_sizes must lie in [2, leaves={self.leaves}], got {size}")
-        _check_increasing("merge_many_sizes", self.merge_many_sizes, 2, self.leaves)
-        _check_increasing("merge_many_limits", self.merge_many_limits, 1, 10_000)
-        _check_increasing("epsilons", self.epsilons, 0, 1)
-        _check_increasing("noise_magnitudes", self.noise_magnitudes, 0, 1)
-        if self.noise_magnitudes[0] != 0:
-            raise ValueError(f"noise_magnitudes must start at 0, to compare with, got {self.noise_magnitudes}")
-        _check_increasing("radii", self.radii, 1e-12, 1e6)
-        for name in ("l1_strengths", "l2_strengths"):
-            _check_increasing(name, getattr(self, name), 1e-12, 1e6, may_be_empty=True)
-        Recipe(
-            self.optimizer,
-            self.learning_rate,
-            self.momentum,
-            self.batch_size,
-            self.epochs,
-            self.weight_decay,
-            crop_padding=self.crop_padding,
-        )
+        for name, value in checked(vars(self)).items():
+            object.__setattr__(self, name, value)
 
     @property
     def shards(self) -> list[list[int]]:
@@ -137,12 +75,95 @@ class Profile:
         ]
 
 
-def _typed(name, kind, value):
-    """``value`` as ``kind``, refusing what YAML or a command line got wrong."""
-    if get_origin(kind) is list:
+# What a notebook gets beside values of a profile
+WIRING = {"run_folder": str, "shard": int, "groups": list[int], "shards": list[int]}
+KINDS = {field.name: field.type for field in fields(Profile)} | WIRING
+SETTINGS_OF_RECIPE = {field.name for field in fields(Recipe)}
+CHOICES = {"optimizer": OPTIMIZERS, "precision": PRECISIONS}
+SMALLEST = {
+    **dict.fromkeys(("n_groups", "groups_per_shard", "regularised_models", "merge_many_sets", "attacked_images"), 1),
+    **dict.fromkeys(("noise_draws", "bounded_images", "ablation_pairs", "evaluated_images"), 1),
+    **dict.fromkeys(("train_images", "test_images", "regularised_groups", "matching_seed", "shard"), 0),
+    "n_lambdas": 2,  # both ends
+}
+INCREASING = {
+    "merge_many_sizes": (2, 1_000_000),
+    "merge_many_limits": (1, 10_000),
+    "epsilons": (0, 1),
+    "noise_magnitudes": (0, 1),
+    "radii": (1e-12, 1e6),
+    "l1_strengths": (1e-12, 1e6),
+    "l2_strengths": (1e-12, 1e6),
+    "groups": (0, 1_000_000),
+    "shards": (0, 1_000_000),
+}
+
+
+def checked(values: Mapping) -> dict:
+    """Values of a profile, all of them or those that a notebook declares, in their types.
+
+    Raises:
+        ValueError: a value of the wrong type, out of range, or at odds with another one; each named.
+    """
+    values = {name: typed(name, KINDS[name], value) for name, value in values.items()}
+    for name, value in values.items():
+        _check_value(name, value)
+    Recipe(**{name: value for name, value in values.items() if name in SETTINGS_OF_RECIPE})
+    if "leaves" in values:
+        _check_fit(values["leaves"], values)
+    return values
+
+
+def _check_value(name, value):
+    if name in CHOICES and value not in CHOICES[name]:
+        raise ValueError(f"{name} must be one of {CHOICES[name]}, got {value!r}")
+    if name in SMALLEST and value < SMALLEST[name]:
+        raise ValueError(f"{name} must be at least {SMALLEST[name]}, got {value}")
+    if name in INCREASING and not (value == [] and name.endswith("strengths")):
+        _check_increasing(name, value, *INCREASING[name])
+    if name == "dataset" and value not in DATASETS and not Path(value).expanduser().exists():
+        raise ValueError(f"dataset must be one of {DATASETS} or an existing folder or archive, got {value!r}")
+    if name == "device" and not DEVICE.fullmatch(value):
+        raise ValueError(f"device must be cpu, cuda or cuda:<number>, got {value!r}")
+    if name == "leaves" and (value < 2 or value & (value - 1)):
+        raise ValueError(f"a tree needs 2**k leaves, got leaves={value}")
+    if name == "widths" and (not value or min(value) < 1):
+        raise ValueError(f"widths must be positive, got {value}")
+    if name == "noise_magnitudes" and value[0] != 0:
+        raise ValueError(f"noise_magnitudes must start at 0, to compare with, got {value}")
+    if name == "attacked_methods":
+        if not value or set(value) - set(METHODS):
+            raise ValueError(f"attacked_methods must be one or more of {METHODS}, got {value}")
+        if missing := {"unmerged", "tree"} - set(value):
+            raise ValueError(f"attacked_methods lacks {sorted(missing)}, which every comparison needs")
+
+
+def _check_fit(leaves, values):
+    """Numbers of networks that a tree must have."""
+    pairs = leaves // 2 + (leaves - 1) * (leaves - 2) // 2  # see ablations.pairs_of
+    if values.get("ablation_pairs", 0) > pairs:
+        raise ValueError(f"ablation_pairs={values['ablation_pairs']} exceeds the {pairs} of leaves={leaves}")
+    if values.get("regularised_models", 0) > leaves:
+        raise ValueError(f"regularised_models={values['regularised_models']} exceeds leaves={leaves}")
+    if (largest := max(values.get("merge_many_sizes", [0]))) > leaves:
+        raise ValueError(f"merge_many_sizes must lie in [2, leaves={leaves}], got {largest}")
+
+
+def check_device(device: str) -> None:
+    """Raise ValueError unless this machine has the device."""
+    if device != "cpu":
+        import torch  # only now: it takes seconds
+
+        if int(device.partition(":")[2] or 0) >= torch.cuda.device_count():
+            raise ValueError(f"device {device!r} is not there: this machine has {torch.cuda.device_count()} CUDA GPUs")
+
+
+def typed(name: str, kind: type, value):
+    """``value`` as ``kind``, refusing what YAML or a command line got wrong; whole numbers become floats."""
+    if kind is list or get_origin(kind) is list:
         if not isinstance(value, (list, tuple)):
             raise ValueError(f"{name} must be a list, got {value!r}")
-        return [_typed(name, get_args(kind)[0], item) for item in value]
+        return [typed(name, *get_args(kind), item) for item in value] if get_args(kind) else list(value)
     whole = isinstance(value, int) and not isinstance(value, bool)
     if kind is float and (whole or isinstance(value, float)):
         return float(value)
@@ -151,9 +172,7 @@ def _typed(name, kind, value):
     return value
 
 
-def _check_increasing(name, values, low, high, *, may_be_empty=False):
-    if not values and may_be_empty:
-        return
+def _check_increasing(name, values, low, high):
     in_range = all(low <= value <= high for value in values)  # False for NaN
     if not values or not in_range or sorted(set(values)) != values:
         raise ValueError(f"{name} must increase within [{low:g}, {high:g}], got {values}")
@@ -174,7 +193,10 @@ def load_profile(path: Path | str, **overrides) -> Profile:
     if not path.is_file():
         known = sorted(file.stem for file in path.parent.glob("*.yaml"))
         raise FileNotFoundError(f"no profile {path.stem!r}: {path.parent} holds {', '.join(known) or 'none'}")
-    values = yaml.safe_load(path.read_text())
+    try:
+        values = yaml.safe_load(path.read_text())
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is not valid YAML: {error}") from error
     known = [field.name for field in fields(Profile)]
     if not isinstance(values, dict):
         raise ValueError(f"{path} must hold keys and values")

@@ -1,13 +1,13 @@
 """Which figure is drawn from which data sets, and the caption of each, written from the data."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
 import xarray as xr
 from matplotlib.figure import Figure
 
-from . import benchmark_plots, plots
+from . import benchmark_plots, manifest, plots, records
 from .comparisons import tree, tree_stages
 from .drawing import FEWEST, describe_spread
 from .files import write_atomically
@@ -65,6 +65,8 @@ BENCHMARKS: dict[str, tuple[Callable[[xr.Dataset], Figure], str]] = {
 def draw_all(results: Mapping[str, xr.Dataset], folder: Path | str) -> dict[str, Figure]:
     """Draw every figure whose data sets are there and write it as PDF and PNG, its caption beside it as Markdown.
 
+    The files are entered into the folder's list of sums.
+
     Args:
         results: data sets by stage.
         folder: where the files go.
@@ -76,10 +78,15 @@ def draw_all(results: Mapping[str, xr.Dataset], folder: Path | str) -> dict[str,
     for name in drawable(results):
         draw, stages = FIGURES[name]
         drawn[name] = draw(*(results[stage] for stage in stages))
-        origin = results[stages[0]].attrs.get("data_source", "unknown")
-        plots.save(drawn[name], folder / name, source=f"{', '.join(stages)} ({origin})")
+        files = plots.save(drawn[name], folder / name, source=source(results, stages))
         write_atomically(folder / f"{name}.md", caption(name, results) + "\n")
+        manifest.enter([*files, folder / f"{name}.md"])
     return drawn
+
+
+def source(results: Mapping[str, xr.Dataset], stages: Iterable[str]) -> str:
+    """The data sets behind a figure, in words for its files' metadata."""
+    return "; ".join(records.describe(results[stage]) for stage in stages)
 
 
 def drawable(results: Mapping[str, xr.Dataset]) -> list[str]:
@@ -97,10 +104,12 @@ def draw_benchmarks(benchmarks: xr.Dataset, folder: Path | str) -> dict[str, Fig
     folder, drawn = Path(folder), {}
     for name, (draw, _) in BENCHMARKS.items():
         drawn[name] = draw(benchmarks)
-        plots.save(drawn[name], folder / name, source=f"benchmarks ({_origin(benchmarks)})")
+        files = plots.save(drawn[name], folder / name, source=records.describe(benchmarks))
         write_atomically(folder / f"{name}.md", benchmark_caption(name, benchmarks) + "\n")
-    write_atomically(folder / "bench1_table.md", benchmark_plots.speed_table(benchmarks))
-    write_atomically(folder / "bench2_table.md", benchmark_plots.lines_table(benchmarks))
+        manifest.enter([*files, folder / f"{name}.md"])
+    for name, table in (("bench1_table", benchmark_plots.speed_table), ("bench2_table", benchmark_plots.lines_table)):
+        write_atomically(folder / f"{name}.md", table(benchmarks))
+        manifest.enter([folder / f"{name}.md"])
     return drawn
 
 

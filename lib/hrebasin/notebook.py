@@ -4,6 +4,7 @@ python -m hrebasin.notebook notebooks/01_train.ipynb out.ipynb '{"groups": [0]}'
 """
 
 import argparse
+import ast
 import json
 import logging
 import os
@@ -20,6 +21,7 @@ from papermill.exceptions import PapermillExecutionError
 from traitlets.config import Config
 
 from . import progress
+from .configuration import KINDS, check_device, checked, typed
 from .files import replacing
 from .folders import short_temporary
 from .orphans import end_with
@@ -41,7 +43,8 @@ def run_notebook(
 
     Raises:
         FileNotFoundError: no such notebook.
-        ValueError: a parameter that the notebook does not declare (papermill alone would only warn).
+        ValueError: a parameter that the notebook does not declare (papermill alone would only warn), or whose value is
+            of another type, out of range or at odds with another one.
         RuntimeError: a cell failed or the kernel died; the copy up to there is kept beside ``output`` as
             ``<output>.failed.ipynb``.
         OSError: the executed copy could not be written.
@@ -49,9 +52,7 @@ def run_notebook(
     notebook, output = Path(notebook), Path(output)
     if not notebook.is_file():
         raise FileNotFoundError(f"no notebook at {notebook}")
-    known = declared_parameters(notebook)
-    if unknown := sorted(set(parameters) - set(known)):
-        raise ValueError(f"{notebook.name} does not declare the parameters {unknown}; it declares {sorted(known)}")
+    parameters = _checked_parameters(notebook, parameters)
     os.environ[progress.VARIABLE] = "lines"
     if threads:
         os.environ |= {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}  # the kernel inherits them
@@ -61,7 +62,7 @@ def run_notebook(
             papermill.execute_notebook(
                 str(notebook),
                 str(temporary),
-                parameters=dict(parameters),
+                parameters=parameters,
                 kernel_name=KERNEL,
                 progress_bar=False,
                 log_output=True,
@@ -92,6 +93,21 @@ def failure(copy: Path) -> str:
     outputs = [output for cell in cells for output in cell.get("outputs", [])]
     errors = [f"{output.ename}: {output.evalue}" for output in outputs if output.output_type == "error"]
     return f"{copy.name.split('.')[0]} failed: {errors[-1] if errors else 'its kernel died'} (see {copy})"
+
+
+def _checked_parameters(notebook: Path, given: Mapping) -> dict:
+    """What is given, in the types that the notebook declares; all parameters must go together."""
+    defaults = {name: ast.literal_eval(text) for name, text in declared_parameters(notebook).items()}
+    if unknown := sorted(set(given) - set(defaults)):
+        raise ValueError(f"{notebook.name} does not declare the parameters {unknown}; it declares {sorted(defaults)}")
+    try:
+        given = {name: typed(name, type(defaults[name]), value) for name, value in given.items()}
+        together = {name: value for name, value in (defaults | given).items() if name in KINDS}
+        given |= {name: value for name, value in checked(together).items() if name in given}
+        check_device(together.get("device", "cpu"))
+    except ValueError as error:
+        raise ValueError(f"{notebook.name}: {error}") from error
+    return given
 
 
 @contextmanager

@@ -18,7 +18,7 @@ import numpy as np
 import xarray as xr
 from matplotlib.figure import Figure
 
-from . import figures, records
+from . import figures, manifest, records
 from .claims import ledger
 from .drawing import svg
 from .files import project_root, write_atomically
@@ -137,7 +137,7 @@ def _origin(stage: str, dataset: xr.Dataset) -> dict:
 
 
 def publish(run: Path | str, folder: Path | str, *, source: str = "") -> list[Path]:
-    """Copy a finished run's joined data sets to ``folder``, smaller.
+    """Copy a finished run's joined data sets to ``folder``, smaller, and enter them into its list of sums.
 
     Norms and margins per image become float16, and what no figure or claim needs per image (`PER_IMAGE`) is kept of the
     first `IMAGE_GROUPS` groups only: not a number, or -1, in others.
@@ -158,6 +158,7 @@ def publish(run: Path | str, folder: Path | str, *, source: str = "") -> list[Pa
     path = folder / "ledger.nc"
     results = read_results(folder)
     records.write(ledger(results), path, stage="ledger", attrs=records.derived(results, clock=clock))
+    manifest.enter([*written, path])
     return [*written, path]
 
 
@@ -203,6 +204,7 @@ def redraw(published: Path | str, folder: Path | str) -> None:
     nearby = {"data": published, "notebooks": project_root() / "notebooks"}
     nearby = {name: os.path.relpath(place, folder) for name, place in nearby.items()}
     write_page(folder / "index.html", results, claims, drawn, **nearby, files=".", benchmarks=benchmarks)
+    manifest.enter([folder / "ledger.md", folder / "index.html"])
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -14,7 +14,6 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
-import numpy as np
 import torch
 import xarray as xr
 
@@ -24,6 +23,11 @@ from .images import Images
 from .layout import STAGES as STAGES
 
 FORMAT = "hrebasin-record/1"
+# What every data set tells of its origin, beside format and stage
+PROVENANCE = (
+    "profile", "parameters", "data_source", "data_digest", "n_classes",
+    "code_commit", "code_changed", "versions", "device", "wall_seconds", "created",
+)  # fmt: skip
 PACKAGES = ("hrebasin", "torch", "torchvision", "foolbox", "numpy", "scipy", "numba", "xarray", "h5netcdf")
 
 # stage -> variable -> dimensions
@@ -262,7 +266,7 @@ def read(path: Path | str, *, stage: str) -> xr.Dataset:
     try:
         with xr.open_dataset(path, engine="h5netcdf") as file:
             dataset = file.load().drop_encoding()
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
         raise ValueError(f"{path} is not a readable netCDF file: {error}") from error
     if dataset.attrs.get("format") != FORMAT:
         raise ValueError(f"{path}: format {dataset.attrs.get('format')!r} instead of {FORMAT!r}")
@@ -281,6 +285,8 @@ def _check(dataset: xr.Dataset, stage: str, path: str) -> None:
             raise ValueError(f"{path}: variable {name!r} of stage {stage!r} is missing")
         if set(dataset[name].dims) != set(dims):
             raise ValueError(f"{path}: {name} has dimensions {dataset[name].dims}, not {dims}")
+        if name != "verdict" and dataset[name].dtype.kind not in "fiu":
+            raise ValueError(f"{path}: {name} holds {dataset[name].dtype}, not numbers")
     if "model" in dataset.dims:
         if missing := [label for label in ("model", *LABELS) if label not in dataset.coords]:
             raise ValueError(f"{path}: coordinates {missing} of the networks are missing")
@@ -316,12 +322,41 @@ def concat(paths: Iterable[Path | str], *, stage: str) -> xr.Dataset:
         combine_attrs="override",
     )
     _check(joined, stage, f"shards in {Path(paths[0]).parent}")
-    seconds = [shard.attrs["wall_seconds"] for shard in shards if "wall_seconds" in shard.attrs]
-    return joined.assign_attrs(wall_seconds=float(np.sum(seconds)), shards=len(shards))
+    return joined.assign_attrs(_together(shards), shards=len(shards))
+
+
+def _together(shards: list[xr.Dataset]) -> dict:
+    """Attributes of joined shards: what they have in common, and every commit, device and version if there are more."""
+    attrs = [shard.attrs for shard in shards]
+    joined = {"parameters": json.dumps(_parameters(shards[0]), sort_keys=True)}
+    joined |= {name: _listed(a[name] for a in attrs) for name in ("code_commit", "device") if name in attrs[0]}
+    if "versions" in attrs[0]:
+        versions = [json.loads(a["versions"]) for a in attrs]
+        joined["versions"] = json.dumps({name: _listed(v.get(name, "none") for v in versions) for name in versions[0]})
+    for name, reduce in (("code_changed", max), ("created", max), ("wall_seconds", sum)):
+        if name in attrs[0]:
+            joined[name] = reduce(a[name] for a in attrs)
+    return joined
+
+
+def _listed(values: Iterable[str]) -> str:
+    return ", ".join(dict.fromkeys(values))
 
 
 def _origin(shard: xr.Dataset) -> dict:
     """What all shards of a run have in common."""
+    return _parameters(shard) | {key: shard.attrs.get(key) for key in ("profile", "data_digest")}
+
+
+def _parameters(shard: xr.Dataset) -> dict:
     parameters = json.loads(shard.attrs.get("parameters", "{}"))
-    common = {name: value for name, value in parameters.items() if name not in SHARD_PARAMETERS}
-    return common | {key: shard.attrs.get(key) for key in ("profile", "data_digest")}
+    return {name: value for name, value in parameters.items() if name not in SHARD_PARAMETERS}
+
+
+def describe(dataset: xr.Dataset) -> str:
+    """Which data set this is, for the metadata of figures drawn from it."""
+    told = {"stage": "unknown", "profile": "unknown", "created": "unknown", "code_commit": "unknown"} | dataset.attrs
+    digests = json.loads(told.get("data_digest", "{}")).items()
+    images = ", ".join((told.get("data_source", "unknown"), *(f"{split} {digest[:12]}" for split, digest in digests)))
+    commit = told["code_commit"][:12] + (" and changes to it" if told.get("code_changed") else "")
+    return f"{told['stage']}.nc of profile {told['profile']}, made {told['created']} by commit {commit} from {images}"

@@ -89,6 +89,8 @@ def attack(
         ValueError: unknown kind, bad epsilons, pixels outside [0, 1], labels that do not fit.
     """
     epsilons = _check(bank, pixels, labels, kind, epsilons)
+    if draws < 1:
+        raise ValueError(f"draws must be at least 1, got {draws}")
     sort = torch.device(device).type
     pixels, labels = pixels.to(device), labels.to(device)
     pixels = pixels.float() / 255 if pixels.dtype == torch.uint8 else pixels.float()

@@ -67,7 +67,8 @@ def _place(crossed: np.ndarray, n: int) -> str:
 def c6(results: Results) -> Finding:
     """L2 is ahead of every other method, stage and strength over most epsilons, for its best strength.
 
-    The strength with the highest mean robust accuracy over the range decides; the others stand beside.
+    The strength with the highest mean robust accuracy over the range decides, and pays for having been chosen among
+    several; the others stand beside.
     """
     attack = stage_data(results, "attack")
     robust = attack.robust_accuracy.sel(epsilon=attack.epsilon > 0)
@@ -90,7 +91,8 @@ def c6(results: Results) -> Finding:
             share = (ours > others).mean("epsilon")
             decides = bool(strength == best and kind in ATTACKS)
             name = f"{kind}: share of epsilons with L2 {strength:g} ahead of all"
-            tests.append(Test(name, finite(share - MOST), "1", decides, target=MOST))
+            tries = len(ridge) if strength == best else 1
+            tests.append(Test(name, finite(share - MOST), "1", decides, target=MOST, tries=tries))
             gap = minus(ours.mean("epsilon"), others.mean("epsilon")) * PERCENT
             tests.append(Test(f"{kind}: L2 {strength:g} minus the best other", gap, POINTS, decides=False))
             if strength == best:

@@ -17,10 +17,12 @@ from dataclasses import dataclass, fields
 from functools import cache
 from pathlib import Path
 
+import h5py
+
 from .configuration import Profile, code_digest, load_profile
 from .files import project_root
 from .folders import only_writer, scratch
-from .layout import PAPER
+from .layout import NOTEBOOKS, PAPER
 from .notebook import declared_parameters, failure
 
 # What a user may override on the command line: every single value of a profile, and a short name for one.
@@ -34,9 +36,11 @@ PARTS = {
     "measure": ("regularity", "ablations"),
     "publish": ("paper",),
 }
-# Modules that only show or write results: a new colour must not train 1600 networks again. What a data set holds is
+# Modules that only check, show or write: a new colour must not train 1600 networks again. What a data set holds is
 # guarded by the format's name in `records`.
-PRESENTATION = ("plots", "benchmark_plots", "drawing", "figures", "progress", "records")
+PRESENTATION = (
+    "plots", "benchmark_plots", "drawing", "figures", "manifest", "progress", "records", "configuration",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -97,6 +101,34 @@ class Plan:
         )
 
 
+def made_otherwise(plan: Plan) -> list[str]:
+    """Data sets in the run's folder that tell of other parameters than the plan's.
+
+    Snakemake notices them too, but by notes of its own, which a folder copied from elsewhere does not bring.
+    """
+    found = []
+    for stage, notebook in NOTEBOOKS.items():
+        for shard in range(len(plan.profile.shards)):
+            path = Path(plan.run) / stage / f"shard-{shard:03d}.nc"
+            if not (project_root() / path).is_file():
+                continue
+            wanted = _comparable(json.loads(plan.parameters(notebook, shard)))
+            try:
+                with h5py.File(project_root() / path) as file:
+                    made = _comparable(json.loads(file.attrs["parameters"]))
+            except (OSError, KeyError, ValueError):
+                made = {}  # no data set at all
+            if made != wanted:
+                found.append(str(path))
+    return found
+
+
+def _comparable(parameters: dict) -> dict:
+    """Parameters without those that name a place or a machine."""
+    dataset = Path(parameters.get("dataset", "")).name
+    return {name: v for name, v in parameters.items() if name not in ("run_folder", "device")} | {"dataset": dataset}
+
+
 @cache
 def _declared(notebook: str) -> tuple[str, ...]:
     return tuple(declared_parameters(project_root() / "notebooks" / f"{notebook}.ipynb"))
@@ -112,7 +144,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("settings", nargs="*", metavar="key=value", help=f"profile, run and {', '.join(OVERRIDES)}")
     given, start = parser.parse_args(arguments), time.time()
     try:
-        settings = dict(_setting(text) for text in given.settings)
+        settings = _settings(given.settings)
         plan = Plan.from_config(settings)
         folder = project_root() / plan.run
         command = ["--cores", given.cores, "--rerun-incomplete", "--keep-going", "--directory", str(project_root())]
@@ -122,6 +154,8 @@ def main(arguments: list[str] | None = None) -> int:
         command += ["--config", *(f"{key}={value}" for key, value in settings.items())]
         if given.part:
             command += ["--until", *PARTS[given.part]]
+        if others := made_otherwise(plan):
+            command += ["--forcerun", *others]
         if given.dry_run:
             return _snakemake([*command, "--dry-run"])
         with only_writer(folder), scratch(folder):
@@ -178,6 +212,15 @@ def _snakemake(arguments: list[str]) -> int:
     finally:
         signal.signal(signal.SIGINT, before)
     return 0
+
+
+def _settings(texts: list[str]) -> dict:
+    settings = {}
+    for key, value in map(_setting, texts):
+        if key in settings:
+            raise ValueError(f"{key!r} is set twice")
+        settings[key] = value
+    return settings
 
 
 def _setting(text: str) -> tuple[str, object]:

@@ -1,0 +1,704 @@
+"""Bad input through the doors that users take: refused for the reason at hand, and nothing is written.
+
+A row is ``(act, *reasons)``: ``act`` gets a `Box`, prepares there what it needs, and asks for what must be refused. The
+message must hold every reason: the value, the file, the parameter.
+"""
+
+import io
+import json
+import tarfile
+from dataclasses import fields, replace
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from PIL import Image
+from safetensors.torch import save
+
+import synthetic
+from hrebasin import notebook, records, workflow
+from hrebasin.ablations import pairs_of
+from hrebasin.bank import Bank
+from hrebasin.configuration import Profile, load_profile
+from hrebasin.evaluation import path
+from hrebasin.files import project_root
+from hrebasin.images import Images, load_images
+from hrebasin.matching import match_weights
+from hrebasin.merging import interpolate, merge_many, merge_many_sets, merge_pairs, merge_tree
+from hrebasin.networks import mlp
+from hrebasin.regularity import local_lipschitz
+from hrebasin.robustness import attack
+from hrebasin.training import DivergedError, Recipe, initial_bank, train
+from hrebasin.weights import load_networks
+
+ROOT = project_root()
+NAN, INF = float("nan"), float("inf")
+TINY = yaml.safe_load((ROOT / "config" / "tiny.yaml").read_text())
+
+
+class RefusedError(Exception):
+    """A command ended with an error; holds what it said."""
+
+
+class Box:
+    """An empty project to work in, the networks and images that tests share, and what is there before acting."""
+
+    def __init__(self, folder, trained, train_images, test_images, write_run, capsys):
+        self.folder, self.trained, self.write_run, self.capsys = folder, trained, write_run, capsys
+        self.images = {"train": train_images, "test": test_images}
+        self.keep()
+
+    def held(self):
+        return {file: file.read_bytes() for file in self.folder.rglob("*") if file.is_file()}
+
+    def keep(self):
+        self.kept = self.held()
+
+    def file(self, name, content):
+        file = self.folder / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(content if isinstance(content, bytes) else content.encode())
+        self.keep()
+        return file
+
+    def command(self, main, *arguments):
+        if main([str(argument) for argument in arguments]) != 0:
+            raise RefusedError(self.capsys.readouterr().err)
+
+
+@pytest.fixture
+def box(tmp_path, monkeypatch, trained, train_images, test_images, write_run, capsys):
+    for name in ("Snakefile", "config", "notebooks", "pyproject.toml"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    monkeypatch.chdir(tmp_path)
+    return Box(tmp_path, trained, train_images, test_images, write_run, capsys)
+
+
+# ---- profiles; for VALUES: key, value, what the message shows if not the value itself
+
+VALUES = [
+    # wrong types
+    ("dataset", 10),
+    ("dataset", None),
+    ("train_images", 1.5),
+    ("train_images", True),
+    ("test_images", "200"),
+    ("device", 0),
+    ("n_groups", 2.0),
+    ("n_groups", False),
+    ("leaves", "16"),
+    ("widths", 512),
+    ("widths", "512"),
+    ("widths", [512, 256.0], "256.0"),
+    ("widths", [512, True], "True"),
+    ("optimizer", ["adam"]),
+    ("learning_rate", "1e-3"),  # what YAML makes of 1e-3 without a point
+    ("learning_rate", True),
+    ("learning_rate", None),
+    ("batch_size", 51.2),
+    ("flip", 1),
+    ("flip", "yes"),
+    ("crop_padding", False),
+    ("epsilons", 0.02),
+    ("epsilons", [0.0, "0.01"], "'0.01'"),
+    ("epsilons", [False, 0.01], "False"),
+    ("attacked_methods", "tree"),
+    ("attacked_methods", ["tree", 3], "3"),
+    ("merge_many_sizes", {"2": 4}),
+    # unknown choices
+    ("dataset", "cifar100"),
+    ("dataset", "no/such/folder"),
+    ("optimizer", "lion"),
+    ("precision", "float16"),
+    ("attacked_methods", ["tree", "forest"], "forest"),
+    ("attacked_methods", []),
+    ("attacked_methods", ["tree", "l2"], "lacks ['unmerged']"),
+    ("attacked_methods", ["unmerged"], "lacks ['tree']"),
+    ("device", "gpu"),
+    ("device", "cuda:x"),
+    ("device", "cpu "),
+    # out of range
+    ("leaves", 0),
+    ("leaves", 1),
+    ("leaves", 6),
+    ("leaves", -4),
+    ("n_groups", 0),
+    ("groups_per_shard", 0),
+    ("regularised_models", 0),
+    ("regularised_models", 5),
+    ("regularised_groups", -1),
+    ("merge_many_sets", 0),
+    ("matching_seed", -1),
+    ("attacked_images", 0),
+    ("noise_draws", 0),
+    ("bounded_images", -3),
+    ("ablation_pairs", 0),
+    ("ablation_pairs", 6),
+    ("evaluated_images", 0),
+    ("train_images", -1),
+    ("test_images", -10),
+    ("widths", []),
+    ("widths", [512, 0]),
+    ("n_lambdas", 1),
+    ("merge_many_sizes", []),
+    ("merge_many_sizes", [1, 2], "1"),
+    ("merge_many_sizes", [2, 8], "8"),
+    ("merge_many_sizes", [4, 2]),
+    ("merge_many_limits", []),
+    ("merge_many_limits", [0, 1]),
+    ("merge_many_limits", [2, 2]),
+    ("merge_many_limits", [1, 20_000]),
+    ("epsilons", []),
+    ("epsilons", [-0.01, 0.0]),
+    ("epsilons", [0.0, 1.01]),
+    ("epsilons", [0.02, 0.01]),
+    ("epsilons", [0.0, 0.0]),
+    ("epsilons", [0.0, NAN]),
+    ("noise_magnitudes", [0.0, 2.0]),
+    ("noise_magnitudes", [0.2, 0.1]),
+    ("noise_magnitudes", []),
+    ("noise_magnitudes", [0.1, 0.2], "must start at 0"),
+    ("l1_strengths", [0.0]),
+    ("l1_strengths", [-1e-5, 1e-5]),
+    ("l2_strengths", [1e-3, 1e-4]),
+    ("l2_strengths", [NAN]),
+    ("radii", [0.0, 1.0]),
+    ("radii", [1.0, 1.0]),
+    ("radii", []),
+    ("learning_rate", 0.0),
+    ("learning_rate", -0.1),
+    ("learning_rate", NAN),
+    ("batch_size", 0),
+    ("epochs", 0),
+    ("epochs", -5),
+    ("momentum", -0.9),
+    ("weight_decay", -0.1),
+    ("weight_decay", NAN),
+    ("crop_padding", -4),
+]
+
+
+def profile(text):
+    return lambda box: load_profile(box.file("mine.yaml", text))
+
+
+def value(name, bad, shown=None):
+    return profile(yaml.safe_dump(TINY | {name: bad})), "mine.yaml: ", name, shown or repr(bad)
+
+
+PROFILES = [
+    *(value(*case) for case in VALUES),
+    (profile(yaml.safe_dump(TINY | {"n_group": 3})), "mine.yaml: unknown keys ['n_group']; known are", "'n_groups'"),
+    (profile(yaml.safe_dump({"widths": [4]})), "mine.yaml: keys ['dataset', ", "'epochs'"),
+    (profile(""), "mine.yaml must hold keys and values"),
+    (profile("- a\n- b\n"), "mine.yaml must hold keys and values"),
+    (profile("dataset: [cifar10\n"), "mine.yaml is not valid YAML", "line 2"),
+    (profile(b"dataset: \xff\n"), "mine.yaml is not valid YAML"),
+    (lambda box: load_profile("config/huge.yaml"), "no profile 'huge': config holds cpu, paper, sample, tiny"),
+    (lambda box: load_profile("huge.yaml"), "no profile 'huge': . holds none"),
+    (lambda box: load_profile("config/tiny.yaml", depth=3), "override: unknown keys ['depth']"),
+    (lambda box: load_profile("config/tiny.yaml", epochs="3"), "tiny.yaml: epochs must be int, got '3'"),
+    (
+        lambda box: load_profile("config/tiny.yaml", leaves=2, ablation_pairs=1),
+        "merge_many_sizes must lie in [2, leaves=2], got 4",
+    ),
+]
+
+
+def test_the_table_of_bad_values_covers_every_key():
+    assert {name for name, *_ in VALUES} == {field.name for field in fields(Profile)}
+
+
+# ---- commands
+
+
+def settings(*given):
+    return lambda box: box.command(workflow.main, "--cores", "1", *given)
+
+
+def parameters(name, /, **given):
+    return lambda box: box.command(notebook.main, f"notebooks/{name}.ipynb", "out/executed.ipynb", json.dumps(given))
+
+
+COMMANDS = [
+    (settings("profil=tiny"), "unknown settings ['profil']"),
+    (settings("profile=huge"), "no profile 'huge'"),
+    (settings("profile=tiny", "run=../elsewhere"), "got '../elsewhere'"),
+    (settings("profile=tiny", "device=gpu"), "device must be cpu", "got 'gpu'"),
+    (settings("profile=tiny", "dataset=cifar100"), "dataset must be one of", "got 'cifar100'"),
+    (settings("profile=tiny", "optimizer=lion"), "optimizer must be one of", "got 'lion'"),
+    (settings("profile=tiny", "groups=0"), "n_groups must be at least 1, got 0"),
+    (settings("profile=tiny", "groups=two"), "n_groups must be int, got 'two'"),
+    (settings("profile=tiny", "leaves=6"), "leaves=6"),
+    (settings("profile=tiny", "train_images=-1"), "train_images must be at least 0, got -1"),
+    (settings("profile=tiny", "epochs=1.5"), "epochs must be int, got 1.5"),
+    (settings("profile=tiny", "epochs=3", "epochs=4"), "'epochs' is set twice"),
+    (settings("profile=tiny", "learning_rate=fast"), "learning_rate must be float, got 'fast'"),
+    (settings("profile=tiny", "widths=32"), "unknown settings ['widths']"),
+    (settings("tiny"), "key=value, got 'tiny'"),
+    (parameters("01_trian"), "no notebook at notebooks/01_trian.ipynb"),
+    (parameters("01_train", epoch=3), "01_train.ipynb does not declare the parameters ['epoch']", "'epochs'"),
+    (parameters("01_train", epochs="3"), "01_train.ipynb: epochs must be int, got '3'"),
+    (parameters("01_train", epochs=0), "epochs must be positive, got 0"),
+    (parameters("01_train", flip=1), "flip must be bool, got 1"),
+    (parameters("01_train", widths=32), "widths must be a list, got 32"),
+    (parameters("01_train", leaves=12), "leaves=12"),
+    (parameters("01_train", groups=[]), "groups must increase within", "got []"),
+    (parameters("01_train", groups=[0, 0]), "groups must increase within", "got [0, 0]"),
+    (parameters("01_train", groups=["0"]), "groups must be int, got '0'"),
+    (parameters("01_train", shard=-1), "shard must be at least 0, got -1"),
+    (parameters("01_train", run_folder=7), "run_folder must be str, got 7"),
+    (parameters("01_train", dataset="mnist"), "dataset must be one of", "got 'mnist'"),
+    (parameters("01_train", device="cuda:99"), "device 'cuda:99' is not there"),
+    (parameters("02_merge", merge_many_sizes=[2, 32]), "merge_many_sizes must lie in [2, leaves=16], got 32"),
+    (parameters("02_merge", merge_many_limits=[0, 100]), "merge_many_limits must increase", "got [0, 100]"),
+    (parameters("03_attack", epsilons=[0.0, 1.5]), "epsilons must increase within [0, 1], got [0.0, 1.5]"),
+    (parameters("03_attack", epsilons=[0.02, 0.01]), "epsilons must increase", "got [0.02, 0.01]"),
+    (parameters("03_attack", epsilons=[-0.01]), "epsilons must increase", "got [-0.01]"),
+    (parameters("03_attack", attacked_methods=["unmerged", "forest"]), "attacked_methods must be", "'forest'"),
+    (parameters("04_regularity", radii=[0.0]), "radii must increase", "got [0.0]"),
+    (parameters("05_ablations", n_lambdas=1), "n_lambdas must be at least 2, got 1"),
+    (parameters("06_paper", shards=[1, 0]), "shards must increase", "got [1, 0]"),
+]
+
+
+# ---- images
+
+
+def png(shape=(4, 5, 3), dtype=np.uint8):
+    stream = io.BytesIO()
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, shape).astype(dtype)).save(stream, "png")
+    return stream.getvalue()
+
+
+def flipped(content, after):
+    """With another byte among those that follow a mark."""
+    place = content.index(after) + len(after)
+    return content[:place] + bytes([content[place] ^ 0xFF]) + content[place + 1 :]
+
+
+def pictures(change, /, split="train"):
+    """Load a folder of two images a class; ``change`` maps names of files to other contents, None to leave one out."""
+
+    def act(box):
+        content = {f"{part}/{name}/{i}.png": png() for part in box.images for name in ("cat", "dog") for i in (0, 1)}
+        for name, other in (content | change).items():
+            if other is None:
+                continue
+            box.file(f"set/{name}", other)
+        load_images(str(box.folder / "set"), split, root=box.folder / "data")
+
+    return act
+
+
+def tar(files):
+    stream = io.BytesIO()
+    with tarfile.open(fileobj=stream, mode="w:xz") as file:
+        for name, content in files.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            file.addfile(member, io.BytesIO(content))
+    return stream.getvalue()
+
+
+def archive(content):
+    return lambda box: load_images(str(box.file("set.tar.xz", content)), "train", root=box.folder / "data")
+
+
+def tensor_images(**changes):
+    parts = {"pixels": torch.zeros(6, 3, 4, 5, dtype=torch.uint8), "labels": torch.arange(6) % 2, "classes": ("a", "b")}
+    return lambda box: Images(**(parts | changes), source="test")
+
+
+NO_DOGS = {"train/dog/0.png": None, "train/dog/1.png": None}
+FEW = {f"{split}/{name}/{i}.png": None for split in ("train", "test") for name in ("cat", "dog") for i in (0, 1)}
+IMAGES = [
+    (lambda box: load_images("cifar10-sample", "valid"), "split must be one of", "got 'valid'"),
+    (lambda box: load_images("cifar100", "train"), "unknown image source 'cifar100'"),
+    (lambda box: load_images("cifar10-sample", "train"), "sample is missing: data/cifar10-sample.nc"),
+    (lambda box: load_images("cifar10-sample", "test", root=ROOT / "data", at_most=-1), "at_most must not be", "-1"),
+    (lambda box: box.images["test"].first(61), "61 images asked for, synthetic test images has 60"),
+    (pictures(FEW | {"train/cat/0.png": png()}, split="test"), "no folder", "set/test: expected"),
+    (pictures(FEW | {"train/0.png": png()}), "set/train holds 0 class folders, at least 2"),
+    (pictures(NO_DOGS | {"test/dog/0.png": None, "test/dog/1.png": None}), "set/train holds 1 class folders"),
+    (pictures(NO_DOGS | {"train/dog/readme.txt": "no image"}), "class folder", "set/train/dog holds no image"),
+    (pictures({"test/emu/0.png": png()}), "set/train has the classes ('cat', 'dog')", "'emu'"),
+    (pictures(NO_DOGS | {"train/emu/0.png": png()}), "set/train has the classes ('cat', 'emu')", "('cat', 'dog')"),
+    (pictures({"train/dog/1.png": b""}), "set/train/dog/1.png is not a readable image"),
+    (pictures({"train/cat/0.png": "this is no image"}), "set/train/cat/0.png is not a readable image"),
+    (pictures({"train/dog/1.png": png()[:-40]}), "set/train/dog/1.png is not a readable image"),
+    (pictures({"train/dog/1.png": flipped(png(), b"IDAT")}), "set/train/dog/1.png is not a readable image"),
+    (pictures({"train/dog/1.png": png((5, 4, 3))}), "set/train/dog/1.png is (channel, y, x) = (3, 5, 4)", "0.png is"),
+    (pictures({"train/cat/1.png": png((4, 5))}), "set/train/cat/1.png is (channel, y, x) = (1, 4, 5)"),
+    (pictures({"train/dog/0.png": png((4, 5), np.uint16)}), "set/train/dog/0.png has mode I"),
+    (archive(b""), "set.tar.xz cannot be unpacked"),
+    (archive("no archive"), "set.tar.xz cannot be unpacked"),
+    (archive(tar({"train/cat/0.png": png()})[:-40]), "set.tar.xz cannot be unpacked"),
+    (tensor_images(pixels=torch.zeros(6, 3, 4, 5)), "torch.float32 (6, 3, 4, 5)"),
+    (tensor_images(pixels=torch.zeros(6, 4, 5, dtype=torch.uint8)), "(6, 4, 5)"),
+    (tensor_images(labels=torch.zeros(5, dtype=torch.int64)), "6 images with 5 labels"),
+    (tensor_images(labels=torch.full((6,), 2)), "labels run from 2 to 2, classes: 2"),
+    (tensor_images(labels=torch.arange(6) - 1, classes=tuple("abcdef")), "labels run from -1 to 4"),
+    (
+        tensor_images(pixels=torch.zeros(0, 3, 4, 5, dtype=torch.uint8), labels=torch.zeros(0, dtype=torch.int64)),
+        "0 images with 0 labels",
+    ),
+]
+
+
+# ---- weights
+
+
+def weights(change, architecture=None, form="hrebasin-bank/1"):
+    """Load a file of weights whose tensors ``change`` has changed."""
+
+    def act(box):
+        shape = json.dumps(box.trained.architecture.as_dict() | (architecture or {}))
+        metadata = {"format": form, "architecture": shape, "labels": "{}"}
+        tensors = {name: tensor.clone() for name, tensor in box.trained.tensors.items()}
+        Bank.load(box.file("bank.safetensors", save(change(tensors) or tensors, metadata)))
+
+    return act
+
+
+def cut(share):
+    def act(box):
+        box.trained.save(box.folder / "bank.safetensors")
+        whole = (box.folder / "bank.safetensors").read_bytes()
+        Bank.load(box.file("bank.safetensors", whole[: int(len(whole) * share)]))
+
+    return act
+
+
+def plant(name, bad):
+    return lambda tensors: tensors[name].view(-1)[5:6].fill_(bad) and None
+
+
+def nothing(tensors):
+    return tensors
+
+
+def networks(change, *, record=None, images=None, parts=("unmerged", "merged")):
+    """Load the networks of a run in which ``change`` has changed a bank and ``record`` the data sets' attributes."""
+
+    def act(box):
+        box.write_run(box.folder / "run", change=change, attrs=record)
+        box.keep()
+        load_networks(box.folder / "run", 0, parts, images=images or box.images)
+
+    return act
+
+
+def half(bank):
+    return replace(bank, tensors={name: tensor.half() for name, tensor in bank.tensors.items()})
+
+
+def other_images(shape=(3, 4, 4), classes="abcd"):
+    return {"test": Images(torch.zeros(4, *shape, dtype=torch.uint8), torch.arange(4), tuple(classes), "mine")}
+
+
+def without(name):
+    def act(box):
+        box.write_run(box.folder / "run")
+        (box.folder / "run" / name).unlink()
+        box.keep()
+        load_networks(box.folder / "run", 0, images=box.images)
+
+    return act
+
+
+WEIGHTS = [
+    (lambda box: Bank.load("none.safetensors"), "no bank of networks at none.safetensors"),
+    *((cut(share), "bank.safetensors is not a readable safetensors file") for share in (0, 0.01, 0.5, 0.999)),
+    (lambda box: Bank.load(box.file("bank.safetensors", "no weights")), "bank.safetensors is not a readable"),
+    (lambda box: Bank.load(box.file("bank.safetensors", save({"a": torch.ones(2)}))), "bank.safetensors is not a bank"),
+    (weights(nothing, form="hrebasin-bank/2"), "bank.safetensors is not a bank", "'hrebasin-bank/2'"),
+    (weights(nothing, form="pt"), "bank.safetensors is not a bank: its format is 'pt'"),
+    (weights(plant("fc2.bias", NAN)), "bank.safetensors: fc2.bias holds weights that are not finite"),
+    (weights(plant("fc1.weight", INF)), "bank.safetensors: fc1.weight holds weights that are not finite"),
+    (weights(nothing, {"widths": (12, 10, 7)}), "bank.safetensors holds no valid bank", "fc3.weight must be"),
+    (weights(nothing, {"widths": (12, 10)}), "bank.safetensors holds no valid bank", "'fc4.bias'"),
+    (weights(nothing, {"depth": 4}), "bank.safetensors holds no valid bank", "'depth'"),
+    (weights(lambda t: t | {"fc4.bias": t["fc4.bias"][:5]}), "no valid bank", "got lengths", "'fc4.bias': 5"),
+    (weights(lambda t: {n: w[:0] for n, w in t.items()}), "no valid bank", "at least one network"),
+    (without("weights/merged-000.safetensors"), "no bank of networks at", "run/weights/merged-000.safetensors"),
+    (without("train/shard-000.nc"), "no data set at", "run/train/shard-000.nc"),
+    (networks({"unmerged": half}), "run/weights/unmerged-000.safetensors", "fc1.weight is torch.float16"),
+    (
+        networks({"merged": lambda bank: initial_bank(replace(bank.architecture, widths=(9,)), [0, 2])}),
+        "run/weights/merged-000.safetensors",
+        "different architectures",
+        "widths=(9,)",
+    ),
+    (
+        networks({"unmerged": lambda bank: bank.relabel(group=5)}),
+        "run/weights/unmerged-000.safetensors",
+        "8 networks are not in the data set, such as unmerged/group-005",
+    ),
+    (
+        networks({}, record={"data_digest": json.dumps({"train": "0" * 64, "test": "1" * 64})}),
+        "run/weights/unmerged-000.safetensors",
+        "networks of other images: train digest 0000000",
+    ),
+    (networks({}, images=other_images()), "networks of other images: test digest", "(mine)"),
+    (
+        networks({}, images=other_images(classes="abcde")),
+        "networks for images (3, 4, 4) of 4 classes, but the test images, mine, are (3, 4, 4) of 5 classes",
+    ),
+    (
+        networks({}, images=other_images((1, 4, 4))),
+        "of 4 classes, but the test images, mine, are (1, 4, 4) of 4 classes",
+    ),
+]
+
+
+# ---- data sets
+
+
+def merge_record():
+    return synthetic.results(groups=1, leaves=2)["merge"]
+
+
+def written(change=nothing, stage="merge", **attrs):
+    """Read a data set that ``change`` has changed after it was checked."""
+
+    def act(box):
+        record = change(merge_record()).assign_attrs({"format": records.FORMAT, "stage": stage} | attrs)
+        record.to_netcdf(box.folder / "merge.nc", engine="h5netcdf")
+        box.keep()
+        records.read("merge.nc", stage="merge")
+
+    return act
+
+
+def cut_record(share):
+    def act(box):
+        records.write(merge_record(), "merge.nc", stage="merge")
+        whole = (box.folder / "merge.nc").read_bytes()
+        records.read(box.file("merge.nc", whole[: int(len(whole) * share)]), stage="merge")
+
+    return act
+
+
+def shards(*changes):
+    """Join shards with these attributes, each of a group of its own."""
+
+    def act(box):
+        paths = [box.folder / f"shard-{number}.nc" for number in range(len(changes))]
+        for number, (file, change) in enumerate(zip(paths, changes, strict=True)):
+            record = merge_record()
+            record = record.assign_coords(model=record.model.astype(object) + f" {number * change.pop('own', 1)}")
+            record.model.attrs = merge_record().model.attrs
+            records.write(record, file, stage="merge", attrs={"data_digest": "{}"} | change)
+        box.keep()
+        records.concat(paths, stage="merge")
+
+    return act
+
+
+def bare(record, name):
+    record = record.copy()
+    record[name] = record[name].copy()
+    record[name].attrs = {"long_name": "bare"}
+    return record
+
+
+UNFIT = [
+    (lambda d: d.drop_vars("converged"), "merge.nc: variable 'converged' of stage 'merge' is missing"),
+    (lambda d: d.assign(seconds=d.seconds.expand_dims(draw=2)), "merge.nc: seconds has dimensions ('draw', 'model')"),
+    (lambda d: d.assign(seconds=d.seconds.astype(str)), "merge.nc: seconds holds", "not numbers"),
+    (lambda d: d.drop_vars(["method", "node"]), "merge.nc: coordinates ['method', 'node'] of the networks are missing"),
+    (lambda d: d.drop_vars("model"), "merge.nc: coordinates ['model'] of the networks are missing"),
+    (lambda d: d.isel(model=[0, 1, 1]), "merge.nc: the same network appears twice"),
+]
+DATA_SETS = [
+    *((written(change), *reasons) for change, *reasons in UNFIT),
+    *(
+        (lambda box, change=change: records.write(change(merge_record()), "merge.nc", stage="merge"), *reasons)
+        for change, *reasons in [
+            *UNFIT,
+            (lambda d: bare(d, "seconds"), "merge.nc: seconds lacks long_name or units"),
+            (lambda d: bare(d, "node"), "merge.nc: node lacks long_name or units"),
+        ]
+    ),
+    (lambda box: records.write(merge_record(), "a.nc", stage="merging"), "unknown stage 'merging'"),
+    (lambda box: records.write(merge_record(), "a.nc", stage="train"), "a.nc: train_loss has dimensions ('model',)"),
+    (lambda box: records.read("none.nc", stage="merge"), "no data set at none.nc"),
+    (lambda box: records.read(box.file("a.nc", "no data"), stage="merge"), "a.nc is not a readable netCDF file"),
+    *((cut_record(share), "merge.nc is not a readable netCDF file") for share in (0, 0.01, 0.3, 0.6, 0.9, 0.999)),
+    (written(stage="train"), "merge.nc is a data set of stage 'train', not 'merge'"),
+    (written(format="hrebasin-record/2"), "merge.nc: format 'hrebasin-record/2' instead of 'hrebasin-record/1'"),
+    (shards(), "no shards of stage 'merge' to join"),
+    (shards({"own": 0}, {"own": 0}), "the same network appears twice"),
+    (shards({"profile": "one"}, {"profile": "two"}), "shard-1.nc differ in profile: 'one' and 'two'"),
+    (shards({"data_digest": "one"}, {"data_digest": "two"}), "shard-1.nc differ in data_digest: 'one' and 'two'"),
+    (shards({"parameters": '{"epochs": 15}'}, {"parameters": '{"epochs": 2}'}), "differ in epochs: 15 and 2"),
+    (shards({"parameters": "{}"}, {"parameters": '{"flip": true}'}), "shard-1.nc differ in flip: None and True"),
+]
+
+
+# ---- networks, training, merging, attacks
+
+
+def training(seeds=(0, 1), recipe=None, bank_size=None, **changes):
+    def act(box):
+        images = replace(box.images["train"], **changes.pop("images", {}))
+        architecture = replace(box.trained.architecture, **changes)
+        train(architecture, images, seeds, recipe or FAST, bank_size=bank_size)
+
+    return act
+
+
+def attacked(pixels=None, labels=(0, 1), **options):
+    pixels = torch.full((2, 3, 4, 4), 0.5) if pixels is None else pixels
+    options = {"kind": "fgsm", "epsilons": [0.0, 0.1]} | options
+    return lambda box: attack(box.trained, pixels, torch.tensor(labels), **options)
+
+
+def poisoned(bank):
+    """The bank with one network that has diverged."""
+    tensors = {name: tensor.clone() for name, tensor in bank.tensors.items()}
+    tensors["fc2.weight"][3, 0, 0] = NAN
+    return replace(bank, tensors=tensors)
+
+
+def others(box):
+    """A bank of another architecture."""
+    return initial_bank(replace(box.trained.architecture, widths=(16,)), range(8))
+
+
+FAST = Recipe(learning_rate=1e-2, batch_size=16, epochs=6)
+GREY = torch.zeros(96, 1, 4, 4, dtype=torch.uint8)
+NETWORKS = [
+    (lambda box: Bank.stack([]), "at least one network, got none"),
+    (lambda box: Bank.concat([]), "nothing to join: no banks given"),
+    (lambda box: Bank.concat([box.trained, others(box)]), "different architectures", "(16,)"),
+    (lambda box: Bank.stack([box.trained[0], others(box)[0]]), "network 1 is", "widths=(16,)"),
+    (lambda box: Bank.stack(list(box.trained), colour="red"), "unknown labels ['colour']"),
+    (lambda box: Bank.stack(list(box.trained), stage=[1, 2]), "label 'stage' has 2 values for 8 networks"),
+    (lambda box: box.trained.select([]), "no network selected out of 8"),
+    (lambda box: box.trained.where(stage=7), "no network with {'stage': 7}"),
+    (lambda box: box.trained.where(stages=1), "unknown label 'stages'"),
+    (lambda box: box.trained(torch.zeros(5, 1, 4, 4)), "got (5, 1, 4, 4)"),
+    (lambda box: box.trained(torch.zeros(2, 6, 3, 4, 4)), "(2, 6, 3, 4, 4) for 8 networks"),
+    *(
+        (lambda box, given=given: mlp(**given), shown)
+        for given, shown in [
+            ({"widths": ()}, "widths=()"),
+            ({"widths": (4, 0)}, "widths must be positive integers, got (4, 0)"),
+            ({"widths": (4.5,)}, "(4.5,)"),
+            ({"n_classes": 1}, "n_classes=1"),
+            ({"image_shape": (3, 32)}, "(3, 32)"),
+            ({"image_shape": (3, 0, 32)}, "(3, 0, 32)"),
+            ({"mean": (0.5,)}, "mean (0.5,)"),
+            ({"image_shape": (1, 4, 4)}, "1 channels"),
+            ({"std": (1.0, 0.0, 1.0)}, "(1.0, 0.0, 1.0)"),
+            ({"mean": (0.0, NAN, 0.0)}, "(0.0, nan, 0.0)"),
+            ({"std": (1.0, INF, 1.0)}, "(1.0, inf, 1.0)"),
+        ]
+    ),
+    *(
+        (lambda box, given=given: Recipe(**given), *given, shown)
+        for given, shown in [
+            ({"optimizer": "lbfgs"}, "got 'lbfgs'"),
+            ({"precision": "float16"}, "got 'float16'"),
+            ({"learning_rate": NAN}, "must be positive, got nan"),
+            ({"batch_size": 0}, "must be positive, got 0"),
+            ({"l2": NAN}, "must not be negative, got nan"),
+            ({"l1": 0.1, "l2": 0.1}, "got l1=0.1 and l2=0.1"),
+        ]
+    ),
+    (training(seeds=[]), "at least one, got []"),
+    (training(seeds=[1, 2, 1]), "seeds must be distinct", "got [1, 2, 1]"),
+    (training(recipe=[FAST, replace(FAST, epochs=7)]), "differ in l1 and l2 alone", "epochs=6", "epochs=7"),
+    (training(recipe=[FAST]), "1 recipes given for 2 seeds"),
+    (training(images={"pixels": GREY}), "images (1, 4, 4) of 4 classes do not fit the architecture's (3, 4, 4) and 4"),
+    (training(n_classes=5), "of 4 classes do not fit the architecture's (3, 4, 4) and 5"),
+    # one that diverges among good ones, and one at chance
+    *(
+        (
+            training([40, 41, 42], [FAST, replace(FAST, l2=1e39), FAST], bank_size=size),
+            "the network of seed 41 diverged: training loss",
+        )
+        for size in (1, 3)
+    ),
+    (training([7], replace(FAST, learning_rate=1e-9)), "the network of seed 7 learned nothing", "chance is 0.2500"),
+    (lambda box: match_weights(box.trained, box.trained.select([0, 1])), "8 reference networks", "2 moving ones"),
+    (lambda box: match_weights(box.trained, others(box)), "different architectures", "widths=(16,)"),
+    (lambda box: match_weights(box.trained, box.trained, max_sweeps=0), "max_sweeps must be at least 1, got 0"),
+    (lambda box: match_weights(box.trained, box.trained, seed=[1, 2]), "2 seeds given for 8 pairs"),
+    (lambda box: match_weights(box.trained, poisoned(box.trained)), "moving network: fc2.weight", "not finite"),
+    (lambda box: match_weights(poisoned(box.trained), box.trained), "reference network: fc2.weight", "not finite"),
+    (lambda box: merge_tree(poisoned(box.trained)), "fc2.weight holds weights that are not finite"),
+    (lambda box: merge_tree(box.trained.select([0, 1, 2])), "a tree needs 2**k leaves, got 3"),
+    (lambda box: merge_tree(box.trained, leaves=0), "a tree needs 2**k leaves, got 0"),
+    (lambda box: merge_tree(box.trained.select(slice(6)), leaves=4), "6 networks do not divide into trees of 4"),
+    (lambda box: merge_pairs(box.trained.select([0, 1, 2])), "even number of networks, got 3"),
+    (lambda box: merge_pairs(box.trained, permute="both"), "permute must be 'first' or 'second', got 'both'"),
+    *(
+        (lambda box, bad=bad: merge_pairs(box.trained, weight=bad), f"weight must lie in [0, 1], got {bad}")
+        for bad in (-0.01, 1.01, NAN)
+    ),
+    *(
+        (
+            lambda box, bad=bad: interpolate(box.trained, box.trained, [0, bad, 1]),
+            f"lambda must lie in [0, 1], got {bad}",
+        )
+        for bad in (-0.01, 1.01, NAN)
+    ),
+    (lambda box: interpolate(box.trained.select([0]), box.trained, [0.5]), "1 networks cannot be paired with 8"),
+    (lambda box: interpolate(box.trained, others(box), [0.5]), "different architectures"),
+    (lambda box: path(box.trained, box.trained, box.images["test"], [2.0]), "lambda must lie in [0, 1], got 2.0"),
+    (lambda box: merge_many(box.trained.select([0])), "MergeMany needs at least 2 networks, got 1"),
+    (lambda box: merge_many(box.trained, limits=[2, 1]), "positive and increasing, got [2, 1]"),
+    (lambda box: merge_many(box.trained, limits=[0, 1]), "positive and increasing, got [0, 1]"),
+    (lambda box: merge_many_sets([box.trained] * 2, seeds=[0]), "1 seeds given for 2 sets"),
+    (lambda box: merge_many_sets([box.trained, others(box)], seeds=[0, 0]), "different architectures"),
+    (lambda box: pairs_of(box.trained, 26), "26 pairs asked for, 8 networks have 25"),
+    (attacked(kind="pgd"), "unknown attack 'pgd'; known are ('fgsm'"),
+    (attacked(epsilons=[]), "epsilons must increase within [0, 1], got []"),
+    (attacked(epsilons=[0.1, 0.05]), "epsilons must increase", "[0.1, 0.05]"),
+    (attacked(epsilons=[0.1, 0.1]), "epsilons must increase", "[0.1, 0.1]"),
+    (attacked(epsilons=[-0.1, 0.1]), "epsilons must increase", "[-0.1, 0.1]"),
+    (attacked(epsilons=[0.0, 1.5]), "epsilons must increase", "[0.0, 1.5]"),
+    (attacked(epsilons=[NAN], kind="deepfool-l2"), "epsilons must increase", "[nan]"),
+    (attacked(kind="gaussian", draws=0), "draws must be at least 1, got 0"),
+    (attacked(samples_at_once=0), "samples_at_once must be at least 1, got 0"),
+    (attacked(torch.full((2, 3, 4, 4), 1.5)), "pixels must lie in [0, 1], got 1.5 to 1.5"),
+    (attacked(torch.full((2, 3, 4, 4), -0.5)), "pixels must lie in [0, 1], got -0.5 to -0.5"),
+    (attacked(torch.full((2, 3, 4, 4), NAN)), "pixels must lie in [0, 1], got nan"),
+    (attacked(labels=(0, 4)), "labels from 0 to 4 do not fit 2 images and 4 classes"),
+    (attacked(labels=(-1, 3)), "labels from -1 to 3"),
+    (attacked(labels=(0,)), "1 labels", "2 images"),
+    *(
+        (
+            lambda box, bad=bad: local_lipschitz(box.trained, box.images["test"].pixels[:1], radius=bad),
+            f"radius must be positive, got {bad}",
+        )
+        for bad in (0, -0.5, NAN)
+    ),
+]
+
+TABLE = {
+    f"{part}-{number}": row
+    for part, rows in {
+        "profile": PROFILES,
+        "command": COMMANDS,
+        "images": IMAGES,
+        "weights": WEIGHTS,
+        "data": DATA_SETS,
+        "networks": NETWORKS,
+    }.items()
+    for number, row in enumerate(rows)
+}
+
+
+@pytest.mark.parametrize("row", TABLE.values(), ids=TABLE)
+def test_bad_input_is_refused_with_its_reason_and_nothing_is_written(row, box):
+    act, *reasons = row
+    with pytest.raises((ValueError, FileNotFoundError, DivergedError, RefusedError)) as caught:
+        act(box)
+    for reason in reasons:
+        assert reason in str(caught.value)
+    assert box.held() == box.kept

@@ -1,0 +1,93 @@
+"""Published files, changed in copies in all the ways that must be noticed."""
+
+import shutil
+import subprocess
+
+import pytest
+
+from hrebasin import manifest, records
+from hrebasin.files import project_root
+from hrebasin.verify import main, verify
+
+ROOT = project_root()
+
+
+@pytest.fixture
+def copy(tmp_path):
+    """A copy of the published data sets and figures: (data, figures)."""
+    return tuple(
+        shutil.copytree(ROOT / folder, tmp_path / name, ignore=shutil.ignore_patterns("index.html"))
+        for folder, name in (("data/published", "published"), ("figures", "figures"))
+    )
+
+
+def rewrite(data, stage, **changes):
+    """A published data set written again with other attributes or variables, and entered as if that were right."""
+    record = records.read(data / f"{stage}.nc", stage=stage)
+    for name, value in changes.items():
+        if name in record:
+            record[name][:] = value
+        elif value is None:
+            del record.attrs[name]
+        else:
+            record.attrs[name] = value
+    records.write(record, data / f"{stage}.nc", stage=stage)
+    manifest.enter([data / f"{stage}.nc"])
+
+
+def damage(path):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(bytes(content))
+
+
+CHANGES = {
+    "a bit": (lambda data, _: damage(data / "merge.nc"), "merge.nc is not the file that was written"),
+    "a bit of a figure": (lambda _, drawn: damage(drawn / "fig7_noise.pdf"), "fig7_noise.pdf is not the file"),
+    "a missing figure": (lambda _, drawn: (drawn / "fig4_lipschitz.png").unlink(), "fig4_lipschitz.png is missing"),
+    "a missing data set": (lambda data, _: (data / "attack.nc").unlink(), "attack.nc cannot be used"),
+    "an unknown figure": (lambda _, drawn: (drawn / "fig9.png").touch(), "fig9.png is not listed in SHA256SUMS"),
+    "no list": (lambda data, _: (data / "SHA256SUMS").unlink(), "published/SHA256SUMS is missing"),
+    "no origin": (lambda data, _: rewrite(data, "train", device=None), "train.nc does not tell device"),
+    "uncommitted": (lambda data, _: rewrite(data, "train", code_changed=1), "train.nc was made by code that is in no"),
+    "another effect": (lambda data, _: rewrite(data, "ledger", effect=1.0), "ledger.nc: effect of C1, C2, C3, C4"),
+    "another verdict": (lambda data, _: rewrite(data, "ledger", verdict="reproduced"), "ledger.nc: verdict of C1"),
+    "other data": (lambda data, _: rewrite(data, "merge", test_accuracy=0.5), "ledger.nc: effect of C1"),
+    "later data": (
+        lambda data, _: rewrite(data, "attack", created="2030-01-01T00:00:00+00:00"),
+        "fig7_noise.png was drawn from other data sets",
+    ),
+}
+
+
+def test_what_is_published_is_what_was_written(capsys):
+    assert main([str(ROOT / "data" / "published"), str(ROOT / "figures")]) == 0
+    assert "the ledger's 10 claims" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("change", "message"), CHANGES.values(), ids=CHANGES)
+def test_every_change_is_noticed_and_the_file_named(copy, change, message, capsys):
+    change(*copy)
+    assert main([str(folder) for folder in copy]) == 1
+    said = capsys.readouterr()
+    assert message in said.err
+    assert said.out == ""
+
+
+def test_a_listed_file_stays_listed_as_it_was_when_another_is_entered(copy):
+    data, figures = copy
+    damage(data / "train.nc")
+    manifest.enter([data / "merge.nc"])
+    assert any("train.nc is not the file" in problem for problem in verify(data, figures)[1])
+
+
+@pytest.mark.skipif(not shutil.which("sha256sum"), reason="no sha256sum here")
+def test_sha256sum_reads_the_lists(copy):
+    data, figures = copy
+    damage(figures / "fig1_accuracy.png")
+    answers = [
+        subprocess.run(["sha256sum", "--check", "--quiet", "SHA256SUMS"], cwd=folder, capture_output=True, text=True)
+        for folder in (data, figures)
+    ]
+    assert [answer.returncode for answer in answers] == [0, 1]
+    assert answers[1].stdout == "fig1_accuracy.png: FAILED\n"
