@@ -66,8 +66,10 @@ def test_who_waits_writes_when_the_other_has_finished(tmp_path, holder):
 
 
 def test_only_temporary_files_are_cleared_away(tmp_path):
-    kept = {".hidden", ".lock", "result-12-0123abcd.nc", ".checkpoint-1.nc"}
-    for name in (*kept, ".result-12-0123abcd.nc", ".index-7-89abcdef"):
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    kept = {".hidden", ".lock", f"result-{gone.pid}-0123abcd.nc", ".checkpoint-1.nc", f".of-{os.getpid()}-0123abcd.nc"}
+    for name in (*kept, f".result-{gone.pid}-0123abcd.nc", f".index-{gone.pid}-89abcdef"):
         (tmp_path / name).touch()
     (tmp_path / ".images-0123abcd" / "train").mkdir(parents=True)
     with only_writer(tmp_path):

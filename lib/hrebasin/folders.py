@@ -9,10 +9,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+import psutil
 from filelock import FileLock, Timeout
 
-LEFTOVER = re.compile(r"\..+-[0-9a-f]{8}(\.\w+)?")  # temporary names, as `files` and `archives` make them
-
+LEFTOVER = re.compile(r"\..+?(-(?P<process>\d{1,7}))?-[0-9a-f]{8}(\.\w+)?")  # as `files` and `archives` name them
 LONGEST_SOCKET = 103  # bytes of a socket's path, on macOS; 107 on Linux
 
 
@@ -21,7 +21,7 @@ def only_writer(folder: Path, *, wait: bool = False) -> Iterator[None]:
     """Hold a folder; the operating system lets go of it when this process ends, however it ends.
 
     Args:
-        folder: made if it is missing. Temporary files that a killed writer left in it are removed.
+        folder: made if it is missing. Temporary files of processes that are no more are removed, at first and at last.
         wait: until another writer has finished, instead of an error.
 
     Raises:
@@ -35,10 +35,9 @@ def only_writer(folder: Path, *, wait: bool = False) -> Iterator[None]:
     except Timeout:
         raise ValueError(f"another process is writing to {folder}; wait for it or stop it") from None
     try:
-        for path in list(folder.rglob(".*")):
-            if LEFTOVER.fullmatch(path.name):
-                _remove(path)
+        _clear(folder)
         yield
+        _clear(folder)
     finally:
         lock.release()
 
@@ -77,6 +76,13 @@ def _temporaries_in(folder: str) -> Iterator[None]:
         del os.environ["TMPDIR"]
         if inherited is not None:
             os.environ["TMPDIR"] = inherited
+
+
+def _clear(folder: Path) -> None:
+    for path in list(folder.rglob(".*")):
+        name = LEFTOVER.fullmatch(path.name)
+        if name and not (name["process"] and psutil.pid_exists(int(name["process"]))):
+            _remove(path)
 
 
 def _remove(path: Path) -> None:
