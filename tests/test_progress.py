@@ -1,3 +1,8 @@
+import io
+import sys
+from types import SimpleNamespace
+
+import IPython.display
 import pytest
 
 from hrebasin import progress
@@ -9,7 +14,34 @@ def lines(monkeypatch, capsys):
     """Reads the progress reports that go to a log, which do not wait."""
     monkeypatch.setenv(progress.VARIABLE, "lines")
     monkeypatch.setattr(progress, "SECONDS", 0)
+    monkeypatch.setattr(progress, "SHARE", 0)
     return lambda: capsys.readouterr().err
+
+
+class Clock:
+    """Stands for the time module in tqdm, so that hours pass at once."""
+
+    def __init__(self):
+        self.now = 1e9
+
+    def __call__(self):
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    clock = Clock()
+    monkeypatch.setattr("tqdm.std.time", clock)
+    return clock
+
+
+def in_a_kernel(monkeypatch, *, answers: bool):
+    """As in a kernel whose user can answer, or in one that papermill runs; returns what a cell shows."""
+    shown = []
+    handle = SimpleNamespace(update=lambda data, raw: shown.append(data["text/plain"]))
+    monkeypatch.setattr(progress, "_kernel", lambda: SimpleNamespace(_allow_stdin=answers))
+    monkeypatch.setattr(IPython.display, "display", lambda *data, **options: handle)
+    return shown
 
 
 def test_items_pass_through_in_order():
@@ -34,6 +66,49 @@ def test_a_log_stays_empty_while_nothing_takes_long(lines, monkeypatch):
     assert lines() == ""
 
 
+@pytest.mark.parametrize(("seconds", "most"), [(60, 20), (3600, 40), (36_000, 160)])
+def test_hours_leave_tens_of_lines_and_never_a_long_silence(monkeypatch, capsys, clock, seconds, most):
+    monkeypatch.setenv(progress.VARIABLE, "lines")
+    silences, last = [], 0
+    with track(label="training", total=seconds) as bar:
+        for second in range(1, seconds + 1):
+            clock.now += 1
+            bar.update()
+            if capsys.readouterr().err:
+                silences.append(second - last)
+                last = second
+    assert capsys.readouterr().err.startswith("training: 100%")
+    assert 5 < len(silences) <= most
+    assert max(silences) <= progress.MOST_SECONDS
+
+
 def test_an_error_inside_passes_through(lines):
     with pytest.raises(ZeroDivisionError), track(label="x", total=1) as bar:
         bar.update(1 / 0)
+
+
+def test_a_notebook_that_a_person_runs_shows_a_bar_and_keeps_nothing_of_it(monkeypatch, capsys):
+    shown = in_a_kernel(monkeypatch, answers=True)
+    with track(label="training", total=3) as bar:
+        bar.update(3)
+        bar.refresh()
+    assert shown[0].startswith("training:   0%")
+    assert "3/3" in shown[-2]
+    assert shown[-1] == ""
+    assert capsys.readouterr() == ("", "")
+
+
+def test_a_notebook_that_papermill_runs_writes_lines(monkeypatch, capsys):
+    monkeypatch.delenv(progress.VARIABLE, raising=False)
+    monkeypatch.setattr(progress, "SECONDS", 0)
+    shown = in_a_kernel(monkeypatch, answers=False)
+    assert list(track(range(2), label="training")) == [0, 1]
+    assert "training: 100%" in capsys.readouterr().err
+    assert shown == []
+
+
+def test_outside_of_terminals_and_notebooks_it_is_silent(monkeypatch):
+    monkeypatch.delenv(progress.VARIABLE, raising=False)
+    monkeypatch.setattr(sys, "stderr", stream := io.StringIO())
+    assert list(track(range(3), label="training")) == [0, 1, 2]
+    assert stream.getvalue() == ""

@@ -41,6 +41,23 @@ def path(tmp_path):
     return tmp_path / "records" / "merge.nc"
 
 
+# ---- parameters of a notebook
+
+DECLARED = 'run_folder: str = "data"  # where\nepochs: int = 15  # passes'
+
+
+def test_plain_values_are_the_parameters_and_what_papermill_sets_must_be_declared():
+    cells = ["", "%matplotlib inline", "import json", DECLARED, "# Parameters\nepochs = 3\n"]
+    namespace = {"In": cells, "Out": {}, "_": 7, "json": json, "run_folder": "data", "epochs": 3}
+    assert records.plain_values(namespace) == {"run_folder": "data", "epochs": 3}
+    cells[-1] = "# Parameters\nepochs = 3\nepoch = 5\n"
+    with pytest.raises(ValueError, match=r"not declare the parameters \['epoch'\]; it declares \['epochs', 'run_fold"):
+        records.plain_values(namespace | {"epoch": 5})
+    corrected = [*cells, DECLARED, "# Parameters\nepochs = 5\n"]  # the same kernel, run again
+    assert records.plain_values(namespace | {"In": corrected})["epochs"] == 3
+    assert records.plain_values({"epochs": 3}) == {"epochs": 3}  # outside of a notebook
+
+
 # ---- one record
 
 

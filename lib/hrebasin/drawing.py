@@ -15,6 +15,7 @@ from PIL.PngImagePlugin import PngInfo
 
 from .comparisons import tree
 from .files import replacing
+from .layout import METHODS
 from .statistics import interval
 
 FEWEST = 5  # groups that an interval needs; of fewer, figures show the range instead
@@ -43,6 +44,7 @@ NAMES = {
     "global": "product of spectral norms",
     "eclipse-fast": "ECLipsE-Fast",
 }
+UNKNOWN = "#777777"  # a method of a data set that is not registered here
 # Stages by lightness, dash and marker, so that print in grey works; further stages repeat the last colour
 STAGE_COLOURS = ("#000000", "#161F62", "#214393", "#217695", "#1A99EF")
 DASHES = ("-", (0, (5, 1.5)), (0, (5, 1.5, 1, 1.5)), (0, (1, 1)), (0, (3, 1, 1, 1, 1, 1)))
@@ -121,6 +123,12 @@ def stage_look(stage: int) -> dict:
 def shape(position: int) -> dict:
     """Dash and marker of the series at a position, so that print in grey tells them apart."""
     return {"linestyle": DASHES[position % len(DASHES)], "marker": MARKERS[position % len(MARKERS)]}
+
+
+def added_methods(dataset: xr.Dataset | xr.DataArray) -> dict[str, dict]:
+    """Colour, dash and marker of each method in a data set that is none of the paper's, see `hrebasin.methods`."""
+    names = [name for name in dict.fromkeys(dataset.method.values) if name not in METHODS]
+    return {name: {"color": COLOURS.get(name, UNKNOWN), **shape(2 + place)} for place, name in enumerate(names)}
 
 
 def spread(values: np.ndarray, label: str) -> tuple[np.ndarray, np.ndarray]:

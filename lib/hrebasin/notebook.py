@@ -1,6 +1,7 @@
 """Run one notebook with papermill: parameters checked first, progress and errors on the terminal.
 
 python -m hrebasin.notebook notebooks/01_train.ipynb out.ipynb '{"groups": [0]}'
+python -m hrebasin.notebook notebooks/01_train.ipynb out.ipynb -p epochs 5 -y 'groups: [0]' -f more.yaml
 """
 
 import argparse
@@ -12,11 +13,12 @@ import re
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import nbformat
 import papermill
+import yaml
 from papermill.exceptions import PapermillExecutionError
 from traitlets.config import Config
 
@@ -120,6 +122,17 @@ def _transport() -> Iterator[Config]:
         yield Config({"KernelManager": {"transport": "ipc", "ip": f"{folder}/port"}})
 
 
+class _Labelled(logging.Formatter):
+    """A label before every line; papermill's messages end with empty ones."""
+
+    def __init__(self, label: str):
+        super().__init__()
+        self.label = label
+
+    def format(self, record):
+        return "\n".join(f"[{self.label}] {line}" for line in record.getMessage().splitlines() if line.strip())
+
+
 class _echo:
     """Prints the progress of cells line by line, each with a label."""
 
@@ -128,7 +141,7 @@ class _echo:
 
     def __enter__(self):
         self.handler = logging.StreamHandler(sys.stderr)
-        self.handler.setFormatter(logging.Formatter(f"[{self.label}] %(message)s"))
+        self.handler.setFormatter(_Labelled(self.label))
         # papermill logs cells' stderr, where progress goes, as warnings; values shown in the notebook stay there
         self.handler.setLevel(logging.WARNING)
         self.handler.addFilter(lambda record: bool(record.getMessage().strip()))
@@ -140,12 +153,38 @@ class _echo:
         self.logger.removeHandler(self.handler)
 
 
+def _parameters(given: argparse.Namespace) -> dict:
+    """All parameters of a command line; of the same name, -p wins over -y over -f over JSON, as papermill has it."""
+    sources = [("JSON", given.parameters)]
+    try:
+        sources += [(str(path), yaml.safe_load(path.read_text())) for path in given.f]
+        sources += [(f"-y {text!r}", yaml.safe_load(text)) for text in given.y]
+    except yaml.YAMLError as error:
+        raise ValueError(f"parameters are not valid YAML: {error}") from error
+    for where, values in sources:
+        if not isinstance(values, dict):
+            raise ValueError(f"{where} must hold names and values of parameters, got {values!r}")
+    together = {name: value for _, values in sources for name, value in values.items()}
+    return together | {name: _value(text) for name, text in given.p}
+
+
+def _value(text: str):
+    """A whole number, a number, True, False, None or the text itself."""
+    for kind in (int, float):
+        with suppress(ValueError):
+            return kind(text)
+    return {"True": True, "False": False, "None": None}.get(text, text)
+
+
 def main(arguments: list[str] | None = None) -> int:
     """The command line; 0 when the notebook ran through."""
     parser = argparse.ArgumentParser(prog="python -m hrebasin.notebook", description=__doc__.splitlines()[0])
     parser.add_argument("notebook", type=Path)
     parser.add_argument("output", type=Path, help="where the executed copy goes")
     parser.add_argument("parameters", nargs="?", default="{}", type=json.loads, help="JSON object")
+    parser.add_argument("-p", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), help="a parameter")
+    parser.add_argument("-y", action="append", default=[], metavar="YAML", help="parameters as YAML text")
+    parser.add_argument("-f", action="append", default=[], metavar="FILE", type=Path, help="a YAML file of parameters")
     parser.add_argument("--label", default="", help="stands before every line of output")
     parser.add_argument("--threads", type=int, help="CPU threads; by default all")
     parser.add_argument("--parent", type=int, help="process with which this one ends")
@@ -153,7 +192,8 @@ def main(arguments: list[str] | None = None) -> int:
     if given.parent:
         end_with(given.parent)
     try:
-        run_notebook(given.notebook, given.output, given.parameters, label=given.label, threads=given.threads)
+        parameters = _parameters(given)
+        run_notebook(given.notebook, given.output, parameters, label=given.label, threads=given.threads)
     except (OSError, ValueError, RuntimeError) as error:
         print(f"[{given.label or given.notebook.stem}] {error}", file=sys.stderr)
         return 1

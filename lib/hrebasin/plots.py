@@ -14,6 +14,7 @@ from .drawing import (
     NAMES,
     STAGE_COLOURS,
     SWEEP_COLOURS,
+    added_methods,
     count_groups,
     draw_curve,
     draw_legend,
@@ -53,6 +54,7 @@ def accuracy_by_merged(merge: xr.Dataset) -> Figure:
     shades = SWEEP_COLOURS[-len(limits) :] if limits else ()
     rows += [("merge-many", limit, shade, "--") for limit, shade in zip(limits, shades, strict=True)]
     rows += [("naive", 0, COLOURS["naive"], ":")] if "naive" in merge.method.values else []
+    rows += [(name, 0, look["color"], look["linestyle"]) for name, look in added_methods(merge).items()]
     for position, (method, limit, colour, dash) in enumerate(rows):
         mask = (merge.method.values == method) & (merge.sweeps.values == limit)
         chosen = merge.test_accuracy[mask & _leaves_of_merge_many(merge) if method == "tree" else mask]
@@ -85,7 +87,7 @@ def _leaves_of_merge_many(merge: xr.Dataset) -> np.ndarray:
 
 def _method_label(method: str, limit: int, converged: bool = True) -> str:
     if not limit:
-        return NAMES[method]
+        return NAMES.get(method, method)
     if limit >= CONVERGENCE and converged:
         return f"{NAMES[method]}, converged"
     return f"{NAMES[method]}, {limit} sweep{'s' * (limit > 1)}"
@@ -106,6 +108,9 @@ def robust_accuracy(attack: xr.Dataset) -> Figure:
             curve, label = _representative(robust, method)
             look = {"color": COLOURS[method], "linestyle": dash, "marker": marker, "markevery": 4, "markersize": 2.5}
             curves.append((curve, label, look))
+    for name, look in added_methods(attack).items():
+        curve, label = _representative(robust, name)
+        curves.append((curve, label, look | {"markevery": 4, "markersize": 2.5}))
     for axes, kind in zip(panels, kinds, strict=True):
         for curve, label, look in curves:
             text = label + fewer(curve, n_max)
@@ -118,15 +123,17 @@ def robust_accuracy(attack: xr.Dataset) -> Figure:
 
 
 def _representative(robust: xr.DataArray, method: str) -> tuple[xr.DataArray, str]:
-    """One kind of network of a method, and its name: the penalty with the highest robust accuracy on average; the
-    MergeMany of most networks, which stands beside the top of the tree."""
+    """One kind of network of a method, and its name: the penalty with the highest robust accuracy on average; of a way
+    to merge that of most networks, which stands beside the top of the tree."""
     chosen = robust[robust.method.values == method]
-    keys = ("n_merged", "sweeps") if method == "merge-many" else ("strength",)
+    merges = method not in ("l1", "l2")
+    keys = ("n_merged", "sweeps") if merges else ("strength",)
     kinds = dict.fromkeys(zip(*(chosen[key].values.tolist() for key in keys), strict=True))
     curves = {kind: by_group(chosen, **dict(zip(keys, kind, strict=True))) for kind in kinds}
-    if method == "merge-many":
+    if merges:
         best = max(curves)
-        return curves[best], _method_label(method, best[1]).replace(NAMES[method], f"{NAMES[method]} of {best[0]}")
+        name = NAMES.get(method, method)
+        return curves[best], _method_label(method, best[1]).replace(name, f"{name} of {best[0]}")
     best = max(curves, key=lambda kind: curves[kind].mean().item())
     return curves[best], f"{NAMES[method]}, strength {best[0]:g}"
 
@@ -140,10 +147,10 @@ def weight_norm(regularity: xr.Dataset) -> Figure:
     draw_stages(above, total, stages, "tree", color=COLOURS["tree"], marker="o")
     many = total[(total.method.values == "merge-many") & (total.sweeps.values == CONVERGENCE)]
     if many.size:
-        found = np.unique(many.stage.values)
-        label = _method_label("merge-many", CONVERGENCE)
-        parts = [by_group(many, stage=stage).values for stage in found]
-        draw_points(above, found + 0.12, parts, label, color=COLOURS["merge-many"], linestyle="--", marker="s")
+        label, look = _method_label("merge-many", CONVERGENCE), {"color": COLOURS["merge-many"], "linestyle": "--"}
+        _draw_merged(above, many, "merge-many", label, shift=0.12, marker="s", **look)
+    for place, (name, look) in enumerate(added_methods(total).items(), start=2):
+        _draw_merged(above, total, name, _method_label(name, 0), shift=0.12 * place, **look)
     for position, layer in enumerate(norm.layer.values):
         look = {"color": STAGE_COLOURS[1 + position % 4], **shape(position)}
         draw_stages(below, norm.sel(layer=layer), stages, f"tree, layer {layer}", **look)
@@ -151,6 +158,13 @@ def weight_norm(regularity: xr.Dataset) -> Figure:
     label_stages(below, stages, "weight norm of a layer (1)")
     above.set_xlabel("")
     return draw_legend(figure, count_groups(regularity), columns=2)
+
+
+def _draw_merged(axes, values: xr.DataArray, method: str, label: str, *, shift: float, **look) -> None:
+    """Values of the networks of one method by stage."""
+    chosen = values[values.method.values == method]
+    found = np.unique(chosen.stage.values)
+    draw_points(axes, found + shift, [by_group(chosen, stage=stage).values for stage in found], label, **look)
 
 
 @styled
@@ -170,6 +184,10 @@ def lipschitz(regularity: xr.Dataset) -> Figure:
         look = {"color": COLOURS["unmerged"] if lower else STAGE_COLOURS[1 + position % 4]}
         shift = 0.08 * (position - (len(series) - 1) / 2)
         draw_stages(axes, values, stages, label, shift=shift, **look, **shape(position))
+    bound = regularity.bound.values[0]
+    for place, (name, look) in enumerate(added_methods(regularity).items(), start=len(series)):
+        label = f"{_method_label(name, 0)}, {NAMES.get(str(bound), str(bound))}"
+        _draw_merged(axes, regularity.lipschitz.sel(bound=bound), name, label, shift=0.08 * place, **look)
     axes.set_yscale("log")
     for axis_part in (axes.yaxis.set_major_formatter, axes.yaxis.set_minor_formatter):
         axis_part(LogFormatter(minor_thresholds=(2, 0.5)))  # 20 instead of 2 x 10^1
@@ -235,6 +253,9 @@ def noise(attack: xr.Dataset) -> Figure:
                 curve = tree(values.sel(noise=kind), stage) * PERCENT
                 look = stage_look(stage) | shape(stage)
                 draw_curve(panels[row, column], attack.magnitude.values, curve, label, **look)
+            for name, look in added_methods(attack).items():
+                curve, label = _representative(values.sel(noise=kind), name)
+                draw_curve(panels[row, column], attack.magnitude.values, curve * PERCENT, label, **look)
         panels[0, column].set_title(f"{str(kind).capitalize()} noise")
         panels[1, column].set_xlabel(size.get(str(kind), "size (pixel range)"))
         panels[1, column].set_xticks(attack.magnitude.values, [f"{value:g}" for value in attack.magnitude.values])

@@ -4,12 +4,14 @@ All networks lie along one dimension ``model`` with the coordinates of `hrebasin
 along ``pair``. So every comparison is a ``groupby`` and shards of groups join along their first dimension.
 """
 
+import ast
 import json
 import os
 import platform
 import subprocess
 import time
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -146,10 +148,27 @@ class Clock:
 
 
 def plain_values(namespace: Mapping) -> dict:
-    """A notebook's parameters, from its ``globals()`` right after the parameters cell: all names with plain values."""
+    """A notebook's parameters, from its ``globals()`` right after the parameters cell: all names with plain values.
+
+    Raises:
+        ValueError: papermill set a parameter that no cell declares; alone, it would only warn.
+    """
     hidden = ("In", "Out")
     plain = (str, int, float, list)
+    _refuse_undeclared(namespace.get("In", []))
     return {n: v for n, v in namespace.items() if isinstance(v, plain) and not n.startswith("_") and n not in hidden}
+
+
+def _refuse_undeclared(cells: list[str]) -> None:
+    """What papermill's cell, the last of its kind among the executed ones, assigns must be declared with a type."""
+    injected = next((cell for cell in reversed(cells) if cell.startswith("# Parameters\n")), "")
+    given = {ast.unparse(target) for node in ast.parse(injected).body for target in node.targets}
+    declared = set()
+    for cell in cells if given else []:
+        with suppress(SyntaxError):  # a cell with magics
+            declared |= {ast.unparse(node.target) for node in ast.parse(cell).body if isinstance(node, ast.AnnAssign)}
+    if unknown := sorted(given - declared):
+        raise ValueError(f"the notebook does not declare the parameters {unknown}; it declares {sorted(declared)}")
 
 
 def provenance(*, profile: str, parameters: Mapping, images: Mapping[str, Images], device: str, clock: Clock) -> dict:
