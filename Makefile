@@ -13,6 +13,7 @@ SET     ?=
 # For `make offline`: Python and packages of the machine without internet
 TARGET_PYTHON ?= 3.12
 HAVE    ?=
+LAB     ?=
 CORES   ?= all
 FAULTS  ?=
 
@@ -32,7 +33,8 @@ BATCH := filelock foolbox h5netcdf ipykernel jinja2 matplotlib nbformat numba pa
   scipy snakemake threadpoolctl torch torchvision tqdm traitlets xarray
 space := $(subst ,, )
 
-.PHONY: help paper dry-run test faults figures docs publish versions verify statistics bench rehearse offline lab lint format lock clean
+.PHONY: help paper dry-run test faults figures docs publish versions verify statistics bench rehearse offline lab test-lab \
+  lint format lock clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -91,8 +93,12 @@ offline: $(STAMP)  ## offline/, what a run imports, for a Linux machine without 
 	  --python-platform x86_64-manylinux_2_28 --requirement offline/needed.txt .
 	@rm -rf build && du -sh offline
 
-lab: $(STAMP)  ## JupyterLab on the notebooks
-	$(BIN)/jupyter lab --ServerApp.root_dir=. notebooks
+lab: $(STAMP)  ## JupyterLab on the notebooks, on this machine only: LAB="--no-browser --port=8888"
+	$(BIN)/python -m hrebasin.lab $(LAB)
+
+test-lab: $(STAMP)  ## the notebooks in JupyterLab in a real browser, Chromium; pictures go to data/runs/lab
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint requirements.txt --editable '.[lab]'
+	$(BIN)/python -m pytest -n 0 -m lab tests/test_browser.py
 
 lint: $(STAMP)  ## ruff and snakefmt, as in CI
 	$(BIN)/ruff check .

@@ -1,14 +1,19 @@
 import ast
 import json
+import os
 import re
+import shutil
 import tempfile
 
 import nbformat
+import papermill
 import pytest
 import yaml
+from papermill.exceptions import PapermillExecutionError
 from PIL import Image
 
 from hrebasin.configuration import Profile
+from hrebasin.example import write_example
 from hrebasin.figures import BENCHMARKS
 from hrebasin.files import project_root
 from hrebasin.layout import NOTEBOOKS, PAPER, STAGES
@@ -69,6 +74,32 @@ def test_parameters_are_typed_literals_with_a_comment(name):
         ast.literal_eval(statement.value)
     # the formatter may move a comment behind the last line of a long list
     assert len(re.findall(r"  # \S", cell.source)) == len(ast.parse(cell.source).body)
+
+
+@pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
+def test_papermill_explains_every_parameter(path):
+    declared = papermill.inspect_notebook(str(path))
+    assert declared
+    assert [name for name, entry in declared.items() if not entry["help"]] == []
+    assert {entry["inferred_type_name"] for entry in declared.values()} <= {"str", "int", "float", "bool", "list"}
+
+
+@pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
+def test_parameters_are_checked_before_anything_is_computed(path):
+    code = cells(path)
+    after = code[next(place for place, cell in enumerate(code) if is_parameters(cell)) + 1]
+    assert "records.plain_values(globals())" in "".join(after.source.splitlines()[:2])
+
+
+def test_papermill_alone_refuses_a_parameter_that_is_not_declared(tmp_path):
+    with pytest.raises(PapermillExecutionError, match=r"not declare the parameters \['epsilons'\]; it declares"):
+        papermill.execute_notebook(
+            str(ROOT / "notebooks" / "10_explore.ipynb"),
+            str(tmp_path / "out.ipynb"),
+            {"epsilons": [0.1]},
+            kernel_name="python3",
+            progress_bar=False,
+        )
 
 
 def test_default_parameters_are_the_sample_profile():
@@ -137,6 +168,59 @@ def test_executed_copies_are_whole_and_leave_nothing_behind(executed):
     for path in copies:
         outputs = [output for cell in cells(path) for output in cell.outputs]
         assert not [output for output in outputs if output.output_type == "error"]
+        assert path.stem == "90_benchmarks" or any("image/png" in output.get("data", {}) for output in outputs), (
+            path.stem
+        )
+    assert not list((executed / "checkpoints").glob("*"))
+
+
+def pictures(path):
+    return sum("image/png" in output.get("data", {}) for cell in cells(path) for output in cell.outputs)
+
+
+def test_the_tour_runs(tmp_path):
+    values = {"train_images": 600, "evaluated_images": 200, "widths": [48, 32]}
+    run_notebook(ROOT / "notebooks" / "00_tour.ipynb", tmp_path / "out.ipynb", values, threads=1)
+    assert pictures(tmp_path / "out.ipynb") == 5
+
+
+def test_the_explorer_runs_and_leaves_figure_and_tables(tmp_path):
+    run_notebook(ROOT / "notebooks" / "10_explore.ipynb", tmp_path / "out.ipynb", {"epsilon": 0.005}, threads=1)
+    assert pictures(tmp_path / "out.ipynb") == 1
+    text = (tmp_path / "out.ipynb").read_text()
+    assert "robust at 0.005" in text
+    assert "widget-view" not in text, "nobody is there to move them"
+
+
+def test_own_networks_run(tmp_path):
+    networks, images, mean, std = write_example(
+        tmp_path, data=ROOT / "data", n=3, widths=(24, 16), epochs=8, n_images=400
+    )
+    values = {"networks": str(networks), "image_folder": str(images), "mean": mean, "std": std}
+    values |= {"attacked_images": 8, "bounded_images": 2, "epsilons": [0.0, 0.01]}
+    run_notebook(ROOT / "notebooks" / "11_your_networks.ipynb", tmp_path / "out.ipynb", values, threads=1)
+    assert pictures(tmp_path / "out.ipynb") == 4
+    assert "star: all matched to the first of 3" in (tmp_path / "out.ipynb").read_text()
+
+
+def test_a_method_at_the_end_of_the_file_takes_part_in_every_stage(tmp_path, executed, monkeypatch):
+    """The lines are those of the worked example, and the library is a copy that a user has changed."""
+    example = cells(ROOT / "notebooks" / "11_your_networks.ipynb")
+    [lines] = [cell.source for cell in example if cell.source.startswith("register(")]
+    assert len(lines.splitlines()) <= 10
+    library = shutil.copytree(ROOT / "lib" / "hrebasin", tmp_path / "lib" / "hrebasin")
+    with (library / "methods.py").open("a") as file:
+        file.write(f"\nfrom .matching import match_weights\n\n{lines}\n")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "lib"), prepend=os.pathsep)
+    run = shutil.copytree(executed, tmp_path / "run")
+    plan = Plan.from_config({"profile": "tiny"})
+    small = {"leaves": 2, "merge_many_sizes": [2], "attacked_images": 10, "bounded_images": 2, "run_folder": str(run)}
+    for stage in ("merge", "attack", "regularity"):
+        values = json.loads(plan.parameters(NOTEBOOKS[stage], 0))
+        values |= {key: value for key, value in small.items() if key in values}
+        run_notebook(ROOT / "notebooks" / f"{NOTEBOOKS[stage]}.ipynb", tmp_path / "out.ipynb", values, threads=1)
+        record = read(run / stage / "shard-000.nc", stage=stage)
+        assert (record.method == "star").sum() == 1, stage
 
 
 def test_a_failing_notebook_says_where_and_why_and_keeps_its_copy(tmp_path, capsys):
@@ -149,6 +233,39 @@ def test_a_failing_notebook_says_where_and_why_and_keeps_its_copy(tmp_path, caps
     assert (tmp_path / "out.failed.ipynb").is_file()
 
 
+def test_the_runner_takes_parameters_as_papermill_does_and_logs_whole_lines(tmp_path, capsys):
+    source = "import sys, time\nfrom hrebasin import progress\nprogress.SECONDS = 0\n"
+    source += "for _ in progress.track(range(3), label='work'): time.sleep(0.01)\nprint(a, b, c, d)"
+    declared = "a: int = 1  # first\nb: float = 1.0  # second\nc: list = []  # third\nd: str = ''  # fourth"
+    parameters = nbformat.v4.new_code_cell(declared, metadata={"tags": ["parameters"]})
+    kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
+    notebook = nbformat.v4.new_notebook(cells=[parameters, nbformat.v4.new_code_cell(source)], metadata=kernel)
+    nbformat.write(notebook, tmp_path / "in.ipynb")
+    (tmp_path / "more.yaml").write_text("a: 2\nc: [2]\n")
+    command = [str(tmp_path / "in.ipynb"), str(tmp_path / "out.ipynb"), '{"a": 0, "d": "json"}']
+    command += ["-p", "b", "1e-5", "-y", "a: 3", "-f", str(tmp_path / "more.yaml"), "--label", "a run"]
+    assert main(command) == 0
+    [printed] = [o.text for cell in cells(tmp_path / "out.ipynb") for o in cell.outputs if o.get("name") == "stdout"]
+    assert printed == "3 1e-05 [2] json\n"
+    lines = capsys.readouterr().err.split("\n")
+    assert lines.pop() == ""
+    assert len(lines) >= 3
+    assert all(line.startswith("[a run] work: ") and "\r" not in line for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["-p", "epoch", "3"], r"does not declare the parameters ['epoch']"),
+        (["-y", "[1, 2]"], "-y '[1, 2]' must hold names and values of parameters, got [1, 2]"),
+        (["-y", "{a: "], "parameters are not valid YAML"),
+        (["-f", "absent.yaml"], "absent.yaml"),
+    ],
+)
+def test_parameters_that_cannot_be_are_an_error_in_words(tmp_path, capsys, options, message):
+    assert main([str(ROOT / "notebooks" / "01_train.ipynb"), str(tmp_path / "out.ipynb"), *options]) == 1
+    assert message in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
 def test_kernels_are_reached_even_where_temporary_files_have_long_names(tmp_path, monkeypatch):
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("1")])
     nbformat.write(notebook, tmp_path / "one.ipynb")

@@ -19,9 +19,10 @@ USED_AS = {
     "h5netcdf": 'engine="h5netcdf"',
     "h5py": 'engine="h5netcdf"',  # the library below h5netcdf
     "ipykernel": "ipykernel",
-    "ipywidgets": "tqdm.auto",  # whose bars in JupyterLab are its widgets
+    "ipython": "from IPython",
+    "ipywidgets": "import ipywidgets",
     "jinja2": "import jinja2",
-    "jupyterlab": "jupyter lab",
+    "jupyterlab": "from jupyterlab",
     "matplotlib": "import matplotlib",
     "nbformat": "import nbformat",
     "numba": "from numba",
@@ -110,4 +111,6 @@ def test_every_import_is_declared():
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
             names += [node.module] if isinstance(node, ast.ImportFrom) and not node.level else []
             for name in {name.split(".")[0] for name in names} - own - sys.stdlib_module_names:
-                assert {"PIL": "pillow", "yaml": "pyyaml"}.get(name, name) in declared, f"{path.name}: {name}"
+                assert {"IPython": "ipython", "PIL": "pillow", "yaml": "pyyaml"}.get(name, name) in declared, (
+                    f"{path.name}: {name}"
+                )

@@ -58,6 +58,7 @@ def test_a_log_holds_whole_lines_that_name_what_runs_and_how_far(lines):
     assert all(report.startswith("MergeMany: ") and report.isascii() for report in reports)
     assert "4/4" in reports[-1]
     assert "sweep" in reports[-1]
+    assert len(set(reports)) == len(reports), "the last one is written once"
 
 
 def test_a_log_stays_empty_while_nothing_takes_long(lines, monkeypatch):

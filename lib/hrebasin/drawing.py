@@ -2,7 +2,7 @@
 
 import io
 from collections.abc import Callable
-from functools import wraps
+from functools import partial, wraps
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -59,9 +59,18 @@ def styled(draw: Callable[..., Figure]) -> Callable[..., Figure]:
     @wraps(draw)
     def inner(*args, **kwargs):
         with plt.style.context(["default", STYLE]):
-            return draw(*args, **kwargs)
+            drawn = draw(*args, **kwargs)
+        if isinstance(drawn, Figure):
+            drawn._repr_png_ = partial(_png, drawn)  # notebooks know by themselves only how to show pyplot's figures
+        return drawn
 
     return inner
+
+
+def _png(figure: Figure) -> bytes:
+    with io.BytesIO() as buffer:
+        figure.savefig(buffer, format="png", dpi="figure")
+        return buffer.getvalue()
 
 
 @styled

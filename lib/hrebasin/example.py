@@ -12,7 +12,7 @@ from .training import Recipe, train
 
 def write_example(
     folder: Path | str, *, data: Path | str, n: int = 4, widths=(256, 128), epochs: int = 12, n_images: int = 2000
-) -> tuple[Path, Path]:
+) -> tuple[Path, Path, list[float], list[float]]:
     """Train some networks on the shipped sample and write them and the images as somebody else would have.
 
     Args:
@@ -25,16 +25,17 @@ def write_example(
 
     Returns:
         The folder of the networks, ``network-0.safetensors`` and so on with tensors as in a `torch.nn.Sequential`, and
-        that of the images, ``{train,test}/<class>/<number>.png``.
+        that of the images, ``{train,test}/<class>/<number>.png``; and the mean and standard deviation of each channel
+        that the networks want the images normalised with.
     """
-    networks, images = Path(folder) / "networks", Path(folder) / "images"
+    networks, images = Path(folder) / "networks", Path(folder) / "example"
     networks.mkdir(parents=True)
     parts = {"train": n_images, "test": n_images // 4}
     loaded = {split: load_images("cifar10-sample", split, root=data, at_most=size) for split, size in parts.items()}
     for split, part in loaded.items():
         _write_images(part, images / split)
-    # without normalisation: the networks take pixels in [0, 1] as they are
-    architecture = Architecture(widths, len(loaded["train"].classes), loaded["train"].shape)
+    mean, std = loaded["train"].statistics()
+    architecture = Architecture(widths, len(loaded["train"].classes), loaded["train"].shape, mean, std)
     recipe = Recipe(batch_size=100, epochs=epochs)
     bank = train(architecture, loaded["train"], range(n), recipe, label="example networks")
     for number, network in enumerate(bank):
@@ -46,7 +47,7 @@ def write_example(
             for kind in ("weight", "bias")
         }
         save_file(tensors, networks / f"network-{number}.safetensors")
-    return networks, images
+    return networks, images, list(mean), list(std)
 
 
 def _write_images(images: Images, folder: Path) -> None:

@@ -25,10 +25,12 @@ from .drawing import (
     styled,
 )
 from .mergemany import CONVERGENCE
+from .progress import in_batch
 
 Results = Mapping[str, xr.Dataset]
 Kind = tuple[str, int, int, int, float]  # networks alike in these labels are one row and one curve
 FIRST = ("unmerged", "tree", "l2")  # what is shown first: the paper's main comparison
+VERDICTS = {"reproduced": "#CDEBDF", "contradicted": "#F9D9C4"}  # behind black words; grey where nothing is decided
 LABELS = ("method", "stage", "n_merged", "sweeps", "strength")
 
 
@@ -147,8 +149,8 @@ def show(data: xr.Dataset, *, attack: str, epsilon: float, methods: tuple, stage
     display(table(data, chosen, **choice).style.format(precision=2))
 
 
-def explorer(results: Results, *, epsilon: float = 0.01) -> widgets.Widget:
-    """Controls for `show`, and what they show.
+def explorer(results: Results, *, epsilon: float = 0.01) -> widgets.Widget | None:
+    """Controls for `show`, and what they show; in a notebook that papermill runs, the first choice and no controls.
 
     Args:
         results: data sets by stage, of which ``attack`` and ``regularity`` are needed.
@@ -176,6 +178,8 @@ def explorer(results: Results, *, epsilon: float = 0.01) -> widgets.Widget:
         "methods": widgets.SelectMultiple(options=named["methods"], value=first, description="methods", **several),
         "stages": widgets.SelectMultiple(options=stages, value=stages, description="stages", **several),
     }
+    if in_batch():
+        return show(data, **{name: control.value for name, control in controls.items()})
     shown = widgets.interactive_output(lambda **choice: show(data, **choice), controls)
     single = widgets.VBox([controls[name] for name in ("attack", "epsilon", "measure")], layout={"width": "42%"})
     return widgets.VBox([widgets.HBox([single, controls["methods"], controls["stages"]]), shown])
@@ -186,6 +190,7 @@ def verdicts(claims: xr.Dataset):
     columns = {"title": "the paper says", "statistic": "measured", "effect_units": "units"}
     shown = claims[[*columns, "effect", "low", "high", "n", "verdict"]].rename(columns)
     frame = shown.drop_vars([name for name in shown.coords if name != "claim"]).to_dataframe()
-    colours = {"reproduced": "#CDEBDF", "contradicted": "#F9D9C4"}
     styler = frame.style.format(precision=3, na_rep="–")
-    return styler.map(lambda verdict: f"background-color: {colours.get(verdict, '#ECECEC')}; color: black", ["verdict"])
+    styler = styler.set_properties(subset=[*columns.values(), "verdict"], **{"text-align": "left"})
+    colour = "background-color: {}; color: black"
+    return styler.map(lambda verdict: colour.format(VERDICTS.get(verdict, "#ECECEC")), ["verdict"])

@@ -3,17 +3,27 @@
 python -m hrebasin.lab [--no-browser] [--port=8888] [any other option of JupyterLab]
 """
 
+import json
 import os
 import sys
 from pathlib import Path
 
-from .files import project_root
+from .files import project_root, write_atomically
 
 FIRST = "notebooks/00_tour.ipynb"
+# Settings at first: no question whether news may be fetched, and saved notebooks keep what their controls show.
+SETTINGS = {
+    "@jupyterlab/apputils-extension/notification": {"fetchNews": "false", "checkForUpdates": False},
+    "@jupyter-widgets/jupyterlab-manager/plugin": {"saveState": True},
+}
 
 
 def environment(folder: Path) -> dict[str, str]:
-    """Variables that keep settings, layouts and kernels in ``folder``, apart from the user's own."""
+    """Variables that keep settings, layouts and kernels in ``folder``, apart from the user's own; makes it at first."""
+    for name, values in SETTINGS.items():
+        path = folder / "config" / "lab" / "user-settings" / f"{name}.jupyterlab-settings"
+        if not path.exists():
+            write_atomically(path, json.dumps(values))
     return {"JUPYTER_CONFIG_DIR": str(folder / "config"), "JUPYTER_DATA_DIR": str(folder / "data")}
 
 
@@ -42,9 +52,7 @@ def main(arguments: list[str] | None = None) -> int:
 
     server = LabApp.initialize_server(argv=[*options(root), *(sys.argv[1:] if arguments is None else arguments)])
     if not server.identity_provider.token:
-        print(
-            "error: the token is switched off by an option, or by a file of this machine's JupyterLab", file=sys.stderr
-        )
+        print("error: the token is switched off by an option or by a file of this machine", file=sys.stderr)
         return 1
     server.start()
     return 0

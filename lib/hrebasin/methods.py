@@ -20,7 +20,7 @@ from matplotlib.colors import to_hex
 
 from .bank import Bank
 from .drawing import COLOURS, NAMES
-from .history import merged_labels, with_history
+from .history import HISTORY, merged_labels, with_history
 from .layout import METHODS
 from .merging import merge_many_sets, merge_naive, merge_tree
 from .seeding import Seed
@@ -30,7 +30,8 @@ Merge = Callable[[Bank, Seed], Bank]
 # Methods that merge a set of networks at once. The tree, which gives every stage, and MergeMany, whose sweeps are
 # limited, have more to say than one network, so notebooks call them themselves.
 MERGES: dict[str, Merge] = {"naive": lambda bank, seed: merge_naive(bank)}
-SPARE = ("#56B4E9", "#999933", "#AA4499", "#661100", "#44AA99")  # colours of methods that are registered without one
+# Colours of methods that are registered without one, apart from all others for colour-blind readers too
+SPARE = ("#9000F0", "#D80048", "#A89048", "#F018D8")
 
 
 def register(name: str, merge: Merge, *, title: str = "", colour: str = "") -> None:
@@ -80,7 +81,8 @@ def _merge(name: str, merge: Merge, bank: Bank, seed: Seed) -> Bank:
         if not torch.isfinite(tensor).all():
             raise ValueError(f"method {name!r}: {parameter} holds weights that are not finite")
     labelled = Bank(bank.architecture, merged.tensors, merged_labels(bank) | {"method": name})
-    if (history := merged.history) is None:
+    history = merged.history
+    if history is None or not set(HISTORY) <= set(history):
         return with_history(labelled, [np.nan], [0], [True], [seconds])
     known = (history[column].values for column in ("pairwise_distance", "sweeps_done", "converged"))
     return with_history(labelled, *known, [seconds])

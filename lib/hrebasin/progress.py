@@ -15,9 +15,14 @@ MOST_SECONDS = 300.0  # between two lines: a log must show that something is ali
 class _Log(tqdm):
     """Lines on stderr, rarer the longer it takes; the last one when it is done."""
 
+    written = -1  # how far it was in the last line
+
     def display(self, msg=None, pos=None):
-        """Write how far it is."""
-        print(self if msg is None else msg, file=sys.stderr, flush=True)
+        """Write how far it is, if it has got on."""
+        if self.n == self.written:
+            return
+        self.written = self.n
+        print(self, file=sys.stderr, flush=True)
         self.mininterval = min(max(SECONDS, SHARE * self.format_dict["elapsed"]), MOST_SECONDS)
 
 
@@ -37,11 +42,10 @@ class _Cell(tqdm):
 def track(iterable=None, *, label: str, total: int | None = None, unit: str = "it") -> tqdm:
     """Wrap ``iterable`` (or count up to ``total`` by hand) with a progress report named ``label``."""
     options = {"desc": label, "total": total, "unit": f" {unit}"}
-    kernel = _kernel()
-    if os.environ.get(VARIABLE) == "lines" or (kernel and _is_batch(kernel)):
+    if os.environ.get(VARIABLE) == "lines" or in_batch():
         options |= {"mininterval": SECONDS, "delay": SECONDS, "miniters": 1, "ncols": 100, "ascii": " ="}
         return _Log(iterable, file=io.StringIO(), **options)
-    if kernel:
+    if _kernel():
         return _Cell(iterable, file=io.StringIO(), ncols=80, leave=False, **options)
     return tqdm(iterable, disable=None, leave=False, **options)
 
@@ -55,6 +59,7 @@ def _kernel():
     return getattr(get_ipython(), "kernel", None)
 
 
-def _is_batch(kernel) -> bool:
-    """Whether nobody could answer the running cell, as under papermill: what it shows goes to a log."""
-    return not kernel._allow_stdin
+def in_batch() -> bool:
+    """Whether a notebook runs with nobody there to answer it or to move its controls, as under papermill."""
+    kernel = _kernel()
+    return kernel is not None and not kernel._allow_stdin

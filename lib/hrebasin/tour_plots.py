@@ -60,8 +60,8 @@ def _draw_map(figure: Figure, axes: Axes, landscape: xr.Dataset, *, highest: flo
     levels = float(loss.min()) + np.linspace(0, highest, LEVELS)
     shown = axes.contourf(loss.x, loss.y, loss, levels=levels, cmap=SHADES, extend="max")
     axes.contour(loss.x, loss.y, loss, levels=levels, colors="white", linewidths=0.5)
-    locator = MaxNLocator(5, prune="upper")
-    figure.colorbar(shown, ax=axes, label="mean cross-entropy (nat)", shrink=0.85, pad=0.02, ticks=locator)
+    ticks = [tick for tick in MaxNLocator(5).tick_values(levels[0], levels[-1]) if levels[0] <= tick <= levels[-1]]
+    figure.colorbar(shown, ax=axes, label="mean cross-entropy (nat)", shrink=0.85, pad=0.02, ticks=ticks)
     axes.set(aspect="equal", title="on the plane through the three networks")
     axes.set(xlabel="distance over all parameters (1)", ylabel="distance over all parameters (1)")
     axes.grid(visible=False)
