@@ -266,6 +266,8 @@ def test_parameters_that_cannot_be_are_an_error_in_words(tmp_path, capsys, optio
     assert main([str(ROOT / "notebooks" / "01_train.ipynb"), str(tmp_path / "out.ipynb"), *options]) == 1
     assert message in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
+
+
 def test_kernels_are_reached_even_where_temporary_files_have_long_names(tmp_path, monkeypatch):
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("1")])
     nbformat.write(notebook, tmp_path / "one.ipynb")
