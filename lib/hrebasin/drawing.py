@@ -50,7 +50,7 @@ STAGE_COLOURS = ("#000000", "#161F62", "#214393", "#217695", "#1A99EF")
 DASHES = ("-", (0, (5, 1.5)), (0, (5, 1.5, 1, 1.5)), (0, (1, 1)), (0, (3, 1, 1, 1, 1, 1)))
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 SWEEP_COLOURS = ("#5A2600", "#8A3C00", "#B04E00", "#D55E00")  # MergeMany, darker for fewer sweeps
-FAINT = {"linestyle": "none", "marker": ".", "markersize": 2.5, "alpha": 0.35, "markeredgewidth": 0, "zorder": 1}
+FAINT = {"linestyle": "none", "marker": ".", "markersize": 3, "alpha": 0.5, "markeredgewidth": 0, "zorder": 1}
 
 
 def styled(draw: Callable[..., Figure]) -> Callable[..., Figure]:
