@@ -1,16 +1,13 @@
 import json
-import shutil
 from dataclasses import asdict, fields, replace
 from pathlib import Path
 
-import nbformat
 import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hrebasin import configuration
-from hrebasin.configuration import Profile, code_digest, load_profile
+from hrebasin.configuration import Profile, load_profile
 from hrebasin.training import Recipe
 
 ROOT = Path(__file__).parents[1]
@@ -150,111 +147,3 @@ def test_shards_partition_the_groups(n_groups, size):
     assert [group for shard in profile.shards for group in shard] == list(range(n_groups))
     assert all(len(shard) == size for shard in profile.shards[:-1])
     assert 1 <= len(profile.shards[-1]) <= size
-
-
-# ---- the digest of the code
-
-
-@pytest.fixture
-def library(tmp_path, monkeypatch):
-    """A copy of the library that `code_digest` reads instead."""
-    folder = tmp_path / "hrebasin"
-    shutil.copytree(Path(configuration.__file__).parent, folder, ignore=shutil.ignore_patterns("__pycache__"))
-    monkeypatch.setattr(configuration, "__file__", str(folder / "configuration.py"))
-    return folder
-
-
-@pytest.fixture
-def notebook(tmp_path):
-    """``notebook(*cells)``: the path of a notebook with these code cells."""
-
-    def write(*cells, text="# Question"):
-        path = tmp_path / "01_question.ipynb"
-        made = [nbformat.v4.new_markdown_cell(text), *(nbformat.v4.new_code_cell(cell) for cell in cells)]
-        nbformat.write(nbformat.v4.new_notebook(cells=made), path)
-        return path
-
-    return write
-
-
-CODE = ("from hrebasin.robustness import attack", "epsilons: list = [0.0]  # sizes", "attack(epsilons)")
-
-
-def test_every_notebook_has_a_digest_of_its_own():
-    paths = sorted((ROOT / "notebooks").glob("*.ipynb"))
-    digests = [code_digest(path) for path in paths]
-    assert all(len(digest) == 64 and int(digest, 16) >= 0 for digest in digests)
-    assert len(set(digests)) == len(paths) > 0
-    assert code_digest(paths[0]) == digests[0]
-
-
-def test_text_comments_and_outputs_of_a_notebook_do_not_count(notebook, library):
-    digest = code_digest(notebook(*CODE))
-    assert code_digest(notebook(*CODE, text="# Another question")) == digest
-    assert code_digest(notebook(CODE[0], "epsilons: list = [0.0]  # pixel range", "attack( epsilons )")) == digest
-    path = notebook(*CODE)
-    executed = nbformat.read(path, as_version=4)
-    executed.cells[-1].outputs = [nbformat.v4.new_output("stream", text="done")]
-    executed.cells[-1].execution_count = 3
-    nbformat.write(executed, path)
-    assert code_digest(path) == digest
-
-
-def test_code_of_a_notebook_counts(notebook, library):
-    digest = code_digest(notebook(*CODE))
-    assert code_digest(notebook(CODE[0], "epsilons: list = [0.1]", CODE[2])) != digest
-    assert code_digest(notebook(*CODE, "attack([])")) != digest
-
-
-# robustness imports bank, which imports networks; matching is imported by neither
-@pytest.mark.parametrize(
-    ("module", "old", "new", "counts"),
-    [
-        ("robustness", '"""Robustness of whole banks', '"""Robustness, said differently, of whole banks', False),
-        ("robustness", '        """Slice m of the batch through network m."""\n', "", False),
-        ("robustness", "import numpy as np\n", "# arrays\nimport numpy as np  # as ever\n\n", False),
-        ("robustness", "ROUNDS = (1, 3, 50)", "ROUNDS = (1, 3, 51)", True),
-        ("bank", "torch.relu(x)", "torch.tanh(x)", True),
-        ("networks", "nn.ReLU()", "nn.Tanh()", True),
-        ("networks", "1 / torch.tensor", "2 / torch.tensor", True),
-        ("networks", '"""Number of trained parameters of one network."""', '"""Parameters of a network."""', False),
-        ("seeding", "sha256", "sha512", True),
-        ("matching", "TOLERANCE = 1e-7", "TOLERANCE = 1e-3", False),
-        ("claims", "import", "import sys\nimport", False),
-    ],
-)
-def test_what_counts_in_the_library(module, old, new, counts, notebook, library):
-    path, file = notebook(*CODE), library / f"{module}.py"
-    before = code_digest(path)
-    source = file.read_text()
-    assert old in source
-    file.write_text(source.replace(old, new, 1))
-    assert (code_digest(path) != before) == counts
-    file.write_text(source)
-    assert code_digest(path) == before
-
-
-@pytest.mark.parametrize(
-    "line",
-    [
-        "from hrebasin.matching import match_weights",
-        "from hrebasin import matching",
-        "from hrebasin import seeding, matching as m",
-        "import hrebasin.matching",
-        "if True:\n    import hrebasin.matching as m",
-    ],
-)
-def test_every_way_to_import_counts(line, notebook, library):
-    path, file = notebook(line), library / "matching.py"
-    before = code_digest(path)
-    file.write_text(file.read_text().replace("TOLERANCE = 1e-7", "TOLERANCE = 1e-3"))
-    assert code_digest(path) != before
-
-
-def test_modules_may_be_left_out(notebook, library):
-    path, file = notebook(*CODE), library / "robustness.py"
-    before, without = code_digest(path), code_digest(path, without=("robustness",))
-    assert before != without
-    file.write_text(file.read_text().replace("ROUNDS = (1, 3, 50)", "ROUNDS = (1, 3, 51)"))
-    assert code_digest(path) != before
-    assert code_digest(path, without=("robustness",)) == without

@@ -1,15 +1,11 @@
 """Profiles: every published value of a run, read from YAML and checked before anything starts."""
 
-import ast
-import hashlib
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
-from functools import cache
 from pathlib import Path
 from typing import get_args, get_origin
 
-import nbformat
 import yaml
 
 from .layout import METHODS, OPTIMIZERS, PRECISIONS
@@ -209,52 +205,3 @@ def load_profile(path: Path | str, **overrides) -> Profile:
         return replace(Profile(**values), **{name: value for name, value in overrides.items() if value is not None})
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
-
-
-def code_digest(notebook: Path, *, without: Collection[str] = ()) -> str:
-    """SHA-256 of what a notebook computes with: its code cells and the library modules it imports.
-
-    Comments and docstrings do not count, so that explaining code repeats no run; nor do the modules in ``without``.
-    """
-    cells = nbformat.read(notebook, as_version=4).cells
-    source = "\n".join(cell.source for cell in cells if cell.cell_type == "code")
-    return _digest(source, _imports(ast.parse(source), top="hrebasin"), without)
-
-
-@cache
-def module_digest(name: str) -> str:
-    """`code_digest` of a module of the library."""
-    return _digest("", {name}, ())
-
-
-def _digest(source: str, modules: set[str], without: Collection[str]) -> str:
-    library = Path(__file__).parent
-    pending, seen = set(modules), {}
-    while pending:
-        name = pending.pop()
-        path = library / f"{name}.py"
-        if name not in seen and name not in without and path.is_file():
-            tree = ast.parse(path.read_text())
-            seen[name] = _without_docstrings(tree)
-            pending |= _imports(tree, top="")
-    content = [_without_docstrings(ast.parse(source)), *(f"{name}:{seen[name]}" for name in sorted(seen))]
-    return hashlib.sha256("\n".join(content).encode()).hexdigest()
-
-
-def _imports(tree: ast.Module, *, top: str) -> set[str]:
-    """Names of the modules of this library that a tree imports."""
-    names = set()
-    for node in ast.walk(tree):
-        if isinstance(node, ast.ImportFrom) and (node.level == 1 or (node.module or "").split(".")[0] == "hrebasin"):
-            module = (node.module or "").removeprefix("hrebasin").strip(".")
-            names |= {module} if module else {alias.name for alias in node.names}
-        elif isinstance(node, ast.Import) and top:
-            names |= {alias.name.split(".")[1] for alias in node.names if alias.name.startswith(f"{top}.")}
-    return names
-
-
-def _without_docstrings(tree: ast.Module) -> str:
-    for node in ast.walk(tree):
-        if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef)) and ast.get_docstring(node) is not None:
-            node.body = node.body[1:] or [ast.Pass()]
-    return ast.dump(tree)

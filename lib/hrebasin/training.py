@@ -19,7 +19,7 @@ from safetensors.torch import save
 
 from .bank import Bank, logits
 from .batches import Batches
-from .configuration import module_digest
+from .digests import module_digest
 from .files import write_atomically
 from .images import Images
 from .memory import fitting, halving

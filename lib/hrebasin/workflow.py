@@ -19,7 +19,8 @@ from pathlib import Path
 
 import h5py
 
-from .configuration import Profile, code_digest, load_profile
+from .configuration import Profile, load_profile
+from .digests import PRESENTATION, code_digest
 from .files import project_root
 from .folders import only_writer, scratch
 from .layout import NOTEBOOKS, PAPER
@@ -36,11 +37,6 @@ PARTS = {
     "measure": ("regularity", "ablations"),
     "publish": ("paper",),
 }
-# Modules that only check, show or write: a new colour must not train 1600 networks again. What a data set holds is
-# guarded by the format's name in `records`.
-PRESENTATION = (
-    "plots", "benchmark_plots", "drawing", "figures", "manifest", "progress", "records", "configuration",
-)  # fmt: skip
 
 
 @dataclass(frozen=True)
