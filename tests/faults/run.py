@@ -98,8 +98,14 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0, help="of the moments")
     parser.add_argument("--portion", default="1/1", help="2/4: only the second of four portions of all")
     given = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="faults-") as folder:
+        return report(Path(folder), given)
+
+
+def report(folder: Path, given: argparse.Namespace) -> int:
+    """Meet all faults in ``folder`` and print what came of it; 0 when nothing was wrong."""
     number, of = map(int, given.portion.split("/"))
-    folder, good = Path(tempfile.mkdtemp(prefix="faults-")), {}
+    good = {}
 
     def note(what: str, about: str, wrong: list[str]) -> None:
         good.setdefault(what, []).append(not wrong)
@@ -144,7 +150,6 @@ def main() -> int:
     print(
         f"files of finished notebooks: {kept}, {again} written again; last process gone after at most {slowest:.1f} s"
     )
-    shutil.rmtree(folder)
     return int(not all(all(results) for results in good.values()))
 
 

@@ -61,7 +61,8 @@ class Sandbox:
 
     def finish(self) -> int:
         """Run to the end; the exit code."""
-        return self.start().wait()
+        with _stopped_at_last(self.start()) as process:
+            return process.wait()
 
     def interrupt(self, moment: float, stop: signal.Signals, *, during: str = "", group: bool = True):
         """Start the run and stop it; None if it ended before.
@@ -72,17 +73,17 @@ class Sandbox:
             during: a notebook; "" for the run.
             group: whether the whole process group is stopped, as by a terminal, or only the first process.
         """
-        process = self.start()
-        while during and during not in self.working() and process.poll() is None:
-            time.sleep(0.1)
-        try:
-            process.wait(moment)
-            return None
-        except subprocess.TimeoutExpired:
-            working = self.working()
-        (os.killpg if group else os.kill)(process.pid, stop)
-        start = time.perf_counter()
-        code = process.wait()
+        with _stopped_at_last(self.start()) as process:
+            while during and during not in self.working() and process.poll() is None:
+                time.sleep(0.1)
+            try:
+                process.wait(moment)
+                return None
+            except subprocess.TimeoutExpired:
+                working = self.working()
+            (os.killpg if group else os.kill)(process.pid, stop)
+            start = time.perf_counter()
+            code = process.wait()
         while self.processes() and time.perf_counter() - start < PATIENCE:
             time.sleep(0.05)
         seconds = time.perf_counter() - start
@@ -139,6 +140,16 @@ class Sandbox:
             if kind := {".nc": data_set, ".safetensors": weights, ".png": picture}.get(path.suffix):
                 digests[str(path.relative_to(self.runs))] = hashlib.sha256(kind(path)).hexdigest()
         return digests
+
+
+@contextmanager
+def _stopped_at_last(process: subprocess.Popen) -> Iterator[subprocess.Popen]:
+    """A run does not outlive who tests it."""
+    try:
+        yield process
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
 
 
 @contextmanager
