@@ -212,7 +212,7 @@ def test_nothing_leaves_the_folder_of_an_archive(tmp_path, members):
             file.addfile(member)
     with pytest.raises(ValueError, match=r"set\.tar\.xz cannot be unpacked: "):
         unpacked(path, tmp_path / "raw")
-    assert sorted(p.name for p in tmp_path.rglob("*") if not p.is_dir()) == ["secret", "set.tar.xz"]
+    assert sorted(p.name for p in tmp_path.rglob("*") if not p.is_dir()) == [".lock", "secret", "set.tar.xz"]
     assert not list((tmp_path / "raw" / "unpacked").iterdir())
 
 

@@ -228,7 +228,7 @@ class Bank:
 
         Raises:
             FileNotFoundError: no such file.
-            ValueError: not a bank, damaged, or holding weights that are not finite.
+            ValueError: not a bank, damaged, or holding weights that are not float32 or not finite.
         """
         path = Path(path)
         if not path.is_file():
@@ -242,19 +242,30 @@ class Bank:
         if metadata.get("format") != FORMAT:
             raise ValueError(f"{path} is not a bank: its format is {metadata.get('format')!r}, not {FORMAT!r}")
         for name, tensor in tensors.items():
-            if not torch.isfinite(tensor).all():
-                raise ValueError(f"{path}: {name} holds weights that are not finite")
+            if tensor.dtype != torch.float32:
+                raise ValueError(f"{path}: {name} is {tensor.dtype}, not torch.float32")
         try:
             architecture = Architecture(**json.loads(metadata["architecture"]))
-            return cls(architecture, tensors, json.loads(metadata["labels"]))
+            bank = cls(architecture, tensors, json.loads(metadata["labels"]))
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(f"{path} holds no valid bank: {error}") from error
+        check_finite(bank, str(path))
+        return bank
 
 
 def check_same_architecture(bank: Bank, other: Bank) -> None:
     """Raise ValueError unless both banks hold networks of one architecture."""
     if bank.architecture != other.architecture:
         raise ValueError(f"networks of different architectures: {bank.architecture} and {other.architecture}")
+
+
+def check_finite(bank: Bank, where: str) -> None:
+    """Raise ValueError unless all weights are numbers; it names the tensor and the seeds of the networks."""
+    for name, tensor in bank.tensors.items():
+        if not torch.isfinite(tensor.sum(dtype=torch.float64)):  # float32 cannot overflow it
+            bad = ~torch.isfinite(tensor).flatten(1).all(1).cpu().numpy()
+            seeds = ", ".join(map(str, bank.labels["seed"][bad]))
+            raise ValueError(f"{where}: {name} of the network of seed {seeds} holds weights that are not finite")
 
 
 def forward(architecture: Architecture, tensors: dict[str, torch.Tensor], pixels: torch.Tensor) -> torch.Tensor:

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from .assignment import assign
-from .bank import Bank, check_same_architecture
+from .bank import Bank, check_finite, check_same_architecture
 from .networks import PermutationSpec, permutation_spec
 from .seeding import Seed, generator
 from .threads import side_by_side
@@ -117,9 +117,7 @@ def match_weights(
     if len(seeds) != len(moving):
         raise ValueError(f"{len(seeds)} seeds given for {len(moving)} pairs")
     for role, bank in (("reference", reference), ("moving", moving)):
-        for name, tensor in bank.tensors.items():
-            if not torch.isfinite(tensor.sum(dtype=torch.float64)):  # float32 cannot overflow it
-                raise ValueError(f"{role} network: {name} holds weights that are not finite")
+        check_finite(bank, f"{role} networks")
     spec = permutation_spec(moving.architecture)
 
     def align(pair: int) -> tuple[dict[str, torch.Tensor], float, int]:

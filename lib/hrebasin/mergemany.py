@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from .bank import Bank, check_same_architecture
+from .bank import Bank, check_finite, check_same_architecture
 from .history import merged_labels, pairwise_distance, squared_norms, with_history
 from .matching import Descent, permute
 from .networks import permutation_spec
@@ -34,7 +34,7 @@ def merge_many(
         One network, or one for each limit, with the variables of `hrebasin.history.HISTORY`.
 
     Raises:
-        ValueError: fewer than two networks, or limits that are not positive and increasing.
+        ValueError: fewer than two networks, weights that are not finite, limits that are not positive and increasing.
     """
     return merge_many_sets([bank], limits=limits or (max_sweeps,), seeds=[seed])[0]
 
@@ -52,6 +52,7 @@ def merge_many_sets(
         check_same_architecture(bank, banks[0])
         if len(bank) < 2:
             raise ValueError(f"MergeMany needs at least 2 networks, got {len(bank)}")
+        check_finite(bank, "MergeMany")
     sets = sorted(zip(banks, seeds, range(len(banks)), strict=True), key=lambda item: -len(item[0]))  # longest first
     at_once = min(len(sets), torch.get_num_threads())
     results: list[Bank] = [banks[0]] * len(banks)

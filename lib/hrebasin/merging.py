@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from .bank import Bank, check_same_architecture
+from .bank import Bank, check_finite, check_same_architecture
 from .history import merged_labels, pairwise_distance, squared_distances, squared_norms, with_history
 from .matching import match_weights
 from .mergemany import CONVERGENCE, merge_many, merge_many_sets
@@ -122,6 +122,7 @@ def merge_tree(bank: Bank, *, leaves: int | None = None, seed: Seed = 0) -> list
 
 def merge_naive(bank: Bank) -> Bank:
     """The mean of all networks of a bank as they are, without any alignment: a bank of one network."""
+    check_finite(bank, "naive average")
     tensors = {name: tensor.mean(0, keepdim=True) for name, tensor in bank.tensors.items()}
     merged = Bank(bank.architecture, tensors, merged_labels(bank) | {"method": "naive"})
     distance = pairwise_distance(squared_norms(bank)[None], merged)

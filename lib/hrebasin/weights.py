@@ -4,8 +4,6 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
-import torch
-
 from . import records
 from .bank import Bank
 from .images import Images
@@ -30,7 +28,7 @@ def load_networks(
     Raises:
         FileNotFoundError: no weights, or no data set beside them.
         ValueError: weights or data set damaged or of another version; networks trained on other images, for other
-            classes, of another architecture, not in float32, or not those of the data set. Files are named.
+            classes, of another architecture, or not those of the data set. Files are named.
     """
     banks = []
     for part in parts:
@@ -46,9 +44,6 @@ def load_networks(
 
 
 def _check_networks(bank: Bank, first: Bank, images: Mapping[str, Images]) -> None:
-    for name, tensor in bank.tensors.items():
-        if tensor.dtype != torch.float32:
-            raise ValueError(f"{name} is {tensor.dtype}, not torch.float32")
     if bank.architecture != first.architecture:
         raise ValueError(f"networks of different architectures: {bank.architecture} and {first.architecture}")
     for split, part in images.items():
