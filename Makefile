@@ -53,7 +53,6 @@ faults: $(STAMP)  ## stop, damage and overload the tiny profile, for hours: FAUL
 	$(BIN)/python tests/faults/run.py $(FAULTS)
 
 figures: $(STAMP)  ## redraw figures/, and the README's numbers, from data/published/, without weights or GPU
-	$(BIN)/python -m hrebasin.page figures data/published figures
 	$(BIN)/python -m hrebasin.documents
 
 docs: $(STAMP)  ## the library's reference from its docstrings, build/docs/index.html

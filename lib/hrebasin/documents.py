@@ -5,6 +5,7 @@ A part stands between ``<!-- NAME: written by make figures -->`` and ``<!-- end 
 
 import ast
 import re
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -115,14 +116,17 @@ def _modules(notebook: Path) -> set[str]:
     return inside | {alias.name for node in imports if node.module == "hrebasin" for alias in node.names}
 
 
-def main() -> None:
-    """Write all parts anew."""
+def main() -> int:
+    """Redraw figures and page from the published data, and write all parts of the documents anew."""
     root = project_root()
+    if code := page.main(["figures", str(root / "data" / "published"), str(root / "figures")]):
+        return code
     found = parts(root)
     for name in DOCUMENTS:
         path = root / name
         write_atomically(path, fill(path.read_text(), found))
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())
