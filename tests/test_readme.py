@@ -4,7 +4,8 @@ import re
 
 import pytest
 
-from hrebasin import plots, regularity, robustness
+from hrebasin import drawing, methods, plots, regularity, robustness
+from hrebasin.evaluation import accuracy
 from hrebasin.files import project_root
 
 ROOT = project_root()
@@ -18,14 +19,16 @@ def names(tmp_path_factory):
     (folder / "data").mkdir()
     for name in ("cifar10-sample.nc", "published"):
         (folder / "data" / name).symlink_to(ROOT / "data" / name)
-    left = {}
+    registries = (robustness.FIXED_SIZE, regularity.BOUNDS, methods.MERGES, drawing.NAMES, drawing.COLOURS)
+    before, left = [dict(registry) for registry in registries], {}
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        patch.setattr(robustness, "FIXED_SIZE", dict(robustness.FIXED_SIZE))
-        patch.setattr(regularity, "BOUNDS", dict(regularity.BOUNDS))
         for number, code in enumerate(EXAMPLES, start=1):
             exec(compile(code, f"README.md, example {number}", "exec"), left)
-        yield left
+    yield left
+    for registry, kept in zip(registries, before, strict=True):
+        registry.clear()
+        registry.update(kept)
 
 
 def test_there_is_an_example_for_everything_that_can_be_added(names):
@@ -34,12 +37,17 @@ def test_there_is_an_example_for_everything_that_can_be_added(names):
     assert names["train_set"].classes == ("bright", "dark")
 
 
-def test_networks_of_another_architecture_learn_and_merge(names):
-    from hrebasin.evaluation import accuracy
-
-    assert names["bank"].architecture.units == (192, 24, 16, 16, 8, 2)
-    assert names["bank"].labels["stage"].tolist() == [0] * 4 + [1] * 2 + [2]
+def test_networks_of_another_architecture_learn(names):
+    assert names["leaves"].architecture.units == (192, 24, 16, 16, 8, 2)
     assert (accuracy(names["leaves"], names["test_set"]) > 0.8).all()
+
+
+def test_an_added_method_is_merged_attacked_and_drawn(names):
+    found = names["bank"].where(method="both")
+    assert found.labels["n_merged"].tolist() == [2, 4]
+    assert names["attacked"].method.values.tolist().count("both") == 2
+    labels = plots.robust_accuracy(names["attacked"]).axes[0].get_legend_handles_labels()[1]
+    assert any(label.startswith("tree and MergeMany") for label in labels)
 
 
 def test_an_added_attack_is_in_the_data_set_and_the_figure(names):
