@@ -71,6 +71,14 @@ def test_figures_fit_a_column_and_their_text_is_large_enough(drawn):
             assert contrast(to_rgb(text.get_color()), WHITE) >= TEXT_CONTRAST, f"{name}: {text.get_text()!r}"
 
 
+def test_every_axis_says_its_unit(drawn):
+    for name, figure in drawn.items():
+        labels = [label for axes in figure.axes for label in (axes.get_xlabel(), axes.get_ylabel()) if label]
+        assert labels, name
+        for label in labels:
+            assert "(" in label or label == "matching of the two choices", f"{name}: {label!r}"  # categories have none
+
+
 def test_no_text_overlaps_another_or_leaves_the_figure(drawn):
     for name, figure in drawn.items():
         renderer = FigureCanvasAgg(figure).get_renderer()

@@ -6,7 +6,7 @@ A part stands between ``<!-- NAME: written by make figures -->`` and ``<!-- end 
 import ast
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import nbformat
@@ -40,7 +40,7 @@ def parts(root: Path) -> dict[str, str]:
     return {
         "answer": f"**Answer.** {answer(claims, results)}\n",
         "ledger": ledger_table(claims),
-        "figures": figures_table(results, needs),
+        "figures": figures_table(results, needs, [path.stem for path in (root / "config").glob("*.yaml")]),
         "picture": picture(needs, root / "notebooks"),
         "speed": speed_table(benchmarks),
         "speed-caption": figures.benchmark_caption("bench1_speed", benchmarks) + "\n",
@@ -76,20 +76,22 @@ def needed_stages(snakefile: str) -> dict[str, list[str]]:
     return {name: re.findall(r"rules\.(\w+)\.output\.weights", body) for name, body in rules if name in NOTEBOOKS}
 
 
-def figures_table(results: Mapping[str, xr.Dataset], needs: Mapping[str, list[str]]) -> str:
+def figures_table(results: Mapping[str, xr.Dataset], needs: Mapping[str, list[str]], profiles: Collection[str]) -> str:
     """Figure, the notebooks and the data set that it is drawn from, the command and its minutes, as Markdown."""
     device = results["train"].attrs.get("device", "unknown")
     lines = [f"| figure | notebooks | data set | command | minutes ({device}) |", "|---|---|---|---|---|"]
     profile = results["train"].attrs["profile"]
-    command = "make paper" + f" PROFILE={profile}" * (profile != "sample")
+    # a run may have a name of its own, which is no profile's
+    command = "make paper" + f" PROFILE={profile}" * (profile in profiles and profile != "sample")
     for name in figures.drawable(results):
-        [stage] = figures.FIGURES[name][1]
-        chain = [*needs.get(stage, ["train", "merge"]), stage]
+        stages = figures.FIGURES[name][1]
+        chain = dict.fromkeys(each for stage in stages for each in (*needs.get(stage, ["train", "merge"]), stage))
         made_by = ", ".join(f"`{(NOTEBOOKS | EXTRA)[each]}`" for each in chain)
         minutes = sum(results[each].attrs.get("wall_seconds", float("nan")) for each in chain) / 60
-        target = command if stage in NOTEBOOKS else f"make {stage}"
+        targets = dict.fromkeys(command if stage in NOTEBOOKS else f"make {stage}" for stage in stages)
+        sources, commands = ", ".join(f"`{stage}.nc`" for stage in stages), ", ".join(f"`{name}`" for name in targets)
         lines.append(
-            f"| [{page.title(name)}](figures/{name}.pdf) | {made_by} | `{stage}.nc` | `{target}` | {minutes:.0f} |"
+            f"| [{page.title(name)}](figures/{name}.pdf) | {made_by} | {sources} | {commands} | {minutes:.0f} |"
         )
     return "\n".join(lines) + "\n"
 
