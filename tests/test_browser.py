@@ -261,7 +261,7 @@ def test_own_networks_are_merged_attacked_and_measured_with_an_own_method(page, 
     photograph(page, "11_your_networks")
     assert not [output for output in outputs(notebook) if output.output_type == "error"]
     assert len(pictures(page)) == 4
-    assert page.locator("th", has_text="star: all matched to the first of 4").count() == 1
+    assert page.locator("th", has_text="median, matched to the first of 4").count() == 1
 
 
 def test_a_copy_that_papermill_executed_opens_as_it_was_left(page, server, project, variables):

@@ -2,21 +2,22 @@ import numpy as np
 import pytest
 import torch
 import xarray as xr
+from matplotlib.colors import to_rgb
 
 import synthetic
 from hrebasin import plots
 from hrebasin.bank import Bank
-from hrebasin.drawing import COLOURS, NAMES
+from hrebasin.drawing import COLOURS, NAMES, STAGE_COLOURS, SWEEP_COLOURS
 from hrebasin.evaluation import evaluate
 from hrebasin.history import HISTORY
-from hrebasin.matching import match_weights
 from hrebasin.merging import merge_many, merge_naive, merge_pairs
-from hrebasin.methods import MERGES, SPARE, added, merge_all, register, unregister
+from hrebasin.methods import MERGES, SPARE, added, match_to_first, merge_all, register, unregister
+from hrebasin.vision import VISIONS, contrast, distance
 
 
 def star(bank, seed):
     """All networks matched to the first."""
-    return merge_naive(match_weights(bank.select([0] * len(bank)), bank, seed=seed).apply(bank))
+    return merge_naive(match_to_first(bank, seed=seed))
 
 
 @pytest.fixture
@@ -97,6 +98,15 @@ def test_names_and_colours_that_cannot_be_are_refused(name, options, message):
     with pytest.raises(ValueError, match=message):
         register(name, star, **options)
     assert added() == []
+
+
+def test_spare_colours_are_apart_from_all_others_for_every_eye():
+    others = [*COLOURS.values(), *STAGE_COLOURS, *SWEEP_COLOURS]
+    for place, colour in enumerate(SPARE):
+        assert contrast(to_rgb(colour), (1, 1, 1)) >= 3
+        for other in [*others, *SPARE[:place]]:
+            seen = [distance(to_rgb(colour), to_rgb(other), vision) for vision in VISIONS if vision != "grey"]
+            assert min(seen) >= 10, f"{colour} and {other}"
 
 
 def test_only_what_was_added_can_be_removed():

@@ -200,7 +200,7 @@ def test_own_networks_run(tmp_path):
     values |= {"attacked_images": 8, "bounded_images": 2, "epsilons": [0.0, 0.01]}
     run_notebook(ROOT / "notebooks" / "11_your_networks.ipynb", tmp_path / "out.ipynb", values, threads=1)
     assert pictures(tmp_path / "out.ipynb") == 4
-    assert "star: all matched to the first of 3" in (tmp_path / "out.ipynb").read_text()
+    assert "median, matched to the first of 3" in (tmp_path / "out.ipynb").read_text()
 
 
 def test_a_method_at_the_end_of_the_file_takes_part_in_every_stage(tmp_path, executed, monkeypatch):
@@ -210,7 +210,7 @@ def test_a_method_at_the_end_of_the_file_takes_part_in_every_stage(tmp_path, exe
     assert len(lines.splitlines()) <= 10
     library = shutil.copytree(ROOT / "lib" / "hrebasin", tmp_path / "lib" / "hrebasin")
     with (library / "methods.py").open("a") as file:
-        file.write(f"\nfrom .matching import match_weights\n\n{lines}\n")
+        file.write(f"\n{lines}\n")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path / "lib"), prepend=os.pathsep)
     run = shutil.copytree(executed, tmp_path / "run")
     plan = Plan.from_config({"profile": "tiny"})
@@ -220,7 +220,7 @@ def test_a_method_at_the_end_of_the_file_takes_part_in_every_stage(tmp_path, exe
         values |= {key: value for key, value in small.items() if key in values}
         run_notebook(ROOT / "notebooks" / f"{NOTEBOOKS[stage]}.ipynb", tmp_path / "out.ipynb", values, threads=1)
         record = read(run / stage / "shard-000.nc", stage=stage)
-        assert (record.method == "star").sum() == 1, stage
+        assert (record.method == "median").sum() == 1, stage
 
 
 def test_a_failing_notebook_says_where_and_why_and_keeps_its_copy(tmp_path, capsys):

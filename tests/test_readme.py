@@ -63,3 +63,8 @@ def test_an_added_bound_is_in_the_data_set_and_the_figure(names):
     assert measured.bound.values.tolist() == ["global", "eclipse-fast", "frobenius"]
     assert (measured.lipschitz.sel(bound="frobenius") >= measured.gradient_norm.max("image")).all()
     assert "frobenius" in plots.lipschitz(measured).axes[0].get_legend_handles_labels()[1]
+
+
+def test_own_networks_are_read_and_merged(names):
+    assert names["everything"].architecture.units == (3072, 64, 32, 10)
+    assert names["everything"].labels["n_merged"].tolist() == [1] * 4 + [2, 2, 4] + [2, 4] * 2

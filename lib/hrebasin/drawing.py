@@ -21,6 +21,7 @@ from .statistics import interval
 FEWEST = 5  # groups that an interval needs; of fewer, figures show the range instead
 STYLE = Path(__file__).with_name("paper.mplstyle")
 COLUMN = 85 / 25.4  # inches; the width of one column of print, which every figure keeps to
+SCREEN = 178 / 25.4  # inches; figures that only notebooks show
 
 # From Okabe and Ito, L1 darker: apart for colour-blind readers, and at least 3:1 on white (tests/test_legibility.py)
 COLOURS = {

@@ -12,9 +12,9 @@ from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
 from .comparisons import PERCENT, by_group
 from .drawing import (
     COLOURS,
-    DOUBLE,
     FAINT,
     NAMES,
+    SCREEN,
     UNKNOWN,
     count_groups,
     draw_curve,
@@ -90,7 +90,7 @@ def draw(data: xr.Dataset, chosen: Mapping[Kind, str], *, attack: str, epsilon: 
         chosen: see `kinds`.
         attack, epsilon, measure: coordinates of ``data``.
     """
-    figure = Figure((DOUBLE, (72 + 4 * np.ceil(len(chosen) / 4)) / 25.4))
+    figure = Figure((SCREEN, (72 + 4 * np.ceil(len(chosen) / 4)) / 25.4))
     (left, right), n = figure.subplots(1, 2, sharey=True), count_groups(data)
     robust = data.robust_accuracy.sel(attack=attack) * PERCENT
     here, bound = robust.sel(epsilon=epsilon), data.bound.sel(measure=measure)

@@ -22,6 +22,7 @@ from .bank import Bank
 from .drawing import COLOURS, NAMES
 from .history import HISTORY, merged_labels, with_history
 from .layout import METHODS
+from .matching import match_weights
 from .merging import merge_many_sets, merge_naive, merge_tree
 from .seeding import Seed
 
@@ -68,6 +69,11 @@ def unregister(name: str) -> None:
         raise ValueError(f"{name!r} was not registered; registered are {added()}")
     for table in (MERGES, NAMES, COLOURS):
         del table[name]
+
+
+def match_to_first(bank: Bank, *, seed: Seed = 0) -> Bank:
+    """The same networks, their hidden units in the order of the first one's: what many methods start with."""
+    return match_weights(bank.select([0] * len(bank)), bank, seed=seed).apply(bank)
 
 
 def _merge(name: str, merge: Merge, bank: Bank, seed: Seed) -> Bank:

@@ -9,7 +9,7 @@ from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator
 
 from .comparisons import PERCENT
-from .drawing import COLOURS, DOUBLE, NAMES, added_methods, styled
+from .drawing import COLOURS, NAMES, SCREEN, added_methods, styled
 
 HALO = [withStroke(linewidth=2.2, foreground="white")]
 # Greys, so that colour stands for methods alone; the darkest are left out for the marks to be seen
@@ -24,7 +24,7 @@ SHOWN_CLASSES = 3
 @styled
 def draw_landscape(landscape: xr.Dataset, *, n_classes: int) -> Figure:
     """The plane through two networks and the matched second as a map of the loss, and the loss along both lines."""
-    figure = Figure((DOUBLE, 84 / 25.4))
+    figure = Figure((SCREEN, 84 / 25.4))
     plane, line = figure.subplots(1, 2, width_ratios=(1.25, 1))
     _draw_map(figure, plane, landscape, highest=2.5 * float(landscape.line_loss.max() - landscape.loss.min()))
     start = landscape.place.sel(corner="first").values
@@ -75,7 +75,7 @@ def draw_tree(merged: xr.Dataset, *, chance: float) -> Figure:
         merged: ``accuracy`` of the networks of one group, with the labels of `hrebasin.bank.LABELS`.
         chance: accuracy of guessing.
     """
-    figure = Figure((DOUBLE, 68 / 25.4))
+    figure = Figure((SCREEN, 68 / 25.4))
     axes, accuracy = figure.subplots(), merged.accuracy * PERCENT
     family = accuracy[np.isin(merged.method.values, ["unmerged", "tree"])]
     rows = zip(family.stage.values, family.node.values, family.values, strict=True)
@@ -118,7 +118,7 @@ def _others(accuracy: xr.DataArray, leaves: int) -> dict[str, dict]:
 def draw_closeup(closeup: xr.Dataset) -> Figure:
     """One image under attack: a row a network, with the image, what is added, the sum, and the answers to both."""
     n = closeup.sizes["model"]
-    figure = Figure((DOUBLE, (14 + 30 * n) / 25.4))
+    figure = Figure((SCREEN, (14 + 30 * n) / 25.4))
     panels = figure.subplots(n, 4, width_ratios=(1, 1, 1, 2.1), squeeze=False)
     original = closeup.original.transpose("y", "x", "channel").values
     factor = MAGNIFIED / closeup.attrs["epsilon"] if closeup.attrs["epsilon"] else 1.0
