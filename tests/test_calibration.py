@@ -6,11 +6,9 @@ from scipy import stats
 
 import calibration
 from hrebasin.comparisons import Test
-from hrebasin.files import project_root
 from synthetic import normal
 
 N = 25
-ROOT = project_root()
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +47,3 @@ def test_equality_is_found_at_its_margin_as_often_as_the_level_says():
 def test_the_smallest_difference_is_found_four_times_in_five(groups, alpha):
     draws = calibration.smallest_difference(groups, alpha) + normal((1000, groups), f"power/{groups}")
     assert 0.76 <= (stats.ttest_1samp(draws, 0, axis=1).pvalue <= alpha).mean() <= 0.84
-
-
-def test_the_readme_shows_the_calibration():
-    assert (ROOT / "figures" / "calibration.md").read_text() in (ROOT / "README.md").read_text()
