@@ -14,6 +14,7 @@ from hrebasin.files import project_root
 ROOT = project_root()
 # name in the package index -> how the project's files use it
 USED_AS = {
+    "eagerpy": "import eagerpy",
     "filelock": "from filelock",
     "foolbox": "from foolbox",
     "h5netcdf": 'engine="h5netcdf"',
@@ -105,7 +106,7 @@ def test_every_import_is_declared():
     for path in (ROOT / "notebooks").glob("*.ipynb"):
         cells = nbformat.read(path, as_version=4).cells
         sources[path] = "\n".join(cell.source for cell in cells if cell.cell_type == "code")
-    own = {"hrebasin"} | {path.stem for path in (ROOT / "tests").glob("*.py")}
+    own = {"hrebasin"} | {path.stem for path in (ROOT / "tests").rglob("*.py")}
     for path, source in sources.items():
         for node in ast.walk(ast.parse(source)):
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []

@@ -89,6 +89,7 @@ def test_an_error_inside_passes_through(lines):
 
 
 def test_a_notebook_that_a_person_runs_shows_a_bar_and_keeps_nothing_of_it(monkeypatch, capsys):
+    monkeypatch.delenv(progress.VARIABLE, raising=False)
     shown = in_a_kernel(monkeypatch, answers=True)
     with track(label="training", total=3) as bar:
         bar.update(3)

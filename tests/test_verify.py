@@ -16,7 +16,7 @@ ROOT = project_root()
 def copy(tmp_path):
     """A copy of the published data sets and figures: (data, figures)."""
     return tuple(
-        shutil.copytree(ROOT / folder, tmp_path / name, ignore=shutil.ignore_patterns("index.html"))
+        shutil.copytree(ROOT / folder, tmp_path / name)
         for folder, name in (("data/published", "published"), ("figures", "figures"))
     )
 
