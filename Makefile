@@ -14,8 +14,11 @@ SET     ?=
 TARGET_PYTHON ?= 3.12
 HAVE    ?=
 LAB     ?=
-CORES   ?= all
 FAULTS  ?=
+CORES   ?=
+# Where else jobs run: config/$(EXECUTOR) is Snakemake's profile of it. SNAKEMAKE: more options of Snakemake
+EXECUTOR ?=
+SNAKEMAKE ?=
 
 ENV   := .venv
 STAMP := $(ENV)/.complete
@@ -25,12 +28,14 @@ overrides := profile=$(PROFILE) $(if $(RUN),run=$(RUN)) \
   $(if $(DATASET),dataset=$(DATASET)) $(if $(DEVICE),device=$(DEVICE)) $(if $(GROUPS),groups=$(GROUPS)) \
   $(if $(PRECISION),precision=$(PRECISION)) $(SET)
 
+where := $(if $(EXECUTOR),--workflow-profile config/$(EXECUTOR)) $(if $(CORES),--cores $(CORES))
+more := $(if $(SNAKEMAKE),-- $(SNAKEMAKE))
 run_folder := data/runs/$(or $(RUN),$(PROFILE))
 found = $(or $(abspath $(wildcard $(1))),$(1))
 
 # What a run without JupyterLab imports
 BATCH := filelock foolbox h5netcdf ipykernel jinja2 matplotlib nbformat numba papermill pillow psutil pyyaml safetensors \
-  scipy snakemake threadpoolctl torch torchvision tqdm traitlets xarray
+  scipy snakemake snakemake-executor-plugin-slurm threadpoolctl torch torchvision tqdm traitlets xarray
 space := $(subst ,, )
 
 .PHONY: help paper dry-run test faults figures docs publish versions verify statistics bench rehearse offline lab test-lab \
@@ -40,11 +45,11 @@ space := $(subst ,, )
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-paper: $(STAMP)  ## train, merge, attack, measure, draw: PROFILE= RUN= DATASET= DEVICE= GROUPS= PRECISION= PART= SET="key=value ..."
-	$(BIN)/python -m hrebasin.workflow --cores $(CORES) $(if $(PART),--part $(PART)) $(overrides)
+paper: $(STAMP)  ## train, merge, attack, measure, draw: PROFILE= RUN= DATASET= DEVICE= GROUPS= PRECISION= PART= SET="key=value ..." EXECUTOR=
+	$(BIN)/python -m hrebasin.workflow $(where) $(if $(PART),--part $(PART)) $(overrides) $(more)
 
 dry-run: $(STAMP)  ## what `make paper` would run
-	$(BIN)/python -m hrebasin.workflow --cores $(CORES) --dry-run $(overrides)
+	$(BIN)/python -m hrebasin.workflow $(where) --dry-run $(overrides) $(more)
 
 test: $(STAMP)  ## every test, under 6 minutes on 2 cores
 	$(BIN)/python -m pytest -n 2 --dist worksteal
@@ -110,7 +115,7 @@ format: $(STAMP)  ## let ruff and snakefmt rewrite what they can
 	$(BIN)/snakefmt Snakefile
 
 lock: $(STAMP)  ## resolve pyproject.toml anew into requirements.txt and environment.yml
-	$(BIN)/uv pip compile --quiet pyproject.toml --extra dev --universal --generate-hashes \
+	$(BIN)/uv pip compile --quiet pyproject.toml --extra dev --extra slurm --universal --generate-hashes \
 	  --python-version 3.11 --no-header --upgrade -o requirements.txt
 	$(MAKE) --no-print-directory environment.yml
 

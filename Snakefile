@@ -1,23 +1,28 @@
 # The whole paper as a workflow: papermill runs one notebook a rule, groups of networks are its shards.
 #
-#   make paper [PROFILE=sample|cpu|paper] [DATASET=...] [DEVICE=...] [GROUPS=...] [PRECISION=...]
+#   make paper [PROFILE=sample|cpu|paper] [DATASET=...] [DEVICE=...] [GROUPS=...] [PRECISION=...] [EXECUTOR=slurm]
 #
 # or, with Snakemake's own options (executors, dry-run, ...): snakemake --config profile=sample
+
+from functools import cache
 
 from hrebasin.layout import NOTEBOOKS, PAPER, STAGES
 from hrebasin.workflow import Plan
 
 plan = Plan.from_config(config)
-shards = list(range(len(plan.profile.shards)))
+shards = range(len(plan.shards))
 run = plan.run
+code = cache(plan.code)  # of one notebook for thousands of jobs
+# Functions, since on a cluster there is no number of all cores: there the executor's profile sets threads.
+all_cores = lambda wildcards: workflow.cores
 # Measurements run side by side: half of their time is single-threaded.
-half_the_cores = max(1, workflow.cores // 2)
+half_the_cores = lambda wildcards: max(1, workflow.cores // 2)
 # More threads than these in one process wait for one another in Python.
-few_cores = min(4, workflow.cores)
+few_cores = lambda wildcards: min(4, workflow.cores)
 
 
 wildcard_constraints:
-    shard=r"\d{3}",
+    shard=r"\d\d\d+",
 
 
 localrules:
@@ -34,10 +39,13 @@ rule train:
         weights=f"{run}/weights/unmerged-{{shard}}.safetensors",
         record=f"{run}/train/shard-{{shard}}.nc",
         notebook=f"{run}/notebooks/01_train-{{shard}}.ipynb",
-    threads: workflow.cores
+    threads: all_cores
+    resources:
+        gpu=plan.gpus,
     params:
         values=lambda wildcards: plan.parameters(NOTEBOOKS["train"], int(wildcards.shard)),
-        code=plan.code(NOTEBOOKS["train"]),
+        place=lambda wildcards, output, resources: plan.place(output.notebook, resources.gpu),
+        code=lambda wildcards: code(NOTEBOOKS["train"]),
     message:
         "01_train: networks of shard {wildcards.shard}"
     shell:
@@ -53,9 +61,12 @@ rule merge:
         notebook=f"{run}/notebooks/02_merge-{{shard}}.ipynb",
     priority: 1  # whole groups before further ones: results come early
     threads: few_cores
+    resources:
+        gpu=plan.gpus,
     params:
         values=lambda wildcards: plan.parameters(NOTEBOOKS["merge"], int(wildcards.shard)),
-        code=plan.code(NOTEBOOKS["merge"]),
+        place=lambda wildcards, output, resources: plan.place(output.notebook, resources.gpu),
+        code=lambda wildcards: code(NOTEBOOKS["merge"]),
     message:
         "02_merge: tree, MergeMany and averages of shard {wildcards.shard}"
     shell:
@@ -71,9 +82,12 @@ rule attack:
         notebook=f"{run}/notebooks/03_attack-{{shard}}.ipynb",
     priority: 1  # whole groups before further ones: results come early
     threads: half_the_cores
+    resources:
+        gpu=plan.gpus,
     params:
         values=lambda wildcards: plan.parameters(NOTEBOOKS["attack"], int(wildcards.shard)),
-        code=plan.code(NOTEBOOKS["attack"]),
+        place=lambda wildcards, output, resources: plan.place(output.notebook, resources.gpu),
+        code=lambda wildcards: code(NOTEBOOKS["attack"]),
     message:
         "03_attack: FGSM, DeepFool and noise on shard {wildcards.shard}"
     shell:
@@ -89,9 +103,12 @@ rule regularity:
         notebook=f"{run}/notebooks/04_regularity-{{shard}}.ipynb",
     priority: 1  # whole groups before further ones: results come early
     threads: half_the_cores
+    resources:
+        gpu=plan.gpus,
     params:
         values=lambda wildcards: plan.parameters(NOTEBOOKS["regularity"], int(wildcards.shard)),
-        code=plan.code(NOTEBOOKS["regularity"]),
+        place=lambda wildcards, output, resources: plan.place(output.notebook, resources.gpu),
+        code=lambda wildcards: code(NOTEBOOKS["regularity"]),
     message:
         "04_regularity: norms and Lipschitz bounds of shard {wildcards.shard}"
     shell:
@@ -106,9 +123,12 @@ rule ablations:
         notebook=f"{run}/notebooks/05_ablations-{{shard}}.ipynb",
     priority: 1  # whole groups before further ones: results come early
     threads: half_the_cores
+    resources:
+        gpu=plan.gpus,
     params:
         values=lambda wildcards: plan.parameters(NOTEBOOKS["ablations"], int(wildcards.shard)),
-        code=plan.code(NOTEBOOKS["ablations"]),
+        place=lambda wildcards, output, resources: plan.place(output.notebook, resources.gpu),
+        code=lambda wildcards: code(NOTEBOOKS["ablations"]),
     message:
         "05_ablations: barriers and the choice of permutation on shard {wildcards.shard}"
     shell:
@@ -120,12 +140,14 @@ rule paper:
         expand(f"{run}/{{stage}}/shard-{{shard:03d}}.nc", stage=STAGES, shard=shards),
     output:
         page=f"{run}/index.html",
-        ledger=f"{run}/results/ledger.nc",
+        results=expand(f"{run}/results/{{stage}}.nc", stage=(*STAGES, "ledger")),
+        figures=directory(f"{run}/figures"),
         notebook=f"{run}/notebooks/06_paper.ipynb",
-    threads: workflow.cores
+    threads: all_cores
     params:
-        values=plan.parameters(PAPER, None),
-        code=plan.code(PAPER),
+        values=lambda wildcards: plan.parameters(PAPER, None),
+        place=lambda wildcards, output: plan.place(output.notebook),
+        code=lambda wildcards: code(PAPER),
     message:
         "06_paper: figures, claims and the page"
     shell:

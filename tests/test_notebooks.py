@@ -230,6 +230,14 @@ def test_a_failing_notebook_says_where_and_why_and_keeps_its_copy(tmp_path, caps
     assert (tmp_path / "out.failed.ipynb").is_file()
 
 
+def test_a_job_may_run_in_another_place_than_the_parameters_say(monkeypatch):
+    ran = []
+    monkeypatch.setattr("hrebasin.notebook.run_notebook", lambda *values, **_: ran.append(values[2]))
+    values = ["-p", "device", "cuda", "-p", "shard", "1"]
+    assert main(["a.ipynb", "b.ipynb", *values, "--place", '{"device": "cpu"}']) == 0
+    assert ran == [{"device": "cpu", "shard": 1}]
+
+
 def test_the_runner_takes_parameters_as_papermill_does_and_logs_whole_lines(tmp_path, capsys):
     source = "import sys, time\nfrom hrebasin import progress\nprogress.SECONDS = 0\n"
     source += "for _ in progress.track(range(3), label='work'): time.sleep(0.01)\nprint(a, b, c, d)"

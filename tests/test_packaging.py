@@ -35,6 +35,7 @@ USED_AS = {
     "safetensors": "from safetensors",
     "scipy": "from scipy",
     "snakemake": "from snakemake",
+    "snakemake-executor-plugin-slurm": "executor: slurm",
     "threadpoolctl": "from threadpoolctl",
     "torch": "import torch",
     "torchvision": "from torchvision",
@@ -53,8 +54,10 @@ USED_AS = {
 
 
 def direct():
+    """What the lock is made of; the extra `bench` is not in it."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    return [Requirement(text) for text in project["dependencies"] + project["optional-dependencies"]["dev"]]
+    extras = project["optional-dependencies"]
+    return [Requirement(text) for text in project["dependencies"] + extras["dev"] + extras["slurm"]]
 
 
 def pins(text):
@@ -76,7 +79,12 @@ def test_every_direct_dependency_has_a_lower_bound_and_is_locked_above_it(requir
 def test_every_direct_dependency_is_used():
     assert {requirement.name for requirement in direct()} == set(USED_AS)
     files = [*(ROOT / "lib").rglob("*.py"), *(ROOT / "tests").glob("*.py"), ROOT / "Makefile"]
-    files += [ROOT / "README.md", ROOT / ".pre-commit-config.yaml", *(ROOT / "notebooks").glob("*.ipynb")]
+    files += [
+        ROOT / "config" / "slurm" / "config.yaml",
+        ROOT / "README.md",
+        ROOT / ".pre-commit-config.yaml",
+        *(ROOT / "notebooks").glob("*.ipynb"),
+    ]
     text = "\n".join(path.read_text() for path in files if path.name != "test_packaging.py")
     text += Path(__file__).read_text().partition("def direct")[2]  # without the table above
     assert [name for name, use in USED_AS.items() if use not in text] == []

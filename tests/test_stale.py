@@ -19,6 +19,7 @@ ALL = {*NOTEBOOKS, "paper"}
 STEPS = [
     ("nothing", "", "", "", [], set()),
     ("another device", "", "", "", ["device=cuda"], ALL),
+    ("a cluster", "", "", "", ["--workflow-profile", "config/slurm"], set()),
     ("a value of training", "", "", "", ["epochs=3"], ALL),
     ("a value of merging", "", "", "", ["merge_many_sets=2"], ALL - {"train", "ablations"}),
     ("a value of one stage", "", "", "", ["noise_draws=3"], {"attack", "paper"}),
@@ -61,7 +62,8 @@ def write_results(folder):
     """Files of a finished run; its data sets hold nothing but their parameters."""
     plan = Plan.from_config({"profile": "tiny"})
     run = folder / plan.run
-    files = [run / "index.html", run / "results" / "ledger.nc", run / "notebooks" / f"{PAPER}.ipynb"]
+    files = [run / "index.html", run / "notebooks" / f"{PAPER}.ipynb", run / "figures" / "fig1_accuracy.png"]
+    files += [run / "results" / f"{stage}.nc" for stage in (*NOTEBOOKS, "ledger")]
     for shard in range(len(plan.profile.shards)):
         files += [run / "weights" / f"{part}-{shard:03d}.safetensors" for part in ("unmerged", "merged")]
         files += [run / "notebooks" / f"{notebook}-{shard:03d}.ipynb" for notebook in NOTEBOOKS.values()]

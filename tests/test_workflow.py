@@ -1,8 +1,7 @@
 import json
-import subprocess
-import sys
 
 import pytest
+from projects import call, copy_project, counts
 
 from hrebasin.configuration import load_profile
 from hrebasin.files import project_root
@@ -12,37 +11,33 @@ from hrebasin.workflow import PARTS, Plan
 
 ROOT = project_root()
 PROFILES = sorted(path.stem for path in (ROOT / "config").glob("*.yaml"))
+RULES = {*NOTEBOOKS, "paper"}
 
 
 @pytest.mark.parametrize("profile", PROFILES)
 def test_the_workflow_plans_one_job_a_stage_and_shard(profile, tmp_path):
-    # a copy of the project without results, so that everything is due
-    for name in ("Snakefile", "config", "notebooks", "pyproject.toml"):
-        (tmp_path / name).symlink_to(ROOT / name)
-    command = [sys.executable, "-m", "hrebasin.workflow", "--cores", "2", "--dry-run", f"profile={profile}"]
-    run = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert run.returncode == 0, run.stderr
-    counts = dict(line.split() for line in (run.stdout + run.stderr).splitlines() if len(line.split()) == 2)
+    planned = counts(call(copy_project(tmp_path / "copy"), "--cores", "2", "--dry-run", f"profile={profile}"))
     shards = len(load_profile(ROOT / "config" / f"{profile}.yaml").shards)
-    assert {stage: counts[stage] for stage in NOTEBOOKS} == {stage: str(shards) for stage in NOTEBOOKS}
-    assert counts["paper"] == "1"
+    assert {stage: planned[stage] for stage in NOTEBOOKS} == {stage: str(shards) for stage in NOTEBOOKS}
+    assert planned["paper"] == "1"
 
 
 @pytest.mark.parametrize("part", PARTS)
 def test_a_part_runs_its_stages_and_what_they_need(part, tmp_path):
-    for name in ("Snakefile", "config", "notebooks", "pyproject.toml"):
-        (tmp_path / name).symlink_to(ROOT / name)
-    command = [sys.executable, "-m", "hrebasin.workflow", "--cores", "2", "--dry-run", "--part", part, "profile=tiny"]
-    run = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert run.returncode == 0, run.stderr
-    planned = {line.split()[0] for line in (run.stdout + run.stderr).splitlines() if len(line.split()) == 2}
+    planned = counts(call(copy_project(tmp_path / "copy"), "--cores", "2", "--dry-run", "--part", part, "profile=tiny"))
     needs = {"train": set(), "merge": {"train"}, "attack": {"train", "merge"}, "measure": {"train", "merge"}}
     needs["publish"] = set(NOTEBOOKS)
-    assert planned & {*NOTEBOOKS, "paper"} == needs[part] | set(PARTS[part])
+    assert set(planned) & RULES == needs[part] | set(PARTS[part])
+
+
+def test_more_than_a_thousand_shards_have_names(tmp_path):
+    last = "data/runs/tiny/train/shard-1000.nc"
+    output = call(copy_project(tmp_path / "copy"), "--dry-run", "profile=tiny", "groups=1001", "--", last)
+    assert counts(output)["train"] == "1"
 
 
 def test_every_stage_is_in_one_part():
-    assert sorted(rule for rules in PARTS.values() for rule in rules) == sorted([*NOTEBOOKS, "paper"])
+    assert sorted(rule for rules in PARTS.values() for rule in rules) == sorted(RULES)
 
 
 def test_overrides_reach_the_notebooks(tmp_path):

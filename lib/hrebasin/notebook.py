@@ -185,6 +185,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("-p", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), help="a parameter")
     parser.add_argument("-y", action="append", default=[], metavar="YAML", help="parameters as YAML text")
     parser.add_argument("-f", action="append", default=[], metavar="FILE", type=Path, help="a YAML file of parameters")
+    parser.add_argument("--place", default="{}", type=json.loads, help="JSON object: parameters, before all others")
     parser.add_argument("--label", default="", help="stands before every line of output")
     parser.add_argument("--threads", type=int, help="CPU threads; by default all")
     parser.add_argument("--parent", type=int, help="process with which this one ends")
@@ -192,7 +193,7 @@ def main(arguments: list[str] | None = None) -> int:
     if given.parent:
         end_with(given.parent)
     try:
-        parameters = _parameters(given)
+        parameters = _parameters(given) | given.place
         run_notebook(given.notebook, given.output, parameters, label=given.label, threads=given.threads)
     except (OSError, ValueError, RuntimeError) as error:
         print(f"[{given.label or given.notebook.stem}] {error}", file=sys.stderr)

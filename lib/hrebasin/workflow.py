@@ -1,9 +1,11 @@
 """The workflow's side of a run: which notebook gets which parameters, and the command behind ``make paper``.
 
 python -m hrebasin.workflow --cores all profile=sample
+python -m hrebasin.workflow --workflow-profile config/slurm profile=paper -- --jobs 20
 """
 
 import argparse
+import ast
 import json
 import re
 import shlex
@@ -12,19 +14,19 @@ import signal
 import sys
 import time
 from collections.abc import Mapping
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, fields
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 
-import h5py
-
+from . import cluster
 from .configuration import Profile, load_profile
 from .digests import PRESENTATION, code_digest
 from .files import project_root
 from .folders import only_writer, scratch
 from .layout import NOTEBOOKS, PAPER
-from .notebook import declared_parameters, failure
+
+# Every job of a cluster imports this module, twice: so slow imports stand where they are needed.
 
 # What a user may override on the command line: every single value of a profile, and a short name for one.
 SHORT = {"groups": "n_groups"}
@@ -68,13 +70,35 @@ class Plan:
             overrides["dataset"] = str(Path(overrides["dataset"]).expanduser().resolve())
         return cls(name, load_profile(project_root() / "config" / f"{name}.yaml", **overrides), f"data/runs/{run}")
 
+    @cached_property
+    def shards(self) -> list[list[int]]:
+        """Numbers of the groups that one notebook handles; made once, for thousands of jobs ask."""
+        return self.profile.shards
+
+    @property
+    def gpus(self) -> int:
+        """How many GPUs a notebook asks for."""
+        return int(self.profile.device != "cpu")
+
+    def place(self, notebook: str, gpus: int | None = None) -> str:
+        """Parameters, as JSON, that a result does not depend on: where it is written, and where it is computed.
+
+        Args:
+            notebook: the executed copy, where Snakemake wants it.
+            gpus: that the job got, since an executor's profile may give none; None for a notebook without device.
+        """
+        place = {"run_folder": str(Path(notebook).parent.parent)}
+        if gpus is not None:
+            place["device"] = self.profile.device if gpus else "cpu"
+        return json.dumps(place)
+
     def parameters(self, notebook: str, shard: int | None) -> str:
         """The parameters of a notebook as JSON: what it declares, from the profile and the wiring."""
         wiring = {
             "run_folder": self.run,
             "shard": shard,
-            "groups": None if shard is None else self.profile.shards[shard],
-            "shards": list(range(len(self.profile.shards))),
+            "groups": None if shard is None else self.shards[shard],
+            "shards": list(range(len(self.shards))),
         }
         values = {**vars(self.profile), **wiring}
         declared = _declared(notebook)
@@ -93,7 +117,7 @@ class Plan:
         python = shlex.quote(sys.executable)
         return (
             f"exec {python} -m hrebasin.notebook notebooks/{notebook}.ipynb {{output.notebook:q}} {{params.values:q}} "
-            f"--label '{label}' --threads {{threads}} --parent $PPID"
+            f"--place {{params.place:q}} --label '{label}' --threads {{threads}} --parent $PPID"
         )
 
 
@@ -102,9 +126,11 @@ def made_otherwise(plan: Plan) -> list[str]:
 
     Snakemake notices them too, but by notes of its own, which a folder copied from elsewhere does not bring.
     """
+    import h5py
+
     found = []
     for stage, notebook in NOTEBOOKS.items():
-        for shard in range(len(plan.profile.shards)):
+        for shard in range(len(plan.shards)):
             path = Path(plan.run) / stage / f"shard-{shard:03d}.nc"
             if not (project_root() / path).is_file():
                 continue
@@ -126,35 +152,29 @@ def _comparable(parameters: dict) -> dict:
 
 
 @cache
-def _declared(notebook: str) -> tuple[str, ...]:
-    return tuple(declared_parameters(project_root() / "notebooks" / f"{notebook}.ipynb"))
+def _declared(notebook: str) -> list[str]:
+    """Names of the parameters that a notebook declares; papermill, which knows too, is slow to import."""
+    cells = json.loads((project_root() / "notebooks" / f"{notebook}.ipynb").read_text())["cells"]
+    [source] = ["".join(cell["source"]) for cell in cells if "parameters" in cell["metadata"].get("tags", [])]
+    return [line.target.id for line in ast.parse(source).body]
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Check the profile, then let Snakemake run what is missing; Snakemake's exit code."""
-    parser = argparse.ArgumentParser(prog="python -m hrebasin.workflow", description=__doc__.splitlines()[0])
-    parser.add_argument("--cores", default="all", help="for Snakemake: a number or all")
-    parser.add_argument("--dry-run", action="store_true", help="only say what would run")
-    parser.add_argument("--part", choices=PARTS, help="only this part, and what it needs; publish also copies results")
-    parser.add_argument("--publish-to", type=Path, default=Path("data", "published"), help="folder for --part publish")
-    parser.add_argument("settings", nargs="*", metavar="key=value", help=f"profile, run and {', '.join(OVERRIDES)}")
-    given, start = parser.parse_args(arguments), time.time()
+    arguments = sys.argv[1:] if arguments is None else arguments
+    end = arguments.index("--") if "--" in arguments else len(arguments)
+    given, start = _parser().parse_args(arguments[:end]), time.time()
     try:
         settings = _settings(given.settings)
         plan = Plan.from_config(settings)
         folder = project_root() / plan.run
-        command = ["--cores", given.cores, "--rerun-incomplete", "--keep-going", "--directory", str(project_root())]
-        # The lock below ends with its process; Snakemake's own would outlive a killed one.
-        command += ["--nolock", "--rerun-triggers", "mtime", "params", "input", "--quiet", "rules", "host"]
-        command += ["--snakefile", str(project_root() / "Snakefile")]
-        command += ["--config", *(f"{key}={value}" for key, value in settings.items())]
-        if given.part:
-            command += ["--until", *PARTS[given.part]]
-        if others := made_otherwise(plan):
-            command += ["--forcerun", *others]
+        command = [*_options(given, settings, plan, folder), *arguments[end + 1 :]]
         if given.dry_run:
-            return _snakemake([*command, "--dry-run"])
-        with only_writer(folder), scratch(folder):
+            return _snakemake(command)
+        if elsewhere := given.workflow_profile:
+            cluster.prepare(elsewhere, folder, dataset=plan.profile.dataset, data=project_root() / "data")
+        # Temporary files of jobs elsewhere are for their machines to place.
+        with only_writer(folder), nullcontext() if elsewhere else scratch(folder):
             code = _snakemake(command)
             if code == 0:  # the networks are safe now
                 shutil.rmtree(folder / "checkpoints", ignore_errors=True)
@@ -168,8 +188,47 @@ def main(arguments: list[str] | None = None) -> int:
         return 130
     for copy in sorted((folder / "notebooks").glob("*.failed.ipynb")) if code else ():
         if copy.stat().st_mtime >= start:
+            from .notebook import failure
+
             print(f"error: {failure(copy)}", file=sys.stderr)
     return code
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m hrebasin.workflow",
+        description=__doc__.splitlines()[0],
+        epilog="What follows -- goes to Snakemake as it is.",
+    )
+    parser.add_argument("--cores", help="for Snakemake: a number or all, which is the default on this machine")
+    parser.add_argument(
+        "--workflow-profile", metavar="FOLDER", help="Snakemake's: where else jobs run, e.g. config/slurm"
+    )
+    parser.add_argument("--dry-run", action="store_true", help="only say what would run")
+    parser.add_argument("--part", choices=PARTS, help="only this part, and what it needs; publish also copies results")
+    parser.add_argument("--publish-to", type=Path, default=Path("data", "published"), help="folder for --part publish")
+    parser.add_argument("settings", nargs="*", metavar="key=value", help=f"profile, run and {', '.join(OVERRIDES)}")
+    return parser
+
+
+def _options(given: argparse.Namespace, settings: Mapping, plan: Plan, folder: Path) -> list[str]:
+    options = ["--rerun-incomplete", "--keep-going", "--directory", str(project_root())]
+    # The lock of the run's folder ends with its process; Snakemake's own would outlive a killed one.
+    options += ["--nolock", "--rerun-triggers", "mtime", "params", "input", "--quiet", "rules", "host"]
+    # The default scheduler solves a linear program over all waiting jobs whenever one has ended.
+    options += ["--scheduler", "greedy", "--scheduler-subsample", "1000"]
+    options += ["--snakefile", str(project_root() / "Snakefile")]
+    options += ["--config", *(f"{key}={value}" for key, value in settings.items())]
+    if given.part:
+        options += ["--until", *PARTS[given.part]]
+    if others := made_otherwise(plan):
+        options += ["--forcerun", *others]
+    if given.workflow_profile:
+        options += cluster.options(given.workflow_profile, folder)
+    # On a cluster, the cores of this machine are no limit.
+    if cores := given.cores or (None if given.workflow_profile else "all"):
+        options += ["--cores", cores]
+    return [*options, "--dry-run"] if given.dry_run else options
 
 
 def _report(folder: Path, *, publish_to: Path | None) -> None:
@@ -188,7 +247,7 @@ def _snakemake(arguments: list[str]) -> int:
     """Run Snakemake in this process; its exit code.
 
     Raises:
-        KeyboardInterrupt: the user interrupted it, which Snakemake itself reports as a failed job.
+        KeyboardInterrupt: interrupted, or the terminal was closed; Snakemake itself reports that as a failed job.
     """
     from snakemake.cli import main as snakemake
 
@@ -198,7 +257,9 @@ def _snakemake(arguments: list[str]) -> int:
         interrupts.append(event)
         signal.default_int_handler(*event)
 
-    before = signal.signal(signal.SIGINT, interrupt)
+    before = {signal.SIGINT: signal.signal(signal.SIGINT, interrupt)}
+    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:  # not so under nohup
+        before[signal.SIGHUP] = signal.signal(signal.SIGHUP, interrupt)
     try:
         snakemake(arguments)
     except SystemExit as stop:
@@ -206,7 +267,8 @@ def _snakemake(arguments: list[str]) -> int:
             raise KeyboardInterrupt from None
         return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
     return 0
 
 
