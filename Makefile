@@ -38,7 +38,7 @@ BATCH := filelock foolbox h5netcdf ipykernel jinja2 matplotlib nbformat numba pa
   scipy snakemake snakemake-executor-plugin-slurm threadpoolctl torch torchvision tqdm traitlets xarray
 space := $(subst ,, )
 
-.PHONY: help paper dry-run test faults figures docs publish versions verify statistics bench rehearse offline lab test-lab \
+.PHONY: help paper questions dry-run test faults figures docs publish versions verify statistics bench rehearse offline lab test-lab \
   lint format lock clean
 .DEFAULT_GOAL := help
 
@@ -47,6 +47,9 @@ help:  ## this list
 
 paper: $(STAMP)  ## train, merge, attack, measure, draw: PROFILE= RUN= DATASET= DEVICE= GROUPS= PRECISION= PART= SET="key=value ..." EXECUTOR=
 	$(BIN)/python -m hrebasin.workflow $(where) $(if $(PART),--part $(PART)) $(overrides) $(more)
+
+questions: $(STAMP)  ## ask the networks of a run what the paper leaves open: PROFILE= RUN= DATASET= DEVICE= PRECISION= SET=
+	$(BIN)/python -m hrebasin.workflow $(where) --part questions $(overrides) $(more)
 
 dry-run: $(STAMP)  ## what `make paper` would run
 	$(BIN)/python -m hrebasin.workflow $(where) --dry-run $(overrides) $(more)

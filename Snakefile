@@ -6,7 +6,7 @@
 
 from functools import cache
 
-from hrebasin.layout import NOTEBOOKS, PAPER, STAGES
+from hrebasin.layout import ANSWERS, NOTEBOOKS, PAPER, QUESTIONS, STAGES
 from hrebasin.workflow import Plan
 
 plan = Plan.from_config(config)
@@ -152,3 +152,44 @@ rule paper:
         "06_paper: figures, claims and the page"
     shell:
         plan.shell(PAPER)
+
+
+# Open questions, asked of networks that are there: make questions
+for question, name in QUESTIONS.items():
+
+    rule:
+        name:
+            question
+        input:
+            [] if question == "recipes" else [rules.train.output.weights, rules.merge.output.weights],
+        output:
+            record=f"{run}/{question}/shard-{{shard}}.nc",
+            notebook=f"{run}/notebooks/{name}-{{shard}}.ipynb",
+        threads: all_cores if question == "recipes" else half_the_cores
+        resources:
+            gpu=plan.gpus,
+        params:
+            values=lambda wildcards, name=name: plan.parameters(name, int(wildcards.shard)),
+            place=lambda wildcards, output, resources: plan.place(output.notebook, resources.gpu),
+            code=lambda wildcards, name=name: code(name),
+        message:
+            f"{name}: shard {{wildcards.shard}}"
+        shell:
+            plan.shell(name)
+
+
+rule answers:
+    input:
+        expand(f"{run}/{{question}}/shard-{{shard:03d}}.nc", question=QUESTIONS, shard=shards),
+    output:
+        results=expand(f"{run}/results/{{question}}.nc", question=(*QUESTIONS, "answers")),
+        notebook=f"{run}/notebooks/{ANSWERS}.ipynb",
+    threads: all_cores
+    params:
+        values=lambda wildcards: plan.parameters(ANSWERS, None),
+        place=lambda wildcards, output: plan.place(output.notebook),
+        code=lambda wildcards: code(ANSWERS),
+    message:
+        "29_answers: open questions over all groups"
+    shell:
+        plan.shell(ANSWERS)

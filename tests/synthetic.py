@@ -33,6 +33,8 @@ def results(*, groups: int = 8, leaves: int = 16, noise: float = 1.0, seed: int 
         effects: for each claim, such as ``C1=-1``; 1 where not given.
     """
     effects = dict.fromkeys(CLAIMS, 1.0) | effects
+    import synthetic_questions  # which builds on this module
+
     made = {
         "train": train(groups, leaves, noise, seed),
         "merge": merge(groups, leaves, noise, seed, effects),
@@ -40,6 +42,7 @@ def results(*, groups: int = 8, leaves: int = 16, noise: float = 1.0, seed: int 
         "regularity": regularity(groups, leaves, noise, seed, effects),
         "ablations": ablations(groups, noise, seed, effects),
         "versions": versions(groups, leaves, noise, seed),
+        **synthetic_questions.results(groups=groups, leaves=leaves, noise=noise, seed=seed),
     }
     return {stage: dataset.assign_attrs(ATTRS, stage=stage) for stage, dataset in made.items()}
 

@@ -1,12 +1,19 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import xarray as xr
 
+from conftest import RECIPE
+from hrebasin import records
 from hrebasin.answers import QUESTIONS, VARIABLES, answer
 from hrebasin.bank import Bank
+from hrebasin.controls import study as controls_study
 from hrebasin.homogeneity import study as scale_study
 from hrebasin.mergers import MERGERS, compare_mergers
 from hrebasin.merging import merge_tree
+from hrebasin.recipes import Variant
+from hrebasin.recipes import study as recipes_study
 from hrebasin.repair import study as repair_study
 from hrebasin.strong_attacks import strong_suite
 
@@ -22,11 +29,17 @@ def measured(trained, train_images, test_images):
     strong = strong_suite(
         trees, few.pixels, few.labels, epsilons=EPSILONS, sources=[bank.select([0])], steps=3, restarts=1
     )
+    given = train_images, test_images
+    settings = {"attacked": 20, "epsilons": EPSILONS}
+    ways = [Variant("short", replace(RECIPE, epochs=3), (8, 6), 0), Variant("wide", RECIPE, (12, 6), 80)]
+    recipes = [recipes_study(w, *given, group=g, leaves=4, **settings) for w in ways for g in (0, 1)]
     return {
+        "controls": controls_study(trees, *given, RECIPE, epochs=[1, 3], shares=[0.75], seeds=1, **settings),
         "strong": strong,
         "mergers": compare_mergers(bank, test_images, sizes=[4], limits=[1, 100], orders=2),
         "scale": scale_study(trees, test_images, measured=40, bounded=3, radii=[0.05]),
         "repair": repair_study(bank, train_images.pixels[:100], test_images, attacked=10, epsilons=EPSILONS),
+        "recipes": xr.concat(recipes, dim="model"),
     }
 
 
@@ -39,6 +52,12 @@ def of(answers: xr.Dataset, question: str) -> dict[str, float]:
     """Effects of a question by comparison."""
     chosen = answers.isel(row=(answers.question == question).values)
     return dict(zip(chosen.comparison.values.tolist(), chosen.effect.values.tolist(), strict=True))
+
+
+def test_data_sets_follow_their_schemas(measured, answers, tmp_path):
+    for stage, dataset in (measured | {"answers": answers}).items():
+        records.write(dataset, tmp_path / f"{stage}.nc", stage=stage)
+        xr.testing.assert_allclose(records.read(tmp_path / f"{stage}.nc", stage=stage), dataset)
 
 
 def test_every_question_is_answered_with_intervals_and_n(answers):

@@ -16,14 +16,15 @@ from hrebasin.configuration import Profile
 from hrebasin.example import write_example
 from hrebasin.figures import BENCHMARKS
 from hrebasin.files import project_root
-from hrebasin.layout import NOTEBOOKS, PAPER, STAGES
+from hrebasin.layout import ANSWERS, NOTEBOOKS, PAPER, QUESTIONS, STAGES
 from hrebasin.notebook import declared_parameters, main, run_notebook
 from hrebasin.records import PROVENANCE, describe, read
 from hrebasin.workflow import Plan
 
 ROOT = project_root()
 PATHS = sorted((ROOT / "notebooks").glob("*.ipynb"))
-STAGE_NOTEBOOKS = [*NOTEBOOKS.values(), PAPER]
+PIPELINE = [*NOTEBOOKS.values(), PAPER]
+STAGE_NOTEBOOKS = [*PIPELINE, *QUESTIONS.values(), ANSWERS]
 WIRING = {"run_folder", "shard", "shards", "groups"}
 MOST_CELLS, MOST_LINES, MOST_LINES_A_CELL = 14, 80, 15
 
@@ -122,7 +123,7 @@ def executed(tmp_path_factory):
     plan = Plan.from_config({"profile": "tiny"})
     smaller = {"leaves": 2, "merge_many_sizes": [2], "epochs": 4, "ablation_pairs": 1, "train_images": 300, "shard": 0}
     smaller |= {"groups": [0], "shards": [0], "attacked_images": 10, "bounded_images": 2, "run_folder": str(folder)}
-    for name in STAGE_NOTEBOOKS:
+    for name in PIPELINE:
         values = json.loads(plan.parameters(name, None if name == PAPER else 0))
         values |= {key: value for key, value in smaller.items() if key in values}
         run_notebook(ROOT / "notebooks" / f"{name}.ipynb", folder / "notebooks" / f"{name}.ipynb", values, threads=1)
@@ -164,7 +165,7 @@ def test_a_stage_refuses_networks_that_were_trained_on_other_images(executed, tm
 
 def test_executed_copies_are_whole_and_leave_nothing_behind(executed):
     copies = sorted((executed / "notebooks").iterdir())
-    assert [path.stem for path in copies] == sorted(STAGE_NOTEBOOKS)
+    assert [path.stem for path in copies] == sorted(PIPELINE)
     for path in copies:
         outputs = [output for cell in cells(path) for output in cell.outputs]
         assert not [output for output in outputs if output.output_type == "error"]

@@ -469,3 +469,16 @@ def test_a_checkpoint_serves_only_the_same_training(architecture, train_images, 
 
 
 # ---- errors
+
+
+def test_stopped_early_is_the_same_training_cut_short(shallow, train_images, tmp_path):
+    whole, short = (train(shallow, train_images, [0, 1], ADAM, stop_after=n) for n in (None, 2))
+    assert short.history.sizes["epoch"] == 2
+    np.testing.assert_array_equal(short.history.train_loss, whole.history.train_loss.isel(epoch=slice(2)))
+    shorter_recipe = train(shallow, train_images, [0, 1], replace(ADAM, epochs=2))  # whose learning rate falls sooner
+    assert not torch.equal(short.tensors["fc1.weight"], shorter_recipe.tensors["fc1.weight"])
+    train(shallow, train_images, [0, 1], ADAM, checkpoints=tmp_path)
+    assert_same(train(shallow, train_images, [0, 1], ADAM, stop_after=2, checkpoints=tmp_path), short)
+    for epochs in (0, ADAM.epochs + 1):
+        with pytest.raises(ValueError, match=f"within the recipe's {ADAM.epochs} epochs, got {epochs}"):
+            train(shallow, train_images, [0], ADAM, stop_after=epochs)

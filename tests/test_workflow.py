@@ -5,13 +5,13 @@ from projects import call, copy_project, counts
 
 from hrebasin.configuration import load_profile
 from hrebasin.files import project_root
-from hrebasin.layout import NOTEBOOKS, PAPER
+from hrebasin.layout import ANSWERS, NOTEBOOKS, PAPER, QUESTIONS
 from hrebasin.notebook import declared_parameters
-from hrebasin.workflow import PARTS, Plan
+from hrebasin.workflow import PARTS, Plan, main
 
 ROOT = project_root()
 PROFILES = sorted(path.stem for path in (ROOT / "config").glob("*.yaml"))
-RULES = {*NOTEBOOKS, "paper"}
+RULES = {*NOTEBOOKS, "paper", *QUESTIONS, "answers"}
 
 
 @pytest.mark.parametrize("profile", PROFILES)
@@ -24,10 +24,30 @@ def test_the_workflow_plans_one_job_a_stage_and_shard(profile, tmp_path):
 
 @pytest.mark.parametrize("part", PARTS)
 def test_a_part_runs_its_stages_and_what_they_need(part, tmp_path):
-    planned = counts(call(copy_project(tmp_path / "copy"), "--cores", "2", "--dry-run", "--part", part, "profile=tiny"))
+    project = copy_project(tmp_path / "copy")
+    if part == "questions":
+        write_weights(project)
+    planned = counts(call(project, "--cores", "2", "--dry-run", "--part", part, "profile=tiny"))
     needs = {"train": set(), "merge": {"train"}, "attack": {"train", "merge"}, "measure": {"train", "merge"}}
-    needs["publish"] = set(NOTEBOOKS)
+    needs |= {"publish": set(NOTEBOOKS), "questions": set()}
     assert set(planned) & RULES == needs[part] | set(PARTS[part])
+
+
+def write_weights(project):
+    """Files where the tiny profile's networks would be."""
+    folder = project / "data" / "runs" / "tiny" / "weights"
+    folder.mkdir(parents=True)
+    for shard in range(2):
+        for kind in ("unmerged", "merged"):
+            (folder / f"{kind}-{shard:03d}.safetensors").touch()
+
+
+def test_questions_without_networks_name_what_is_missing(tmp_path, monkeypatch, capsys):
+    for name in ("config", "notebooks", "pyproject.toml"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    monkeypatch.chdir(tmp_path)
+    assert main(["--dry-run", "--part", "questions", "profile=tiny"]) == 2
+    assert "data/runs/tiny/weights/unmerged-000.safetensors is not there" in capsys.readouterr().err
 
 
 def test_more_than_a_thousand_shards_have_names(tmp_path):
@@ -53,7 +73,8 @@ def test_overrides_reach_the_notebooks(tmp_path):
     assert Plan.from_config({"profile": "tiny", "run": "again"}).run == "data/runs/again"
 
 
-@pytest.mark.parametrize("notebook", [*NOTEBOOKS.values(), PAPER])
+@pytest.mark.parametrize("notebook", [*NOTEBOOKS.values(), PAPER, *QUESTIONS.values(), ANSWERS])
 def test_a_notebook_gets_what_it_declares(notebook):
-    values = json.loads(Plan.from_config({"profile": "tiny"}).parameters(notebook, None if notebook == PAPER else 0))
+    shard = None if notebook in (PAPER, ANSWERS) else 0
+    values = json.loads(Plan.from_config({"profile": "tiny"}).parameters(notebook, shard))
     assert set(values) == set(declared_parameters(ROOT / "notebooks" / f"{notebook}.ipynb"))

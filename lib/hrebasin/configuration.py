@@ -57,6 +57,23 @@ class Profile:
     ablation_pairs: int
     n_lambdas: int
     evaluated_images: int
+    control_epochs: list[int]
+    control_shares: list[float]
+    control_seeds: int
+    strong_networks: int
+    strong_images: int
+    strong_epsilons: list[float]
+    pgd_steps: int
+    pgd_restarts: int
+    merger_sizes: list[int]
+    merger_limits: list[int]
+    merger_orders: int
+    scale_bounded_images: int
+    repair_images: int
+    recipe_leaves: int
+    recipe_images: int
+    width_factors: list[float]
+    width_images: int
 
     def __post_init__(self):
         for name, value in checked(vars(self)).items():
@@ -79,6 +96,9 @@ CHOICES = {"optimizer": OPTIMIZERS, "precision": PRECISIONS}
 SMALLEST = {
     **dict.fromkeys(("n_groups", "groups_per_shard", "regularised_models", "merge_many_sets", "attacked_images"), 1),
     **dict.fromkeys(("noise_draws", "bounded_images", "ablation_pairs", "evaluated_images"), 1),
+    **dict.fromkeys(("control_seeds", "strong_networks", "strong_images", "pgd_steps", "pgd_restarts"), 1),
+    **dict.fromkeys(("merger_orders", "scale_bounded_images", "repair_images"), 1),
+    **dict.fromkeys(("recipe_images", "width_images"), 0),
     **dict.fromkeys(("train_images", "test_images", "regularised_groups", "matching_seed", "shard"), 0),
     "n_lambdas": 2,  # both ends
 }
@@ -88,6 +108,12 @@ INCREASING = {
     "epsilons": (0, 1),
     "noise_magnitudes": (0, 1),
     "radii": (1e-12, 1e6),
+    "control_epochs": (1, 10_000),
+    "control_shares": (1e-6, 1),
+    "strong_epsilons": (0, 1),
+    "merger_sizes": (2, 1_000_000),
+    "merger_limits": (1, 10_000),
+    "width_factors": (1e-3, 1e3),
     "l1_strengths": (1e-12, 1e6),
     "l2_strengths": (1e-12, 1e6),
     "groups": (0, 1_000_000),
@@ -121,8 +147,10 @@ def _check_value(name, value):
         raise ValueError(f"dataset must be one of {DATASETS} or an existing folder or archive, got {value!r}")
     if name == "device" and not DEVICE.fullmatch(value):
         raise ValueError(f"device must be cpu, cuda or cuda:<number>, got {value!r}")
-    if name == "leaves" and (value < 2 or value & (value - 1)):
-        raise ValueError(f"a tree needs 2**k leaves, got leaves={value}")
+    if name in ("leaves", "recipe_leaves") and (value < 2 or value & (value - 1)):
+        raise ValueError(f"a tree needs 2**k leaves, got {name}={value}")
+    if name == "merger_sizes" and any(size & (size - 1) for size in value):
+        raise ValueError(f"merger_sizes must be powers of two, for trees of as many leaves, got {value}")
     if name == "widths" and (not value or min(value) < 1):
         raise ValueError(f"widths must be positive, got {value}")
     if name == "noise_magnitudes" and value[0] != 0:
@@ -141,8 +169,11 @@ def _check_fit(leaves, values):
         raise ValueError(f"ablation_pairs={values['ablation_pairs']} exceeds the {pairs} of leaves={leaves}")
     if values.get("regularised_models", 0) > leaves:
         raise ValueError(f"regularised_models={values['regularised_models']} exceeds leaves={leaves}")
-    if (largest := max(values.get("merge_many_sizes", [0]))) > leaves:
-        raise ValueError(f"merge_many_sizes must lie in [2, leaves={leaves}], got {largest}")
+    for name in ("merge_many_sizes", "merger_sizes"):
+        if (largest := max(values.get(name, [0]))) > leaves:
+            raise ValueError(f"{name} must lie in [2, leaves={leaves}], got {largest}")
+    if values.get("strong_networks", 0) >= leaves:  # one is left to transfer images from
+        raise ValueError(f"strong_networks must be below leaves={leaves}, got {values['strong_networks']}")
 
 
 def check_device(device: str) -> None:

@@ -12,11 +12,11 @@ from pathlib import Path
 import nbformat
 import xarray as xr
 
-from . import costs, figures, page, records
+from . import answers, costs, figures, page, records
 from .benchmark_plots import goals, lines_table, speed_table
 from .configuration import load_profile
 from .files import project_root, write_atomically
-from .layout import EXTRA, NOTEBOOKS, PAPER
+from .layout import EXTRA, NOTEBOOKS, PAPER, QUESTIONS
 from .verdicts import answer, ledger_table
 
 DOCUMENTS = ("README.md", "PERFORMANCE.md")
@@ -40,6 +40,7 @@ def parts(root: Path) -> dict[str, str]:
     return {
         "answer": f"**Answer.** {answer(claims, results)}\n",
         "ledger": ledger_table(claims),
+        "questions": questions(published / "answers.nc"),
         "figures": figures_table(results, needs, [path.stem for path in (root / "config").glob("*.yaml")]),
         "picture": picture(needs, root / "notebooks"),
         "speed": speed_table(benchmarks),
@@ -88,11 +89,26 @@ def figures_table(results: Mapping[str, xr.Dataset], needs: Mapping[str, list[st
         chain = dict.fromkeys(each for stage in stages for each in (*needs.get(stage, ["train", "merge"]), stage))
         made_by = ", ".join(f"`{(NOTEBOOKS | EXTRA)[each]}`" for each in chain)
         minutes = sum(results[each].attrs.get("wall_seconds", float("nan")) for each in chain) / 60
-        targets = dict.fromkeys(command if stage in NOTEBOOKS else f"make {stage}" for stage in stages)
+        asked = command.replace("make paper", "make questions")
+        targets = dict.fromkeys(
+            command if stage in NOTEBOOKS else asked if stage in QUESTIONS else f"make {stage}" for stage in stages
+        )
         sources, commands = ", ".join(f"`{stage}.nc`" for stage in stages), ", ".join(f"`{name}`" for name in targets)
         lines.append(
             f"| [{page.title(name)}](figures/{name}.pdf) | {made_by} | {sources} | {commands} | {minutes:.0f} |"
         )
+    return "\n".join(lines) + "\n"
+
+
+def questions(path: Path) -> str:
+    """The open questions with what the published data say of each, and their notebooks, as Markdown."""
+    stages = {title: stage for title, stage, _ in answers.QUESTIONS.values()}
+    told = answers.sentences(records.read(path, stage="answers")) if path.is_file() else []
+    found = {title: f"{sentence} ({groups})" for title, sentence, groups in told}
+    lines = []
+    for title, stage in stages.items():
+        notebook = f"[`{QUESTIONS[stage]}`](notebooks/{QUESTIONS[stage]}.ipynb)"
+        lines.append(f"- **{title}** {found.get(title, 'Not asked of the published networks yet.')} {notebook}")
     return "\n".join(lines) + "\n"
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import xarray as xr
 from matplotlib.figure import Figure
 
-from . import benchmark_plots, manifest, plots, records
+from . import benchmark_plots, manifest, plots, question_plots, records
 from .comparisons import tree, tree_stages
 from .drawing import FEWEST, describe_spread
 from .files import write_atomically
@@ -23,6 +23,12 @@ FIGURES: dict[str, tuple[Callable[..., Figure], tuple[str, ...]]] = {
     "fig6_permutation_choice": (plots.permutation_choice, ("ablations",)),
     "fig7_noise": (plots.noise, ("attack",)),
     "fig8_versions": (plots.versions, ("versions",)),
+    "fig9_controls": (question_plots.controls, ("controls",)),
+    "fig10_strong_attacks": (question_plots.strong, ("strong",)),
+    "fig11_mergers": (question_plots.mergers, ("mergers",)),
+    "fig12_scale": (question_plots.scale, ("scale",)),
+    "fig13_repair": (question_plots.repair, ("repair",)),
+    "fig14_recipes": (question_plots.recipes, ("recipes",)),
 }
 SHOWN = {
     "fig1_accuracy": "Test accuracy by the number of merged networks, for the tree (the paper's method), MergeMany "
@@ -46,6 +52,23 @@ SHOWN = {
     "without perturbation, by stage of the tree.",
     "fig8_versions": "Robust accuracy on the first version of the same test images minus that on the second, of "
     "networks that were trained on the first.",
+    "fig9_controls": "Merged networks beside unmerged ones of nearly the same test accuracy, by stage of the tree: the "
+    "share of images that stay right under strong attacks, of those that all networks of the stage classify "
+    "correctly, and the median perturbation that DeepFool needs on the same images.",
+    "fig10_strong_attacks": "Robust accuracy by the size of the attack (L-infinity, pixels in [0, 1]) under FGSM, "
+    "under projected gradient descent with two losses, and where an image counts as robust only if no attack of the "
+    "notebook breaks it; of the first networks of each stage.",
+    "fig11_mergers": "Test accuracy of networks merged from the same leaves in several ways against the mean squared "
+    "distance of the aligned leaves, the objective of MergeMany; MergeMany stopped after several numbers of sweeps.",
+    "fig12_scale": "Above: the product of spectral norms of the tree's stages, and of unmerged networks that were "
+    "rescaled layer by layer to the weight norms of the stage, which changes no answer. Below: the mean radius around "
+    "test images in which a bound certifies the answer.",
+    "fig13_repair": "Above: test accuracy of the tree with and without REPAIR, towards the moments of the two "
+    "children, of all leaves, or before merging further. Below: variance of activations of the tree over that of its "
+    "leaves.",
+    "fig14_recipes": "Under several recipes of training, and for several widths: accuracy of the last stage of the "
+    "tree minus that of converged MergeMany of the same networks, and robust accuracy at epsilons from 0.015 to 0.02 "
+    "of the last stage minus that of unmerged networks.",
 }
 BENCHMARKS: dict[str, tuple[Callable[[xr.Dataset], Figure], str]] = {
     "bench1_speed": (

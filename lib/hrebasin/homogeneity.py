@@ -84,7 +84,7 @@ def study(
     certified.attrs = {"long_name": "mean certified radius over images, L2", "units": "pixel range"}
     accuracy = evaluate(everything, images).accuracy.rename("test_accuracy")
     columns = [accuracy, record.weight_norm, record.lipschitz, margin.rename("median_margin"), certified]
-    return xr.merge(columns, compat="identical", combine_attrs="drop")
+    return xr.merge(columns, compat="identical", combine_attrs="override").drop_attrs(deep=False)
 
 
 def _at_norms_of_nodes(bank: Bank):

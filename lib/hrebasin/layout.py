@@ -9,8 +9,18 @@ NOTEBOOKS = {
     "ablations": "05_ablations",
 }
 STAGES = tuple(NOTEBOOKS)
-EXTRA = {"versions": "07_versions"}  # data sets that a run may have beside its stages, and their notebooks
 PAPER = "06_paper"
+# open questions -> the notebook that writes their data sets, asked of a run's networks when they are there
+QUESTIONS = {
+    "controls": "20_lower_accuracy",
+    "strong": "21_strong_attacks",
+    "mergers": "22_mergers",
+    "scale": "23_scale",
+    "repair": "24_repair",
+    "recipes": "25_recipes",
+}
+ANSWERS = "29_answers"
+EXTRA = {"versions": "07_versions"} | QUESTIONS  # data sets that a run may have beside its stages, and their notebooks
 OPTIMIZERS = ("adam", "sgd")
 PRECISIONS = ("float32", "bfloat16")
 METHODS = ("unmerged", "tree", "merge-many", "naive", "l1", "l2")

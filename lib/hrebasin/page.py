@@ -18,13 +18,13 @@ import numpy as np
 import xarray as xr
 from matplotlib.figure import Figure
 
-from . import figures, manifest, records
+from . import answers, figures, manifest, records
 from .claims import ledger
 from .drawing import svg
 from .files import project_root, write_atomically
 from .folders import only_writer
 from .in_words import alt_text, curve_values
-from .layout import EXTRA
+from .layout import EXTRA, QUESTIONS
 from .verdicts import MARKS, answer, ledger_table, rows, tally
 from .vision import VISIONS
 
@@ -89,6 +89,7 @@ def write_page(
         answer=answer(claims, results),
         tally=[(verdict, MARKS[verdict], len(names)) for verdict, names in tally(claims).items()],
         claims=rows(claims),
+        questions=answers.sentences(answers.answer(results)) if set(QUESTIONS) & set(results) else [],
         figures=pictures,
         benchmarks=speed,
         visions={name: matrix.tolist() for name, matrix in VISIONS.items() if name != "full colour"},
@@ -158,8 +159,14 @@ def publish(run: Path | str, folder: Path | str, *, source: str = "") -> list[Pa
     path = folder / "ledger.nc"
     results = read_results(folder)
     records.write(ledger(results), path, stage="ledger", attrs=records.derived(results, clock=clock))
-    manifest.enter([*written, path])
-    return [*written, path]
+    written.append(path)
+    if asked := {stage: data for stage, data in results.items() if stage in QUESTIONS}:
+        path = folder / "answers.nc"
+        attrs = records.derived(asked, clock=clock)
+        records.write(answers.answer(asked), path, stage="answers", attrs=attrs)
+        written.append(path)
+    manifest.enter(written)
+    return written
 
 
 def _renamed(dataset: xr.Dataset, source: str) -> xr.Dataset:
@@ -197,14 +204,18 @@ def redraw(published: Path | str, folder: Path | str) -> None:
     results = read_results(published)
     claims = records.read(published / "ledger.nc", stage="ledger")
     drawn, benchmarks = figures.draw_all(results, folder), None
-    write_atomically(folder / "ledger.md", ledger_table(claims))
+    tables = {"ledger.md": ledger_table(claims)}
+    if (path := published / "answers.nc").is_file():
+        tables["answers.md"] = answers.table(records.read(path, stage="answers"))
+    for name, text in tables.items():
+        write_atomically(folder / name, text)
     if (path := published / "benchmarks.nc").is_file():
         benchmarks = records.read(path, stage="benchmarks")
         figures.draw_benchmarks(benchmarks, folder)
     nearby = {"data": published, "notebooks": project_root() / "notebooks"}
     nearby = {name: os.path.relpath(place, folder) for name, place in nearby.items()}
     write_page(folder / "index.html", results, claims, drawn, **nearby, files=".", benchmarks=benchmarks)
-    manifest.enter([folder / "ledger.md", folder / "index.html"])
+    manifest.enter([*(folder / name for name in tables), folder / "index.html"])
 
 
 def main(arguments: list[str] | None = None) -> int:

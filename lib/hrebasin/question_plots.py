@@ -4,7 +4,7 @@ import numpy as np
 import xarray as xr
 from matplotlib.figure import Figure
 
-from .comparisons import PERCENT, by_group, tree, tree_stages
+from .comparisons import PERCENT, by_group, minus, tree, tree_stages
 from .drawing import (
     COLOURS,
     COLUMN,
@@ -17,11 +17,13 @@ from .drawing import (
     draw_points,
     label_stages,
     shape,
+    spread,
     stacked,
     stage_look,
     styled,
 )
 from .merging import CONVERGENCE
+from .robustness_answers import large
 
 SHOWN_ATTACKS = ("fgsm", "pgd-cross-entropy", "pgd-margin", "worst")
 ATTACK_NAMES = {
@@ -29,7 +31,42 @@ ATTACK_NAMES = {
     "pgd-margin": "PGD, margin",
     "worst": "every attack together",
 }
+CONTROLS = {
+    "stopped": ("training stopped early", COLOURS["merge-many"]),
+    "narrow": ("fewer units", COLOURS["l2"]),
+    "noised": ("noise on the weights", COLOURS["naive"]),
+    "line": ("towards a naive average", COLOURS["unmerged"]),
+}
+OTHER_MERGERS = {  # method -> name and colour, in the order of their markers
+    "tree": ("tree, neighbours", COLOURS["tree"]),
+    "tree-random": ("tree, random pairs", COLOURS["tree"]),
+    "tree-nearest": ("tree, nearest pairs", COLOURS["tree"]),
+    "merge-many-from-tree": ("MergeMany from the tree", COLOURS["l1"]),
+    "star": ("star", COLOURS["unmerged"]),
+    "fold": ("fold", COLOURS["unmerged"]),
+}
 STRONGEST = 0.05  # epsilons above it only show that attacks work; they would squeeze the curves
+
+
+@styled
+def controls(data: xr.Dataset) -> Figure:
+    """What withstands strong attacks, merged networks beside unmerged ones of the same accuracy, by stage."""
+    kinds, stages = list(data.attack.values), tree_stages(data)[1:]
+    figure, panels = stacked(len(kinds) + 1)
+    shown = [(large(data.robust_at_stage.sel(attack=kind)) * PERCENT, NAMES.get(kind, kind)) for kind in kinds]
+    shown.append((data.median_perturbation, "DeepFool, minimal norm"))
+    series = {"tree": ("merged, tree", COLOURS["tree"])} | CONTROLS
+    for axes, (values, title) in zip(panels, shown, strict=True):
+        for position, (method, (label, colour)) in enumerate(series.items()):
+            parts = [by_group(values, method=method, stage=stage) for stage in stages]
+            parts = [part.values[np.isfinite(part.values)] for part in parts]
+            given = [(stage, part) for stage, part in zip(stages, parts, strict=True) if len(part)]
+            if given:
+                where, parts = np.array([stage for stage, _ in given]), [part for _, part in given]
+                draw_points(axes, where + 0.08 * (position - 2), parts, label, color=colour, **shape(position))
+        axes.set(title=title, ylabel="still right at epsilon\n0.015 to 0.02 (%)")
+    label_stages(panels[-1], stages, "median perturbation\n(pixel range)")
+    return draw_legend(figure, count_groups(data), columns=2)
 
 
 @styled
@@ -46,6 +83,7 @@ def strong(data: xr.Dataset) -> Figure:
         axes.set(title=ATTACK_NAMES.get(kind, NAMES.get(kind, kind)), ylabel="robust accuracy (%)")
         axes.set_ylim(bottom=0)
     panels[-1].set_xlabel("size of the attack, L-infinity (pixel range)")
+    panels[-1].locator_params(axis="x", nbins=5)
     return draw_legend(figure, count_groups(data), columns=2)
 
 
@@ -53,36 +91,38 @@ def strong(data: xr.Dataset) -> Figure:
 def mergers(data: xr.Dataset) -> Figure:
     """Test accuracy against the mean squared distance of aligned networks, a panel a number of merged networks."""
     sizes = np.unique(data.n_merged.values)
-    figure = Figure((COLUMN, (30 + 42 * len(sizes)) / 25.4))
+    figure = Figure((COLUMN, (34 + 46 * len(sizes)) / 25.4))
     panels = np.atleast_1d(figure.subplots(len(sizes), 1))
-    kept = data.isel(model=(data.method != "naive").values)
-    names = {"tree": "tree, neighbours", "tree-random": "tree, random pairs", "tree-nearest": "tree, nearest pairs"}
-    names |= {"merge-many-from-tree": "MergeMany from the tree"}
     for axes, size in zip(panels, sizes, strict=True):
-        pairs = size * (size - 1) / 2
-        kinds = dict.fromkeys(zip(kept.method.values.tolist(), kept.sweeps.values.tolist(), strict=True))
-        many = sorted(limit for method, limit in kinds if method == "merge-many")
-        curve = [
-            [by_group(kept[name], method="merge-many", n_merged=size, sweeps=limit).mean() for limit in many]
-            for name in ("pairwise_distance", "test_accuracy")
-        ]
+        part = data.isel(model=((data.n_merged == size) & (data.method != "naive")).values)
+        many = sorted(set(part.sweeps.values[part.method.values == "merge-many"].tolist()))
         look = {"color": COLOURS["merge-many"], "marker": "o", "markersize": 3}
-        axes.plot(np.array(curve[0]) / pairs, np.array(curve[1]) * PERCENT, label="MergeMany, by sweeps", **look)
-        for place, limit in ((0, many[0]), (-1, many[-1])):
-            text = "converged" if limit == CONVERGENCE else f"{limit} sweep{'s' * (limit > 1)}"
-            where = curve[0][place] / pairs, curve[1][place] * PERCENT
-            axes.annotate(text, where, xytext=(4, -7), textcoords="offset points", fontsize=6)
-        others = sorted({method for method, _ in kinds} - {"merge-many"})
-        for position, method in enumerate(others):
-            distance, accuracy = (
-                by_group(kept[n], method=method, n_merged=size).mean() for n in ("pairwise_distance", "test_accuracy")
-            )
-            colour = COLOURS["tree"] if method.startswith("tree") else COLOURS["l2"] if "many" in method else "#000000"
-            look = {"color": colour, "marker": MARKERS[1 + position % 6], "linestyle": "none", "markersize": 4}
-            axes.plot(distance / pairs, accuracy * PERCENT, label=names.get(method, method), **look)
+        labels = [{"method": "merge-many", "sweeps": limit} for limit in many]
+        places = _against_distance(axes, part, size, labels, "MergeMany, by sweeps", **look)
+        for limit, place in zip(many, places, strict=True):
+            if limit in (many[0], many[-1]):
+                text = "converged" if limit == CONVERGENCE else f"{limit} sweep{'s' * (limit > 1)}"
+                axes.annotate(text, place, xytext=(5, 3), textcoords="offset points", fontsize=6)
+        for position, (method, (label, colour)) in enumerate(OTHER_MERGERS.items()):
+            if method in part.method.values:
+                look = {"color": colour, "marker": MARKERS[1 + position], "linestyle": "none", "markersize": 4}
+                _against_distance(axes, part, size, [{"method": method}], label, **look)
         axes.set(title=f"{size} models", ylabel="test accuracy (%)")
+        axes.margins(0.12)
     panels[-1].set_xlabel("mean squared distance of aligned networks (1)")
     return draw_legend(figure, count_groups(data), columns=2)
+
+
+def _against_distance(axes, part: xr.Dataset, size: int, labels: list[dict], label: str, **look) -> list[tuple]:
+    """Means over groups of networks with these labels, with the spread of their accuracy; their places."""
+    pairs, places = size * (size - 1) / 2, []
+    for each in labels:
+        distance, accuracy = by_group(part.pairwise_distance, **each), by_group(part.test_accuracy, **each) * PERCENT
+        places.append((distance.values.mean() / pairs, accuracy.values.mean()))
+        if len(accuracy) > 1:
+            axes.vlines(places[-1][0], *spread(accuracy.values, f"{label}/{each}"), color=look["color"], linewidth=1)
+    axes.plot(*np.transpose(places), label=label, **look)
+    return places
 
 
 @styled
@@ -140,3 +180,39 @@ def repair(data: xr.Dataset) -> Figure:
     below.set_ylim(bottom=0)
     label_stages(below, stages, "variance of activations\nover that of the leaves (1)")
     return draw_legend(figure, count_groups(data), columns=2)
+
+
+@styled
+def recipes(data: xr.Dataset) -> Figure:
+    """The tree minus converged MergeMany, and what robustness the tree gains, a row a recipe or width."""
+    names, top = list(dict.fromkeys(data.recipe.values.tolist())), tree_stages(data)[-1]
+    figure = Figure((COLUMN, (30 + 2 * (14 + 5 * len(names))) / 25.4))
+    above, below = figure.subplots(2, 1)
+    rows = [data.isel(model=(data.recipe == name).values) for name in names]
+    ahead = [
+        minus(
+            by_group(row.test_accuracy, method="tree", stage=top),
+            by_group(row.test_accuracy, method="merge-many", stage=top),
+        )
+        for row in rows
+    ]
+    _by_recipe(above, names, ahead, f"tree minus MergeMany, {2**top} models", color=COLOURS["tree"], marker="o")
+    above.set(title=f"accuracy, tree minus MergeMany of {2**top}", xlabel="difference (percentage points)")
+    for position, kind in enumerate(data.attack.values):
+        robust = [large(row.robust_accuracy.sel(attack=kind)) for row in rows]
+        gain = [minus(tree(values, top), tree(values, 0)) for values in robust]
+        look = {"color": (COLOURS["merge-many"], COLOURS["l2"])[position % 2], "marker": MARKERS[1 + position % 6]}
+        _by_recipe(below, names, gain, NAMES.get(kind, kind), shift=0.2 * (position - 0.5), **look)
+    below.set(title=f"robust accuracy, stage {top} minus 0", xlabel="difference (percentage points)")
+    return draw_legend(figure, count_groups(data), columns=1)
+
+
+def _by_recipe(axes, names: list[str], parts: list[np.ndarray], label: str, *, shift: float = 0, **look) -> None:
+    """Means over groups with their spread, a row a recipe."""
+    places = np.arange(len(names))[::-1] + shift
+    for place, part in zip(places, parts, strict=True):
+        if len(part) > 1:
+            axes.hlines(place, *(PERCENT * end for end in spread(part, label)), color=look["color"], linewidth=1.4)
+    axes.plot([part.mean() * PERCENT for part in parts], places, label=label, linestyle="none", markersize=4, **look)
+    axes.axvline(0, color="#000000", linewidth=0.6)
+    axes.set_yticks(np.arange(len(names))[::-1], names)

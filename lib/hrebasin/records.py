@@ -80,6 +80,14 @@ SCHEMAS: dict[str, dict[str, tuple[str, ...]]] = {
         "agreement": ("model",),
         "psnr": ("image",),
     },
+    "controls": {
+        "test_accuracy": ("model",),
+        "robust_accuracy": ("model", "attack", "epsilon"),
+        "robust_at_stage": ("model", "attack", "epsilon"),
+        "robust_at_method": ("model", "attack", "epsilon"),
+        "median_perturbation": ("model",),
+        "common_images": ("model",),
+    },
     "strong": {
         "robust_accuracy": ("model", "attack", "epsilon"),
         "zero_gradients": ("model",),
@@ -106,6 +114,20 @@ SCHEMAS: dict[str, dict[str, tuple[str, ...]]] = {
         "robust_accuracy": ("model", "attack", "epsilon"),
         "variance_ratio": ("model", "layer"),
         "feature_distance": ("model", "layer"),
+    },
+    "recipes": {
+        "test_accuracy": ("model",),
+        "train_accuracy": ("model",),
+        "robust_accuracy": ("model", "attack", "epsilon"),
+        "loss_barrier": ("model", "alignment"),
+        "accuracy_barrier": ("model", "alignment"),
+    },
+    "answers": {
+        "effect": ("row",),
+        "low": ("row",),
+        "high": ("row",),
+        "n": ("row",),
+        "p": ("row",),
     },
     "benchmarks": {
         "seconds": ("row", "side", "repeat"),
@@ -201,8 +223,8 @@ def derived(results: Mapping[str, xr.Dataset], *, clock: Clock) -> dict:
         results: data sets by stage.
         clock: started with the work.
     """
-    merge = results["merge"].attrs
-    kept = {name: merge[name] for name in ("profile", "data_source", "data_digest", "n_classes") if name in merge}
+    first = next(iter(results.values())).attrs
+    kept = {name: first[name] for name in ("profile", "data_source", "data_digest", "n_classes") if name in first}
     made_from = {stage: dataset.attrs.get("created", "") for stage, dataset in results.items()}
     return {**kept, "parameters": json.dumps({"made_from": made_from}, sort_keys=True), **_made("cpu", clock)}
 

@@ -141,7 +141,7 @@ def study(
         robust = xr.concat(robust, dim=axis, coords="minimal", compat="override").transpose("model", ...)
         layers = xr.concat(activations, dim="model").sel(model=scores.model)
         parts.append(xr.merge([scores, robust, layers], compat="identical", combine_attrs="override"))
-    return xr.concat(parts, dim="model", combine_attrs="drop")
+    return xr.concat(parts, dim="model", combine_attrs="override").drop_attrs(deep=False)
 
 
 def variance_ratio(bank: Bank, parents: Bank, members: Sequence[Sequence[int]], pixels: torch.Tensor) -> xr.DataArray:

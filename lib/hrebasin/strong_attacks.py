@@ -11,7 +11,7 @@ from foolbox.attacks import LinfFastGradientAttack, LinfProjectedGradientDescent
 from .bank import Bank
 from .memory import fitting
 from .progress import track
-from .robustness import COPIES, NETWORKS_AT_ONCE, SAMPLES_AT_ONCE, _check, _in_pieces, _run, _select
+from .robustness import COPIES, NETWORKS_AT_ONCE, SAMPLES_AT_ONCE, _check, _fixed_size, _in_pieces, _run, _select
 from .seeding import generator
 
 LOSSES = ("cross-entropy", "margin")
@@ -128,7 +128,7 @@ def fgsm_in_float64(
 ) -> xr.DataArray:
     """FGSM with all arithmetic in float64, ``robust`` (model, epsilon, image) int8."""
     double = Bank(bank.architecture, {key: tensor.double() for key, tensor in bank.tensors.items()}, bank.labels)
-    return _fgsm(double, _floats(pixels).double(), labels, epsilons)
+    return fgsm(double, _floats(pixels).double(), labels, epsilons=epsilons)
 
 
 def fgsm_with_rescaled_logits(
@@ -143,16 +143,18 @@ def fgsm_with_rescaled_logits(
         raise ValueError(f"factor must be positive and finite, got {factor}")
     last = bank.architecture.layers[-1]
     tensors = {key: tensor * factor if key.startswith(f"{last}.") else tensor for key, tensor in bank.tensors.items()}
-    return _fgsm(Bank(bank.architecture, tensors, bank.labels), _floats(pixels), labels, epsilons)
+    return fgsm(Bank(bank.architecture, tensors, bank.labels), pixels, labels, epsilons=epsilons)
 
 
-def _fgsm(bank: Bank, pixels, labels, epsilons) -> xr.DataArray:
+def fgsm(bank: Bank, pixels: torch.Tensor, labels: torch.Tensor, *, epsilons: Sequence[float]) -> xr.DataArray:
+    """FGSM image by image, where `hrebasin.robustness.attack` gives means, ``robust`` (model, epsilon, image) int8."""
     epsilons, parts = _check(bank, pixels, labels, "fgsm", epsilons), []
     pixels, labels = pixels.to(bank.device), labels.to(bank.device)
+    pixels = pixels if pixels.is_floating_point() else _floats(pixels)
+    size = _at_once(pixels, bank.device)
     for piece in bank.chunks(NETWORKS_AT_ONCE[bank.device.type]):
-        given = (t.expand(len(piece), *t.shape) for t in (pixels, labels))
-        _, _, broken = _run(LinfFastGradientAttack(random_start=False), piece, *given, epsilons)
-        parts.append(~broken.unflatten(1, (len(piece), len(pixels))).movedim(0, 1).cpu().numpy())
+        columns = [_fixed_size(*given, "fgsm", epsilons) for given in _in_pieces(piece, pixels, labels, size, "fgsm")]
+        parts.append(~np.concatenate(columns, axis=2))
     return _robust(bank, np.concatenate(parts), epsilons)
 
 
@@ -178,7 +180,8 @@ def strong_suite(
         factors: of rescaled logits.
     """
     bank, given = bank.to(device), (_floats(pixels).to(device), labels.to(device))
-    each = {"fgsm": _fgsm(bank, *given, epsilons), "fgsm-float64": fgsm_in_float64(bank, *given, epsilons=epsilons)}
+    each = {"fgsm": fgsm(bank, *given, epsilons=epsilons)}
+    each["fgsm-float64"] = fgsm_in_float64(bank, *given, epsilons=epsilons)
     for factor in factors:
         name = f"fgsm-rescaled-{factor:g}"
         each[name] = fgsm_with_rescaled_logits(bank, *given, epsilons=epsilons, factor=factor)

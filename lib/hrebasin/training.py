@@ -63,6 +63,7 @@ def train(
     device: str = "cpu",
     bank_size: int | None = None,
     checkpoints: Path | None = None,
+    stop_after: int | None = None,
     label: str = "training",
 ) -> Bank:
     """Train one network for each seed.
@@ -81,6 +82,7 @@ def train(
             is halved.
         checkpoints: folder for states, written after an epoch when `CHECKPOINT_SECONDS` have passed (more for large
             banks) and at the end; training continues from what it finds there.
+        stop_after: epochs after which training ends early, on the learning rate of the whole recipe; by default none.
         label: name of the progress report.
 
     Returns:
@@ -89,7 +91,7 @@ def train(
 
     Raises:
         ValueError: images that do not fit the architecture, networks of the same seed and penalty, recipes that differ
-            in more than their penalty.
+            in more than their penalty, an end beyond the recipe's.
         DivergedError: a loss that is not finite, or an accuracy at chance after the last epoch; names the seed.
     """
     seeds = [int(seed) for seed in seeds]
@@ -99,6 +101,9 @@ def train(
             f"images {images.shape} of {len(images.classes)} classes do not fit the architecture's "
             f"{architecture.image_shape} and {architecture.n_classes}"
         )
+    last = recipes[0].epochs if stop_after is None else stop_after
+    if not 1 <= last <= recipes[0].epochs:
+        raise ValueError(f"stop_after must lie within the recipe's {recipes[0].epochs} epochs, got {stop_after}")
     batches = Batches(architecture, images.to(device), recipes[0])
     if torch.device(device).type != "cpu":
         most = fitting(network_bytes(architecture, recipes[0]), device=device, share=0.5, most=BANK_SIZE)
@@ -106,9 +111,9 @@ def train(
     stop = threading.Event()
 
     def finish(part: slice, side_by_side: int = 1) -> Bank:
-        return _Run(batches, seeds[part], recipes[part], device, checkpoints).finish(progress, stop, side_by_side)
+        return _Run(batches, seeds[part], recipes[part], last, device, checkpoints).finish(progress, stop, side_by_side)
 
-    total = len(seeds) * recipes[0].epochs
+    total = len(seeds) * last
     with track(label=label, total=total, unit="epoch") as progress:
         if torch.device(device).type == "cpu":
             trained = _on_threads(finish, len(seeds), bank_size or 1, stop)
@@ -177,8 +182,8 @@ class Stopped(Exception):  # noqa: N818
 class _Run:
     """Some networks trained together, with everything that a checkpoint must hold."""
 
-    def __init__(self, batches, seeds, recipes, device, checkpoints):
-        self.batches, self.seeds, self.recipes, self.recipe = batches, seeds, recipes, recipes[0]
+    def __init__(self, batches, seeds, recipes, last, device, checkpoints):
+        self.batches, self.seeds, self.recipes, self.recipe, self.last = batches, seeds, recipes, recipes[0], last
         self.architecture, self.images = batches.architecture, batches.images
         self.device, recipe = torch.device(device), recipes[0]
         bank = initial_bank(self.architecture, seeds)
@@ -202,14 +207,14 @@ class _Run:
         # Large banks are written more rarely, so that writing takes a small part of the time.
         size = 3 * len(seeds) * sum(tensor[0].nbytes for tensor in self.tensors.values())
         self.pause = max(CHECKPOINT_SECONDS, size / (CHECKPOINT_SHARE * DISK))
-        self.loss = torch.zeros(len(seeds), recipe.epochs, dtype=torch.float64)
-        self.accuracy = torch.zeros(len(seeds), recipe.epochs, dtype=torch.float64)
+        self.loss = torch.zeros(len(seeds), last, dtype=torch.float64)
+        self.accuracy = torch.zeros(len(seeds), last, dtype=torch.float64)
         self.path = None
         if checkpoints is not None:
             how = [asdict(r) for r in recipes]
             code = module_digest(__name__.rpartition(".")[2])  # another version's training goes another way
             self.identity = json.dumps(
-                [self.architecture.as_dict(), how, seeds, self.images.digest, str(device), code],
+                [self.architecture.as_dict(), how, last, seeds, self.images.digest, str(device), code],
             )
             self.path = Path(checkpoints) / f"{hashlib.sha256(self.identity.encode()).hexdigest()[:24]}.safetensors"
             if self.path.is_file():
@@ -217,7 +222,7 @@ class _Run:
 
     def finish(self, progress, stop: threading.Event, side_by_side: int) -> Bank:
         progress.update(self.epoch * len(self.seeds))
-        while self.epoch < self.recipe.epochs:
+        while self.epoch < self.last:
             if stop.is_set():
                 raise Stopped
             start = time.perf_counter()
@@ -225,13 +230,14 @@ class _Run:
             self.epoch += 1
             self.seconds += (time.perf_counter() - start) / side_by_side
             self._check_finite()
-            finished = self.epoch == self.recipe.epochs
+            finished = self.epoch == self.last
             if self.path is not None and (finished or time.perf_counter() - self.saved >= self.pause):
                 self._checkpoint(moments=not finished)
             progress.update(len(self.seeds))
-        self._check_above_chance()
+        if self.last == self.recipe.epochs:  # stopped early, a network may be as bad as that
+            self._check_above_chance()
         tensors = {name: tensor.detach() for name, tensor in self.tensors.items()}
-        epochs = xr.Variable("epoch", np.arange(1, self.recipe.epochs + 1), {"long_name": "epoch", "units": "1"})
+        epochs = xr.Variable("epoch", np.arange(1, self.last + 1), {"long_name": "epoch", "units": "1"})
         history = xr.Dataset(
             {
                 "train_loss": (

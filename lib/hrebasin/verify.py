@@ -11,8 +11,9 @@ import numpy as np
 import xarray as xr
 from PIL import Image
 
-from . import figures, manifest, records
+from . import answers, figures, manifest, records
 from .claims import ledger
+from .layout import QUESTIONS
 
 
 def verify(published: Path | str, drawn: Path | str) -> tuple[list[str], list[str]]:
@@ -44,6 +45,13 @@ def verify(published: Path | str, drawn: Path | str) -> tuple[list[str], list[st
     if missing:
         return checked, wrong + missing
     claims = ledger({stage: results[stage] for stage in records.STAGES})
+    if "answers" in results:
+        asked = answers.answer({stage: results[stage] for stage in QUESTIONS if stage in results})
+        wrong += [
+            f"{published / 'answers.nc'}: {name} of {', '.join(where)} does not follow from the data sets"
+            for name, where in _differences(results["answers"], asked).items()
+        ]
+        checked.append(f"the answers to {asked.sizes['asked']} open questions follow from the data")
     wrong += [
         f"{published / 'ledger.nc'}: {name} of {', '.join(where)} does not follow from the data sets"
         for name, where in _differences(results["ledger"], claims).items()
@@ -63,12 +71,12 @@ def _origin_problems(dataset: xr.Dataset) -> list[str]:
 
 
 def _differences(published: xr.Dataset, again: xr.Dataset) -> dict[str, list[str]]:
-    """Variables of the ledger that differ, each with the claims concerned."""
-    found = {}
+    """Variables of the ledger or the answers that differ, each with the claims or questions concerned."""
+    found, names = {}, {"claim": "claim", "test": "test_claim", "asked": "asked", "row": "question"}
     for name, values in again.data_vars.items():
-        claim = again.claim.values if values.dims == ("claim",) else again.test_claim.values
+        claim = again[names[values.dims[0]]].values
         if name not in published or published[name].shape != values.shape:
-            found[name] = ["all claims"]
+            found[name] = ["all"]
         elif values.dtype.kind == "f":
             # another processor sums in another order
             same = np.isclose(published[name], values, rtol=1e-6, atol=1e-9, equal_nan=True)

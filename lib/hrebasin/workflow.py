@@ -24,7 +24,7 @@ from .configuration import Profile, load_profile
 from .digests import PRESENTATION, code_digest
 from .files import project_root
 from .folders import only_writer, scratch
-from .layout import NOTEBOOKS, PAPER
+from .layout import ANSWERS, NOTEBOOKS, PAPER, QUESTIONS
 
 # Every job of a cluster imports this module, twice: so slow imports stand where they are needed.
 
@@ -38,6 +38,7 @@ PARTS = {
     "attack": ("attack",),
     "measure": ("regularity", "ablations"),
     "publish": ("paper",),
+    "questions": (*QUESTIONS, "answers"),  # of networks that are there: nothing is trained or merged anew
 }
 
 
@@ -108,12 +109,12 @@ class Plan:
 
     def code(self, notebook: str) -> str:
         """Digest of the code that a notebook runs; a result made by other code is made again."""
-        without = () if notebook == PAPER else PRESENTATION
+        without = () if notebook in (PAPER, ANSWERS) else PRESENTATION
         return code_digest(project_root() / "notebooks" / f"{notebook}.ipynb", without=without)
 
     def shell(self, notebook: str) -> str:
         """The command of a rule."""
-        label = notebook if notebook == PAPER else f"{notebook} {{wildcards.shard}}"
+        label = notebook if notebook in (PAPER, ANSWERS) else f"{notebook} {{wildcards.shard}}"
         python = shlex.quote(sys.executable)
         return (
             f"exec {python} -m hrebasin.notebook notebooks/{notebook}.ipynb {{output.notebook:q}} {{params.values:q}} "
@@ -121,15 +122,19 @@ class Plan:
         )
 
 
-def made_otherwise(plan: Plan) -> list[str]:
+def made_otherwise(plan: Plan, notebooks: Mapping[str, str] = NOTEBOOKS) -> list[str]:
     """Data sets in the run's folder that tell of other parameters than the plan's.
+
+    Args:
+        plan: of the run.
+        notebooks: the stages that are looked at.
 
     Snakemake notices them too, but by notes of its own, which a folder copied from elsewhere does not bring.
     """
     import h5py
 
     found = []
-    for stage, notebook in NOTEBOOKS.items():
+    for stage, notebook in notebooks.items():
         for shard in range(len(plan.shards)):
             path = Path(plan.run) / stage / f"shard-{shard:03d}.nc"
             if not (project_root() / path).is_file():
@@ -168,6 +173,8 @@ def main(arguments: list[str] | None = None) -> int:
         settings = _settings(given.settings)
         plan = Plan.from_config(settings)
         folder = project_root() / plan.run
+        if given.part == "questions":
+            _check_networks(plan)
         command = [*_options(given, settings, plan, folder), *arguments[end + 1 :]]
         if given.dry_run:
             return _snakemake(command)
@@ -180,6 +187,8 @@ def main(arguments: list[str] | None = None) -> int:
                 shutil.rmtree(folder / "checkpoints", ignore_errors=True)
         if code == 0 and given.part in (None, "publish"):
             _report(folder, publish_to=project_root() / given.publish_to if given.part else None)
+        elif code == 0 and given.part == "questions":
+            _report_answers(folder)
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -219,9 +228,12 @@ def _options(given: argparse.Namespace, settings: Mapping, plan: Plan, folder: P
     options += ["--scheduler", "greedy", "--scheduler-subsample", "1000"]
     options += ["--snakefile", str(project_root() / "Snakefile")]
     options += ["--config", *(f"{key}={value}" for key, value in settings.items())]
-    if given.part:
+    asked = given.part == "questions"
+    if asked:
+        options = ["answers", *options, "--allowed-rules", *PARTS["questions"]]
+    elif given.part:
         options += ["--until", *PARTS[given.part]]
-    if others := made_otherwise(plan):
+    if others := made_otherwise(plan, QUESTIONS if asked else NOTEBOOKS):
         options += ["--forcerun", *others]
     if given.workflow_profile:
         options += cluster.options(given.workflow_profile, folder)
@@ -241,6 +253,24 @@ def _report(folder: Path, *, publish_to: Path | None) -> None:
     for claim, verdict, title in zip(claims.claim.values, claims.verdict.values, claims.title.values, strict=True):
         print(f"{claim:>4} {verdict:<13} {title}")
     print(f"Figures, claims and provenance: {folder.relative_to(project_root())}/index.html")
+
+
+def _check_networks(plan: Plan) -> None:
+    for shard in range(len(plan.shards)):
+        for part in ("unmerged", "merged"):
+            path = Path(plan.run, "weights", f"{part}-{shard:03d}.safetensors")
+            if not (project_root() / path).is_file():
+                raise FileNotFoundError(
+                    f"questions need the networks of a run, and {path} is not there: make paper first"
+                )
+
+
+def _report_answers(folder: Path) -> None:
+    from . import records
+
+    found = records.read(folder / "results" / "answers.nc", stage="answers")
+    for title, sentence in zip(found.title.values, found.sentence.values, strict=True):
+        print(f"{title} {sentence}.")
 
 
 def _snakemake(arguments: list[str]) -> int:

@@ -1,0 +1,123 @@
+"""Open questions about robustness: is it lower accuracy, a weak attack, or scale?
+
+A function a question: the data set of its notebook in, comparisons over groups and a reading out.
+"""
+
+import numpy as np
+import xarray as xr
+
+from .comparisons import PERCENT, POINTS, NotMeasuredError, Test, by_group, crossings, minus, tree, tree_stages
+from .controls import FAMILIES
+
+STRONG = 0.015  # epsilon from which an attack counts as strong, as in C5
+BROKEN = 0.1  # epsilon at which every network must break
+NAMES = {
+    "stopped": "early-stopped networks",
+    "narrow": "narrower networks",
+    "noised": "networks with noise on their weights",
+    "line": "points on the way to a naive average",
+}
+
+
+def large(robust: xr.DataArray) -> xr.DataArray:
+    """Mean over strong attacks that leave something standing, (model, ...)."""
+    size = robust.epsilon.values
+    return robust.sel(epsilon=(size >= STRONG) & (size < BROKEN)).mean("epsilon").rename("robust_accuracy")
+
+
+def controls(data: xr.Dataset) -> tuple[list[Test], str]:
+    """Robustness or lower accuracy?"""
+    stages, tests, words = tree_stages(data), [], []
+    families = [name for name in FAMILIES if name in data.method.values]
+    top = stages[-1]
+    for stage in stages[1:]:
+        for family in families:
+            merged, control = {"method": "tree", "stage": stage}, {"method": family, "stage": stage}
+
+            def less(values: xr.DataArray, merged=merged, control=control) -> np.ndarray:
+                return minus(by_group(values, **merged), by_group(values, **control))
+
+            about = f"stage {stage} minus {NAMES[family]}"
+            tests.append(Test(f"accuracy: {about}", less(data.test_accuracy) * PERCENT, POINTS))
+            for kind in data.attack.values:
+                try:
+                    gain = less(large(data.robust_at_stage.sel(attack=kind))) * PERCENT
+                except NotMeasuredError:
+                    continue  # no image that all classify correctly
+                tests.append(Test(f"{kind}, strong, at equal accuracy: {about}", gain, POINTS))
+            try:
+                tests.append(Test(f"median perturbation: {about}", less(data.median_perturbation), "pixel range"))
+            except NotMeasuredError:
+                continue
+    for family in ("tree", *families):
+        for kind in data.attack.values:
+            robust = large(data.robust_at_method.sel(attack=kind))
+            last, first = ({"method": family, "stage": stage} for stage in (top, 0))
+            first = {"method": "unmerged"} if family == "tree" else first
+            try:
+                rise = minus(by_group(robust, **last), by_group(robust, **first)) * PERCENT
+            except NotMeasuredError:
+                continue
+            name = (
+                f"{kind}, strong, on images that all stages get right: stage {top} minus 0, {NAMES.get(family, family)}"
+            )
+            tests.append(Test(name, rise, POINTS))
+    for family in families:
+        found = [t for t in tests if t.name == f"fgsm, strong, at equal accuracy: stage {top} minus {NAMES[family]}"]
+        words += [f"{t.effect:+.1f} points against {NAMES[family]}" for t in found]
+    return tests, f"under strong FGSM stage {top} keeps, of images that all get right, {', '.join(words)}"
+
+
+def strong(data: xr.Dataset) -> tuple[list[Test], str]:
+    """Is the crossing an artefact of weak attacks?"""
+    stages, top, tests, words = tree_stages(data), tree_stages(data)[-1], [], []
+    crossing = crossings(data).sel(comparison=f"0-{top}")
+    for kind in data.attack.values:
+        robust = data.robust_accuracy.sel(attack=kind)
+        gain = minus(tree(large(robust), top), tree(large(robust), 0)) * PERCENT
+        tests.append(Test(f"{kind}, strong: stage {top} minus stage 0", gain, POINTS))
+        found = crossing.crossing.sel(attack=kind).values
+        crossed = found[np.isfinite(found)]
+        if len(crossed):
+            name = f"{kind}: crossing of stages 0 and {top} ({len(crossed)} of {len(found)} groups)"
+            tests.append(Test(name, crossed, "pixel range"))
+        words.append(f"{kind} {crossed.mean():.4f}" if len(crossed) else f"{kind} none")
+    for stage in (0, top):
+        share = tree(data.zero_gradients, stage).values * PERCENT
+        tests.append(Test(f"images without any gradient, stage {stage}", share, "%"))
+        broken = tree(data.robust_accuracy.sel(attack="worst").sel(epsilon=BROKEN, method="nearest"), stage)
+        tests.append(Test(f"worst case at {BROKEN:g}, stage {stage}", broken.values * PERCENT, "%"))
+    signs = {float(np.sign(t.effect)) for t in tests if "strong: " in t.name}
+    kept = "under every attack" if signs == {1.0} else "under some attacks only" if 1.0 in signs else "under no attack"
+    return tests, f"stage {len(stages) - 1} is ahead of stage 0 {kept}; they cross at {', '.join(words)}"
+
+
+def scale(data: xr.Dataset) -> tuple[list[Test], str]:
+    """Does the bound fall beyond scale?"""
+    stages = tree_stages(data)
+    top, bound = stages[-1], np.log10(data.lipschitz.sel(bound="global")).rename("lipschitz")
+    whole = minus(tree(bound, 0), tree(bound, top))
+    by_scale = minus(tree(bound, 0), by_group(bound, method="rescaled", stage=top))
+    tests = [
+        Test(f"log10 global bound, stage 0 minus stage {top}", whole, "log10"),
+        Test(f"log10 global bound, stage 0 minus stage 0 at the norms of stage {top}", by_scale, "log10"),
+        Test("share of the bound's fall that scale alone makes", by_scale / whole * PERCENT, "%"),
+    ]
+    margin = np.log10(data.median_margin.where(data.median_margin > 0)).rename("median_margin")
+    for name in data.bound.values:
+        relative = (np.log10(data.lipschitz.sel(bound=name)) - margin).rename("lipschitz")
+        for stage in stages[1:]:
+            try:
+                values = minus(tree(relative, stage), tree(relative, 0))
+            except NotMeasuredError:
+                continue  # half of the images or more are misclassified: the median margin is 0
+            tests.append(Test(f"log10 of {name} bound over median margin, stage {stage} less stage 0", values, "log10"))
+    for name in data.certificate.values:
+        radius = data.certified_radius.sel(certificate=name)
+        values = minus(tree(radius, top), tree(radius, 0))
+        tests.append(Test(f"certified radius by the {name} bound, stage {top} minus stage 0", values, "pixel range"))
+    share = tests[2].effect
+    return tests, (
+        f"rescaling unmerged networks to the norms of stage {top}, which changes no answer, makes {share:.0f} % of the "
+        f"fall of the bound; certified radii {'grow' if tests[-1].effect > 0 else 'do not grow'} with the stage"
+    )

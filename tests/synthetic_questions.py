@@ -1,0 +1,161 @@
+"""Made-up data sets of the open questions with the layout of real ones; `synthetic.results` holds them too."""
+
+import numpy as np
+import xarray as xr
+
+import synthetic
+from hrebasin.bank import LABELS
+from hrebasin.controls import FAMILIES
+from hrebasin.merging import CONVERGENCE
+
+EPSILONS = [0.0, 0.005, 0.01, 0.015, 0.02, 0.1]
+STRONG = ("fgsm", "fgsm-float64", "fgsm-rescaled-10", "pgd-cross-entropy", "pgd-margin", "transfer-unmerged-0", "worst")
+RECIPES = ("adam", "adam, crop-flip", "sgd", "sgd, crop-flip", "width x 0.5", "width x 2")
+LAYERS = ("fc1", "fc2", "fc3", "fc4")
+
+
+def results(*, groups: int, leaves: int, noise: float, seed: int) -> dict[str, xr.Dataset]:
+    """Data sets by question; arguments as of `synthetic.results`."""
+    made = {"controls": controls, "strong": strong, "mergers": mergers, "scale": scale}
+    made |= {"repair": repair, "recipes": recipes}
+    return {name: make(groups, int(np.log2(leaves)), noise, seed) for name, make in made.items()}
+
+
+def rows_of(groups: int, kinds: list[dict]) -> list[dict]:
+    """Labels of networks, each kind once in every group."""
+    default = {name: value for name, (value, _) in LABELS.items()}
+    rows = [default | kind | {"group": group} for group in range(groups) for kind in kinds]
+    return [row | {"n_merged": 2 ** row["stage"]} for row in rows]
+
+
+def robust(rows: list[dict], attacks: tuple[str, ...], noise: float, name: str) -> np.ndarray:
+    """(model, attack, epsilon): later stages start lower and fall more slowly."""
+    stage = synthetic.column(rows, "stage")[:, None, None]
+    size, strength = np.array(EPSILONS), np.linspace(1, 0.8, len(attacks))[:, None]
+    curve = (0.55 - 0.04 * stage) * np.exp(-size / (0.009 + 0.002 * stage)) * strength
+    spread = 0.01 * noise * synthetic.normal(curve.shape[:1] + (1, 1), name)
+    return np.clip(curve + spread * (size < 0.1), 0, 1)
+
+
+def tree_kinds(stages: int) -> list[dict]:
+    """The first node of each stage."""
+    return [{"method": "tree" if stage else "unmerged", "stage": stage} for stage in range(stages + 1)]
+
+
+def controls(groups: int, stages: int, noise: float, seed: int) -> xr.Dataset:
+    """Merged networks five points more robust than their controls at every stage."""
+    kinds = tree_kinds(stages)
+    kinds += [{"method": family, "stage": stage} for family in FAMILIES for stage in range(stages + 1)]
+    rows = rows_of(groups, kinds)
+    merged = np.isin(synthetic.column(rows, "method"), ("tree", "unmerged"))[:, None, None]
+    curve = robust(rows, ("fgsm", "deepfool-linf"), noise, f"controls/{seed}")
+    better = np.clip(curve + 0.05 * merged * (np.array(EPSILONS) > 0), 0, 1)
+    by_size = ("model", "attack", "epsilon")
+    ones = np.ones(len(rows))
+    return synthetic.dataset(rows, {
+        "test_accuracy": (("model",), curve[:, 0, 0], "1"),
+        "robust_accuracy": (by_size, curve, "1"),
+        "robust_at_stage": (by_size, better, "1"),
+        "robust_at_method": (by_size, better, "1"),
+        "median_perturbation": (("model",), 0.01 + 0.001 * merged[:, 0, 0], "pixel range"),
+        "common_images": (("model",), 100 * ones, "images"),
+    }, attack=np.array(["fgsm", "deepfool-linf"], dtype=object), epsilon=EPSILONS)  # fmt: skip
+
+
+def strong(groups: int, stages: int, noise: float, seed: int) -> xr.Dataset:
+    """The same order of stages under every attack."""
+    rows = rows_of(groups, tree_kinds(stages))
+    return synthetic.dataset(rows, {
+        "robust_accuracy": (("model", "attack", "epsilon"), robust(rows, STRONG, noise, f"strong/{seed}"), "1"),
+        "zero_gradients": (("model",), np.zeros(len(rows)), "1"),
+    }, attack=np.array(STRONG, dtype=object), epsilon=EPSILONS)  # fmt: skip
+
+
+def mergers(groups: int, stages: int, noise: float, seed: int) -> xr.Dataset:
+    """Lower distances, better merges."""
+    kinds, orders = [], []
+    for stage in range(2, stages + 1):
+        names = ("tree", "tree-random", "tree-nearest", "star", "fold", "merge-many-from-tree", "naive")
+        kinds += [{"method": name, "stage": stage} for name in names]
+        orders += [0] * len(names)
+        for limit in (1, 2, 5, CONVERGENCE):
+            kinds += [{"method": "merge-many", "stage": stage, "sweeps": limit, "node": order} for order in range(2)]
+            orders += [0, 1]
+    rows = rows_of(groups, kinds)
+    place = np.array(
+        [{name: k for k, name in enumerate(dict.fromkeys(r["method"] for r in rows))}[r["method"]] for r in rows]
+    )
+    sweeps, stage = synthetic.column(rows, "sweeps"), synthetic.column(rows, "stage")
+    accuracy = 0.5 - 0.03 * stage + 0.004 * place + 0.01 * np.log1p(sweeps) / 5
+    accuracy = accuracy + 0.004 * noise * synthetic.normal(len(rows), f"mergers/{seed}")
+    ones, pairs = np.ones(len(rows)), 2.0**stage * (2.0**stage - 1) / 2
+    return synthetic.dataset(rows, {
+        "test_accuracy": (("model",), accuracy, "1"),
+        "test_loss": (("model",), 1.5 * ones, "nat"),
+        "pairwise_distance": (("model",), pairs * (900 - 400 * accuracy), "1"),
+        "sweeps_done": (("model",), np.minimum(sweeps, 20), "1"),
+        "converged": (("model",), np.int8(ones), "1"),
+        "seconds": (("model",), 1 + sweeps / 10, "s"),
+        "order": (("model",), np.tile(orders, groups), "1"),
+    })  # fmt: skip
+
+
+def scale(groups: int, stages: int, noise: float, seed: int) -> xr.Dataset:
+    """Half of the bound's fall is scale."""
+    kinds = tree_kinds(stages) + [{"method": "rescaled", "stage": stage} for stage in range(1, stages + 1)]
+    rows = rows_of(groups, kinds)
+    stage, method = synthetic.column(rows, "stage"), synthetic.column(rows, "method")
+    bounds, certificates = ("global", "eclipse-fast"), ("global", "eclipse-fast", "local")
+    fall = np.where(method == "rescaled", 0.15, 0.3) * stage + 0.02 * noise * synthetic.normal(
+        len(rows), f"scale/{seed}"
+    )
+    radius = 0.01 * (1 + np.where(method == "rescaled", 0, stage))[:, None] * np.arange(1, 4)
+    return synthetic.dataset(rows, {
+        "test_accuracy": (("model",), 0.55 - 0.04 * stage, "1"),
+        "weight_norm": (("model", "layer"), np.outer(1 / (1 + stage), np.ones(len(LAYERS))), "1"),
+        "lipschitz": (("model", "bound"), 10 ** (2 - fall)[:, None] * np.array([1, 0.6]), "logits per pixel range"),
+        "median_margin": (("model",), 1 / (1 + stage), "logit"),
+        "certified_radius": (("model", "certificate"), radius, "pixel range"),
+    }, layer=list(LAYERS), bound=list(bounds), certificate=np.array(certificates, dtype=object))  # fmt: skip
+
+
+def repair(groups: int, stages: int, noise: float, seed: int) -> xr.Dataset:
+    """REPAIR gives half of the lost accuracy back, and the variance."""
+    names = ("tree", "repair-children", "repair-leaves", "repair-along")
+    kinds = [{"method": "unmerged"}] + [{"method": name, "stage": s} for s in range(1, stages + 1) for name in names]
+    rows = rows_of(groups, kinds)
+    stage, method = synthetic.column(rows, "stage"), synthetic.column(rows, "method")
+    lost = np.where(method == "tree", 0.04, 0.02) * stage
+    accuracy = 0.55 - lost + 0.004 * noise * synthetic.normal(len(rows), f"repair/{seed}")
+    left = np.where(method == "tree", 0.7**stage, 1.0)[:, None] * np.linspace(1, 0.8, len(LAYERS))
+    ones, curve = np.ones(len(rows)), robust(rows, ("fgsm", "deepfool-linf"), noise, f"repair/{seed}")
+    return synthetic.dataset(rows, {
+        "test_accuracy": (("model",), accuracy, "1"),
+        "test_loss": (("model",), 1.5 * ones, "nat"),
+        "robust_accuracy": (("model", "attack", "epsilon"), curve, "1"),
+        "variance_ratio": (("model", "layer"), left, "1"),
+        "feature_distance": (("model", "layer"), 0.05 * np.outer(stage, np.arange(1, 5)), "1"),
+    }, attack=np.array(["fgsm", "deepfool-linf"], dtype=object), epsilon=EPSILONS, layer=list(LAYERS))  # fmt: skip
+
+
+def recipes(groups: int, stages: int, noise: float, seed: int) -> xr.Dataset:
+    """The tree is ahead of MergeMany under the first recipe alone."""
+    kinds = tree_kinds(stages) + [{"method": "merge-many", "stage": stages, "sweeps": CONVERGENCE}]
+    rows = [row for _ in RECIPES for row in rows_of(groups, kinds)]
+    recipe = np.repeat(np.array(RECIPES, dtype=object), groups * len(kinds))
+    stage, many = synthetic.column(rows, "stage"), synthetic.column(rows, "method") == "merge-many"
+    accuracy = 0.5 - 0.04 * stage + many * np.where(recipe == RECIPES[0], -0.05, 0.05)
+    accuracy = accuracy + 0.004 * noise * synthetic.normal(len(rows), f"recipes/{seed}")
+    attacks = ("fgsm", "deepfool-linf")
+    barrier = np.where((stage == 1) & ~many, 1.0, np.nan)[:, None] * np.array([0.8, 0.2])
+    made = synthetic.dataset(rows, {
+        "test_accuracy": (("model",), accuracy, "1"),
+        "train_accuracy": (("model",), accuracy + 0.2, "1"),
+        "robust_accuracy": (("model", "attack", "epsilon"), robust(rows, attacks, noise, "recipes"), "1"),
+        "loss_barrier": (("model", "alignment"), barrier, "nat"),
+        "accuracy_barrier": (("model", "alignment"), barrier / 4, "1"),
+    }, attack=np.array(["fgsm", "deepfool-linf"], dtype=object), epsilon=EPSILONS,
+        alignment=np.array(["before", "after"], dtype=object))  # fmt: skip
+    names = np.array([f"{r}/{name}" for r, name in zip(recipe, made.model.values, strict=True)], dtype=object)
+    about = synthetic.describe("recipe of training or width")
+    return made.assign_coords(recipe=("model", recipe, about), model=("model", names, made.model.attrs))
