@@ -169,13 +169,14 @@ for question, name in QUESTIONS.items():
         resources:
             gpu=plan.gpus,
         params:
+            notebook=name,
             values=lambda wildcards, name=name: plan.parameters(name, int(wildcards.shard)),
             place=lambda wildcards, output, resources: plan.place(output.notebook, resources.gpu),
             code=lambda wildcards, name=name: code(name),
         message:
             f"{name}: shard {{wildcards.shard}}"
         shell:
-            plan.shell(name)
+            plan.shell("{params.notebook}")  # not the name itself: Snakemake looks it up when the loop is over
 
 
 rule answers:

@@ -10,8 +10,8 @@ from pathlib import Path
 # Modules that only check, show or write: a new colour must not train 1600 networks again. What a data set holds is
 # guarded by the format's name in `records`.
 PRESENTATION = (
-    "plots", "benchmark_plots", "question_plots", "drawing", "figures", "manifest", "progress", "records", "configuration",
-    "digests", "files", "folders",
+    "plots", "benchmark_plots", "question_plots", "drawing", "figures", "manifest", "progress", "records",
+    "configuration", "digests", "files", "folders",
 )  # fmt: skip
 
 
