@@ -5,6 +5,7 @@ python tests/slurm/scheduling.py --slurm 10:100     # through the Slurm of `daem
 """
 
 import argparse
+import resource
 import subprocess
 import sys
 import tempfile
@@ -18,39 +19,47 @@ from projects import copy_project
 SIZES = ("1:100", "1:1000", "10:10000", "1:10000")
 
 
-def seconds(project: Path, options: list[str], environment: dict[str, str] | None) -> float:
-    """How long one call of the workflow takes."""
-    start = time.perf_counter()
+def measure(project: Path, options: list[str], environment: dict[str, str] | None) -> tuple[float, float]:
+    """Seconds of processors and of the clock that one call of the workflow takes."""
     command = [sys.executable, "-m", "hrebasin.workflow", *options]
+    start, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
     with (project / "output.txt").open("w") as output:
-        code = subprocess.run(
+        run = subprocess.run(
             command, cwd=project, env=environment, stdout=output, stderr=subprocess.STDOUT, check=False
-        ).returncode
-    if code:
-        raise RuntimeError(f"{' '.join(command)} ended with {code}:\n{(project / 'output.txt').read_text()[-2000:]}")
-    return time.perf_counter() - start
+        )
+    if run.returncode:
+        output = (project / "output.txt").read_text()[-2000:]
+        raise RuntimeError(f"{' '.join(command)} ended with {run.returncode}:\n{output}")
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    processors = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return processors, time.perf_counter() - start
+
+
+def row(a_job: int, trees: int, *, on_slurm: bool) -> str:
+    """One row of the table."""
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="slurm-")))
+        environment = stack.enter_context(slurm(folder)) if on_slurm else None
+        project = copy_project(folder / "project", empty_jobs=True)
+        where = ["--workflow-profile", "config/slurm"] if on_slurm else ["--cores", "2"]
+        options = [*where, "profile=tiny", f"groups={trees}", f"groups_per_shard={a_job}"]
+        more = ["--", *(ONE_NODE if on_slurm else ["--max-threads", "1"])]
+        planned, _ = measure(project, ["--dry-run", *options, *more], environment)
+        processors, clock = measure(project, [*options, *more], environment)
+    jobs = 5 * -(-trees // a_job) + 1
+    return f"| {trees:,} | {a_job} | {jobs:,} | {planned:.0f} | {processors:.0f} | {clock:.0f} | {clock / jobs:.3f} |"
 
 
 def main() -> None:
-    """Print one row a size as soon as it is there."""
+    """Print each row as soon as it is there."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("sizes", nargs="*", default=SIZES, metavar="trees a job:trees", help=f"by default {SIZES}")
     parser.add_argument("--slurm", action="store_true", help="through a Slurm on this machine, not locally")
     given = parser.parse_args()
-    print("| trees | trees a job | jobs | dry-run, s | run of empty jobs, s | ms a job |\n|---|---|---|---|---|---|")
+    print("| trees | trees a job | jobs | dry-run, processor s | run, processor s | run, s | s a job |")
+    print("|---|---|---|---|---|---|---|")
     for size in given.sizes:
-        a_job, trees = map(int, size.split(":"))
-        with ExitStack() as stack:
-            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="slurm-")))
-            environment = stack.enter_context(slurm(folder)) if given.slurm else None
-            project = copy_project(folder / "project", empty_jobs=True)
-            where = ["--workflow-profile", "config/slurm"] if given.slurm else ["--cores", "2"]
-            options = [*where, "profile=tiny", f"groups={trees}", f"groups_per_shard={a_job}"]
-            more = ["--", *(ONE_NODE if given.slurm else ["--max-threads", "1"])]
-            planned = seconds(project, ["--dry-run", *options, *more], environment)
-            run = seconds(project, [*options, *more], environment)
-        jobs = 5 * -(-trees // a_job) + 1
-        print(f"| {trees:,} | {a_job} | {jobs:,} | {planned:.0f} | {run:.0f} | {1000 * run / jobs:.0f} |", flush=True)
+        print(row(*map(int, size.split(":")), on_slurm=given.slurm), flush=True)
 
 
 if __name__ == "__main__":
