@@ -101,7 +101,7 @@ def _program(name: str) -> str:
 
 def _write_files(folder: Path, programs: dict[str, str]) -> dict[str, str]:
     folder.chmod(0o711)  # munged wants its socket reachable by all
-    for name in ("state", "spool", "bin"):
+    for name in ("state", "spool", "bin", "temporary"):  # the last for what a killed job leaves
         (folder / name).mkdir()
     sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(2)]
     ports = [each.getsockname()[1] for each in sockets]
@@ -117,7 +117,8 @@ def _write_files(folder: Path, programs: dict[str, str]) -> dict[str, str]:
     srun.write_text(SRUN.format(folder=folder, srun=programs["srun"]))
     srun.chmod(0o755)
     path = f"{folder}/bin:{Path(sys.executable).parent}:{os.environ['PATH']}"
-    return {**os.environ, "SLURM_CONF": f"{folder}/slurm.conf", "PATH": path, MARK: str(folder)}
+    ours = {"SLURM_CONF": f"{folder}/slurm.conf", "TMPDIR": f"{folder}/temporary", "PATH": path, MARK: str(folder)}
+    return {**os.environ, **ours}
 
 
 def _start(program: str, options: list[str], environment: dict[str, str], folder: Path) -> subprocess.Popen:
