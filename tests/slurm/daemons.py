@@ -61,13 +61,15 @@ SLURM_CONF={folder}/slurm.conf exec {srun} "$@"
 def slurm(folder: Path) -> Iterator[dict[str, str]]:
     """Run munged, slurmctld and slurmd with all their files in ``folder``; the environment in which to use them.
 
-    At the end, however it comes, jobs are cancelled and every process that was started is gone.
+    At the end, however it comes (Ctrl-C, kill, a closed terminal), every process that was started is gone.
 
     Raises:
         FileNotFoundError: Slurm or MUNGE is not installed.
         RuntimeError: a daemon does not start; the message shows its log.
     """
-    programs = {name: _program(name) for name in ("munged", "slurmctld", "slurmd", "srun", "sinfo", "scancel")}
+    programs = {
+        name: _program(name) for name in ("munged", "slurmctld", "slurmd", "srun", "sinfo", "squeue", "scancel")
+    }
     environment = _write_files(folder, programs)
     daemons = {
         "munged": ["--foreground", f"--socket={folder}/munge.socket", f"--key-file={folder}/munge.key"]
@@ -75,6 +77,10 @@ def slurm(folder: Path) -> Iterator[dict[str, str]]:
         "slurmctld": ["-D"],
         "slurmd": ["-D", "-N", "localhost"],
     }
+    handlers = {event: signal.getsignal(event) for event in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    for event, handler in handlers.items():
+        if handler is signal.SIG_DFL:  # not what nohup ignores
+            signal.signal(event, signal.default_int_handler)
     started = []
     try:
         for name, options in daemons.items():
@@ -84,12 +90,14 @@ def slurm(folder: Path) -> Iterator[dict[str, str]]:
         _wait(started, folder, lambda: _answer(states, environment) == "idle\n")
         yield environment
     finally:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C must not keep the rest from being stopped
-        daemons = {daemon.pid for daemon in started}
-        _end([process for process in _processes(folder) if process.pid not in daemons])
-        subprocess.run([programs["scancel"], "--me"], env=environment, check=False, timeout=60)
+        for event in handlers:  # a second Ctrl-C must not keep the rest from being stopped
+            signal.signal(event, signal.SIG_IGN)
+        # The daemons last: without them, the processes that watch over jobs do not end, nor can we find those.
+        _end([process for process in _processes(folder) if process not in started])
+        _empty_queue(programs, environment)
         _end(_processes(folder))
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        for event, handler in handlers.items():
+            signal.signal(event, handler)
 
 
 def _program(name: str) -> str:
@@ -121,15 +129,13 @@ def _write_files(folder: Path, programs: dict[str, str]) -> dict[str, str]:
     return {**os.environ, **ours}
 
 
-def _start(program: str, options: list[str], environment: dict[str, str], folder: Path) -> subprocess.Popen:
+def _start(program: str, options: list[str], environment: dict[str, str], folder: Path) -> psutil.Popen:
     with (folder / f"{Path(program).name}.out").open("w") as output:
         # A session of its own: Ctrl-C is for us, and we stop the daemons in order.
-        return subprocess.Popen(
-            [program, *options], env=environment, stdout=output, stderr=output, start_new_session=True
-        )
+        return psutil.Popen([program, *options], env=environment, stdout=output, stderr=output, start_new_session=True)
 
 
-def _wait(daemons: list[subprocess.Popen], folder: Path, ready: Callable[[], bool]) -> None:
+def _wait(daemons: list[psutil.Popen], folder: Path, ready: Callable[[], bool]) -> None:
     for _ in range(150):
         if ready():
             return
@@ -142,6 +148,14 @@ def _wait(daemons: list[subprocess.Popen], folder: Path, ready: Callable[[], boo
 
 def _answer(command: list[str], environment: dict[str, str]) -> str:
     return subprocess.run(command, env=environment, capture_output=True, text=True, check=False).stdout
+
+
+def _empty_queue(programs: dict[str, str], environment: dict[str, str]) -> None:
+    for _ in range(100):
+        if not _answer([programs["squeue"], "--me", "--noheader"], environment):  # nor where Slurm did not start
+            return
+        _answer([programs["scancel"], "--me"], environment)
+        time.sleep(0.2)
 
 
 def _end(processes: list[psutil.Process]) -> None:

@@ -3,7 +3,7 @@
 python tests/slurm/prove.py
 
 Needs slurm-wlm and munge and installs nothing. The daemons run on loopback, with all files in a temporary folder, and
-whatever this script starts it stops, also when it fails or is interrupted. Some minutes on 2 cores.
+whatever this script starts it stops, also when it fails or is interrupted. 20 minutes on 2 busy cores.
 """
 
 import re
@@ -172,7 +172,6 @@ def jobs_ask_for_what_the_profile_says(cluster: Cluster) -> None:
 
 def main() -> None:
     """All of it, on daemons that live as long."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: what was started is stopped
     with tempfile.TemporaryDirectory(prefix="slurm-") as folder, slurm(Path(folder)) as environment:
         cluster = Cluster(copy_project(Path(folder) / "project"), environment)
         a_killed_job_is_all_that_is_run_again(cluster)
