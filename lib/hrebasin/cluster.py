@@ -33,11 +33,11 @@ def prepare(profile: str, folder: Path, *, dataset: str, data: Path) -> None:
         data: the project's data folder.
 
     Raises:
-        ValueError: jobs of a killed run are still in the queue, Slurm does not answer, or there are no such images.
+        ValueError: jobs of an earlier command are in the queue, Slurm does not answer, or there are no such images.
         FileNotFoundError: the folder of images is not as it should be.
     """
     if _executor(profile) == "slurm" and (jobs := jobs_in_queue(folder)):
-        raise ValueError(f"jobs of a killed run still write to {folder}: wait, or scancel {' '.join(jobs)}")
+        raise ValueError(f"jobs of an earlier command still write to {folder}: wait, or scancel {' '.join(jobs)}")
     from .images import SPLITS, load_images  # only now: it takes seconds
 
     for split in SPLITS:
