@@ -9,7 +9,7 @@ from projects import call, copy_project
 
 from hrebasin import cluster, workflow
 from hrebasin.files import project_root
-from hrebasin.layout import NOTEBOOKS, PAPER
+from hrebasin.layout import NOTEBOOKS, PAPER, QUESTIONS
 from hrebasin.workflow import main
 
 ROOT = project_root()
@@ -18,11 +18,11 @@ ROOT = project_root()
 def test_the_slurm_profile_has_resources_for_every_rule_and_gpus_for_training_and_attacks():
     profile = yaml.safe_load((ROOT / "config" / "slurm" / "config.yaml").read_text())
     assert profile["executor"] == "slurm"
-    assert set(profile["set-threads"]) == set(profile["set-resources"]) == {*NOTEBOOKS, "paper"}
+    assert set(profile["set-threads"]) == set(profile["set-resources"]) == {*NOTEBOOKS, "paper", *QUESTIONS, "answers"}
     for rule, resources in profile["set-resources"].items():
         assert resources["mem_mb"] >= 4000
         assert 30 <= resources["runtime"] <= 240
-        assert ("gpu" not in resources) == (rule in ("train", "attack", "paper"))
+        assert ("gpu" in resources) == (rule in ("merge", "regularity", "ablations", "mergers", "scale", "repair"))
     # options of hrebasin.workflow, which a profile would take back
     assert not {"cores", "snakefile", "directory", "config", "rerun-triggers", "nolock"} & set(profile)
 

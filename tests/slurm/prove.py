@@ -153,13 +153,15 @@ def jobs_ask_for_what_the_profile_says(cluster: Cluster) -> None:
     code = cluster.start("profile=tiny", "groups=1", "run=empty", "device=cuda", more=options).wait(PATIENCE)
     check("empty jobs run", code == 0)
     profile = yaml.safe_load((cluster.project / "config" / "slurm" / "config.yaml").read_text())
+    rules = (*STAGES, "paper")
     jobs = [
         dict(re.findall(r"(\S+?)=(\S*)", line)) for line in cluster.ask("scontrol", "show", "job", "-o").splitlines()
     ]
     asked = {job["Comment"].split("_")[1]: job for job in jobs if job["WorkDir"] == str(cluster.project)}
-    check(f"jobs of {', '.join(asked)} have run", set(asked) == set(profile["set-resources"]))
-    for rule, resources in profile["set-resources"].items():
-        job, minutes = asked[rule], resources["runtime"]
+    check(f"jobs of {', '.join(asked)} have run", set(asked) == set(rules))
+    for rule in rules:
+        job, resources = asked[rule], profile["set-resources"][rule]
+        minutes = resources["runtime"]
         gpus = int(rule in ("train", "attack"))
         check(
             f"{rule} asked for {job['NumCPUs']} cores, {job['MinMemoryNode']}, {job['TimeLimit']} h and {gpus} GPUs",
