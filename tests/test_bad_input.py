@@ -177,6 +177,27 @@ VALUES = [
     ("weight_decay", -0.1),
     ("weight_decay", NAN),
     ("crop_padding", -4),
+    ("control_epochs", [0, 1]),
+    ("control_epochs", []),
+    ("control_shares", [0.5, 1.5]),
+    ("control_shares", [0.0]),
+    ("control_seeds", 0),
+    ("strong_networks", 0),
+    ("strong_networks", 4),  # of 4 leaves, none is left to transfer images from
+    ("strong_images", 0),
+    ("strong_epsilons", [0.0, 1.5]),
+    ("pgd_steps", 0),
+    ("pgd_restarts", -1),
+    ("merger_sizes", [3], "powers of two"),
+    ("merger_sizes", [4, 8], "8"),
+    ("merger_limits", [0]),
+    ("merger_orders", 0),
+    ("scale_bounded_images", 0),
+    ("repair_images", 0),
+    ("recipe_leaves", 6),
+    ("recipe_images", -1),
+    ("width_factors", [0.0, 1.0]),
+    ("width_images", -1),
 ]
 
 

@@ -100,7 +100,7 @@ def test_a_missing_key_is_named(name, values, written):
 @pytest.mark.parametrize(
     "changes",
     [
-        {"leaves": 2, "merge_many_sizes": [2], "ablation_pairs": 1},
+        {"leaves": 2, "merge_many_sizes": [2], "merger_sizes": [2], "ablation_pairs": 1},
         {"l1_strengths": [], "l2_strengths": []},  # no regularised networks
         {"regularised_groups": 0},
         {"regularised_models": 4},

@@ -70,8 +70,9 @@ def test_redrawing_from_published_results_gives_the_same_files_twice(published, 
     page.redraw(published, again)
     names = sorted(path.name for path in redrawn.iterdir())
     drawn = [f"{name}.{ending}" for name in figures.FIGURES for ending in ("pdf", "png", "md")]
-    assert names == sorted([*drawn, "index.html", "ledger.md", "SHA256SUMS"])
-    assert {path.name for path in manifest.compare(redrawn)[0]} == {*drawn, "index.html", "ledger.md"}
+    texts = ["index.html", "ledger.md", "answers.md"]
+    assert names == sorted([*drawn, *texts, "SHA256SUMS"])
+    assert {path.name for path in manifest.compare(redrawn)[0]} == {*drawn, *texts}
     for name in names:
         assert (redrawn / name).read_bytes() == (again / name).read_bytes(), name
 

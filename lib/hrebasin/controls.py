@@ -27,9 +27,10 @@ ATTACKS = ("fgsm", "deepfool-linf")
 
 
 def stopped(images: Images, seeds: Sequence[int], recipe: Recipe, architecture: Architecture, epochs) -> list[Bank]:
-    """Networks whose training ended early, a bank for each number of ``epochs``, method ``stopped``."""
-    label = "early-stopped networks"
-    banks = [train(architecture, images, seeds, recipe, stop_after=n, label=f"{label}, {n} epochs") for n in epochs]
+    """Networks whose training ended early, a bank for each number of ``epochs`` that the recipe has, method
+    ``stopped``."""
+    label, some = "early-stopped networks", [n for n in epochs if n <= recipe.epochs]
+    banks = [train(architecture, images, seeds, recipe, stop_after=n, label=f"{label}, {n} epochs") for n in some]
     return [bank.relabel(method="stopped") for bank in banks]
 
 
