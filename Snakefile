@@ -181,7 +181,7 @@ for question, name in QUESTIONS.items():
 
 rule answers:
     input:
-        expand(f"{run}/{{question}}/shard-{{shard:03d}}.nc", question=QUESTIONS, shard=shards),
+        [f"{run}/{question}/shard-{shard:03d}.nc" for question in QUESTIONS for shard in plan.asked(question)],
     output:
         results=expand(f"{run}/results/{{question}}.nc", question=(*QUESTIONS, "answers")),
         notebook=f"{run}/notebooks/{ANSWERS}.ipynb",

@@ -194,6 +194,7 @@ VALUES = [
     ("merger_orders", 0),
     ("scale_bounded_images", 0),
     ("repair_images", 0),
+    ("recipe_groups", 0),
     ("recipe_leaves", 6),
     ("recipe_images", -1),
     ("width_factors", [0.0, 1.0]),

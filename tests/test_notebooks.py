@@ -25,7 +25,7 @@ ROOT = project_root()
 PATHS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 PIPELINE = [*NOTEBOOKS.values(), PAPER]
 STAGE_NOTEBOOKS = [*PIPELINE, *QUESTIONS.values(), ANSWERS]
-WIRING = {"run_folder", "shard", "shards", "groups"}
+WIRING = {"run_folder", "shard", "shards", "groups", "recipe_shards"}
 MOST_CELLS, MOST_LINES, MOST_LINES_A_CELL = 14, 80, 15
 
 
@@ -112,7 +112,7 @@ def test_default_parameters_are_the_sample_profile():
             if parameter not in WIRING:
                 assert ast.literal_eval(source) == sample[parameter], f"{name}: {parameter}"
         declared_by_any |= set(declared)
-    shards_only = {"n_groups", "groups_per_shard"}  # they decide which groups a notebook gets
+    shards_only = {"n_groups", "groups_per_shard", "recipe_groups"}  # they decide which groups a notebook gets
     assert set(Profile.__dataclass_fields__) - shards_only <= declared_by_any
 
 
@@ -286,7 +286,7 @@ def test_kernels_are_reached_even_where_temporary_files_have_long_names(tmp_path
 def test_the_benchmark_notebook_runs(tmp_path):
     values = {"train_images": 1000, "widths": [32, 32, 16], "batch_size": 32, "epochs": 2, "repeats": 1, "workers": 0}
     values |= {"rows_wanted": ["training-float32", "matching", "tree", "fgsm", "lipschitz"], "counts": [16]}
-    values |= {"full_counts": [], "epochs_timed": 1}
+    values |= {"full_counts": [], "epochs_timed": 1, "stages_wanted": ["merge"]}
     values |= dict.fromkeys(("run_folder", "output_folder", "figures_folder"), str(tmp_path))
     run_notebook(ROOT / "notebooks" / "90_benchmarks.ipynb", tmp_path / "out.ipynb", values, threads=1)
     record = read(tmp_path / "benchmarks.nc", stage="benchmarks")

@@ -69,5 +69,6 @@ def jobs_in_queue(folder: Path) -> list[str]:
 def _executor(profile: str) -> str | None:
     for path in (Path(profile, "profile.yaml"), Path(profile, "config.yaml")):
         if path.is_file():
-            return yaml.safe_load(path.read_text()).get("executor")
+            settings = yaml.safe_load(path.read_text())
+            return settings.get("executor")
     raise FileNotFoundError(f"no profile of Snakemake in {profile}: it holds neither profile.yaml nor config.yaml")

@@ -70,6 +70,7 @@ class Profile:
     merger_orders: int
     scale_bounded_images: int
     repair_images: int
+    recipe_groups: int
     recipe_leaves: int
     recipe_images: int
     width_factors: list[float]
@@ -89,7 +90,7 @@ class Profile:
 
 
 # What a notebook gets beside values of a profile
-WIRING = {"run_folder": str, "shard": int, "groups": list[int], "shards": list[int]}
+WIRING = {"run_folder": str, "shard": int, "groups": list[int], "shards": list[int], "recipe_shards": list[int]}
 KINDS = {field.name: field.type for field in fields(Profile)} | WIRING
 SETTINGS_OF_RECIPE = {field.name for field in fields(Recipe)}
 CHOICES = {"optimizer": OPTIMIZERS, "precision": PRECISIONS}
@@ -97,7 +98,7 @@ SMALLEST = {
     **dict.fromkeys(("n_groups", "groups_per_shard", "regularised_models", "merge_many_sets", "attacked_images"), 1),
     **dict.fromkeys(("noise_draws", "bounded_images", "ablation_pairs", "evaluated_images"), 1),
     **dict.fromkeys(("control_seeds", "strong_networks", "strong_images", "pgd_steps", "pgd_restarts"), 1),
-    **dict.fromkeys(("merger_orders", "scale_bounded_images", "repair_images"), 1),
+    **dict.fromkeys(("merger_orders", "scale_bounded_images", "repair_images", "recipe_groups"), 1),
     **dict.fromkeys(("recipe_images", "width_images"), 0),
     **dict.fromkeys(("train_images", "test_images", "regularised_groups", "matching_seed", "shard"), 0),
     "n_lambdas": 2,  # both ends
@@ -118,6 +119,7 @@ INCREASING = {
     "l2_strengths": (1e-12, 1e6),
     "groups": (0, 1_000_000),
     "shards": (0, 1_000_000),
+    "recipe_shards": (0, 1_000_000),
 }
 
 

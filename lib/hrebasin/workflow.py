@@ -76,6 +76,11 @@ class Plan:
         """Numbers of the groups that one notebook handles; made once, for thousands of jobs ask."""
         return self.profile.shards
 
+    def asked(self, question: str) -> list[int]:
+        """Numbers of the shards that a question is asked of: other recipes are trained for some groups only."""
+        most = self.profile.recipe_groups if question == "recipes" else self.profile.n_groups
+        return [number for number, groups in enumerate(self.shards) if groups[0] < most]
+
     @property
     def gpus(self) -> int:
         """How many GPUs a notebook asks for."""
@@ -100,6 +105,7 @@ class Plan:
             "shard": shard,
             "groups": None if shard is None else self.shards[shard],
             "shards": list(range(len(self.shards))),
+            "recipe_shards": self.asked("recipes"),
         }
         values = {**vars(self.profile), **wiring}
         declared = _declared(notebook)

@@ -13,7 +13,7 @@ import synthetic
 from hrebasin import records
 from hrebasin.layout import NOTEBOOKS, PAPER
 
-PARAMETERS = "run_folder: str = 'data/runs/tiny'\nshard: int = 0"
+PARAMETERS = "run_folder: str = 'data/runs/tiny'\nshard: int = 0\ndevice: str = 'cpu'"
 WORK = """
 import io, json, time
 import h5py
