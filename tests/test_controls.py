@@ -77,9 +77,9 @@ def test_the_nearest_candidate_is_taken(trees, test_images):
     leaf = trees.where(method="unmerged", group=0).select([0])
     candidates = noised(leaf, np.linspace(0, 3, 40))
     wanted, offered = accuracy(nodes, test_images).values, accuracy(candidates, test_images).values
-    chosen = _nearest(nodes, [candidates], test_images, "noised")
-    assert [bank.labels["stage"][0] for bank in chosen] == nodes.labels["stage"].tolist()
-    for bank, aim in list(zip(chosen, wanted, strict=True))[1:]:
+    chosen = _nearest(nodes, wanted, [candidates], test_images)
+    assert [bank.labels["stage"][0] for bank in chosen] == nodes.labels["stage"].tolist()[1:]
+    for bank, aim in zip(chosen, wanted[1:], strict=True):
         assert abs(accuracy(bank, test_images).item() - aim) == pytest.approx(np.abs(offered - aim).min())
 
 

@@ -9,7 +9,6 @@ from scipy.special import digamma
 
 from .statistics import equivalence_p, interval, paired_p
 
-ATTACKS = ("fgsm", "deepfool-linf")  # these decide; "deepfool-linf-clipped" is Foolbox's rule, reported beside
 TOLERANCE = 1e-9  # of a coordinate such as epsilon, whose steps are rounded
 PERCENT = 100.0  # percentage points in an accuracy of 1
 POINTS = "percentage points"

@@ -12,10 +12,10 @@ from .bank import Bank
 from .evaluation import evaluate
 from .images import Images
 from .merging import interpolate
-from .networks import Architecture
+from .networks import Architecture, scaled
 from .progress import track
 from .recipe import Recipe
-from .robustness import attack
+from .robustness import along, attack
 from .seeding import generator
 from .strong_attacks import fgsm
 from .training import DivergedError, train
@@ -23,7 +23,6 @@ from .training import DivergedError, train
 FAMILIES = ("stopped", "narrow", "noised", "line")
 LEVELS = np.linspace(0, 1.5, 31)  # of weight noise, in standard deviations of a layer's weights
 LAMBDAS = np.linspace(0, 0.5, 26)  # from a network to its naive average with another
-ATTACKS = ("fgsm", "deepfool-linf")
 
 
 def stopped(images: Images, seeds: Sequence[int], recipe: Recipe, architecture: Architecture, epochs) -> list[Bank]:
@@ -41,7 +40,7 @@ def narrow(images: Images, seeds: Sequence[int], recipe: Recipe, architecture: A
     """
     banks = []
     for share in shares:
-        widths = tuple(max(1, round(share * width)) for width in architecture.widths)
+        widths = scaled(architecture.widths, share)
         given = replace(architecture, widths=widths), images, seeds, recipe
         try:
             banks.append(train(*given, label=f"narrow networks, {'-'.join(map(str, widths))}").relabel(method="narrow"))
@@ -117,8 +116,9 @@ def study(
             "line": [line(leaves.select([0]), leaves.select([k])) for k in range(1, min(seeds + 1, len(leaves)))],
         }
         nodes = members.where(node=0)
-        rows = [nodes, *(_nearest(nodes, banks, test_set, name) for name, banks in candidates.items())]
-        banks = [each for row in rows for each in ([row] if isinstance(row, Bank) else row)]
+        wanted, banks = evaluate(nodes, test_set, device=device).accuracy.values, [nodes]
+        for family, some in candidates.items():
+            banks += [nodes.where(stage=0).relabel(method=family), *_nearest(nodes, wanted, some, test_set)]
         banks = [bank.relabel(group=group, node=0) for bank in banks]
         each = [_attacked(bank, few, epsilons, device) for bank in track(banks, label="controls", unit="bank")]
         accuracy = xr.concat([evaluate(bank, test_set, device=device).accuracy for bank in banks], dim="model")
@@ -126,14 +126,12 @@ def study(
     return xr.concat(parts, dim="model", combine_attrs="override").drop_attrs(deep=False)
 
 
-def _nearest(nodes: Bank, banks: list[Bank], images: Images, method: str) -> list[Bank]:
-    """For each stage a bank of the one candidate that is nearest to the node's accuracy."""
-    wanted = evaluate(nodes, images).accuracy.values
+def _nearest(nodes: Bank, wanted: np.ndarray, banks: list[Bank], images: Images) -> list[Bank]:
+    """For each stage after 0 a bank of the one candidate whose accuracy is nearest to that wanted for its node."""
     found = [evaluate(bank, images).accuracy.values for bank in banks]
     chosen = []
     for stage, accuracy in zip(nodes.labels["stage"].tolist(), wanted, strict=True):
         if not stage:
-            chosen.append(nodes.where(stage=0).relabel(method=method))
             continue
         distance = [np.abs(each - accuracy) for each in found]
         bank = int(np.argmin([each.min() for each in distance]))
@@ -148,9 +146,8 @@ def _attacked(bank: Bank, images: Images, epsilons: Sequence[float], device: str
     minimal = attack(*given, kind="deepfool-linf", epsilons=epsilons, device=device)
     sizes = minimal.robust_accuracy.epsilon
     withstands = (minimal.correct == 1) & ((minimal.success == 0) | (minimal.perturbation_norm > sizes))
-    axis = xr.Variable("attack", np.array(ATTACKS, dtype=object), {"long_name": "attack", "units": "1"})
-    both = [fgsm(*given, epsilons=epsilons) == 1, withstands.transpose("model", "epsilon", "image")]
-    robust = xr.concat(both, dim=axis, coords="minimal", compat="override")
+    both = {"fgsm": fgsm(*given, epsilons=epsilons) == 1, "deepfool-linf": withstands}
+    robust = along(both, "attack")
     return xr.Dataset({"robust": robust, "norm": minimal.perturbation_norm, "correct": minimal.correct == 1})
 
 

@@ -84,15 +84,14 @@ def figures_table(results: Mapping[str, xr.Dataset], needs: Mapping[str, list[st
     profile = results["train"].attrs["profile"]
     # a run may have a name of its own, which is no profile's
     command = "make paper" + f" PROFILE={profile}" * (profile in profiles and profile != "sample")
+    asked = command.replace("make paper", "make questions")
+    makes = dict.fromkeys(NOTEBOOKS, command) | dict.fromkeys(QUESTIONS, asked)
     for name in figures.drawable(results):
         stages = figures.FIGURES[name][1]
         chain = dict.fromkeys(each for stage in stages for each in (*needs.get(stage, ["train", "merge"]), stage))
         made_by = ", ".join(f"`{(NOTEBOOKS | EXTRA)[each]}`" for each in chain)
         minutes = sum(results[each].attrs.get("wall_seconds", float("nan")) for each in chain) / 60
-        asked = command.replace("make paper", "make questions")
-        targets = dict.fromkeys(
-            command if stage in NOTEBOOKS else asked if stage in QUESTIONS else f"make {stage}" for stage in stages
-        )
+        targets = dict.fromkeys(makes.get(stage, f"make {stage}") for stage in stages)
         sources, commands = ", ".join(f"`{stage}.nc`" for stage in stages), ", ".join(f"`{name}`" for name in targets)
         lines.append(
             f"| [{page.title(name)}](figures/{name}.pdf) | {made_by} | {sources} | {commands} | {minutes:.0f} |"

@@ -23,4 +23,5 @@ ANSWERS = "29_answers"
 EXTRA = {"versions": "07_versions"} | QUESTIONS  # data sets that a run may have beside its stages, and their notebooks
 OPTIMIZERS = ("adam", "sgd")
 PRECISIONS = ("float32", "bfloat16")
+ATTACKS = ("fgsm", "deepfool-linf")  # these decide; "deepfool-linf-clipped" is Foolbox's rule, reported beside
 METHODS = ("unmerged", "tree", "merge-many", "naive", "l1", "l2")

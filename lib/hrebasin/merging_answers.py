@@ -3,6 +3,8 @@
 A function a question: the data set of its notebook in, comparisons over groups and a reading out.
 """
 
+from collections import defaultdict
+
 import numpy as np
 import xarray as xr
 from scipy.stats import spearmanr
@@ -87,7 +89,7 @@ def repair(data: xr.Dataset) -> tuple[list[Test], str]:
 
 def recipes(data: xr.Dataset) -> tuple[list[Test], str]:
     """Does the recipe decide?"""
-    tests, held = [], {}
+    tests, outcomes = [], defaultdict(list)  # of each size and sign: the recipes
     for recipe in dict.fromkeys(data.recipe.values.tolist()):
         part = data.isel(model=(data.recipe == recipe).values)
         stages, accuracy, top = tree_stages(part), part.test_accuracy, tree_stages(part)[-1]
@@ -107,9 +109,7 @@ def recipes(data: xr.Dataset) -> tuple[list[Test], str]:
             )
             tests.append(ahead)
             low, high = ahead.interval("Q6")
-            held.setdefault(size, {}).setdefault("holds" if low > 0 else "fails" if high < 0 else "open", []).append(
-                recipe
-            )
+            outcomes[size, int(low > 0) - int(high < 0)].append(recipe)
         for name in ("loss_barrier", "accuracy_barrier"):
             scale, units = (1, "nat") if name == "loss_barrier" else (PERCENT, POINTS)
             for alignment in part.alignment.values:
@@ -120,11 +120,11 @@ def recipes(data: xr.Dataset) -> tuple[list[Test], str]:
             gain = minus(tree(robust, top), tree(robust, 0)) * PERCENT
             tests.append(Test(f"{recipe}: {kind}, strong: stage {top} minus stage 0", gain, POINTS))
     words = []
-    for size, by_outcome in held.items():
-        counts = {outcome: len(by_outcome.get(outcome, [])) for outcome in ("holds", "fails", "open")}
-        names = f" ({'; '.join(by_outcome['holds'])})" if counts["holds"] else ""
+    for size in dict.fromkeys(size for size, _ in outcomes):
+        ahead, behind, undecided = (outcomes[size, sign] for sign in (1, -1, 0))
+        names = f" ({'; '.join(ahead)})" if ahead else ""
         words.append(
-            f"the tree is ahead of MergeMany of {size} under {counts['holds']} recipes and widths{names}, behind under "
-            f"{counts['fails']}, undecided under {counts['open']}"
+            f"the tree is ahead of MergeMany of {size} under {len(ahead)} recipes and widths{names}, behind under "
+            f"{len(behind)}, undecided under {len(undecided)}"
         )
     return tests, "; ".join(words)

@@ -1,12 +1,22 @@
 """The architecture: multilayer perceptrons with ReLU whose normalisation lives inside the network."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 import torch
 from torch import nn
 
 PermutationSpec = dict[str, tuple[str | None, ...]]
+
+
+def scaled(widths: Sequence[int], factor: float) -> tuple[int, ...]:
+    """Hidden widths times a factor, rounded, at least 1.
+
+    >>> scaled((512, 512, 256), 0.001953125)
+    (1, 1, 1)
+    """
+    return tuple(max(1, round(factor * width)) for width in widths)
 
 
 @dataclass(frozen=True)

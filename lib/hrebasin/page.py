@@ -54,6 +54,7 @@ def write_page(
     data: Path | str = "results",
     notebooks: Path | str = "notebooks",
     files: Path | str = "figures",
+    asked: xr.Dataset | None = None,
     benchmarks: xr.Dataset | None = None,
 ) -> None:
     """One HTML file with the answer, figures, ledger and provenance; it loads nothing, and links to what is near.
@@ -64,6 +65,7 @@ def write_page(
         claims: the ledger.
         drawn: figures by name, as `hrebasin.figures.draw_all` returns them; the first one is the main figure.
         data, notebooks, files: folders of data sets, notebooks and figures, from the page's folder.
+        asked: the answers to open questions, where the page should show them too.
         benchmarks: their data set, where the page should show them too.
     """
     folder, pictures = Path(path).parent, []
@@ -89,7 +91,7 @@ def write_page(
         answer=answer(claims, results),
         tally=[(verdict, MARKS[verdict], len(names)) for verdict, names in tally(claims).items()],
         claims=rows(claims),
-        questions=answers.sentences(answers.answer(results)) if set(QUESTIONS) & set(results) else [],
+        questions=[] if asked is None else answers.sentences(asked),
         figures=pictures,
         benchmarks=speed,
         visions={name: matrix.tolist() for name, matrix in VISIONS.items() if name != "full colour"},
@@ -203,10 +205,11 @@ def redraw(published: Path | str, folder: Path | str) -> None:
     published, folder = Path(published), Path(folder)
     results = read_results(published)
     claims = records.read(published / "ledger.nc", stage="ledger")
-    drawn, benchmarks = figures.draw_all(results, folder), None
+    drawn, asked, benchmarks = figures.draw_all(results, folder), None, None
     tables = {"ledger.md": ledger_table(claims)}
     if (path := published / "answers.nc").is_file():
-        tables["answers.md"] = answers.table(records.read(path, stage="answers"))
+        asked = records.read(path, stage="answers")
+        tables["answers.md"] = answers.table(asked)
     for name, text in tables.items():
         write_atomically(folder / name, text)
     if (path := published / "benchmarks.nc").is_file():
@@ -214,7 +217,8 @@ def redraw(published: Path | str, folder: Path | str) -> None:
         figures.draw_benchmarks(benchmarks, folder)
     nearby = {"data": published, "notebooks": project_root() / "notebooks"}
     nearby = {name: os.path.relpath(place, folder) for name, place in nearby.items()}
-    write_page(folder / "index.html", results, claims, drawn, **nearby, files=".", benchmarks=benchmarks)
+    also = {"asked": asked, "benchmarks": benchmarks}
+    write_page(folder / "index.html", results, claims, drawn, **nearby, files=".", **also)
     manifest.enter([*(folder / name for name in tables), folder / "index.html"])
 
 

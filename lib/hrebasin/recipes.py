@@ -10,13 +10,12 @@ import xarray as xr
 
 from .ablations import lines, pairs_of
 from .bank import Bank
-from .controls import ATTACKS
 from .evaluation import evaluate
 from .images import Images
 from .merging import CONVERGENCE, merge_many_sets, merge_tree
-from .networks import Architecture
+from .networks import Architecture, scaled
 from .recipe import Recipe
-from .robustness import attack
+from .robustness import robust_accuracies
 from .seeding import Seed
 from .training import train
 
@@ -65,8 +64,7 @@ def variants(
         changes |= {"crop_padding": CROP_PADDING * augmented, "flip": augmented}
         made.append(Variant(name, replace(recipe, **changes), tuple(widths), train_images))
     for factor in factors:
-        wider = tuple(max(1, round(factor * width)) for width in widths)
-        made.append(Variant(f"width x {factor:g}", recipe, wider, width_images))
+        made.append(Variant(f"width x {factor:g}", recipe, scaled(widths, factor), width_images))
     return made
 
 
@@ -107,13 +105,10 @@ def study(
     many = merge_many_sets(sets, limits=[CONVERGENCE], seeds=[seed] * len(sets))
     everything = Bank.concat([replace(each, history=None) for each in (*stages, *many)])
     few = test_set.first(attacked)
-    given = everything, few.pixels, few.labels
-    robust = [attack(*given, kind=kind, epsilons=epsilons, device=device).robust_accuracy for kind in ATTACKS]
-    axis = xr.Variable("attack", np.array(ATTACKS, dtype=object), {"long_name": "attack", "units": "1"})
     columns = {
         "test_accuracy": evaluate(everything, test_set, device=device).accuracy,
         "train_accuracy": evaluate(everything, images, device=device).accuracy,
-        "robust_accuracy": xr.concat(robust, dim=axis, coords="minimal", compat="override").transpose("model", ...),
+        "robust_accuracy": robust_accuracies(everything, few.pixels, few.labels, epsilons=epsilons, device=device),
     }
     record = xr.Dataset(columns | _barriers(bank, everything, few, seed, device), attrs={})
     names = [f"{variant.name}/{name}" for name in record.model.values]

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 import xarray as xr
 
@@ -11,11 +10,10 @@ from .bank import Bank, check_same_architecture, normalize
 from .evaluation import evaluate
 from .images import Images
 from .mergers import align_tree, average_blocks
-from .robustness import attack
+from .robustness import robust_accuracies
 from .seeding import Seed
 
 IMAGES_AT_ONCE = 1000
-ATTACKS = ("fgsm", "deepfool-linf")
 SMALLEST = 1e-6  # spreads below this belong to units that never change; they are only shifted
 
 
@@ -124,10 +122,7 @@ def study(
         members = bank.where(group=group)
         everything, stages = repaired_tree(members, pixels, seed=seed), align_tree(members, seed=seed)
         few = images.first(attacked)
-        robust = [
-            attack(everything, few.pixels, few.labels, kind=kind, epsilons=epsilons).robust_accuracy for kind in ATTACKS
-        ]
-        axis = xr.Variable("attack", np.array(ATTACKS, dtype=object), {"long_name": "attack", "units": "1"})
+        robust = robust_accuracies(everything, few.pixels, few.labels, epsilons=epsilons)
         activations = []
         for stage in dict.fromkeys(everything.labels["stage"].tolist()):
             for method in dict.fromkeys(everything.labels["method"].tolist()):
@@ -138,7 +133,6 @@ def study(
                     given = (some, stages[stage], under, pixels)
                     activations.append(xr.merge([variance_ratio(*given), feature_distance(*given)], compat="identical"))
         scores = evaluate(everything, images).rename(accuracy="test_accuracy", loss="test_loss")
-        robust = xr.concat(robust, dim=axis, coords="minimal", compat="override").transpose("model", ...)
         layers = xr.concat(activations, dim="model").sel(model=scores.model)
         parts.append(xr.merge([scores, robust, layers], compat="identical", combine_attrs="override"))
     return xr.concat(parts, dim="model", combine_attrs="override").drop_attrs(deep=False)

@@ -4,7 +4,7 @@ Foolbox sees a bank of M networks as one model: the batch is M x B images and sl
 treat samples independently, so this equals M separate runs.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -15,6 +15,7 @@ from foolbox.criteria import Misclassification
 from torch import nn
 
 from .bank import Bank
+from .layout import ATTACKS
 from .memory import fitting, halving
 from .progress import track
 from .seeding import generator
@@ -107,6 +108,21 @@ def attack(
     return xr.concat(results, dim="model", coords="minimal", compat="override", combine_attrs="override")
 
 
+def robust_accuracies(
+    bank: Bank,
+    pixels: torch.Tensor,
+    labels: torch.Tensor,
+    *,
+    epsilons: Sequence[float],
+    kinds: Sequence[str] = ATTACKS,
+    device: str = "cpu",
+) -> xr.DataArray:
+    """Robust accuracy (model, attack, epsilon) under several attacks; all arguments as in `attack`."""
+    given = {"epsilons": epsilons, "device": device}
+    each = {kind: attack(bank, pixels, labels, kind=kind, **given).robust_accuracy for kind in kinds}
+    return along(each, "attack").transpose("model", "attack", "epsilon")
+
+
 def _attack(bank, pixels, labels, kind, epsilons, draws, samples_at_once) -> xr.Dataset:
     """`attack` on networks that fit into one call."""
     with torch.no_grad():
@@ -191,9 +207,9 @@ def attack_suite(
     }
     joined = xr.merge(
         [
-            _join(curves, "attack"),
-            _join({"linf": linf[list(PER_IMAGE)], "l2": l2[list(PER_IMAGE)]}, "norm"),
-            _join(noise, "noise").rename("noise_accuracy").rename(epsilon="magnitude"),
+            along(curves, "attack"),
+            along({"linf": linf[list(PER_IMAGE)], "l2": l2[list(PER_IMAGE)]}, "norm"),
+            along(noise, "noise").rename("noise_accuracy").rename(epsilon="magnitude"),
             linf.correct,
         ],
         compat="identical",
@@ -207,7 +223,8 @@ def attack_suite(
 PER_IMAGE = ("perturbation_norm", "success", "repredicted")
 
 
-def _join(parts: dict, dim: str):
+def along(parts: Mapping[str, xr.DataArray | xr.Dataset], dim: str) -> xr.DataArray | xr.Dataset:
+    """Parts of the same networks joined along a new dimension, such as ``attack``, with their names."""
     axis = xr.Variable(dim, np.array(list(parts), dtype=object), {"long_name": dim, "units": "1"})
     return xr.concat(list(parts.values()), dim=axis, coords="minimal", compat="override", combine_attrs="override")
 

@@ -3,6 +3,8 @@
 A function a question: the data set of its notebook in, comparisons over groups and a reading out.
 """
 
+from contextlib import suppress
+
 import numpy as np
 import xarray as xr
 
@@ -30,38 +32,28 @@ def controls(data: xr.Dataset) -> tuple[list[Test], str]:
     stages, tests, words = tree_stages(data), [], []
     families = [name for name in FAMILIES if name in data.method.values]
     top = stages[-1]
+
+    def compare(name: str, values: xr.DataArray, first: dict, second: dict, units: str = POINTS) -> None:
+        with suppress(NotMeasuredError):  # no image that all classify correctly
+            difference = minus(by_group(values, **first), by_group(values, **second))
+            tests.append(Test(name, difference * PERCENT if units == POINTS else difference, units))
+
     for stage in stages[1:]:
         for family in families:
-            merged, control = {"method": "tree", "stage": stage}, {"method": family, "stage": stage}
-
-            def less(values: xr.DataArray, merged=merged, control=control) -> np.ndarray:
-                return minus(by_group(values, **merged), by_group(values, **control))
-
+            pair = {"method": "tree", "stage": stage}, {"method": family, "stage": stage}
             about = f"stage {stage} minus {NAMES[family]}"
-            tests.append(Test(f"accuracy: {about}", less(data.test_accuracy) * PERCENT, POINTS))
+            merged, control = (by_group(data.test_accuracy, **labels) for labels in pair)
+            tests.append(Test(f"accuracy: {about}", minus(merged, control) * PERCENT, POINTS))
             for kind in data.attack.values:
-                try:
-                    gain = less(large(data.robust_at_stage.sel(attack=kind))) * PERCENT
-                except NotMeasuredError:
-                    continue  # no image that all classify correctly
-                tests.append(Test(f"{kind}, strong, at equal accuracy: {about}", gain, POINTS))
-            try:
-                tests.append(Test(f"median perturbation: {about}", less(data.median_perturbation), "pixel range"))
-            except NotMeasuredError:
-                continue
+                robust = large(data.robust_at_stage.sel(attack=kind))
+                compare(f"{kind}, strong, at equal accuracy: {about}", robust, *pair)
+            compare(f"median perturbation: {about}", data.median_perturbation, *pair, units="pixel range")
     for family in ("tree", *families):
+        first = "unmerged" if family == "tree" else family
+        pair = {"method": family, "stage": top}, {"method": first, "stage": 0}
         for kind in data.attack.values:
-            robust = large(data.robust_at_method.sel(attack=kind))
-            last, first = ({"method": family, "stage": stage} for stage in (top, 0))
-            first = {"method": "unmerged"} if family == "tree" else first
-            try:
-                rise = minus(by_group(robust, **last), by_group(robust, **first)) * PERCENT
-            except NotMeasuredError:
-                continue
-            name = (
-                f"{kind}, strong, on images that all stages get right: stage {top} minus 0, {NAMES.get(family, family)}"
-            )
-            tests.append(Test(name, rise, POINTS))
+            about = f"on images that all stages get right: stage {top} minus 0, {NAMES.get(family, family)}"
+            compare(f"{kind}, strong, {about}", large(data.robust_at_method.sel(attack=kind)), *pair)
     for family in families:
         found = [t for t in tests if t.name == f"fgsm, strong, at equal accuracy: stage {top} minus {NAMES[family]}"]
         words += [f"{t.effect:+.1f} points against {NAMES[family]}" for t in found]
@@ -70,7 +62,8 @@ def controls(data: xr.Dataset) -> tuple[list[Test], str]:
 
 def strong(data: xr.Dataset) -> tuple[list[Test], str]:
     """Is the crossing an artefact of weak attacks?"""
-    stages, top, tests, words = tree_stages(data), tree_stages(data)[-1], [], []
+    stages, tests, words = tree_stages(data), [], []
+    top = stages[-1]
     crossing = crossings(data).sel(comparison=f"0-{top}")
     for kind in data.attack.values:
         robust = data.robust_accuracy.sel(attack=kind)

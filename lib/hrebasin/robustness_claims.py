@@ -4,7 +4,6 @@ import numpy as np
 import xarray as xr
 
 from .comparisons import (
-    ATTACKS,
     PERCENT,
     POINTS,
     TOLERANCE,
@@ -20,6 +19,7 @@ from .comparisons import (
     tree,
     tree_stages,
 )
+from .layout import ATTACKS
 
 WEAK = 0.005  # largest epsilon that counts as weak: half of the crossing near 0.01 that the paper reports
 STRONG = (0.015, 0.020)  # epsilons that count as strong: the last quarter of the paper's range
