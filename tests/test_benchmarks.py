@@ -1,4 +1,5 @@
 import time
+from functools import partial
 
 import numpy as np
 import pytest
@@ -76,7 +77,10 @@ def measured(train_images, recipe):
         patch.setattr(benchmarks, "time", clock)
         rows = {"training-float32": row(clock, [1, 2], [20, 10]), "b": row(clock, [4, 4], [6, 7])}
         comparison = compare(rows, repeats=2)
-    comparison = benchmarks.with_rates(comparison, Architecture((5, 4), 3, (3, 2, 2), (0.5,) * 3, (0.25,) * 3), 10**9)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(benchmarks, "product_rate", partial(benchmarks.product_rate, repeats=3))
+        architecture = Architecture((5, 4), 3, (3, 2, 2), (0.5,) * 3, (0.25,) * 3)
+        comparison = benchmarks.with_rates(comparison, architecture, 10**9)
     points = scaling.scaling({"small": [16, 32]}, train_images, stages=["merge"], recipe=recipe)
     lines = scaling.straight_lines(points)
     return comparison.merge(points).merge(lines).assign_attrs(data_source="planted", device="cpu")
