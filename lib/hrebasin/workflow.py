@@ -100,11 +100,10 @@ class Plan:
 
     def parameters(self, notebook: str, shard: int | None) -> str:
         """The parameters of a notebook as JSON: what it declares, from the profile and the wiring."""
-        wiring = {"run_folder": self.run}
+        groups = None if shard is None else self.shards[shard]
+        wiring = {"run_folder": self.run, "shard": shard, "groups": groups}
         if shard is None:  # over all shards, which the thousands of others must not list
             wiring |= {"shards": list(range(len(self.shards))), "recipe_shards": self.asked("recipes")}
-        else:
-            wiring |= {"shard": shard, "groups": self.shards[shard]}
         values = {**vars(self.profile), **wiring}
         declared = _declared(notebook)
         if strange := sorted(set(declared) - set(values)):
