@@ -1,4 +1,5 @@
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -85,3 +86,17 @@ def test_scratch_follows_no_link_that_another_user_may_have_laid(tmp_path):
         assert not again.is_symlink()
         assert os.stat(again).st_mode & 0o777 == 0o700
     assert (tmp_path / "precious").is_dir()
+
+
+def test_scratch_goes_even_if_a_child_writes_while_it_is_emptied(tmp_path, monkeypatch):
+    remove, calls = shutil.rmtree, []
+
+    def with_a_late_file(path, **options):
+        calls.append(path)
+        if len(calls) > 2:  # twice, the folder is not empty when it should go
+            remove(path, **options)
+
+    with scratch(tmp_path) as temporary:
+        monkeypatch.setattr(shutil, "rmtree", with_a_late_file)
+    assert not temporary.exists()
+    assert len(calls) == 3
