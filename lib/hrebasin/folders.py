@@ -5,7 +5,6 @@ import os
 import re
 import shutil
 import tempfile
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -14,6 +13,7 @@ import psutil
 from filelock import FileLock, Timeout
 
 LEFTOVER = re.compile(r"\..+?(-(?P<process>\d{1,7}))?-[0-9a-f]{8}(\.\w+)?")  # as `files` and `archives` name them
+PATIENCE = 10  # seconds that processes may take to end
 LONGEST_SOCKET = 103  # bytes of a socket's path, on macOS; 107 on Linux
 
 
@@ -57,11 +57,19 @@ def scratch(folder: Path) -> Iterator[Path]:
         try:
             yield path
         finally:
-            for _ in range(50):  # an interrupted child that is about to end may put a file into a folder being emptied
-                shutil.rmtree(path, ignore_errors=True)
-                if not path.exists():
-                    break
-                time.sleep(0.1)
+            # A kernel that was interrupted while it started ends a second later, and would make the folder anew.
+            psutil.wait_procs(_processes_in(path), timeout=PATIENCE)
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def _processes_in(folder: Path) -> list[psutil.Process]:
+    """Processes that began with ``folder`` for their temporary files, whoever their parent is by now."""
+    found = []
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):
+            if process.environ().get("TMPDIR") == str(folder):
+                found.append(process)
+    return found
 
 
 def short_temporary(*, levels: int) -> str:
