@@ -17,7 +17,7 @@ from hrebasin.example import write_example
 from hrebasin.figures import BENCHMARKS
 from hrebasin.files import project_root
 from hrebasin.layout import ANSWERS, NOTEBOOKS, PAPER, QUESTIONS, STAGES
-from hrebasin.notebook import declared_parameters, main, run_notebook
+from hrebasin.notebook import declared_parameters, failure, main, run_notebook
 from hrebasin.records import PROVENANCE, describe, read
 from hrebasin.workflow import Plan
 
@@ -272,6 +272,15 @@ def test_parameters_that_cannot_be_are_an_error_in_words(tmp_path, capsys, optio
     assert main([str(ROOT / "notebooks" / "01_train.ipynb"), str(tmp_path / "out.ipynb"), *options]) == 1
     assert message in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
+
+
+def test_a_kernel_that_dies_is_told_apart_and_leaves_the_copy(tmp_path):
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("import os; os.kill(os.getpid(), 9)")])
+    nbformat.write(notebook, tmp_path / "greedy.ipynb")
+    with pytest.raises(RuntimeError, match=r"greedy.ipynb: Kernel died; .* memory did not suffice"):
+        run_notebook(tmp_path / "greedy.ipynb", tmp_path / "out.ipynb", {})
+    assert failure(tmp_path / "out.failed.ipynb").startswith("out failed: its kernel died (see ")
+    assert not (tmp_path / "out.ipynb").exists()
 
 
 def test_kernels_are_reached_even_where_temporary_files_have_long_names(tmp_path, monkeypatch):

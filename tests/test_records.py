@@ -144,6 +144,13 @@ def test_provenance_says_where_a_record_comes_from(dataset, path, train_images):
     assert datetime.fromisoformat(attrs["created"]).utcoffset().total_seconds() == 0
 
 
+def test_provenance_names_images_without_their_place(train_images):
+    parameters = {"dataset": "/home/me/images.tar.xz", "other": "their/originals", "run_folder": "data/runs/cpu"}
+    attrs = provenance(profile="p", parameters=parameters, images={"test": train_images}, device="cpu", clock=Clock())
+    kept = {"dataset": "images.tar.xz", "other": "originals", "run_folder": "data/runs/cpu"}
+    assert json.loads(attrs["parameters"]) == kept
+
+
 def test_the_commit_is_the_checkouts_or_unknown(train_images, monkeypatch):
     def of(run=subprocess.run):
         monkeypatch.setattr(subprocess, "run", run)

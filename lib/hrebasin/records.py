@@ -204,8 +204,9 @@ def provenance(*, profile: str, parameters: Mapping, images: Mapping[str, Images
         clock: started with the notebook.
     """
     parameters, first = dict(parameters), next(iter(images.values()))
-    if os.sep in str(parameters.get("dataset", "")):
-        parameters["dataset"] = Path(parameters["dataset"]).name  # where it lies on this machine helps nobody
+    for name in ("dataset", "other"):  # where images lie on this machine helps nobody
+        if os.sep in str(parameters.get(name, "")):
+            parameters[name] = Path(parameters[name]).name
     return {
         "profile": profile,
         "parameters": json.dumps(parameters, sort_keys=True),

@@ -87,6 +87,55 @@ def on_small_disks(whole: dict, folder: Path) -> list[str] | None:
         return wrong + compare(whole, sandbox)
 
 
+class Report:
+    """Prints what came of every fault, and how many were met without harm."""
+
+    def __init__(self):
+        self.good: dict[str, list[bool]] = {}
+
+    def note(self, kind: str, what: str, wrong: list[str]) -> None:
+        self.good.setdefault(kind, []).append(not wrong)
+        print(f"{what}: {'; '.join(wrong) or 'identical'}", flush=True)
+
+    def __str__(self):
+        return "\n".join(f"{kind}: {len(results)}, {sum(results)} identical" for kind, results in self.good.items())
+
+
+def stop(report: Report, whole: dict, folder: Path, tries: list) -> None:
+    """Interrupt a run at each of some moments."""
+    kept, again, slowest = 0, 0, 0.0
+    for moment, number in tries:
+        stopped, wrong = interrupted(whole, folder / "interrupted", moment, number)
+        kept, again = kept + len(stopped.finished), again + len(stopped.repeated())
+        slowest = max(slowest, stopped.seconds)
+        what = f"{stopped}, {len(stopped.finished)} files finished, last process gone after {stopped.seconds:.1f} s"
+        report.note(f"interruptions with {number.name}", what, wrong)
+        shutil.rmtree(folder / "interrupted")
+    if tries:
+        print(f"of {kept} finished files {again} were written again; processes were gone after {slowest:.1f} s at most")
+
+
+def run_together(report: Report, whole: dict, folder: Path, numbers: list[int], cores: int) -> None:
+    """Run again and again with several jobs at once."""
+    for number in numbers:
+        sandbox = Sandbox(folder / "parallel", *SETTINGS, cores=cores)
+        code = sandbox.finish()
+        wrong = [f"exit code {code}"] if code else compare(whole, sandbox)
+        wrong += [line for line in sandbox.log.read_text().splitlines() if any(fault in line for fault in FAULTS)]
+        report.note(f"runs with {cores} cores", f"run {number + 1} with {cores} cores", wrong)
+        shutil.rmtree(folder / "parallel")
+
+
+def damage(report: Report, whole: dict, folder: Path, undisturbed: Sandbox) -> None:
+    """Damage results, and run on full disks."""
+    for name in DAMAGED:
+        for delete in (False, True):
+            wrong = damaged(whole, undisturbed, name, delete=delete)
+            report.note("damaged results", f"{name} {'deleted' if delete else 'truncated'}", wrong)
+    if (wrong := on_small_disks(whole, folder / "small")) is not None:
+        report.note("runs on full disks", "run on disks that were full", wrong)
+
+
 def main() -> int:
     """The command line; 0 when nothing was wrong."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -98,59 +147,24 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0, help="of the moments")
     parser.add_argument("--portion", default="1/1", help="2/4: only the second of four portions of all")
     given = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="faults-") as folder:
-        return report(Path(folder), given)
-
-
-def report(folder: Path, given: argparse.Namespace) -> int:
-    """Meet all faults in ``folder`` and print what came of it; 0 when nothing was wrong."""
     number, of = map(int, given.portion.split("/"))
-    good = {}
-
-    def note(what: str, about: str, wrong: list[str]) -> None:
-        good.setdefault(what, []).append(not wrong)
-        print(f"{about}: {'; '.join(wrong) or 'identical'}", flush=True)
-
-    start = time.perf_counter()
-    undisturbed = Sandbox(folder / "undisturbed", *SETTINGS)
-    if code := undisturbed.finish():
-        print(f"the undisturbed run ended with exit code {code}, see {undisturbed.log}")
-        return 1
-    duration, whole = time.perf_counter() - start, undisturbed.contents()
-    print(f"undisturbed: {duration:.0f} s, {len(whole)} data sets, banks and figures", flush=True)
-
-    generator, tries, kept, again, slowest = np.random.default_rng(given.seed), [], 0, 0, 0.0
-    for stop, n in ((signal.SIGKILL, given.kills), (signal.SIGINT, given.interrupts)):
-        tries += [(moment, stop) for moment in moments(generator, n, duration)]
-    for moment, stop in tries[number - 1 :: of]:
-        stopped, wrong = interrupted(whole, folder / "interrupted", moment, stop)
-        kept, again = kept + len(stopped.finished), again + len(stopped.repeated())
-        slowest = max(slowest, stopped.seconds)
-        note(f"interruptions with {stop.name}", f"{stopped}, {len(stopped.finished)} files finished", wrong)
-        shutil.rmtree(folder / "interrupted")
-
-    for run in range(given.parallel)[number - 1 :: of]:
-        sandbox = Sandbox(folder / "parallel", *SETTINGS, cores=given.cores)
-        code = sandbox.finish()
-        wrong = [f"exit code {code}"] if code else compare(whole, sandbox)
-        wrong += [line for line in sandbox.log.read_text().splitlines() if any(fault in line for fault in FAULTS)]
-        note(f"runs with {given.cores} cores", f"run {run + 1} with {given.cores} cores", wrong)
-        shutil.rmtree(folder / "parallel")
-
-    if not given.no_damage and number == of:
-        for name in DAMAGED:
-            for delete in (False, True):
-                wrong = damaged(whole, undisturbed, name, delete=delete)
-                note("damaged results", f"{name} {'deleted' if delete else 'truncated'}", wrong)
-        if (wrong := on_small_disks(whole, folder / "small")) is not None:
-            note("runs on full disks", "run on disks that were full", wrong)
-
-    for what, results in good.items():
-        print(f"{what}: {len(results)}, {sum(results)} identical")
-    print(
-        f"files of finished notebooks: {kept}, {again} written again; last process gone after at most {slowest:.1f} s"
-    )
-    return int(not all(all(results) for results in good.values()))
+    with tempfile.TemporaryDirectory(prefix="faults-") as name:
+        folder, start, report = Path(name), time.perf_counter(), Report()
+        undisturbed = Sandbox(folder / "undisturbed", *SETTINGS)
+        if code := undisturbed.finish():
+            print(f"the undisturbed run ended with exit code {code}:\n{undisturbed.log.read_text()}")
+            return 1
+        duration, whole = time.perf_counter() - start, undisturbed.contents()
+        print(f"undisturbed: {duration:.0f} s, {len(whole)} data sets, banks and figures", flush=True)
+        generator, tries = np.random.default_rng(given.seed), []
+        for signum, n in ((signal.SIGKILL, given.kills), (signal.SIGINT, given.interrupts)):
+            tries += [(moment, signum) for moment in moments(generator, n, duration)]
+        stop(report, whole, folder, tries[number - 1 :: of])
+        run_together(report, whole, folder, range(given.parallel)[number - 1 :: of], given.cores)
+        if number == of and not given.no_damage:
+            damage(report, whole, folder, undisturbed)
+    print(report)
+    return int(not all(all(results) for results in report.good.values()))
 
 
 if __name__ == "__main__":

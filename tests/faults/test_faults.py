@@ -113,13 +113,16 @@ def test_a_failing_shard_is_named_the_others_finish_and_only_it_is_tried_again(f
     assert not sandbox.leftovers()
 
 
-def test_of_two_runs_started_at_once_in_one_folder_one_is_refused(folder, notebooks):
-    first, second = (Sandbox(folder, *TRAINED, "groups=1", notebooks=notebooks) for _ in range(2))
-    second.log = folder / "log of the second.txt"
-    codes = [process.wait() for process in (first.start(), second.start())]
-    assert sorted(codes) == [0, 2]
-    assert "another process is writing to" in last_line((first, second)[codes.index(2)])
-    assert not first.leftovers()
+@pytest.mark.parametrize(("runs", "codes"), [(("a", "a"), [0, 2]), (("a", "b"), [0, 0])], ids=["same", "different"])
+def test_of_two_runs_started_at_once_in_one_folder_one_is_refused(folder, notebooks, runs, codes):
+    sandboxes = [Sandbox(folder, *TRAINED, "groups=1", f"run={run}", notebooks=notebooks) for run in runs]
+    sandboxes[1].log = folder / "log of the second.txt"
+    ended = [process.wait() for process in [sandbox.start() for sandbox in sandboxes]]
+    assert sorted(ended) == codes
+    if 2 in codes:
+        assert "another process is writing to" in last_line(sandboxes[ended.index(2)])
+    assert {path.parts[-3] for path in sandboxes[0].finished()} == set(runs)
+    assert not sandboxes[0].leftovers()
 
 
 def test_a_run_on_a_full_disk_says_so_and_goes_on_when_there_is_room(folder, disk, notebooks):
