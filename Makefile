@@ -5,6 +5,9 @@ DATASET ?=
 DEVICE  ?=
 RUN     ?=
 GROUPS  ?=
+FIRST   ?=
+ASK     ?=
+ADD     ?=
 IMAGES  ?=
 ORIGINAL ?= cifar10-sample
 PRECISION ?=
@@ -26,7 +29,7 @@ BIN   := $(ENV)/bin
 
 overrides := profile=$(PROFILE) $(if $(RUN),run=$(RUN)) \
   $(if $(DATASET),dataset=$(DATASET)) $(if $(DEVICE),device=$(DEVICE)) $(if $(GROUPS),groups=$(GROUPS)) \
-  $(if $(PRECISION),precision=$(PRECISION)) $(SET)
+  $(if $(FIRST),first=$(FIRST)) $(if $(PRECISION),precision=$(PRECISION)) $(SET)
 
 where := $(if $(EXECUTOR),--workflow-profile config/$(EXECUTOR)) $(if $(CORES),--cores $(CORES))
 more := $(if $(SNAKEMAKE),-- $(SNAKEMAKE))
@@ -37,6 +40,7 @@ found = $(or $(abspath $(wildcard $(1))),$(1))
 BATCH := filelock foolbox h5netcdf ipykernel jinja2 matplotlib nbformat numba papermill pillow psutil pyyaml safetensors \
   scipy snakemake snakemake-executor-plugin-slurm threadpoolctl torch torchvision tqdm traitlets xarray
 space := $(subst ,, )
+comma := ,
 
 .PHONY: help paper questions dry-run test faults figures docs publish versions verify statistics bench rehearse offline lab test-lab \
   lint format lock clean
@@ -45,11 +49,11 @@ space := $(subst ,, )
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-paper: $(STAMP)  ## train, merge, attack, measure, draw: PROFILE= RUN= DATASET= DEVICE= GROUPS= PRECISION= PART= SET="key=value ..." EXECUTOR=
+paper: $(STAMP)  ## train, merge, attack, measure, draw: PROFILE= RUN= DATASET= DEVICE= GROUPS= FIRST= PRECISION= PART= SET="key=value ..." EXECUTOR=
 	$(BIN)/python -m hrebasin.workflow $(where) $(if $(PART),--part $(PART)) $(overrides) $(more)
 
-questions: $(STAMP)  ## ask the networks of a run what the paper leaves open: PROFILE= RUN= DATASET= DEVICE= PRECISION= SET=
-	$(BIN)/python -m hrebasin.workflow $(where) --part questions $(overrides) $(more)
+questions: $(STAMP)  ## ask the networks of a run what the paper leaves open: ASK="controls strong ..." and the same
+	$(BIN)/python -m hrebasin.workflow $(where) --part questions $(if $(ASK),ask=$(subst $(space),$(comma),$(strip $(ASK)))) $(overrides) $(more)
 
 dry-run: $(STAMP)  ## what `make paper` would run
 	$(BIN)/python -m hrebasin.workflow $(where) --dry-run $(overrides) $(more)
@@ -67,8 +71,8 @@ docs: $(STAMP)  ## the library's reference from its docstrings, build/docs/index
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint requirements.txt --editable '.[docs]'
 	$(BIN)/pdoc --docformat google --no-show-source --output-directory build/docs hrebasin
 
-publish: $(STAMP)  ## copy the data sets of a finished run to data/published/: PROFILE= RUN= IMAGES="what they are"
-	$(BIN)/python -m hrebasin.page publish $(run_folder) data/published --images '$(IMAGES)'
+publish: $(STAMP)  ## copy the data sets of a finished run to data/published/: PROFILE= RUN= IMAGES="what they are" ADD=1 (to its groups)
+	$(BIN)/python -m hrebasin.page publish $(run_folder) data/published --images '$(IMAGES)' $(if $(ADD),--add)
 
 versions: $(STAMP)  ## a run's networks on two versions of its test images: PROFILE= RUN= DATASET= ORIGINAL=
 	$(BIN)/python -m hrebasin.notebook notebooks/07_versions.ipynb $(run_folder)/notebooks/07_versions.ipynb \

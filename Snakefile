@@ -10,7 +10,7 @@ from hrebasin.layout import ANSWERS, NOTEBOOKS, PAPER, QUESTIONS, STAGES
 from hrebasin.workflow import Plan
 
 plan = Plan.from_config(config)
-shards = range(len(plan.shards))
+shards = list(plan.shards)
 run = plan.run
 code = cache(plan.code)  # of one notebook for thousands of jobs
 # Functions, since on a cluster there is no number of all cores: there the executor's profile sets threads.
@@ -181,9 +181,9 @@ for question, name in QUESTIONS.items():
 
 rule answers:
     input:
-        [f"{run}/{question}/shard-{shard:03d}.nc" for question in QUESTIONS for shard in plan.asked(question)],
+        [f"{run}/{question}/shard-{shard:03d}.nc" for question in plan.questions for shard in plan.asked(question)],
     output:
-        results=expand(f"{run}/results/{{question}}.nc", question=(*QUESTIONS, "answers")),
+        results=expand(f"{run}/results/{{question}}.nc", question=(*plan.questions, "answers")),
         notebook=f"{run}/notebooks/{ANSWERS}.ipynb",
     threads: all_cores
     params:

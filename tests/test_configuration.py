@@ -141,9 +141,14 @@ def test_overrides_replace_values_and_none_keeps_them(profile):
 # ---- shards
 
 
-@given(n_groups=st.integers(1, 120), size=st.integers(1, 130))
-def test_shards_partition_the_groups(n_groups, size):
-    profile = load_profile(CONFIG / "tiny.yaml", n_groups=n_groups, groups_per_shard=size)
-    assert [group for shard in profile.shards for group in shard] == list(range(n_groups))
-    assert all(len(shard) == size for shard in profile.shards[:-1])
-    assert 1 <= len(profile.shards[-1]) <= size
+@given(n_groups=st.integers(1, 120), size=st.integers(1, 130), before=st.integers(0, 3))
+def test_shards_partition_the_groups(n_groups, size, before):
+    first = before * size
+    profile = load_profile(CONFIG / "tiny.yaml", n_groups=n_groups, groups_per_shard=size, first_group=first)
+    *full, last = profile.shards.values()
+    assert sum(full, []) + last == list(range(first, first + n_groups))
+    assert all(len(shard) == size for shard in full)
+    assert 1 <= len(last) <= size
+    # further groups of a run that began with others are in further shards
+    together = load_profile(CONFIG / "tiny.yaml", n_groups=first + n_groups, groups_per_shard=size)
+    assert profile.shards.items() <= together.shards.items()

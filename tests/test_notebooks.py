@@ -25,7 +25,7 @@ ROOT = project_root()
 PATHS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 PIPELINE = [*NOTEBOOKS.values(), PAPER]
 STAGE_NOTEBOOKS = [*PIPELINE, *QUESTIONS.values(), ANSWERS]
-WIRING = {"run_folder", "shard", "shards", "groups", "recipe_shards"}
+WIRING = {"run_folder", "shard", "shards", "groups", "questions", "recipe_shards"}
 MOST_CELLS, MOST_LINES, MOST_LINES_A_CELL = 14, 80, 15
 
 
@@ -112,7 +112,12 @@ def test_default_parameters_are_the_sample_profile():
             if parameter not in WIRING:
                 assert ast.literal_eval(source) == sample[parameter], f"{name}: {parameter}"
         declared_by_any |= set(declared)
-    shards_only = {"n_groups", "groups_per_shard", "recipe_groups"}  # they decide which groups a notebook gets
+    shards_only = {
+        "n_groups",
+        "first_group",
+        "groups_per_shard",
+        "recipe_groups",
+    }  # they decide which groups a notebook gets
     assert set(Profile.__dataclass_fields__) - shards_only <= declared_by_any
 
 

@@ -58,6 +58,70 @@ def test_published_results_can_say_what_the_images_are(run, tmp_path):
     assert all("CIFAR-10, some copy" in figures.caption(name, results) for name in figures.drawable(results))
 
 
+def write_results(results, folder, groups):
+    for stage, dataset in results.items():
+        dim = next(iter(records.SCHEMAS[stage].values()))[0]
+        some = dataset.isel({dim: np.isin(dataset.group, groups)})
+        records.write(some, folder / "results" / f"{stage}.nc", stage=stage)
+
+
+@pytest.fixture(scope="module")
+def halves(tmp_path_factory):
+    """Four groups in one folder, and two in each of two others, measured by different commits."""
+    root = tmp_path_factory.mktemp("halves")
+    for name, groups, commit in (("whole", range(4), "0; 1"), ("first", (0, 1), "0"), ("second", (2, 3), "1")):
+        found = synthetic.results(groups=4)
+        results = {stage: data.assign_attrs(ATTRS | {"code_commit": commit}) for stage, data in found.items()}
+        write_results(results, root / name, list(groups))
+    return root
+
+
+def test_groups_add_up(halves, tmp_path):
+    page.publish(halves / "whole", tmp_path / "whole")
+    for part in ("first", "second"):
+        page.publish(halves / part, tmp_path / "parts", add=True)
+    for path in sorted((tmp_path / "whole").glob("*.nc")):
+        whole, parts = (
+            records.read(path.parent.with_name(name) / path.name, stage=path.stem) for name in ("whole", "parts")
+        )
+        parts = parts.sel(model=whole.model) if "model" in whole.dims else parts  # joined by group, whatever the order
+        for name, values in whole.variables.items():
+            assert values.equals(parts.variables[name]), f"{path.stem}: {name}"
+        if path.stem in records.STAGES:
+            assert parts.attrs["code_commit"] == "0; 1"
+    assert manifest.compare(tmp_path / "parts", "*.nc")[1] == []
+
+
+def test_open_questions_add_up_alone(halves, tmp_path):
+    page.publish(halves / "first", tmp_path / "published")
+    (tmp_path / "results").mkdir()
+    name = "recipes.nc"
+    (tmp_path / "results" / name).symlink_to(halves / "second" / "results" / name)
+    page.publish(tmp_path, tmp_path / "published", add=True)
+    found = page.read_results(tmp_path / "published")
+    assert {
+        stage: sorted(set(data.group.values)) for stage, data in found.items() if stage in ("merge", "recipes")
+    } == {
+        "merge": [0, 1],
+        "recipes": [0, 1, 2, 3],
+    }
+    assert page.main(["publish", str(tmp_path), str(tmp_path / "published")]) == 1  # not instead of all others
+
+
+def test_what_cannot_be_added_leaves_all_as_it_was(halves, tmp_path, capsys):
+    folder = tmp_path / "published"
+    page.publish(halves / "first", folder)
+    before = {path: path.read_bytes() for path in folder.iterdir()}
+    assert page.main(["publish", "--add", str(halves / "first"), str(folder)]) == 1
+    assert "train.nc holds the groups [0, 1] already" in capsys.readouterr().err
+    others = {stage: data.assign_attrs(ATTRS) for stage, data in synthetic.results(groups=4).items()}
+    others["ablations"].attrs["parameters"] = '{"n_lambdas": 7}'
+    write_results(others, tmp_path / "others", [2, 3])
+    assert page.main(["publish", "--add", str(tmp_path / "others"), str(folder)]) == 1
+    assert "differ in n_lambdas: None and 7" in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in folder.glob("[!.]*")} == before
+
+
 @pytest.fixture(scope="module")
 def redrawn(published, tmp_path_factory):
     folder = tmp_path_factory.mktemp("redrawn") / "one"

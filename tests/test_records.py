@@ -227,8 +227,8 @@ def test_joined_shards_tell_what_they_have_in_common_and_every_commit(bank, tmp_
     same = made(0), made(1)
     attrs = concat(write_shards(bank, tmp_path, same), stage="merge").attrs
     assert json.loads(attrs["parameters"]) == {"epochs": 15}
-    assert (attrs["code_commit"], attrs["code_changed"], attrs["created"]) == ("a, b", 1, "2026-02")
-    assert (attrs["device"], json.loads(attrs["versions"])) == ("cpu", {"torch": "2.0, 2.1", "numpy": "2"})
+    assert (attrs["code_commit"], attrs["code_changed"], attrs["created"]) == ("a; b", 1, "2026-02")
+    assert (attrs["device"], json.loads(attrs["versions"])) == ("cpu", {"torch": "2.0; 2.1", "numpy": "2"})
 
 
 def test_every_stage_has_a_schema():

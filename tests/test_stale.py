@@ -64,7 +64,7 @@ def write_results(folder):
     run = folder / plan.run
     files = [run / "index.html", run / "notebooks" / f"{PAPER}.ipynb", run / "figures" / "fig1_accuracy.png"]
     files += [run / "results" / f"{stage}.nc" for stage in (*NOTEBOOKS, "ledger")]
-    for shard in range(len(plan.profile.shards)):
+    for shard in plan.shards:
         files += [run / "weights" / f"{part}-{shard:03d}.safetensors" for part in ("unmerged", "merged")]
         files += [run / "notebooks" / f"{notebook}-{shard:03d}.ipynb" for notebook in NOTEBOOKS.values()]
         for stage, notebook in NOTEBOOKS.items():

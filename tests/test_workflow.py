@@ -50,6 +50,23 @@ def test_questions_without_networks_name_what_is_missing(tmp_path, monkeypatch, 
     assert "data/runs/tiny/weights/unmerged-000.safetensors is not there" in capsys.readouterr().err
 
 
+def test_other_recipes_alone_need_no_networks(tmp_path):
+    planned = counts(
+        call(copy_project(tmp_path / "copy"), "--dry-run", "--part", "questions", "profile=tiny", "ask=recipes")
+    )
+    assert {rule: planned[rule] for rule in set(planned) & RULES} == {"recipes": "2", "answers": "1"}
+
+
+def test_further_groups_are_further_shards():
+    plan = Plan.from_config({"profile": "tiny", "first": 1, "groups": 3, "ask": "strong,recipes"})
+    assert plan.shards == {1: [1], 2: [2], 3: [3]}
+    values = json.loads(plan.parameters(ANSWERS, None))
+    assert values["questions"] == ["strong", "recipes"]
+    assert (values["shards"], values["recipe_shards"]) == ([1, 2, 3], [1])  # of the first two groups
+    later = Plan.from_config({"profile": "tiny", "first": 2})
+    assert "recipes" not in later.questions
+
+
 def test_more_than_a_thousand_shards_have_names(tmp_path):
     last = "data/runs/tiny/train/shard-1000.nc"
     output = call(copy_project(tmp_path / "copy"), "--dry-run", "profile=tiny", "groups=1001", "--", last)

@@ -8,7 +8,7 @@ from typing import get_args, get_origin
 
 import yaml
 
-from .layout import METHODS, OPTIMIZERS, PRECISIONS
+from .layout import METHODS, OPTIMIZERS, PRECISIONS, QUESTIONS
 from .recipe import Recipe
 
 DATASETS = ("cifar10-sample", "cifar10", "fashion-mnist")
@@ -27,6 +27,7 @@ class Profile:
     test_images: int
     device: str
     n_groups: int
+    first_group: int
     groups_per_shard: int
     leaves: int
     widths: list[int]
@@ -79,18 +80,22 @@ class Profile:
     def __post_init__(self):
         for name, value in checked(vars(self)).items():
             object.__setattr__(self, name, value)
+        if self.first_group % self.groups_per_shard:
+            raise ValueError(
+                f"first_group must be a multiple of groups_per_shard={self.groups_per_shard}, got {self.first_group}"
+            )
 
     @property
-    def shards(self) -> list[list[int]]:
-        """Numbers of the groups that run together."""
-        groups = list(range(self.n_groups))
-        return [
-            groups[start : start + self.groups_per_shard] for start in range(0, self.n_groups, self.groups_per_shard)
-        ]
+    def shards(self) -> dict[int, list[int]]:
+        """Shard -> numbers of the groups that run together; a group is of the same shard whichever group is first."""
+        size, end = self.groups_per_shard, self.first_group + self.n_groups
+        starts = range(self.first_group, end, size)
+        return {start // size: list(range(start, min(start + size, end))) for start in starts}
 
 
 # What a notebook gets beside values of a profile
-WIRING = {"run_folder": str, "shard": int, "groups": list[int], "shards": list[int], "recipe_shards": list[int]}
+WIRING = {"run_folder": str, "shard": int, "questions": list[str]}
+WIRING |= dict.fromkeys(("groups", "shards", "recipe_shards"), list[int])
 KINDS = {field.name: field.type for field in fields(Profile)} | WIRING
 SETTINGS_OF_RECIPE = {field.name for field in fields(Recipe)}
 CHOICES = {"optimizer": OPTIMIZERS, "precision": PRECISIONS}
@@ -100,7 +105,7 @@ SMALLEST = {
     **dict.fromkeys(("control_seeds", "strong_networks", "strong_images", "pgd_steps", "pgd_restarts"), 1),
     **dict.fromkeys(("merger_orders", "scale_bounded_images", "repair_images", "recipe_groups"), 1),
     **dict.fromkeys(("recipe_images", "width_images"), 0),
-    **dict.fromkeys(("train_images", "test_images", "regularised_groups", "matching_seed", "shard"), 0),
+    **dict.fromkeys(("train_images", "test_images", "first_group", "regularised_groups", "matching_seed", "shard"), 0),
     "n_lambdas": 2,  # both ends
 }
 INCREASING = {
@@ -143,7 +148,7 @@ def _check_value(name, value):
         raise ValueError(f"{name} must be one of {CHOICES[name]}, got {value!r}")
     if name in SMALLEST and value < SMALLEST[name]:
         raise ValueError(f"{name} must be at least {SMALLEST[name]}, got {value}")
-    if name in INCREASING and not (value == [] and name.endswith("strengths")):
+    if name in INCREASING and not (value == [] and name.endswith(("strengths", "recipe_shards"))):
         _check_increasing(name, value, *INCREASING[name])
     if name == "dataset" and value not in DATASETS and not Path(value).expanduser().exists():
         raise ValueError(f"dataset must be one of {DATASETS} or an existing folder or archive, got {value!r}")
@@ -153,6 +158,8 @@ def _check_value(name, value):
         raise ValueError(f"a tree needs 2**k leaves, got {name}={value}")
     if name == "merger_sizes" and any(size & (size - 1) for size in value):
         raise ValueError(f"merger_sizes must be powers of two, for trees of as many leaves, got {value}")
+    if name == "questions" and (not value or set(value) - set(QUESTIONS)):
+        raise ValueError(f"questions must be one or more of {tuple(QUESTIONS)}, got {value}")
     if name == "widths" and (not value or min(value) < 1):
         raise ValueError(f"widths must be positive, got {value}")
     if name == "noise_magnitudes" and value[0] != 0:

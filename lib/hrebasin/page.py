@@ -9,7 +9,7 @@ import json
 import os
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from urllib.parse import quote
 
@@ -33,16 +33,18 @@ IMAGE_GROUPS = 8  # groups of which values per image are published; of 100 they 
 PER_IMAGE = ("correct", "perturbation_norm", "success", "gradient_norm", "margin")
 
 
-def read_results(folder: Path | str) -> dict[str, xr.Dataset]:
+def read_results(folder: Path | str, *, needed: Collection[str] = records.STAGES) -> dict[str, xr.Dataset]:
     """The joined data sets ``<folder>/<stage>.nc`` of a finished or published run, without the ledger.
 
-    Those of `EXTRA` are read where they are there.
+    Args:
+        folder: of the data sets.
+        needed: stages that must be there, by default all of a run; those of `EXTRA` are read where they are there.
 
     Raises:
         FileNotFoundError: a stage is missing.
     """
     extra = [stage for stage in EXTRA if (Path(folder) / f"{stage}.nc").is_file()]
-    return {stage: records.read(Path(folder) / f"{stage}.nc", stage=stage) for stage in (*records.STAGES, *extra)}
+    return {stage: records.read(Path(folder) / f"{stage}.nc", stage=stage) for stage in (*needed, *extra)}
 
 
 def write_page(
@@ -139,7 +141,7 @@ def _origin(stage: str, dataset: xr.Dataset) -> dict:
     }
 
 
-def publish(run: Path | str, folder: Path | str, *, source: str = "") -> list[Path]:
+def publish(run: Path | str, folder: Path | str, *, source: str = "", add: bool = False) -> list[Path]:
     """Copy a finished run's joined data sets to ``folder``, smaller, and enter them into its list of sums.
 
     Norms and margins per image become float16, and what no figure or claim needs per image (`PER_IMAGE`) is kept of the
@@ -149,14 +151,26 @@ def publish(run: Path | str, folder: Path | str, *, source: str = "") -> list[Pa
         run: folder of the run.
         folder: where the copies go.
         source: what readers should be told of the images in place of the name of their folder or archive.
+        add: the run's groups to those in ``folder``, where the same may have been measured on another machine. The run
+            may then hold open questions alone.
 
     Returns:
         The files written.
+
+    Raises:
+        FileNotFoundError: a stage is missing.
+        ValueError: groups to add that are there already, or that were measured otherwise. Nothing was written then.
     """
     run, folder, clock, written = Path(run), Path(folder), records.Clock(), []
-    for stage, dataset in read_results(run / "results").items():
+    asked_alone = add and not any((run / "results" / f"{stage}.nc").is_file() for stage in records.STAGES)
+    results = read_results(run / "results", needed=() if asked_alone else records.STAGES)
+    if source:
+        results = {stage: _renamed(dataset, source) for stage, dataset in results.items()}
+    if add:
+        results = {stage: _added(dataset, stage, run, folder) for stage, dataset in results.items()}
+    for stage, dataset in results.items():
         path = folder / f"{stage}.nc"
-        records.write(_smaller(_renamed(dataset, source) if source else dataset), path, stage=stage)
+        records.write(_smaller(dataset), path, stage=stage)
         written.append(path)
     path = folder / "ledger.nc"
     results = read_results(folder)
@@ -169,6 +183,17 @@ def publish(run: Path | str, folder: Path | str, *, source: str = "") -> list[Pa
         written.append(path)
     manifest.enter(written)
     return written
+
+
+def _added(dataset: xr.Dataset, stage: str, run: Path, folder: Path) -> xr.Dataset:
+    """A run's data set behind the one that is published, where there is one."""
+    path = folder / f"{stage}.nc"
+    if not path.is_file():
+        return dataset
+    published = records.read(path, stage=stage)
+    if both := sorted(set(published.group.values.tolist()) & set(dataset.group.values.tolist())):
+        raise ValueError(f"{path} holds the groups {both} already, which {run} would add")
+    return records.join({path: published, run / "results" / path.name: dataset}, stage=stage)
 
 
 def _renamed(dataset: xr.Dataset, source: str) -> xr.Dataset:
@@ -229,13 +254,14 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("source", type=Path, help="data sets: published ones, or a run's folder for publish")
     parser.add_argument("target", type=Path, help="folder to write to")
     parser.add_argument("--images", default="", help="for publish: what readers are told of the images")
+    parser.add_argument("--add", action="store_true", help="for publish: beside the groups that are there")
     given = parser.parse_args(arguments)
     try:
         with only_writer(given.target):
             if given.action == "figures":
                 redraw(given.source, given.target)
             else:
-                publish(given.source, given.target, source=given.images)
+                publish(given.source, given.target, source=given.images, add=given.add)
     except (OSError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -343,28 +343,34 @@ def concat(paths: Iterable[Path | str], *, stage: str) -> xr.Dataset:
         ValueError: shards that come from different data, parameters (other than `SHARD_PARAMETERS`) or profiles, or
             that hold the same network twice.
     """
-    paths = list(paths)
-    shards = [read(path, stage=stage) for path in paths]
-    if not shards:
+    return join({path: read(path, stage=stage) for path in paths}, stage=stage)
+
+
+def join(parts: Mapping[Path | str, xr.Dataset], *, stage: str) -> xr.Dataset:
+    """Join data sets that are in memory as `concat` does.
+
+    Args:
+        parts: data sets by the place that a message should name.
+        stage: a key of `SCHEMAS`.
+    """
+    if not parts:
         raise ValueError(f"no shards of stage {stage!r} to join")
-    origins = [_origin(shard) for shard in shards]
-    for path, origin in zip(paths, origins, strict=True):
-        for key in sorted(origin.keys() | origins[0].keys()):
-            first, other = origins[0].get(key), origin.get(key)
-            if first != other:
-                raise ValueError(f"{paths[0]} and {path} differ in {key}: {first!r} and {other!r}")
     dim = next(iter(SCHEMAS[stage].values()))[0]
-    joined = xr.concat(
-        shards,
-        dim=dim,
-        data_vars="all",
-        coords="minimal",
-        compat="override",
-        join="exact",
-        combine_attrs="override",
-    )
-    _check(joined, stage, f"shards in {Path(paths[0]).parent}")
-    return joined.assign_attrs(_together(shards), shards=len(shards))
+    first, *others = parts
+    for place in others:
+        origins = [_origin(parts[first]), _origin(parts[place])]
+        for key in sorted(origins[0].keys() | origins[1].keys()):
+            one, other = (origin.get(key) for origin in origins)
+            if one != other:
+                raise ValueError(f"{first} and {place} differ in {key}: {one!r} and {other!r}")
+        for name, index in parts[first].indexes.items():
+            if name != dim and not index.equals(parts[place].indexes[name]):
+                raise ValueError(f"{first} and {place} differ in {name}")
+    datasets = list(parts.values())
+    how = {"data_vars": "minimal", "coords": "minimal", "compat": "override", "combine_attrs": "override"}
+    joined = xr.concat(datasets, dim=dim, join="exact", **how)
+    _check(joined, stage, f"{first} with {len(others)} others")
+    return joined.assign_attrs(_together(datasets), shards=sum(data.attrs.get("shards", 1) for data in datasets))
 
 
 def _together(shards: list[xr.Dataset]) -> dict:
@@ -382,7 +388,8 @@ def _together(shards: list[xr.Dataset]) -> dict:
 
 
 def _listed(values: Iterable[str]) -> str:
-    return ", ".join(dict.fromkeys(values))
+    """Distinct values; some may be such lists."""
+    return "; ".join(dict.fromkeys(each for value in values for each in value.split("; ")))
 
 
 def _origin(shard: xr.Dataset) -> dict:

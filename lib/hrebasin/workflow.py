@@ -7,6 +7,7 @@ python -m hrebasin.workflow --workflow-profile config/slurm profile=paper -- --j
 import argparse
 import ast
 import json
+import math
 import re
 import shlex
 import shutil
@@ -28,8 +29,8 @@ from .layout import ANSWERS, NOTEBOOKS, PAPER, QUESTIONS
 
 # Every job of a cluster imports this module, twice: so slow imports stand where they are needed.
 
-# What a user may override on the command line: every single value of a profile, and a short name for one.
-SHORT = {"groups": "n_groups"}
+# What a user may override on the command line: every single value of a profile, and short names for some.
+SHORT = {"groups": "n_groups", "first": "first_group"}
 OVERRIDES = SHORT | {field.name: field.name for field in fields(Profile) if field.type in (str, int, float)}
 # Parts of a run, for machines that are lent for minutes: each ends with its files written, and the next goes on.
 PARTS = {
@@ -44,42 +45,58 @@ PARTS = {
 
 @dataclass(frozen=True)
 class Plan:
-    """A checked profile and where its results go.
+    """A checked profile, what is asked, and where the results go.
 
     Attributes:
         name: of the profile.
         profile: its values.
         run: folder of the results, relative to the project.
+        ask: open questions that the run may ask.
     """
 
     name: str
     profile: Profile
     run: str
+    ask: tuple[str, ...] = tuple(QUESTIONS)
 
     @classmethod
     def from_config(cls, config: Mapping) -> "Plan":
-        """From ``profile=``, ``run=`` (a folder in ``data/runs``) and the overrides of a command line; nothing else."""
-        known = ("profile", "run", *OVERRIDES)
+        """From a command line; nothing else.
+
+        Args:
+            config: ``profile=``, ``run=`` (a folder in ``data/runs``), ``ask=`` (open questions with commas between
+                them) and the overrides.
+        """
+        known = ("profile", "run", "ask", *OVERRIDES)
         if unknown := sorted(set(config) - set(known)):
             raise ValueError(f"unknown settings {unknown}; known are {known}")
         name = str(config.get("profile", "sample"))
         run = str(config.get("run") or name)
         if not re.fullmatch(r"\w[\w.-]*", run):
             raise ValueError(f"run names a folder in data/runs, of letters, digits and . _ -, got {run!r}")
+        ask = tuple(filter(None, str(config.get("ask") or "").split(","))) or tuple(QUESTIONS)
+        if unknown := sorted(set(ask) - set(QUESTIONS)):
+            raise ValueError(f"no open questions {unknown}; ask of {tuple(QUESTIONS)}")
         overrides = {OVERRIDES[key]: config[key] for key in OVERRIDES if config.get(key) not in (None, "")}
         if "dataset" in overrides and Path(str(overrides["dataset"])).expanduser().exists():
             overrides["dataset"] = str(Path(overrides["dataset"]).expanduser().resolve())
-        return cls(name, load_profile(project_root() / "config" / f"{name}.yaml", **overrides), f"data/runs/{run}")
+        profile = load_profile(project_root() / "config" / f"{name}.yaml", **overrides)
+        return cls(name, profile, f"data/runs/{run}", tuple(question for question in QUESTIONS if question in ask))
 
     @cached_property
-    def shards(self) -> list[list[int]]:
-        """Numbers of the groups that one notebook handles; made once, for thousands of jobs ask."""
+    def shards(self) -> dict[int, list[int]]:
+        """Shard -> numbers of the groups that one notebook handles; made once, for thousands of jobs ask."""
         return self.profile.shards
 
     def asked(self, question: str) -> list[int]:
         """Numbers of the shards that a question is asked of: other recipes are trained for some groups only."""
-        most = self.profile.recipe_groups if question == "recipes" else self.profile.n_groups
-        return [number for number, groups in enumerate(self.shards) if groups[0] < most]
+        end = self.profile.recipe_groups if question == "recipes" else math.inf
+        return [shard for shard, groups in self.shards.items() if groups[0] < end]
+
+    @property
+    def questions(self) -> list[str]:
+        """Open questions that are asked of any shard."""
+        return [question for question in self.ask if self.asked(question)]
 
     @property
     def gpus(self) -> int:
@@ -103,7 +120,8 @@ class Plan:
         groups = None if shard is None else self.shards[shard]
         wiring = {"run_folder": self.run, "shard": shard, "groups": groups}
         if shard is None:  # over all shards, which the thousands of others must not list
-            wiring |= {"shards": list(range(len(self.shards))), "recipe_shards": self.asked("recipes")}
+            wiring["shards"] = list(self.shards)
+            wiring |= {"questions": self.questions, "recipe_shards": self.asked("recipes")}
         values = {**vars(self.profile), **wiring}
         declared = _declared(notebook)
         if strange := sorted(set(declared) - set(values)):
@@ -138,7 +156,7 @@ def made_otherwise(plan: Plan, notebooks: Mapping[str, str] = NOTEBOOKS) -> list
 
     found = []
     for stage, notebook in notebooks.items():
-        for shard in range(len(plan.shards)):
+        for shard in plan.shards:
             path = Path(plan.run) / stage / f"shard-{shard:03d}.nc"
             if not (project_root() / path).is_file():
                 continue
@@ -177,7 +195,7 @@ def main(arguments: list[str] | None = None) -> int:
         plan = Plan.from_config(settings)
         folder = project_root() / plan.run
         if given.part == "questions":
-            _check_networks(plan)
+            _check_questions(plan)
         command = [*_options(given, settings, plan, folder), *arguments[end + 1 :]]
         if given.dry_run:
             return _snakemake(command)
@@ -236,7 +254,8 @@ def _options(given: argparse.Namespace, settings: Mapping, plan: Plan, folder: P
         options = ["answers", *options, "--allowed-rules", *PARTS["questions"]]
     elif given.part:
         options += ["--until", *PARTS[given.part]]
-    if others := made_otherwise(plan, QUESTIONS if asked else NOTEBOOKS):
+    looked_at = {question: QUESTIONS[question] for question in plan.questions} if asked else NOTEBOOKS
+    if others := made_otherwise(plan, looked_at):
         options += ["--forcerun", *others]
     if given.workflow_profile:
         options += cluster.options(given.workflow_profile, folder)
@@ -258,8 +277,12 @@ def _report(folder: Path, *, publish_to: Path | None) -> None:
     print(f"Figures, claims and provenance: {folder.relative_to(project_root())}/index.html")
 
 
-def _check_networks(plan: Plan) -> None:
-    for shard in range(len(plan.shards)):
+def _check_questions(plan: Plan) -> None:
+    if not plan.questions:
+        raise ValueError(f"the questions {plan.ask} are asked of none of these groups")
+    if plan.questions == ["recipes"]:  # which trains its own
+        return
+    for shard in plan.shards:
         for part in ("unmerged", "merged"):
             path = Path(plan.run, "weights", f"{part}-{shard:03d}.safetensors")
             if not (project_root() / path).is_file():
