@@ -103,6 +103,23 @@ class Test:
         return paired_p(beyond) if beyond.mean() > 0 or self.n < 2 else 1.0
 
 
+def no_difference(tests: Mapping[str, Test]) -> str:
+    """Which of several things tried made no difference that its groups can tell from zero, in words.
+
+    Args:
+        tests: by the name of what was tried, each against the same without it.
+    """
+    known = {name: test for name, test in tests.items() if test.n > 1}
+    same = []
+    for name, test in known.items():
+        low, high = test.interval(name)
+        if low <= 0 <= high:
+            same.append(f"{name} ({test.effect:+.2g}, {low:.2g} to {high:.2g} {test.units})")
+    if not known:
+        return "one group cannot tell what makes no difference"
+    return f"no difference was found for {', '.join(same)}" if same else "everything tried made a difference"
+
+
 @dataclass(frozen=True, eq=False)
 class Finding:
     """What was found about a claim: its tests, the headline among them, and what they mean in words."""

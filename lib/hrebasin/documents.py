@@ -4,6 +4,7 @@ A part stands between ``<!-- NAME: written by make figures -->`` and ``<!-- end 
 """
 
 import ast
+import json
 import re
 import sys
 from collections.abc import Collection, Mapping
@@ -17,7 +18,7 @@ from .benchmark_plots import goals, lines_table, speed_table
 from .configuration import load_profile
 from .files import project_root, write_atomically
 from .layout import EXTRA, NOTEBOOKS, PAPER, QUESTIONS
-from .verdicts import answer, ledger_table
+from .verdicts import answer, ledger_table, trees
 
 DOCUMENTS = ("README.md", "PERFORMANCE.md")
 PART = re.compile(r"(<!-- ([a-z-]+): written by make figures -->\n).*?(<!-- end -->)", flags=re.DOTALL)
@@ -39,6 +40,7 @@ def parts(root: Path) -> dict[str, str]:
     needs = needed_stages((root / "Snakefile").read_text())
     return {
         "answer": f"**Answer.** {answer(claims, results)}\n",
+        "published": published_by(results),
         "ledger": ledger_table(claims),
         "questions": questions(published / "answers.nc"),
         "figures": figures_table(results, needs, [path.stem for path in (root / "config").glob("*.yaml")]),
@@ -51,6 +53,19 @@ def parts(root: Path) -> dict[str, str]:
         "costs": costs.table(paper),
         "gpu-memory": costs.memory_table(paper),
     }
+
+
+def published_by(results: Mapping[str, xr.Dataset]) -> str:
+    """What the published results were measured on, in a sentence or two."""
+    attrs = results["train"].attrs
+    values = json.loads(attrs["parameters"])
+    trained = values["train_images"] or "all"
+    how = f"trained for {values['epochs']} epochs in {values['precision']} on {trained} training images"
+    text = f"Published is the `{attrs['profile']}` profile: {trees(results['merge'])}, {how} of {attrs['data_source']}."
+    numbers = {stage: len(set(data["group"].values.tolist())) for stage, data in results.items()}
+    if fewer := [f"{n} for `{stage}.nc`" for stage, n in numbers.items() if n < numbers["train"]]:
+        text += f" Of fewer trees: {', '.join(fewer)}."
+    return text + "\n"
 
 
 def fill(text: str, found: Mapping[str, str]) -> str:

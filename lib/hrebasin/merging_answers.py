@@ -9,46 +9,46 @@ import numpy as np
 import xarray as xr
 from scipy.stats import spearmanr
 
-from .comparisons import PERCENT, POINTS, NotMeasuredError, Test, by_group, minus, tree, tree_stages
+from .comparisons import PERCENT, POINTS, NotMeasuredError, Test, by_group, minus, no_difference, tree, tree_stages
 from .merging import CONVERGENCE
 from .robustness_answers import large
 
 
 def mergers(data: xr.Dataset) -> tuple[list[Test], str]:
     """MergeMany or tree?"""
-    tests, words, accuracy = [], [], data.test_accuracy
+    tests, words, tried, accuracy = [], [], {}, data.test_accuracy
+    limits = sorted(set(data.sweeps[(data.method == "merge-many").values].values.tolist()))
+    names = sorted(set(data.method.values.tolist()) - {"tree", "merge-many"})
+    ways = {
+        f"MergeMany, {'converged' if limit == CONVERGENCE else f'{limit} sweeps'}": {"sweeps": limit}
+        for limit in limits
+    }
+    ways = {name: {"method": "merge-many"} | labels for name, labels in ways.items()}
+    ways |= {name: {"method": name} for name in names}
     for size in np.unique(data.n_merged.values):
         chosen = {"n_merged": size}
-        base = by_group(accuracy, method="tree", **chosen)
-        others = {
-            f"MergeMany, {'converged' if limit == CONVERGENCE else f'{limit} sweeps'}": _many(data, size, limit)
-            for limit in sorted(set(data.sweeps.values.tolist()) - {0})
-        }
-        names = sorted(set(data.method.values.tolist()) - {"tree", "merge-many"})
-        others |= {name: by_group(accuracy, method=name, **chosen) for name in names}
-        for name, values in others.items():
-            tests.append(Test(f"{name} minus tree, {size} models", minus(values, base) * PERCENT, POINTS))
+        base, took = (by_group(each, method="tree", **chosen) for each in (accuracy, data.seconds))
+        ahead, times = {}, {}
+        for name, labels in ways.items():
+            merged, seconds = (by_group(each, **labels, **chosen) for each in (accuracy, data.seconds))
+            ahead[name] = Test(f"{name} minus tree, {size} models", minus(merged, base) * PERCENT, POINTS)
+            times[name] = Test(f"time of {name} over the tree's, {size} models", (seconds / took).values, "times")
+        tests += [*ahead.values(), *times.values()]
         orders = data.isel(model=((data.method == "merge-many") & (data.sweeps == CONVERGENCE)).values)
         orders = orders.isel(model=(orders.n_merged == size).values)
         spread = orders.test_accuracy.groupby("group").std(ddof=1) if len(np.unique(orders.order)) > 1 else None
         if spread is not None:
             title = f"deviation between orders of converged MergeMany, {size} models"
             tests.append(Test(title, spread.values * PERCENT, POINTS))
-        best = max(others | {"tree": base}, key=lambda name: (others | {"tree": base})[name].mean().item())
-        words.append(f"of {size} models {best} is the most accurate")
-        ratio = by_group(data.seconds, method="merge-many", sweeps=CONVERGENCE, **chosen) / by_group(
-            data.seconds, method="tree", **chosen
-        )
-        tests.append(Test(f"time of converged MergeMany over the tree's, {size} models", ratio.values, "times"))
+        best = max(ahead, key=lambda name: ahead[name].effect)
+        gain, ratio = ahead[best].effect, times[best].effect
+        leader = f"{best}, {gain:+.1f} points over the tree at {ratio:.2g} times its time" if gain > 0 else "the tree"
+        words.append(f"of {size} models {leader}")
+        tried |= {f"{name}, {size} models": ahead[name] for name in ahead if name.startswith("tree-")}
         tests.append(
             Test(f"rank correlation of accuracy with distance, {size} models", _rank_correlation(data, size), "1")
         )
-    return tests, "; ".join(words)
-
-
-def _many(data: xr.Dataset, size: int, limit: int) -> xr.DataArray:
-    """Accuracy of MergeMany, mean over draws of its orders, (group,)."""
-    return by_group(data.test_accuracy, method="merge-many", n_merged=size, sweeps=limit)
+    return tests, f"to be recommended for accuracy: {'; '.join(words)}; against the tree {no_difference(tried)}"
 
 
 def _rank_correlation(data: xr.Dataset, size: int) -> np.ndarray:
@@ -64,32 +64,43 @@ def _rank_correlation(data: xr.Dataset, size: int) -> np.ndarray:
 def repair(data: xr.Dataset) -> tuple[list[Test], str]:
     """Is it variance collapse?"""
     stages, accuracy, tests = tree_stages(data), data.test_accuracy, []
-    robust_ = large(data.robust_accuracy)
+    robust = large(data.robust_accuracy)
     methods = [str(name) for name in dict.fromkeys(data.method.values) if str(name).startswith("repair")]
+    top, share, change = stages[-1], {}, {}  # of the last stage, by method
     for stage in stages[1:]:
         lost = minus(tree(accuracy, 0), tree(accuracy, stage))
         for method in methods:
             back = minus(by_group(accuracy, method=method, stage=stage), tree(accuracy, stage))
-            tests.append(Test(f"{method}: accuracy gained at stage {stage}", back * PERCENT, POINTS))
-            tests.append(Test(f"{method}: share of the loss recovered at stage {stage}", back / lost * PERCENT, "%"))
+            share[method] = Test(f"{method}: share of the loss recovered at stage {stage}", back / lost * PERCENT, "%")
+            change[method] = []
             for kind in data.attack.values:
-                robust = robust_.sel(attack=kind)
-                change = minus(by_group(robust, method=method, stage=stage), tree(robust, stage)) * PERCENT
-                tests.append(Test(f"{method}: {kind}, strong, change at stage {stage}", change, POINTS))
+                kept = robust.sel(attack=kind)
+                values = minus(by_group(kept, method=method, stage=stage), tree(kept, stage)) * PERCENT
+                change[method].append(Test(f"{method}: {kind}, strong, change at stage {stage}", values, POINTS))
+            gained = Test(f"{method}: accuracy gained at stage {stage}", back * PERCENT, POINTS)
+            tests += [gained, share[method], *change[method]]
         for layer in data.layer.values:
             ratio, distance = (tree(data[n].sel(layer=layer), stage) for n in ("variance_ratio", "feature_distance"))
             tests.append(Test(f"variance of {layer} over that of the leaves, stage {stage}", ratio.values, "1"))
             tests.append(Test(f"1 - cosine of features, {layer}, stage {stage}", distance.values, "1"))
-    best = max((t for t in tests if f"recovered at stage {stages[-1]}" in t.name), key=lambda test: test.effect)
-    return (
-        tests,
-        f"REPAIR recovers at most {best.effect:.0f} % of the accuracy lost at stage {stages[-1]} ({best.name})",
+    best, first = max(methods, key=lambda method: share[method].effect), methods[0]
+    tried = {}
+    for method in methods[1:]:
+        values = minus(*(by_group(accuracy, method=name, stage=top) for name in (method, first))) * PERCENT
+        tried[f"{method} in place of {first}"] = Test(
+            f"accuracy at stage {top}: {method} minus {first}", values, POINTS
+        )
+    kinds = zip(data.attack.values, change[best], strict=True)
+    robustness = " and ".join(f"{test.effect:+.1f} points under strong {kind}" for kind, test in kinds)
+    return [*tests, *tried.values()], (
+        f"{best} recovers {share[best].effect:.0f} % of the accuracy lost at stage {top}, with {robustness}; "
+        f"{no_difference(tried)}"
     )
 
 
 def recipes(data: xr.Dataset) -> tuple[list[Test], str]:
     """Does the recipe decide?"""
-    tests, outcomes = [], defaultdict(list)  # of each size and sign: the recipes
+    tests, outcomes = [], defaultdict(lambda: defaultdict(list))  # comparison -> sign -> recipes
     for recipe in dict.fromkeys(data.recipe.values.tolist()):
         part = data.isel(model=(data.recipe == recipe).values)
         stages, accuracy, top = tree_stages(part), part.test_accuracy, tree_stages(part)[-1]
@@ -108,8 +119,7 @@ def recipes(data: xr.Dataset) -> tuple[list[Test], str]:
                 POINTS,
             )
             tests.append(ahead)
-            low, high = ahead.interval("Q6")
-            outcomes[size, int(low > 0) - int(high < 0)].append(recipe)
+            outcomes[f"the tree is ahead of MergeMany of {size}"][_sign(ahead)].append(recipe)
         for name in ("loss_barrier", "accuracy_barrier"):
             scale, units = (1, "nat") if name == "loss_barrier" else (PERCENT, POINTS)
             for alignment in part.alignment.values:
@@ -118,13 +128,20 @@ def recipes(data: xr.Dataset) -> tuple[list[Test], str]:
         for kind in part.attack.values:
             robust = large(part.robust_accuracy.sel(attack=kind))
             gain = minus(tree(robust, top), tree(robust, 0)) * PERCENT
-            tests.append(Test(f"{recipe}: {kind}, strong: stage {top} minus stage 0", gain, POINTS))
+            ahead = Test(f"{recipe}: {kind}, strong: stage {top} minus stage 0", gain, POINTS)
+            tests.append(ahead)
+            outcomes[f"stage {top} is ahead of stage 0 under strong {kind}"][_sign(ahead)].append(recipe)
     words = []
-    for size in dict.fromkeys(size for size, _ in outcomes):
-        ahead, behind, undecided = (outcomes[size, sign] for sign in (1, -1, 0))
-        names = f" ({'; '.join(ahead)})" if ahead else ""
+    for comparison, found in outcomes.items():
+        names = f" ({'; '.join(found[1])})" if 0 < len(found[1]) < sum(map(len, found.values())) else ""
         words.append(
-            f"the tree is ahead of MergeMany of {size} under {len(ahead)} recipes and widths{names}, behind under "
-            f"{len(behind)}, undecided under {len(undecided)}"
+            f"{comparison} under {len(found[1])} recipes and widths{names}, behind under {len(found[-1])}, undecided "
+            f"under {len(found[0])}"
         )
     return tests, "; ".join(words)
+
+
+def _sign(test: Test) -> int:
+    """Of an effect whose interval leaves out zero; 0 otherwise."""
+    low, high = test.interval("Q6")
+    return int(low > 0) - int(high < 0)

@@ -8,7 +8,18 @@ from contextlib import suppress
 import numpy as np
 import xarray as xr
 
-from .comparisons import PERCENT, POINTS, NotMeasuredError, Test, by_group, crossings, minus, tree, tree_stages
+from .comparisons import (
+    PERCENT,
+    POINTS,
+    NotMeasuredError,
+    Test,
+    by_group,
+    crossings,
+    minus,
+    no_difference,
+    tree,
+    tree_stages,
+)
 from .controls import FAMILIES
 
 STRONG = 0.015  # epsilon from which an attack counts as strong, as in C5
@@ -29,7 +40,7 @@ def large(robust: xr.DataArray) -> xr.DataArray:
 
 def controls(data: xr.Dataset) -> tuple[list[Test], str]:
     """Robustness or lower accuracy?"""
-    stages, tests, words = tree_stages(data), [], []
+    stages, tests = tree_stages(data), []
     families = [name for name in FAMILIES if name in data.method.values]
     top = stages[-1]
 
@@ -54,10 +65,14 @@ def controls(data: xr.Dataset) -> tuple[list[Test], str]:
         for kind in data.attack.values:
             about = f"on images that all stages get right: stage {top} minus 0, {NAMES.get(family, family)}"
             compare(f"{kind}, strong, {about}", large(data.robust_at_method.sel(attack=kind)), *pair)
+    against = {}
     for family in families:
-        found = [t for t in tests if t.name == f"fgsm, strong, at equal accuracy: stage {top} minus {NAMES[family]}"]
-        words += [f"{t.effect:+.1f} points against {NAMES[family]}" for t in found]
-    return tests, f"under strong FGSM stage {top} keeps, of images that all get right, {', '.join(words)}"
+        name = f"fgsm, strong, at equal accuracy: stage {top} minus {NAMES[family]}"
+        if test := next((test for test in tests if test.name == name), None):
+            against[NAMES[family]] = test
+    words = ", ".join(f"{test.effect:+.1f} points against {name}" for name, test in against.items())
+    which = "of images that all get right"
+    return tests, f"under strong FGSM stage {top} keeps, {which}, {words}; {no_difference(against)} at equal accuracy"
 
 
 def strong(data: xr.Dataset) -> tuple[list[Test], str]:
@@ -80,9 +95,16 @@ def strong(data: xr.Dataset) -> tuple[list[Test], str]:
         tests.append(Test(f"images without any gradient, stage {stage}", share, "%"))
         broken = tree(data.robust_accuracy.sel(attack="worst").sel(epsilon=BROKEN, method="nearest"), stage)
         tests.append(Test(f"worst case at {BROKEN:g}, stage {stage}", broken.values * PERCENT, "%"))
-    signs = {float(np.sign(t.effect)) for t in tests if "strong: " in t.name}
+    signs, kinds, repeats = {float(np.sign(t.effect)) for t in tests if "strong: " in t.name}, data.attack.values, {}
+    for kind in [kind for kind in kinds if str(kind).startswith("fgsm-")]:
+        change = large(data.robust_accuracy.sel(attack=kind)) - large(data.robust_accuracy.sel(attack="fgsm"))
+        values = tree(change.rename("robust_accuracy"), top).values * PERCENT
+        repeats[kind] = Test(f"{kind} minus fgsm, strong, stage {top}", values, POINTS)
+    tests += repeats.values()
     kept = "under every attack" if signs == {1.0} else "under some attacks only" if 1.0 in signs else "under no attack"
-    return tests, f"stage {len(stages) - 1} is ahead of stage 0 {kept}; they cross at {', '.join(words)}"
+    return tests, (
+        f"stage {top} is ahead of stage 0 {kept}; they cross at {', '.join(words)}; {no_difference(repeats)}"
+    )
 
 
 def scale(data: xr.Dataset) -> tuple[list[Test], str]:
@@ -105,12 +127,17 @@ def scale(data: xr.Dataset) -> tuple[list[Test], str]:
             except NotMeasuredError:
                 continue  # half of the images or more are misclassified: the median margin is 0
             tests.append(Test(f"log10 of {name} bound over median margin, stage {stage} less stage 0", values, "log10"))
+    certificates = {}
     for name in data.certificate.values:
         radius = data.certified_radius.sel(certificate=name)
         values = minus(tree(radius, top), tree(radius, 0))
-        tests.append(Test(f"certified radius by the {name} bound, stage {top} minus stage 0", values, "pixel range"))
+        test = Test(f"certified radius by the {name} bound, stage {top} minus stage 0", values, "pixel range")
+        certificates[f"the radius that the {name} bound certifies"] = test
+    tests += certificates.values()
     share = tests[2].effect
+    grown = [name for name, test in certificates.items() if test.effect > 0]
     return tests, (
         f"rescaling unmerged networks to the norms of stage {top}, which changes no answer, makes {share:.0f} % of the "
-        f"fall of the bound; certified radii {'grow' if tests[-1].effect > 0 else 'do not grow'} with the stage"
+        f"fall of the bound; {len(grown)} of {len(certificates)} certified radii grow with the stage; "
+        f"{no_difference(certificates)}"
     )

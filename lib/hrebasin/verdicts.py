@@ -44,10 +44,14 @@ def answer(claims: xr.Dataset, results: Mapping[str, xr.Dataset]) -> str:
     if len(found) > 1:
         counts = [f"{count} ({', '.join(names)})" for count, names in zip(counts, found.values(), strict=True)]
     merge = results["merge"]
-    groups, leaves = len(set(merge["group"].values.tolist())), 2 ** max(tree_stages(merge))
-    trees = f"{groups} trees of {leaves} networks" if groups > 1 else f"one tree of {leaves}, which gives no interval"
     outcome = f"Of the paper's {claims.sizes['claim']} claims: {', '.join(counts)}."
-    return f"{outcome} Measured on {trees} (images: {merge.attrs['data_source']})."
+    return f"{outcome} Measured on {trees(merge)} (images: {merge.attrs['data_source']})."
+
+
+def trees(merge: xr.Dataset) -> str:
+    """How many trees were measured, and of how many networks each."""
+    groups, leaves = len(set(merge["group"].values.tolist())), 2 ** max(tree_stages(merge))
+    return f"{groups} trees of {leaves} networks" if groups > 1 else f"one tree of {leaves}, which gives no interval"
 
 
 def ledger_table(claims: xr.Dataset) -> str:
