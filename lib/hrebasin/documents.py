@@ -15,6 +15,7 @@ import xarray as xr
 
 from . import answers, costs, figures, page, records
 from .benchmark_plots import goals, lines_table, speed_table
+from .comparisons import PERCENT, tree, tree_stages
 from .configuration import load_profile
 from .files import project_root, write_atomically
 from .layout import EXTRA, NOTEBOOKS, PAPER, QUESTIONS
@@ -65,7 +66,20 @@ def published_by(results: Mapping[str, xr.Dataset]) -> str:
     numbers = {stage: len(set(data["group"].values.tolist())) for stage, data in results.items()}
     if fewer := [f"{n} for `{stage}.nc`" for stage, n in numbers.items() if n < numbers["train"]]:
         text += f" Of fewer trees: {', '.join(fewer)}."
-    return text + "\n"
+    return text + (_versions(results["versions"]) if "versions" in results else "") + "\n"
+
+
+def _versions(data: xr.Dataset) -> str:
+    """What another version of the same images changes."""
+    first, second = data.version.values
+    robust = data.robust_accuracy
+    change = (robust.sel(version=first, drop=True) - robust.sel(version=second, drop=True)).rename("robust_accuracy")
+    largest = max(float(abs(tree(change, stage).mean("group")).max()) for stage in tree_stages(data))
+    return (
+        f" Of {data.sizes['image']} test images there is also {second}: unmerged networks answer both alike for "
+        f"{float(tree(data.agreement, 0).mean()):.1%}, and the robust accuracy of a stage differs by at most "
+        f"{PERCENT * largest:.1f} points ([figure 8](figures/fig8_versions.pdf))."
+    )
 
 
 def fill(text: str, found: Mapping[str, str]) -> str:
