@@ -114,7 +114,7 @@ def no_difference(tests: Mapping[str, Test]) -> str:
     for name, test in known.items():
         low, high = test.interval(name)
         if low <= 0 <= high:
-            same.append(f"{name} ({test.effect:+.2g}, {low:.2g} to {high:.2g} {test.units})")
+            same.append(f"{name} ({test.effect:+.3g}, {low:.3g} to {high:.3g} {test.units})")
     if not known:
         return "one group cannot tell what makes no difference"
     return f"no difference was found for {', '.join(same)}" if same else "everything tried made a difference"

@@ -13,6 +13,15 @@ from .comparisons import PERCENT, POINTS, NotMeasuredError, Test, by_group, minu
 from .merging import CONVERGENCE
 from .robustness_answers import large
 
+WAYS = {
+    "merge-many-from-tree": "MergeMany started from the tree",
+    "tree-nearest": "the tree with nearest pairs",
+    "tree-random": "the tree with random pairs",
+    "star": "star",
+    "fold": "fold",
+    "naive": "naive average",
+}
+
 
 def mergers(data: xr.Dataset) -> tuple[list[Test], str]:
     """MergeMany or tree?"""
@@ -24,7 +33,7 @@ def mergers(data: xr.Dataset) -> tuple[list[Test], str]:
         for limit in limits
     }
     ways = {name: {"method": "merge-many"} | labels for name, labels in ways.items()}
-    ways |= {name: {"method": name} for name in names}
+    ways |= {WAYS.get(name, name): {"method": name} for name in names}
     for size in np.unique(data.n_merged.values):
         chosen = {"n_merged": size}
         base, took = (by_group(each, method="tree", **chosen) for each in (accuracy, data.seconds))
@@ -44,7 +53,7 @@ def mergers(data: xr.Dataset) -> tuple[list[Test], str]:
         gain, ratio = ahead[best].effect, times[best].effect
         leader = f"{best}, {gain:+.1f} points over the tree at {ratio:.2g} times its time" if gain > 0 else "the tree"
         words.append(f"of {size} models {leader}")
-        tried |= {f"{name}, {size} models": ahead[name] for name in ahead if name.startswith("tree-")}
+        tried = {name: ahead[name] for name in ahead if name.startswith("the tree with")}  # of the most models
         tests.append(
             Test(f"rank correlation of accuracy with distance, {size} models", _rank_correlation(data, size), "1")
         )

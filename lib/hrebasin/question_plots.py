@@ -54,7 +54,7 @@ def controls(data: xr.Dataset) -> Figure:
     kinds, stages = list(data.attack.values), tree_stages(data)[1:]
     figure, panels = stacked(len(kinds) + 1)
     shown = [(large(data.robust_at_stage.sel(attack=kind)) * PERCENT, NAMES.get(kind, kind)) for kind in kinds]
-    shown.append((data.median_perturbation, "DeepFool, minimal norm"))
+    shown.append((data.median_perturbation, "DeepFool, median of the minimal norms"))
     series = {"tree": ("merged, tree", COLOURS["tree"])} | CONTROLS
     for axes, (values, title) in zip(panels, shown, strict=True):
         for position, (method, (label, colour)) in enumerate(series.items()):
