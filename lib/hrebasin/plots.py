@@ -154,7 +154,7 @@ def weight_norm(regularity: xr.Dataset) -> Figure:
     for position, layer in enumerate(norm.layer.values):
         look = {"color": STAGE_COLOURS[1 + position % 4], **shape(position)}
         draw_stages(below, norm.sel(layer=layer), stages, f"tree, layer {layer}", **look)
-    label_stages(above, stages, "weight norm, sum over layers (1)")
+    label_stages(above, stages, "weight norm, all layers (1)")
     label_stages(below, stages, "weight norm of a layer (1)")
     above.set_xlabel("")
     return draw_legend(figure, count_groups(regularity), columns=2)
@@ -258,7 +258,7 @@ def noise(attack: xr.Dataset) -> Figure:
                 draw_curve(panels[row, column], attack.magnitude.values, curve * PERCENT, label, **look)
         panels[0, column].set_title(f"{str(kind).capitalize()} noise")
         panels[1, column].set_xlabel(size.get(str(kind), "size (pixel range)"))
-        panels[1, column].set_xticks(attack.magnitude.values, [f"{value:g}" for value in attack.magnitude.values])
+        panels[1, column].xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5]))
     panels[0, 0].set_ylabel("accuracy (%)")
     panels[1, 0].set_ylabel("accuracy retained (%)")
     return draw_legend(figure, n_max, columns=3)
