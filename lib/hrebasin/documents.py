@@ -76,8 +76,8 @@ def _versions(data: xr.Dataset) -> str:
     change = (robust.sel(version=first, drop=True) - robust.sel(version=second, drop=True)).rename("robust_accuracy")
     largest = max(float(abs(tree(change, stage).mean("group")).max()) for stage in tree_stages(data))
     return (
-        f" Of {data.sizes['image']} test images there is also {second}: unmerged networks answer both alike for "
-        f"{float(tree(data.agreement, 0).mean()):.1%}, and the robust accuracy of a stage differs by at most "
+        f" Of {data.sizes['image']} test images there is another version ({second}): unmerged networks answer both "
+        f"alike for {float(tree(data.agreement, 0).mean()):.1%}, and the robust accuracy of a stage differs by at most "
         f"{PERCENT * largest:.1f} points ([figure 8](figures/fig8_versions.pdf))."
     )
 
