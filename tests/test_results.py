@@ -107,7 +107,9 @@ def test_benchmarks_were_made_by_committed_code_with_every_row(benchmarks):
 def test_the_published_page_is_that_of_the_published_data(results, published_ledger, benchmarks, drawn):
     folder, found = drawn
     nearby = {"data": "../data/published", "notebooks": "../notebooks", "files": "."}
-    page.write_page(folder / "index.html", results, published_ledger, found, **nearby, benchmarks=benchmarks)
+    asked = records.read(PUBLISHED / "answers.nc", stage="answers")
+    also = {"asked": asked, "benchmarks": benchmarks}
+    page.write_page(folder / "index.html", results, published_ledger, found, **nearby, **also)
     kept, again = ((place / "index.html").read_text() for place in (ROOT / "figures", folder))
     # another processor may round a coordinate of a drawing
     kept, again = (re.sub(r'src="data:[^"]*"', "", text) for text in (kept, again))
