@@ -13,6 +13,7 @@ import synthetic
 from hrebasin import figures, page, records
 from hrebasin.claims import ledger
 from hrebasin.files import project_root
+from hrebasin.layout import EXTRA, NOTEBOOKS
 from hrebasin.vision import contrast
 from test_page import ATTRS
 
@@ -118,7 +119,7 @@ def test_every_figure_has_its_data_set_its_notebook_and_its_files(document):
         targets = [link.attrs["href"] for link in shown[name].all("a")]
         for stage in figures.FIGURES[name][1]:
             assert any(target.endswith(f"{stage}.nc") for target in targets), name
-            assert any(re.search(rf"/\d\d_{stage}(-000)?\.ipynb$", target) for target in targets), name
+            assert any(re.search(rf"/{(NOTEBOOKS | EXTRA)[stage]}(-000)?\.ipynb$", target) for target in targets), name
         assert [target for target in targets if target.endswith((f"{name}.pdf", f"{name}.png"))]
 
 

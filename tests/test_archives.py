@@ -65,6 +65,6 @@ def test_what_a_killed_process_left_is_cleared_away(tmp_path):
     raw = tmp_path / "data" / "raw"
     (raw / "unpacked" / ".other-0123abcd" / "train").mkdir(parents=True)
     (raw / "decoded").mkdir()
-    (raw / "decoded" / ".other-train-12-0123abcd.npy").touch()
+    (raw / "decoded" / ".other-train-9999999-0123abcd.npy").touch()
     load_images(str(tmp_path / "set.tar"), "train", root=tmp_path / "data")
     assert [path.name for path in raw.rglob(".*")] == [".lock"]

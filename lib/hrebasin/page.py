@@ -24,7 +24,7 @@ from .drawing import svg
 from .files import project_root, write_atomically
 from .folders import only_writer
 from .in_words import alt_text, curve_values
-from .layout import EXTRA, QUESTIONS
+from .layout import EXTRA, NOTEBOOKS, QUESTIONS
 from .verdicts import MARKS, answer, ledger_table, rows, tally
 from .vision import VISIONS
 
@@ -75,7 +75,7 @@ def write_page(
         links = []
         for stage in figures.FIGURES[name][1]:
             links.append((f"data {stage}.nc", Path(data, f"{stage}.nc")))
-            made_by = sorted((folder / notebooks).glob(f"[0-9]*_{stage}*.ipynb"))  # executed ones are a shard each
+            made_by = sorted((folder / notebooks).glob(f"{(NOTEBOOKS | EXTRA)[stage]}*.ipynb"))  # executed ones are a shard each
             links += [(f"notebook {found.stem}", Path(notebooks, found.name)) for found in made_by[:1]]
         shown = _picture(name, figure, figures.caption(name, results), links, files)
         pictures.append(shown | {"numbers": curve_values(figure)})
