@@ -75,7 +75,8 @@ def write_page(
         links = []
         for stage in figures.FIGURES[name][1]:
             links.append((f"data {stage}.nc", Path(data, f"{stage}.nc")))
-            made_by = sorted((folder / notebooks).glob(f"{(NOTEBOOKS | EXTRA)[stage]}*.ipynb"))  # executed ones are a shard each
+            pattern = f"{(NOTEBOOKS | EXTRA)[stage]}*.ipynb"  # executed ones are a shard each
+            made_by = sorted((folder / notebooks).glob(pattern))
             links += [(f"notebook {found.stem}", Path(notebooks, found.name)) for found in made_by[:1]]
         shown = _picture(name, figure, figures.caption(name, results), links, files)
         pictures.append(shown | {"numbers": curve_values(figure)})
