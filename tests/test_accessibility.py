@@ -70,9 +70,9 @@ def path(request, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("run")
     results = {stage: data.assign_attrs(ATTRS) for stage, data in synthetic.results(groups=2).items()}
     (folder / "notebooks").mkdir()
-    for number, (stage, data) in enumerate(results.items(), start=1):
+    for stage, data in results.items():
         records.write(data, folder / "results" / f"{stage}.nc", stage=stage)
-        (folder / "notebooks" / f"{number:02d}_{stage}-000.ipynb").touch()
+        (folder / "notebooks" / f"{(NOTEBOOKS | EXTRA)[stage]}-000.ipynb").touch()
     drawn = figures.draw_all(results, folder / "figures")
     page.write_page(folder / "index.html", results, ledger(results), drawn)
     return folder / "index.html"
