@@ -27,9 +27,13 @@ ENV   := .venv
 STAMP := $(ENV)/.complete
 BIN   := $(ENV)/bin
 
+space := $(subst ,, )
+comma := ,
+
 overrides := profile=$(PROFILE) $(if $(RUN),run=$(RUN)) \
   $(if $(DATASET),dataset=$(DATASET)) $(if $(DEVICE),device=$(DEVICE)) $(if $(GROUPS),groups=$(GROUPS)) \
-  $(if $(FIRST),first=$(FIRST)) $(if $(PRECISION),precision=$(PRECISION)) $(SET)
+  $(if $(FIRST),first=$(FIRST)) $(if $(PRECISION),precision=$(PRECISION)) \
+  $(if $(ASK),ask=$(subst $(space),$(comma),$(strip $(ASK)))) $(SET)
 
 where := $(if $(EXECUTOR),--workflow-profile config/$(EXECUTOR)) $(if $(CORES),--cores $(CORES))
 more := $(if $(SNAKEMAKE),-- $(SNAKEMAKE))
@@ -39,8 +43,6 @@ found = $(or $(abspath $(wildcard $(1))),$(1))
 # What a run without JupyterLab imports
 BATCH := filelock foolbox h5netcdf ipykernel jinja2 matplotlib nbformat numba papermill pillow psutil pyyaml safetensors \
   scipy snakemake snakemake-executor-plugin-slurm threadpoolctl torch torchvision tqdm traitlets xarray
-space := $(subst ,, )
-comma := ,
 
 .PHONY: help paper questions dry-run test faults figures docs publish versions verify statistics bench rehearse offline lab test-lab \
   lint format lock clean
@@ -53,7 +55,7 @@ paper: $(STAMP)  ## train, merge, attack, measure, draw: PROFILE= RUN= DATASET= 
 	$(BIN)/python -m hrebasin.workflow $(where) $(if $(PART),--part $(PART)) $(overrides) $(more)
 
 questions: $(STAMP)  ## ask the networks of a run what the paper leaves open: ASK="controls strong ..." and the same
-	$(BIN)/python -m hrebasin.workflow $(where) --part questions $(if $(ASK),ask=$(subst $(space),$(comma),$(strip $(ASK)))) $(overrides) $(more)
+	$(BIN)/python -m hrebasin.workflow $(where) --part questions $(overrides) $(more)
 
 dry-run: $(STAMP)  ## what `make paper` would run
 	$(BIN)/python -m hrebasin.workflow $(where) --dry-run $(overrides) $(more)

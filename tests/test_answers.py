@@ -9,10 +9,10 @@ from hrebasin import records
 from hrebasin.answers import QUESTIONS, VARIABLES, answer
 from hrebasin.bank import Bank
 from hrebasin.controls import study as controls_study
+from hrebasin.drawing import NAMES
 from hrebasin.homogeneity import study as scale_study
 from hrebasin.mergers import MERGERS, compare_mergers
 from hrebasin.merging import merge_tree
-from hrebasin.merging_answers import WAYS
 from hrebasin.recipes import Variant
 from hrebasin.recipes import study as recipes_study
 from hrebasin.repair import study as repair_study
@@ -78,8 +78,10 @@ def test_effects_are_differences_of_the_data(answers, measured):
     }
     found = of(answers, "Q3")
     for name in ("star", "naive"):
-        assert found[f"{WAYS[name]} minus tree, 4 models"] == pytest.approx(100 * (accuracy[name] - accuracy["tree"]))
-    assert {WAYS[name] for name in MERGERS} <= {name.split(" minus")[0] for name in found}
+        assert found[f"{NAMES.get(name, name)} minus tree, 4 models"] == pytest.approx(
+            100 * (accuracy[name] - accuracy["tree"])
+        )
+    assert {NAMES.get(name, name) for name in MERGERS} <= {name.split(" minus")[0] for name in found}
     scale = measured["scale"]
     bounds = {
         (method, stage): np.log10(scale.lipschitz.sel(bound="global"))[

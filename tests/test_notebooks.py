@@ -112,12 +112,8 @@ def test_default_parameters_are_the_sample_profile():
             if parameter not in WIRING:
                 assert ast.literal_eval(source) == sample[parameter], f"{name}: {parameter}"
         declared_by_any |= set(declared)
-    shards_only = {
-        "n_groups",
-        "first_group",
-        "groups_per_shard",
-        "recipe_groups",
-    }  # they decide which groups a notebook gets
+    # they decide which groups a notebook gets
+    shards_only = {"n_groups", "first_group", "groups_per_shard", "recipe_groups"}
     assert set(Profile.__dataclass_fields__) - shards_only <= declared_by_any
 
 

@@ -14,13 +14,21 @@ ATTRS = {
 }
 
 
+def write_results(results, folder, groups=None):
+    """Data sets as a run writes them, of all groups or some."""
+    for stage, dataset in results.items():
+        if groups is not None:
+            dim = next(iter(records.SCHEMAS[stage].values()))[0]
+            dataset = dataset.isel({dim: np.isin(dataset.group, groups)})
+        records.write(dataset, folder / "results" / f"{stage}.nc", stage=stage)
+
+
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     """A finished run's folder with synthetic results of two groups."""
     folder = tmp_path_factory.mktemp("page")
     results = {stage: data.assign_attrs(ATTRS) for stage, data in synthetic.results(groups=2).items()}
-    for stage, dataset in results.items():
-        records.write(dataset, folder / "results" / f"{stage}.nc", stage=stage)
+    write_results(results, folder)
     records.write(ledger(results), folder / "results" / "ledger.nc", stage="ledger", attrs=ATTRS)
     return folder
 
@@ -56,13 +64,6 @@ def test_published_results_can_say_what_the_images_are(run, tmp_path):
     assert records.read(tmp_path / "ledger.nc", stage="ledger").attrs["data_source"] == "CIFAR-10, some copy"
     results = page.read_results(tmp_path)
     assert all("CIFAR-10, some copy" in figures.caption(name, results) for name in figures.drawable(results))
-
-
-def write_results(results, folder, groups):
-    for stage, dataset in results.items():
-        dim = next(iter(records.SCHEMAS[stage].values()))[0]
-        some = dataset.isel({dim: np.isin(dataset.group, groups)})
-        records.write(some, folder / "results" / f"{stage}.nc", stage=stage)
 
 
 @pytest.fixture(scope="module")
@@ -156,8 +157,7 @@ def test_a_missing_stage_is_named(published, tmp_path, capsys):
 def test_values_per_image_are_published_of_the_first_groups(tmp_path, monkeypatch):
     monkeypatch.setattr(page, "IMAGE_GROUPS", 2)
     results = {stage: data.assign_attrs(ATTRS) for stage, data in synthetic.results(groups=4).items()}
-    for stage, dataset in results.items():
-        records.write(dataset, tmp_path / "results" / f"{stage}.nc", stage=stage)
+    write_results(results, tmp_path)
     page.publish(tmp_path, tmp_path / "published")
     again = page.read_results(tmp_path / "published")
     claims = records.read(tmp_path / "published" / "ledger.nc", stage="ledger")

@@ -16,6 +16,7 @@ from .comparisons import (
     minus,
     on_same_leaves,
     stage_data,
+    sweeps_in_words,
     tree,
     tree_stages,
 )
@@ -100,7 +101,7 @@ def _overtaking(means: dict[int, float]) -> str:
     if not ahead:
         return "MergeMany stays behind the tree at every limit of sweeps"
     before = [limit for limit in means if limit < ahead[0]]
-    name = "converged" if ahead[0] == CONVERGENCE else f"stopped after {ahead[0]} sweep{'s' * (ahead[0] > 1)}"
+    name = "converged" if ahead[0] == CONVERGENCE else f"stopped after {sweeps_in_words(ahead[0])}"
     return f"MergeMany is ahead {name}" + (f" and not yet after {max(before)}" if before else " already")
 
 

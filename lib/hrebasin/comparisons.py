@@ -7,6 +7,7 @@ import numpy as np
 import xarray as xr
 from scipy.special import digamma
 
+from .merging import CONVERGENCE
 from .statistics import equivalence_p, interval, paired_p
 
 TOLERANCE = 1e-9  # of a coordinate such as epsilon, whose steps are rounded
@@ -101,6 +102,16 @@ class Test:
             return paired_p(self.values)
         beyond = np.sign(self.values.mean()) * self.values - self.margin
         return paired_p(beyond) if beyond.mean() > 0 or self.n < 2 else 1.0
+
+
+def count_groups(dataset: xr.Dataset) -> int:
+    """Number of groups in a data set."""
+    return len(np.unique(dataset["group"].values))
+
+
+def sweeps_in_words(limit: int) -> str:
+    """A limit of MergeMany's sweeps, such as "2 sweeps"; or that there was none."""
+    return "converged" if limit == CONVERGENCE else f"{limit} sweep{'s' * (limit > 1)}"
 
 
 def no_difference(tests: Mapping[str, Test]) -> str:

@@ -80,10 +80,6 @@ class Profile:
     def __post_init__(self):
         for name, value in checked(vars(self)).items():
             object.__setattr__(self, name, value)
-        if self.first_group % self.groups_per_shard:
-            raise ValueError(
-                f"first_group must be a multiple of groups_per_shard={self.groups_per_shard}, got {self.first_group}"
-            )
 
     @property
     def shards(self) -> dict[int, list[int]]:
@@ -140,6 +136,9 @@ def checked(values: Mapping) -> dict:
     Recipe(**{name: value for name, value in values.items() if name in SETTINGS_OF_RECIPE})
     if "leaves" in values:
         _check_fit(values["leaves"], values)
+    first, size = values.get("first_group", 0), values.get("groups_per_shard", 1)
+    if first % size:
+        raise ValueError(f"first_group must be a multiple of groups_per_shard={size}, got {first}")
     return values
 
 

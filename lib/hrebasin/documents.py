@@ -15,7 +15,7 @@ import xarray as xr
 
 from . import answers, costs, figures, page, records
 from .benchmark_plots import goals, lines_table, speed_table
-from .comparisons import PERCENT, tree, tree_stages
+from .comparisons import PERCENT, count_groups, tree, tree_stages
 from .configuration import load_profile
 from .files import project_root, write_atomically
 from .layout import EXTRA, NOTEBOOKS, PAPER, QUESTIONS
@@ -63,7 +63,7 @@ def published_by(results: Mapping[str, xr.Dataset]) -> str:
     trained = values["train_images"] or "all"
     how = f"trained for {values['epochs']} epochs in {values['precision']} on {trained} training images"
     text = f"Published is the `{attrs['profile']}` profile: {trees(results['merge'])}, {how} of {attrs['data_source']}."
-    numbers = {stage: len(set(data["group"].values.tolist())) for stage, data in results.items()}
+    numbers = {stage: count_groups(data) for stage, data in results.items()}
     if fewer := [f"{n} for `{stage}.nc`" for stage, n in numbers.items() if n < numbers["train"]]:
         text += f" Of fewer trees: {', '.join(fewer)}."
     return text + (_versions(results["versions"]) if "versions" in results else "") + "\n"

@@ -44,6 +44,12 @@ NAMES = {
     "deepfool-linf-clipped": "DeepFool, clipped",
     "global": "product of spectral norms",
     "eclipse-fast": "ECLipsE-Fast",
+    "tree-random": "tree, random pairs",
+    "tree-nearest": "tree, nearest pairs",
+    "merge-many-from-tree": "MergeMany from the tree",
+    "repair-children": "REPAIR towards the children",
+    "repair-leaves": "REPAIR towards the leaves",
+    "repair-along": "REPAIR before merging further",
 }
 UNKNOWN = "#777777"  # a method of a data set that is not registered here
 # Stages by lightness, dash and marker, so that print in grey works; further stages repeat the last colour
@@ -113,11 +119,6 @@ def stacked(n: int, *, sharey: bool = False) -> tuple[Figure, np.ndarray]:
     """A figure of n panels below one another that share the x axis, one column wide, and the panels."""
     figure = Figure((COLUMN, (25 + 44 * n) / 25.4))
     return figure, figure.subplots(n, 1, sharex=True, sharey=sharey, squeeze=False)[:, 0]
-
-
-def count_groups(dataset: xr.Dataset) -> int:
-    """Number of groups in a data set."""
-    return len(np.unique(dataset["group"].values))
 
 
 def fewer(curve: xr.DataArray, n_max: int) -> str:

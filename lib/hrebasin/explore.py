@@ -9,14 +9,13 @@ from IPython.display import display
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
 
-from .comparisons import PERCENT, by_group
+from .comparisons import PERCENT, by_group, count_groups
 from .drawing import (
     COLOURS,
     FAINT,
     NAMES,
     SCREEN,
     UNKNOWN,
-    count_groups,
     draw_curve,
     draw_legend,
     shape,

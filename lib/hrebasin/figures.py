@@ -3,12 +3,11 @@
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
-import numpy as np
 import xarray as xr
 from matplotlib.figure import Figure
 
 from . import benchmark_plots, manifest, plots, question_plots, records
-from .comparisons import tree, tree_stages
+from .comparisons import count_groups, tree, tree_stages
 from .drawing import FEWEST, describe_spread
 from .files import write_atomically
 from .regularity_claims import SAME_CHOICE
@@ -150,7 +149,7 @@ def caption(name: str, results: Mapping[str, xr.Dataset]) -> str:
     if name not in FIGURES:
         raise ValueError(f"no figure {name!r}; known are {list(FIGURES)}")
     dataset = results[FIGURES[name][1][0]]
-    n = len(np.unique(dataset["group"].values))
+    n = count_groups(dataset)
     shown = describe_spread(n) + (" (studentised bootstrap over groups)" if n >= FEWEST else " over groups")
     spread = (
         f"Lines or large markers: mean over n = {n} groups (trees); bands or bars: {shown}."

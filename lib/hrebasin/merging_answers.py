@@ -9,18 +9,23 @@ import numpy as np
 import xarray as xr
 from scipy.stats import spearmanr
 
-from .comparisons import PERCENT, POINTS, NotMeasuredError, Test, by_group, minus, no_difference, tree, tree_stages
+from .comparisons import (
+    PERCENT,
+    POINTS,
+    NotMeasuredError,
+    Test,
+    by_group,
+    minus,
+    no_difference,
+    sweeps_in_words,
+    tree,
+    tree_stages,
+)
+from .drawing import NAMES
 from .merging import CONVERGENCE
 from .robustness_answers import large
 
-WAYS = {
-    "merge-many-from-tree": "MergeMany started from the tree",
-    "tree-nearest": "the tree with nearest pairs",
-    "tree-random": "the tree with random pairs",
-    "star": "star",
-    "fold": "fold",
-    "naive": "naive average",
-}
+PAIRED = ("tree-nearest", "tree-random")  # the tree with other pairs
 
 
 def mergers(data: xr.Dataset) -> tuple[list[Test], str]:
@@ -28,12 +33,8 @@ def mergers(data: xr.Dataset) -> tuple[list[Test], str]:
     tests, words, tried, accuracy = [], [], {}, data.test_accuracy
     limits = sorted(set(data.sweeps[(data.method == "merge-many").values].values.tolist()))
     names = sorted(set(data.method.values.tolist()) - {"tree", "merge-many"})
-    ways = {
-        f"MergeMany, {'converged' if limit == CONVERGENCE else f'{limit} sweeps'}": {"sweeps": limit}
-        for limit in limits
-    }
-    ways = {name: {"method": "merge-many"} | labels for name, labels in ways.items()}
-    ways |= {WAYS.get(name, name): {"method": name} for name in names}
+    ways = {f"MergeMany, {sweeps_in_words(limit)}": {"method": "merge-many", "sweeps": limit} for limit in limits}
+    ways |= {NAMES.get(name, name): {"method": name} for name in names}
     for size in np.unique(data.n_merged.values):
         chosen = {"n_merged": size}
         base, took = (by_group(each, method="tree", **chosen) for each in (accuracy, data.seconds))
@@ -53,7 +54,7 @@ def mergers(data: xr.Dataset) -> tuple[list[Test], str]:
         gain, ratio = ahead[best].effect, times[best].effect
         leader = f"{best}, {gain:+.1f} points over the tree at {ratio:.2g} times its time" if gain > 0 else "the tree"
         words.append(f"of {size} models {leader}")
-        tried = {name: ahead[name] for name in ahead if name.startswith("the tree with")}  # of the most models
+        tried = {NAMES[method]: ahead[NAMES[method]] for method in PAIRED if method in names}  # of the most models
         tests.append(
             Test(f"rank correlation of accuracy with distance, {size} models", _rank_correlation(data, size), "1")
         )
@@ -92,17 +93,17 @@ def repair(data: xr.Dataset) -> tuple[list[Test], str]:
             ratio, distance = (tree(data[n].sel(layer=layer), stage) for n in ("variance_ratio", "feature_distance"))
             tests.append(Test(f"variance of {layer} over that of the leaves, stage {stage}", ratio.values, "1"))
             tests.append(Test(f"1 - cosine of features, {layer}, stage {stage}", distance.values, "1"))
-    best, first = max(methods, key=lambda method: share[method].effect), methods[0]
+    best, (first, *others) = max(methods, key=lambda method: share[method].effect), methods
     tried = {}
-    for method in methods[1:]:
+    for method in others:
         values = minus(*(by_group(accuracy, method=name, stage=top) for name in (method, first))) * PERCENT
-        tried[f"{method} in place of {first}"] = Test(
+        tried[f"{NAMES[method]} in place of {NAMES[first]}"] = Test(
             f"accuracy at stage {top}: {method} minus {first}", values, POINTS
         )
     kinds = zip(data.attack.values, change[best], strict=True)
     robustness = " and ".join(f"{test.effect:+.1f} points under strong {kind}" for kind, test in kinds)
     return [*tests, *tried.values()], (
-        f"{best} recovers {share[best].effect:.0f} % of the accuracy lost at stage {top}, with {robustness}; "
+        f"{NAMES[best]} recovers {share[best].effect:.0f} % of the accuracy lost at stage {top}, with {robustness}; "
         f"{no_difference(tried)}"
     )
 

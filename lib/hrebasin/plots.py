@@ -5,7 +5,7 @@ import xarray as xr
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, LogFormatter, MaxNLocator, NullLocator
 
-from .comparisons import PERCENT, by_group, tree, tree_stages
+from .comparisons import PERCENT, by_group, count_groups, tree, tree_stages
 from .drawing import (
     COLOURS,
     COLUMN,
@@ -15,7 +15,6 @@ from .drawing import (
     STAGE_COLOURS,
     SWEEP_COLOURS,
     added_methods,
-    count_groups,
     draw_curve,
     draw_legend,
     draw_points,

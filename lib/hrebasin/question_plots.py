@@ -4,14 +4,13 @@ import numpy as np
 import xarray as xr
 from matplotlib.figure import Figure
 
-from .comparisons import PERCENT, by_group, minus, tree, tree_stages
+from .comparisons import PERCENT, by_group, count_groups, minus, sweeps_in_words, tree, tree_stages
 from .drawing import (
     COLOURS,
     COLUMN,
     MARKERS,
     NAMES,
     STAGE_COLOURS,
-    count_groups,
     draw_curve,
     draw_legend,
     draw_points,
@@ -22,7 +21,6 @@ from .drawing import (
     stage_look,
     styled,
 )
-from .merging import CONVERGENCE
 from .robustness_answers import large
 
 SHOWN_ATTACKS = ("fgsm", "pgd-cross-entropy", "pgd-margin", "worst")
@@ -37,14 +35,15 @@ CONTROLS = {
     "noised": ("noise on the weights", COLOURS["naive"]),
     "line": ("towards a naive average", COLOURS["unmerged"]),
 }
-OTHER_MERGERS = {  # method -> name and colour, in the order of their markers
-    "tree": ("tree, neighbours", COLOURS["tree"]),
-    "tree-random": ("tree, random pairs", COLOURS["tree"]),
-    "tree-nearest": ("tree, nearest pairs", COLOURS["tree"]),
-    "merge-many-from-tree": ("MergeMany from the tree", COLOURS["l1"]),
-    "star": ("star", COLOURS["unmerged"]),
-    "fold": ("fold", COLOURS["unmerged"]),
+OTHER_MERGERS = {  # method -> colour, in the order of their markers
+    "tree": COLOURS["tree"],
+    "tree-random": COLOURS["tree"],
+    "tree-nearest": COLOURS["tree"],
+    "merge-many-from-tree": COLOURS["l1"],
+    "star": COLOURS["unmerged"],
+    "fold": COLOURS["unmerged"],
 }
+REPAIRED = {"repair-children": COLOURS["merge-many"], "repair-leaves": COLOURS["l2"], "repair-along": COLOURS["naive"]}
 STRONGEST = 0.05  # epsilons above it only show that attacks work; they would squeeze the curves
 
 
@@ -101,9 +100,9 @@ def mergers(data: xr.Dataset) -> Figure:
         places = _against_distance(axes, part, size, labels, "MergeMany, by sweeps", **look)
         for limit, place in zip(many, places, strict=True):
             if limit in (many[0], many[-1]):
-                text = "converged" if limit == CONVERGENCE else f"{limit} sweep{'s' * (limit > 1)}"
-                axes.annotate(text, place, xytext=(5, 3), textcoords="offset points", fontsize=6)
-        for position, (method, (label, colour)) in enumerate(OTHER_MERGERS.items()):
+                axes.annotate(sweeps_in_words(limit), place, xytext=(5, 3), textcoords="offset points", fontsize=6)
+        for position, (method, colour) in enumerate(OTHER_MERGERS.items()):
+            label = "tree, neighbours" if method == "tree" else NAMES.get(method, method)
             if method in part.method.values:
                 look = {"color": colour, "marker": MARKERS[1 + position], "linestyle": "none", "markersize": 4}
                 _against_distance(axes, part, size, [{"method": method}], label, **look)
@@ -162,16 +161,10 @@ def repair(data: xr.Dataset) -> Figure:
         color=COLOURS["tree"],
         marker="o",
     )
-    names = {
-        "repair-children": "REPAIR towards the children",
-        "repair-leaves": "REPAIR towards the leaves",
-        "repair-along": "REPAIR before merging further",
-    }
-    colours = (COLOURS["merge-many"], COLOURS["l2"], COLOURS["naive"])
-    for position, ((method, label), colour) in enumerate(zip(names.items(), colours, strict=True)):
+    for position, (method, colour) in enumerate(REPAIRED.items()):
         parts = [by_group(data.test_accuracy, method=method, stage=s).values * PERCENT for s in stages[1:]]
         where = np.array(stages[1:]) + 0.08 * (position + 1)
-        draw_points(above, where, parts, label, color=colour, **shape(position + 1))
+        draw_points(above, where, parts, NAMES[method], color=colour, **shape(position + 1))
     above.set_ylabel("test accuracy (%)")
     for position, layer in enumerate(data.layer.values):
         parts = [tree(data.variance_ratio.sel(layer=layer), s).values for s in stages]

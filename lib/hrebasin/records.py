@@ -357,12 +357,12 @@ def join(parts: Mapping[Path | str, xr.Dataset], *, stage: str) -> xr.Dataset:
         raise ValueError(f"no shards of stage {stage!r} to join")
     dim = next(iter(SCHEMAS[stage].values()))[0]
     first, *others = parts
+    origin = _origin(parts[first])
     for place in others:
-        origins = [_origin(parts[first]), _origin(parts[place])]
-        for key in sorted(origins[0].keys() | origins[1].keys()):
-            one, other = (origin.get(key) for origin in origins)
-            if one != other:
-                raise ValueError(f"{first} and {place} differ in {key}: {one!r} and {other!r}")
+        other = _origin(parts[place])
+        for key in sorted(origin.keys() | other.keys()):
+            if origin.get(key) != other.get(key):
+                raise ValueError(f"{first} and {place} differ in {key}: {origin.get(key)!r} and {other.get(key)!r}")
         for name, index in parts[first].indexes.items():
             if name != dim and not index.equals(parts[place].indexes[name]):
                 raise ValueError(f"{first} and {place} differ in {name}")

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 import xarray as xr
 
-from .comparisons import tree_stages
+from .comparisons import count_groups, tree_stages
 from .ledger import VERDICTS
 
 # verdict -> the sign that stands beside its colour
@@ -50,7 +50,7 @@ def answer(claims: xr.Dataset, results: Mapping[str, xr.Dataset]) -> str:
 
 def trees(merge: xr.Dataset) -> str:
     """How many trees were measured, and of how many networks each."""
-    groups, leaves = len(set(merge["group"].values.tolist())), 2 ** max(tree_stages(merge))
+    groups, leaves = count_groups(merge), 2 ** max(tree_stages(merge))
     return f"{groups} trees of {leaves} networks" if groups > 1 else f"one tree of {leaves}, which gives no interval"
 
 

@@ -120,8 +120,8 @@ class Plan:
         groups = None if shard is None else self.shards[shard]
         wiring = {"run_folder": self.run, "shard": shard, "groups": groups}
         if shard is None:  # over all shards, which the thousands of others must not list
-            wiring["shards"] = list(self.shards)
-            wiring |= {"questions": self.questions, "recipe_shards": self.asked("recipes")}
+            shards = {"shards": list(self.shards), "recipe_shards": self.asked("recipes")}
+            wiring |= shards | {"questions": self.questions}
         values = {**vars(self.profile), **wiring}
         declared = _declared(notebook)
         if strange := sorted(set(declared) - set(values)):
