@@ -115,6 +115,8 @@ def test_what_cannot_be_added_leaves_all_as_it_was(halves, tmp_path, capsys):
     before = {path: path.read_bytes() for path in folder.iterdir()}
     assert page.main(["publish", "--add", str(halves / "first"), str(folder)]) == 1
     assert "train.nc holds the groups [0, 1] already" in capsys.readouterr().err
+    assert page.main(["publish", "--add", str(tmp_path / "nowhere"), str(folder)]) == 1
+    assert "no data set at" in capsys.readouterr().err
     others = {stage: data.assign_attrs(ATTRS) for stage, data in synthetic.results(groups=4).items()}
     others["ablations"].attrs["parameters"] = '{"n_lambdas": 7}'
     write_results(others, tmp_path / "others", [2, 3])

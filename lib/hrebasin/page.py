@@ -162,8 +162,9 @@ def publish(run: Path | str, folder: Path | str, *, source: str = "", add: bool 
         FileNotFoundError: a stage is missing.
         ValueError: groups to add that are there already, or that were measured otherwise. Nothing was written then.
     """
-    run, folder, clock, written = Path(run), Path(folder), records.Clock(), []
-    asked_alone = add and not any((run / "results" / f"{stage}.nc").is_file() for stage in records.STAGES)
+    run, folder, written = Path(run), Path(folder), []
+    there = {path.stem for path in (run / "results").glob("*.nc")}
+    asked_alone = add and there & set(EXTRA) and not there & set(records.STAGES)
     results = read_results(run / "results", needed=() if asked_alone else records.STAGES)
     if source:
         results = {stage: _renamed(dataset, source) for stage, dataset in results.items()}
@@ -173,17 +174,20 @@ def publish(run: Path | str, folder: Path | str, *, source: str = "", add: bool 
         path = folder / f"{stage}.nc"
         records.write(_smaller(dataset), path, stage=stage)
         written.append(path)
-    path = folder / "ledger.nc"
-    results = read_results(folder)
-    records.write(ledger(results), path, stage="ledger", attrs=records.derived(results, clock=clock))
-    written.append(path)
-    if asked := {stage: data for stage, data in results.items() if stage in QUESTIONS}:
-        path = folder / "answers.nc"
-        attrs = records.derived(asked, clock=clock)
-        records.write(answers.answer(asked), path, stage="answers", attrs=attrs)
-        written.append(path)
+    written += _conclude(folder)
     manifest.enter(written)
     return written
+
+
+def _conclude(folder: Path) -> list[Path]:
+    """Write the ledger, and the answers where questions were asked, of the data sets in a folder; their files."""
+    clock, results = records.Clock(), read_results(folder)
+    asked = {stage: data for stage, data in results.items() if stage in QUESTIONS}
+    concluded = {"ledger": (ledger, results)} | ({"answers": (answers.answer, asked)} if asked else {})
+    for stage, (conclude, given) in concluded.items():
+        attrs = records.derived(given, clock=clock)
+        records.write(conclude(given), folder / f"{stage}.nc", stage=stage, attrs=attrs)
+    return [folder / f"{stage}.nc" for stage in concluded]
 
 
 def _added(dataset: xr.Dataset, stage: str, run: Path, folder: Path) -> xr.Dataset:
