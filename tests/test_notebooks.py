@@ -119,15 +119,29 @@ def test_default_parameters_are_the_sample_profile():
 
 @pytest.fixture(scope="session")
 def executed(tmp_path_factory):
-    """Every stage run once, on one tree of two leaves and a few images."""
-    folder = tmp_path_factory.mktemp("run")
+    """Every stage run once, on one tree of two leaves and a few images, with an own method of merging.
+
+    Its lines are those of the worked example; the library is a copy that a user has changed.
+    """
+    example = cells(ROOT / "notebooks" / "11_your_networks.ipynb")
+    [lines] = [cell.source for cell in example if cell.source.startswith("register(")]
+    assert len(lines.splitlines()) <= 10
+    root = tmp_path_factory.mktemp("own")
+    library = shutil.copytree(ROOT / "lib" / "hrebasin", root / "lib" / "hrebasin")
+    with (library / "methods.py").open("a") as file:
+        file.write(f"\n{lines}\n")
+    folder = root / "run"
     plan = Plan.from_config({"profile": "tiny"})
     smaller = {"leaves": 2, "merge_many_sizes": [2], "epochs": 4, "ablation_pairs": 1, "train_images": 300, "shard": 0}
     smaller |= {"groups": [0], "shards": [0], "attacked_images": 10, "bounded_images": 2, "run_folder": str(folder)}
-    for name in PIPELINE:
-        values = json.loads(plan.parameters(name, None if name == PAPER else 0))
-        values |= {key: value for key, value in smaller.items() if key in values}
-        run_notebook(ROOT / "notebooks" / f"{name}.ipynb", folder / "notebooks" / f"{name}.ipynb", values, threads=1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(library.parent), prepend=os.pathsep)
+        for name in PIPELINE:
+            values = json.loads(plan.parameters(name, None if name == PAPER else 0))
+            values |= {key: value for key, value in smaller.items() if key in values}
+            run_notebook(
+                ROOT / "notebooks" / f"{name}.ipynb", folder / "notebooks" / f"{name}.ipynb", values, threads=1
+            )
     return folder
 
 
@@ -202,24 +216,12 @@ def test_own_networks_run(tmp_path):
     assert "median, matched to the first of 3" in (tmp_path / "out.ipynb").read_text()
 
 
-def test_a_method_at_the_end_of_the_file_takes_part_in_every_stage(tmp_path, executed, monkeypatch):
-    """The lines are those of the worked example, and the library is a copy that a user has changed."""
-    example = cells(ROOT / "notebooks" / "11_your_networks.ipynb")
-    [lines] = [cell.source for cell in example if cell.source.startswith("register(")]
-    assert len(lines.splitlines()) <= 10
-    library = shutil.copytree(ROOT / "lib" / "hrebasin", tmp_path / "lib" / "hrebasin")
-    with (library / "methods.py").open("a") as file:
-        file.write(f"\n{lines}\n")
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "lib"), prepend=os.pathsep)
-    run = shutil.copytree(executed, tmp_path / "run")
-    plan = Plan.from_config({"profile": "tiny"})
-    small = {"leaves": 2, "merge_many_sizes": [2], "attacked_images": 10, "bounded_images": 2, "run_folder": str(run)}
+def test_a_method_at_the_end_of_the_file_takes_part_in_every_stage(executed):
     for stage in ("merge", "attack", "regularity"):
-        values = json.loads(plan.parameters(NOTEBOOKS[stage], 0))
-        values |= {key: value for key, value in small.items() if key in values}
-        run_notebook(ROOT / "notebooks" / f"{NOTEBOOKS[stage]}.ipynb", tmp_path / "out.ipynb", values, threads=1)
-        record = read(run / stage / "shard-000.nc", stage=stage)
-        assert (record.method == "median").sum() == 1, stage
+        for folder in (executed / stage, executed / "results"):
+            [path] = [*folder.glob("shard-*.nc"), *folder.glob(f"{stage}.nc")]
+            assert (read(path, stage=stage).method == "median").sum() == 1, path
+    assert "median" in (executed / "index.html").read_text()
 
 
 def test_a_failing_notebook_says_where_and_why_and_keeps_its_copy(tmp_path, capsys):

@@ -38,11 +38,17 @@ def _digest(source: str, modules: set[str], without: Collection[str]) -> str:
         name = pending.pop()
         path = library / f"{name}.py"
         if name not in seen and name not in without and path.is_file():
-            tree = ast.parse(path.read_text())
-            seen[name] = _without_docstrings(tree)
-            pending |= _imports(tree, top="")
+            seen[name], imports = _module(path.read_text())
+            pending |= imports
     content = [_without_docstrings(ast.parse(source)), *(f"{name}:{seen[name]}" for name in sorted(seen))]
     return hashlib.sha256("\n".join(content).encode()).hexdigest()
+
+
+@cache
+def _module(text: str) -> tuple[str, frozenset[str]]:
+    """What counts of a module's text, and the modules that it imports."""
+    tree = ast.parse(text)
+    return _without_docstrings(tree), frozenset(_imports(tree, top=""))
 
 
 def _imports(tree: ast.Module, *, top: str) -> set[str]:

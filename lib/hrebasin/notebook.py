@@ -16,6 +16,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+# jsonschema would parse a grammar of addresses, a third of the time that a small notebook takes; notebooks need it not
+sys.modules.setdefault("rfc3987_syntax", None)
 import nbformat
 import papermill
 import yaml

@@ -70,12 +70,8 @@ def test_an_interrupted_run_goes_on_to_the_same_results(folder):
     undisturbed = Sandbox(folder / "a", *MERGED, "groups=1")
     assert undisturbed.finish() == 0, undisturbed.log.read_text()
     sandbox = Sandbox(folder / "b", *MERGED, "groups=1")
-    for stop, during, moment, group in (
-        (signal.SIGINT, "01_train 000", 2.0, True),
-        (signal.SIGKILL, "01_train 000", 4.0, True),
-        (signal.SIGKILL, "02_merge 000", 3.0, False),
-    ):
-        stopped = sandbox.interrupt(moment, stop, during=during, group=group)
+    for stop, during in ((signal.SIGINT, "01_train 000"), (signal.SIGKILL, "02_merge 000")):
+        stopped = sandbox.interrupt(3.0, stop, during=during)
         assert stopped, sandbox.log.read_text()
         assert stopped.working == [during]
         assert stopped.code == (130 if stop == signal.SIGINT else -stop)
@@ -83,12 +79,21 @@ def test_an_interrupted_run_goes_on_to_the_same_results(folder):
         if stop == signal.SIGINT:
             assert not list(sandbox.temporary.iterdir())
             assert last_line(sandbox) == "stopped; the same command continues"
-        elif group:
+        else:
             assert sandbox.leftovers(), "a killed process cannot clear up, or this test sees nothing"
     assert sandbox.finish() == 0, sandbox.log.read_text()
     assert len(stopped.finished) == 3, "what 01_train wrote"
     assert not stopped.repeated()
     assert sandbox.contents() == undisturbed.contents()
+    assert not sandbox.leftovers()
+
+
+def test_notebooks_end_with_the_run_whose_first_process_alone_is_killed(folder, notebooks):
+    sandbox = Sandbox(folder, *TRAINED, "groups=1", notebooks=notebooks)
+    stopped = sandbox.interrupt(0.5, signal.SIGKILL, during="01_train 000", group=False)
+    assert stopped, sandbox.log.read_text()
+    assert not stopped.processes
+    assert sandbox.finish() == 0, sandbox.log.read_text()
     assert not sandbox.leftovers()
 
 
