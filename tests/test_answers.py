@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
+import synthetic
 from conftest import RECIPE
 from hrebasin import records
 from hrebasin.answers import QUESTIONS, VARIABLES, answer
@@ -94,6 +95,20 @@ def test_effects_are_differences_of_the_data(answers, measured):
     assert found["log10 global bound, stage 0 minus stage 2"] == pytest.approx(fall.item())
     rescaled = bounds["unmerged", 0] - bounds["rescaled", 2]
     assert found["log10 global bound, stage 0 minus stage 0 at the norms of stage 2"] == pytest.approx(rescaled.item())
+    share = found["share of the fall of the global bound that scale alone makes"]
+    assert share == pytest.approx(100 * (rescaled / fall).item(), rel=1e-3)
+
+
+def test_regularised_networks_stand_beside_the_stage_that_is_as_accurate():
+    answers = answer({"scale": synthetic.results(groups=3, noise=0)["scale"]})
+    found = of(answers, "Q4")
+    about = "stage 1 minus L2-regularised networks of strength 0.01"
+    assert found[f"accuracy: {about}"] == pytest.approx(0, abs=1e-9)
+    assert found[f"log10 global bound: {about}"] == pytest.approx(np.log10(3) - 0.3)
+    assert found[f"log10 sampled lower bound: {about}"] == pytest.approx(np.log10(3) - 0.3)
+    assert found[f"certified radius by the local bound: {about}"] == pytest.approx(0.03)
+    assert not [name for name in found if "regularised" in name and about not in name]
+    assert "as accurate is 1.5 times at stage 1;" in str(answers.sentence[0].values)
 
 
 def test_robustness_that_holds_and_that_does_not_reads_so(measured):

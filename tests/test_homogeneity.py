@@ -40,6 +40,9 @@ def test_nothing_changes_an_answer_within_the_certified_radius(trained, test_ima
     radius = certified_radius(measure(trained, *given, radii=[0.01, 0.05, 0.1, 0.3], bounded=20))
     largest = torch.from_numpy(radius.max("certificate").values)
     assert (largest > 0).any()
+    # a local bound is at most the global one, so it certifies as much, up to the largest radius of its ball
+    least = radius.sel(certificate="global").clip(max=0.3)
+    assert (radius.sel(certificate="local") >= 0.999 * least).all()
     wrong = trained(given[0]).argmax(-1) != given[1]
     assert (largest[wrong] == 0).all()
     direction = torch.randn(50, 8, *given[0].shape, generator=torch.Generator().manual_seed(1))
@@ -59,6 +62,8 @@ def test_leaves_at_the_norms_of_their_nodes_lose_the_norm_and_no_certificate(tra
     top = record.isel(model=((record.method == "tree") & (record.stage == 3)).values)
     np.testing.assert_array_equal(rescaled.test_accuracy, leaves.test_accuracy)
     np.testing.assert_allclose(rescaled.certified_radius, leaves.certified_radius, rtol=1e-3, atol=1e-6)
+    assert (record.gradient_norm <= 1.001 * record.lipschitz.min("bound")).all()
+    assert (record.gradient_norm > 0).all()
     ratio = leaves.median_margin / rescaled.median_margin.values
     np.testing.assert_allclose(leaves.lipschitz.sel(bound="global") / rescaled.lipschitz.values[:, 0], ratio, rtol=1e-4)
     # biases are scaled otherwise, so the sums of weights' and biases' norms are near one another, not equal

@@ -82,8 +82,10 @@ def study(
     margin.attrs = {"long_name": "median margin over images, 0 where wrong", "units": "logit"}
     certified = certified_radius(record).mean("image")
     certified.attrs = {"long_name": "mean certified radius over images, L2", "units": "pixel range"}
+    slope = record.gradient_norm.max("image")
+    slope.attrs = {"long_name": "largest spectral norm of the Jacobian at an image", "units": "logits per pixel range"}
     accuracy = evaluate(everything, images).accuracy.rename("test_accuracy")
-    columns = [accuracy, record.weight_norm, record.lipschitz, margin.rename("median_margin"), certified]
+    columns = [accuracy, record.weight_norm, record.lipschitz, slope, margin.rename("median_margin"), certified]
     return xr.merge(columns, compat="identical", combine_attrs="override").drop_attrs(deep=False)
 
 
@@ -102,8 +104,9 @@ def _at_norms_of_nodes(bank: Bank):
 def certified_radius(regularity: xr.Dataset) -> xr.DataArray:
     """L2 radius around each image within which no change alters the answer, (model, certificate, image), pixel range.
 
-    A bound L certifies margin / (sqrt(2) L); a local bound only the largest measured radius r with r L(r) below
-    margin / sqrt(2). Zero where the answer is wrong. It does not change when a network is rescaled.
+    A bound L certifies margin / (sqrt(2) L); a local bound, which holds within the radius r that it was measured for,
+    at most r, and the best of the measured radii counts. Zero where the answer is wrong. It does not change when a
+    network is rescaled.
 
     Args:
         regularity: data set of the stage "regularity"; images without local bounds are left out.
@@ -112,8 +115,7 @@ def certified_radius(regularity: xr.Dataset) -> xr.DataArray:
     chosen = regularity.isel(image=bounded)
     allowed = chosen.margin.clip(min=0) / SQRT2
     radii = {str(name): allowed / chosen.lipschitz.sel(bound=name, drop=True) for name in chosen.bound.values}
-    reach = chosen.radius * (chosen.radius * chosen.local_lipschitz < allowed)
-    radii["local"] = reach.max("radius")
+    radii["local"] = np.minimum(chosen.radius, allowed / chosen.local_lipschitz).max("radius")
     axis = xr.Variable("certificate", np.array(list(radii), dtype=object), {"long_name": "certificate", "units": "1"})
     joined = xr.concat(list(radii.values()), dim=axis, coords="minimal", compat="override")
     joined.attrs = {"long_name": "certified radius, L2", "units": "pixel range"}

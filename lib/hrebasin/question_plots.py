@@ -21,7 +21,7 @@ from .drawing import (
     stage_look,
     styled,
 )
-from .robustness_answers import large
+from .robustness_answers import equally_accurate, large
 
 SHOWN_ATTACKS = ("fgsm", "pgd-cross-entropy", "pgd-margin", "worst")
 ATTACK_NAMES = {
@@ -126,7 +126,7 @@ def _against_distance(axes, part: xr.Dataset, size: int, labels: list[dict], lab
 
 @styled
 def scale(data: xr.Dataset) -> Figure:
-    """Global bound of each stage, that of unmerged networks at the same norms, and certified radii."""
+    """Global bound by stage, of the tree, of unmerged networks at its norms, of regularised ones; certified radii."""
     figure, (above, below) = stacked(2)
     stages, bound = tree_stages(data), data.lipschitz.sel(bound="global").rename("lipschitz")
     rescaled = [by_group(bound, method="rescaled", stage=s) if s else tree(bound, 0) for s in stages]
@@ -134,6 +134,10 @@ def scale(data: xr.Dataset) -> Figure:
     look = {"color": COLOURS["unmerged"], "marker": "s", "linestyle": "--"}
     parts = [values.values for values in rescaled]
     draw_points(above, np.array(stages) + 0.1, parts, "unmerged at the norms of the stage", **look)
+    for stage, strength in equally_accurate(data, "l2").items():
+        values = by_group(bound, method="l2", strength=strength).values
+        look = {"color": COLOURS["l2"], "marker": "D", "linestyle": "none"}
+        draw_points(above, [stage - 0.1], [values], "L2-regularised, as accurate as the stage", **look)
     above.set_yscale("log")
     above.set_ylabel("global bound\n(logits per pixel range)")
     for position, name in enumerate(data.certificate.values):

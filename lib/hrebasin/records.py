@@ -105,6 +105,7 @@ SCHEMAS: dict[str, dict[str, tuple[str, ...]]] = {
         "test_accuracy": ("model",),
         "weight_norm": ("model", "layer"),
         "lipschitz": ("model", "bound"),
+        "gradient_norm": ("model",),
         "median_margin": ("model",),
         "certified_radius": ("model", "certificate"),
     },

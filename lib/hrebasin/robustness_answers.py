@@ -22,6 +22,7 @@ from .controls import FAMILIES
 
 STRONG = 0.015  # epsilon from which an attack counts as strong, as in C5
 BROKEN = 0.1  # epsilon at which every network must break
+ALIKE = 0.02  # difference of accuracies up to which networks count as equally accurate
 NAMES = {
     "stopped": "early-stopped networks",
     "narrow": "narrower networks",
@@ -109,34 +110,69 @@ def strong(data: xr.Dataset) -> tuple[list[Test], str]:
 def scale(data: xr.Dataset) -> tuple[list[Test], str]:
     """Does the bound fall beyond scale?"""
     stages = tree_stages(data)
-    top, bound = stages[-1], np.log10(data.lipschitz.sel(bound="global")).rename("lipschitz")
-    whole = minus(tree(bound, 0), tree(bound, top))
-    by_scale = minus(tree(bound, 0), by_group(bound, method="rescaled", stage=top))
-    tests = [
-        Test(f"log10 global bound, stage 0 minus stage {top}", whole, "log10"),
-        Test(f"log10 global bound, stage 0 minus stage 0 at the norms of stage {top}", by_scale, "log10"),
-        Test("share of the bound's fall that scale alone makes", by_scale / whole * PERCENT, "%"),
-    ]
+    top, tests, shares = stages[-1], [], {}
+    logs = {f"{name} bound": np.log10(data.lipschitz.sel(bound=name)) for name in data.bound.values}
+    logs["sampled lower bound"] = np.log10(data.gradient_norm)
+    logs = {name: log.rename(name) for name, log in logs.items()}
+    for name, log in logs.items():
+        whole = minus(tree(log, 0), tree(log, top))
+        by_scale = minus(tree(log, 0), by_group(log, method="rescaled", stage=top))
+        shares[name] = Test(f"share of the fall of the {name} that scale alone makes", by_scale / whole * PERCENT, "%")
+        tests += [
+            Test(f"log10 {name}, stage 0 minus stage {top}", whole, "log10"),
+            Test(f"log10 {name}, stage 0 minus stage 0 at the norms of stage {top}", by_scale, "log10"),
+            shares[name],
+        ]
     margin = np.log10(data.median_margin.where(data.median_margin > 0)).rename("median_margin")
     for name in data.bound.values:
-        relative = (np.log10(data.lipschitz.sel(bound=name)) - margin).rename("lipschitz")
         for stage in stages[1:]:
+            relative = (logs[f"{name} bound"] - margin).rename("lipschitz")
             try:
                 values = minus(tree(relative, stage), tree(relative, 0))
             except NotMeasuredError:
                 continue  # half of the images or more are misclassified: the median margin is 0
             tests.append(Test(f"log10 of {name} bound over median margin, stage {stage} less stage 0", values, "log10"))
+    radii = {name: data.certified_radius.sel(certificate=name) for name in data.certificate.values}
     certificates = {}
-    for name in data.certificate.values:
-        radius = data.certified_radius.sel(certificate=name)
+    for name, radius in radii.items():
         values = minus(tree(radius, top), tree(radius, 0))
         test = Test(f"certified radius by the {name} bound, stage {top} minus stage 0", values, "pixel range")
         certificates[f"the radius that the {name} bound certifies"] = test
     tests += certificates.values()
-    share = tests[2].effect
+    words = []
+    for stage, strength in equally_accurate(data, "l2").items():
+        pair = {"method": "tree", "stage": stage}, {"method": "l2", "strength": strength}
+        about = f"stage {stage} minus L2-regularised networks of strength {strength:g}"
+        measures = {"accuracy": (data.test_accuracy * PERCENT, POINTS)}
+        measures |= {f"log10 {name}": (log, "log10") for name, log in logs.items()}
+        measures |= {f"certified radius by the {name} bound": (r, "pixel range") for name, r in radii.items()}
+        for name, (values, units) in measures.items():
+            test = Test(f"{name}: {about}", minus(*(by_group(values, **labels) for labels in pair)), units)
+            tests.append(test)
+            if name == "log10 global bound":
+                words.append(f"{10**test.effect:.2g} times at stage {stage}")
+    beside = f"the bound over that of L2-regularised networks that are as accurate is {', '.join(words)}; " * bool(
+        words
+    )
     grown = [name for name, test in certificates.items() if test.effect > 0]
     return tests, (
-        f"rescaling unmerged networks to the norms of stage {top}, which changes no answer, makes {share:.0f} % of the "
-        f"fall of the bound; {len(grown)} of {len(certificates)} certified radii grow with the stage; "
-        f"{no_difference(certificates)}"
+        f"rescaling unmerged networks to the norms of stage {top}, which changes no answer, makes "
+        f"{shares['global bound'].effect:.0f} % of the fall of the bound; {beside}"
+        f"{len(grown)} of {len(certificates)} certified radii grow with the stage; {no_difference(certificates)}"
     )
+
+
+def equally_accurate(data: xr.Dataset, method: str) -> dict[int, float]:
+    """By stage of the tree, the strength of a penalty whose networks are as accurate; no stage where none is."""
+    found = {}
+    strengths = np.unique(data.strength.values[data.method.values == method])
+    for stage in tree_stages(data)[1:]:
+        merged = tree(data.test_accuracy, stage)
+        gaps = {
+            strength: abs(minus(by_group(data.test_accuracy, method=method, strength=strength), merged).mean())
+            for strength in strengths
+        }
+        nearest = min(gaps, key=gaps.get, default=None)
+        if nearest is not None and gaps[nearest] <= ALIKE:
+            found[stage] = float(nearest)
+    return found
