@@ -126,3 +126,10 @@ def test_robustness_that_holds_and_that_does_not_reads_so(measured):
 
 def test_only_what_was_measured_is_answered(measured):
     assert answer({"repair": measured["repair"], "merge": measured["mergers"]}).asked.values.tolist() == ["Q5"]
+
+
+def test_few_training_images_of_other_recipes_are_told(measured):
+    asked = measured["recipes"].assign_attrs(parameters='{"recipe_images": 10000, "width_images": 4000}')
+    told = "trained on 10,000 images, for other widths on 4,000: the tree is"
+    assert str(answer({"recipes": asked}).sentence[0].values).startswith(told)
+    assert str(answer({"recipes": measured["recipes"]}).sentence[0].values).startswith("the tree is")

@@ -3,6 +3,7 @@
 A function a question: the data set of its notebook in, comparisons over groups and a reading out.
 """
 
+import json
 from collections import defaultdict
 
 import numpy as np
@@ -148,7 +149,14 @@ def recipes(data: xr.Dataset) -> tuple[list[Test], str]:
             f"{comparison} under {len(found[1])} recipes and widths{names}, behind under {len(found[-1])}, undecided "
             f"under {len(found[0])}"
         )
-    return tests, "; ".join(words)
+    return tests, _few_images(data) + "; ".join(words)
+
+
+def _few_images(data: xr.Dataset) -> str:
+    """On how many images other recipes were tried, in words, where the data set says it."""
+    parameters = json.loads(data.attrs.get("parameters", "{}"))
+    numbers = [parameters.get(name) for name in ("recipe_images", "width_images")]
+    return "trained on {:,} images, for other widths on {:,}: ".format(*numbers) if all(numbers) else ""
 
 
 def _sign(test: Test) -> int:
