@@ -187,11 +187,12 @@ def _mask(array: xr.DataArray, labels: Mapping) -> np.ndarray:
 
 def _average(array: xr.DataArray, mask: np.ndarray) -> xr.DataArray:
     dim = array["group"].dims[0]
-    selected = array.transpose(dim, ...)[mask]
-    group, position = np.unique(selected["group"].values, return_inverse=True)
-    values = np.stack([selected.values[position == i].mean(0) for i in range(len(group))])
-    coords = {name: c for name, c in selected.coords.items() if dim not in c.dims}
-    return xr.DataArray(values, dims=("group", *selected.dims[1:]), coords=coords | {"group": group}, name=array.name)
+    first = array.transpose(dim, ...)
+    selected = first.values[mask]  # not of the array itself: that would pick of every label too
+    group, position = np.unique(array["group"].values[mask], return_inverse=True)
+    values = np.stack([selected[position == i].mean(0) for i in range(len(group))])
+    coords = {name: c for name, c in array.coords.items() if dim not in c.dims}
+    return xr.DataArray(values, dims=("group", *first.dims[1:]), coords=coords | {"group": group}, name=array.name)
 
 
 def tree(array: xr.DataArray, stage: int) -> xr.DataArray:
@@ -234,13 +235,14 @@ def concordance(merge: xr.Dataset, n_merged: int) -> np.ndarray:
 
 def minus(first: xr.DataArray, second: xr.DataArray) -> np.ndarray:
     """Differences (group,) over the groups that both sides have; NotMeasuredError when they share none."""
-    first, second = xr.align(first, second, join="inner")
-    return finite(first - second)
+    _, here, there = np.intersect1d(first["group"].values, second["group"].values, return_indices=True)
+    return finite(first.values[here] - second.values[there])
 
 
-def finite(array: xr.DataArray) -> np.ndarray:
-    """The values (group,) that are numbers; NotMeasuredError when none is."""
-    values = array.values[np.isfinite(array.values)]
+def finite(values) -> np.ndarray:
+    """Those of the values (group,) that are numbers; NotMeasuredError when none is."""
+    values = np.asarray(values)
+    values = values[np.isfinite(values)]
     if not len(values):
         raise NotMeasuredError("no group has both sides of a comparison")
     return values
