@@ -134,10 +134,10 @@ def scale(data: xr.Dataset) -> Figure:
     look = {"color": COLOURS["unmerged"], "marker": "s", "linestyle": "--"}
     parts = [values.values for values in rescaled]
     draw_points(above, np.array(stages) + 0.1, parts, "unmerged at the norms of the stage", **look)
-    for stage, strength in equally_accurate(data, "l2").items():
-        values = by_group(bound, method="l2", strength=strength).values
+    if alike := equally_accurate(data, "l2"):
         look = {"color": COLOURS["l2"], "marker": "D", "linestyle": "none"}
-        draw_points(above, [stage - 0.1], [values], "L2-regularised, as accurate as the stage", **look)
+        parts = [by_group(bound, method="l2", strength=strength).values for strength in alike.values()]
+        draw_points(above, np.array(list(alike)) - 0.1, parts, "L2-regularised, as accurate as the stage", **look)
     above.set_yscale("log")
     above.set_ylabel("global bound\n(logits per pixel range)")
     for position, name in enumerate(data.certificate.values):
