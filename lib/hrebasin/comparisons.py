@@ -187,12 +187,12 @@ def _mask(array: xr.DataArray, labels: Mapping) -> np.ndarray:
 
 def _average(array: xr.DataArray, mask: np.ndarray) -> xr.DataArray:
     dim = array["group"].dims[0]
-    first = array.transpose(dim, ...)
-    selected = first.values[mask]  # not of the array itself: that would pick of every label too
+    ordered = array.transpose(dim, ...)
+    selected = ordered.values[mask]  # not of the array itself: that would pick of every label too
     group, position = np.unique(array["group"].values[mask], return_inverse=True)
     values = np.stack([selected[position == i].mean(0) for i in range(len(group))])
     coords = {name: c for name, c in array.coords.items() if dim not in c.dims}
-    return xr.DataArray(values, dims=("group", *first.dims[1:]), coords=coords | {"group": group}, name=array.name)
+    return xr.DataArray(values, dims=("group", *ordered.dims[1:]), coords=coords | {"group": group}, name=array.name)
 
 
 def tree(array: xr.DataArray, stage: int) -> xr.DataArray:

@@ -125,8 +125,8 @@ def scale(data: xr.Dataset) -> tuple[list[Test], str]:
         ]
     margin = np.log10(data.median_margin.where(data.median_margin > 0)).rename("median_margin")
     for name in data.bound.values:
+        relative = (logs[f"{name} bound"] - margin).rename("lipschitz")
         for stage in stages[1:]:
-            relative = (logs[f"{name} bound"] - margin).rename("lipschitz")
             try:
                 values = minus(tree(relative, stage), tree(relative, 0))
             except NotMeasuredError:
@@ -139,40 +139,37 @@ def scale(data: xr.Dataset) -> tuple[list[Test], str]:
         test = Test(f"certified radius by the {name} bound, stage {top} minus stage 0", values, "pixel range")
         certificates[f"the radius that the {name} bound certifies"] = test
     tests += certificates.values()
+    measures = {"accuracy": (data.test_accuracy * PERCENT, POINTS)}
+    measures |= {f"log10 {name}": (log, "log10") for name, log in logs.items()}
+    measures |= {f"certified radius by the {name} bound": (radius, "pixel range") for name, radius in radii.items()}
     words = []
     for stage, strength in equally_accurate(data, "l2").items():
-        pair = {"method": "tree", "stage": stage}, {"method": "l2", "strength": strength}
         about = f"stage {stage} minus L2-regularised networks of strength {strength:g}"
-        measures = {"accuracy": (data.test_accuracy * PERCENT, POINTS)}
-        measures |= {f"log10 {name}": (log, "log10") for name, log in logs.items()}
-        measures |= {f"certified radius by the {name} bound": (r, "pixel range") for name, r in radii.items()}
-        for name, (values, units) in measures.items():
-            test = Test(f"{name}: {about}", minus(*(by_group(values, **labels) for labels in pair)), units)
-            tests.append(test)
-            if name == "log10 global bound":
-                words.append(f"{10**test.effect:.2g} times at stage {stage}")
-    beside = f"the bound over that of L2-regularised networks that are as accurate is {', '.join(words)}; " * bool(
-        words
-    )
+        beside = {
+            name: Test(f"{name}: {about}", minus(tree(v, stage), by_group(v, method="l2", strength=strength)), units)
+            for name, (v, units) in measures.items()
+        }
+        tests += beside.values()
+        words.append(f"{10 ** beside['log10 global bound'].effect:.2g} times at stage {stage}")
     grown = [name for name, test in certificates.items() if test.effect > 0]
-    return tests, (
+    said = [
         f"rescaling unmerged networks to the norms of stage {top}, which changes no answer, makes "
-        f"{shares['global bound'].effect:.0f} % of the fall of the bound; {beside}"
-        f"{len(grown)} of {len(certificates)} certified radii grow with the stage; {no_difference(certificates)}"
-    )
+        f"{shares['global bound'].effect:.0f} % of the fall of the bound"
+    ]
+    if words:
+        said.append(f"the bound over that of L2-regularised networks that are as accurate is {', '.join(words)}")
+    said += [f"{len(grown)} of {len(certificates)} certified radii grow with the stage", no_difference(certificates)]
+    return tests, "; ".join(said)
 
 
 def equally_accurate(data: xr.Dataset, method: str) -> dict[int, float]:
     """By stage of the tree, the strength of a penalty whose networks are as accurate; no stage where none is."""
-    found = {}
-    strengths = np.unique(data.strength.values[data.method.values == method])
+    accuracy, found = data.test_accuracy, {}
+    strengths = np.unique(data.strength.values[data.method.values == method]).tolist()
+    penalised = {strength: by_group(accuracy, method=method, strength=strength) for strength in strengths}
     for stage in tree_stages(data)[1:]:
-        merged = tree(data.test_accuracy, stage)
-        gaps = {
-            strength: abs(minus(by_group(data.test_accuracy, method=method, strength=strength), merged).mean())
-            for strength in strengths
-        }
-        nearest = min(gaps, key=gaps.get, default=None)
-        if nearest is not None and gaps[nearest] <= ALIKE:
-            found[stage] = float(nearest)
+        merged = tree(accuracy, stage)
+        gaps = {strength: abs(minus(values, merged).mean()) for strength, values in penalised.items()}
+        if gaps and min(gaps.values()) <= ALIKE:
+            found[stage] = min(gaps, key=gaps.get)
     return found
