@@ -293,9 +293,9 @@ COMMANDS = [
 # ---- images
 
 
-def png(shape=(4, 5, 3), dtype=np.uint8):
+def image(shape=(4, 5, 3), dtype=np.uint8, form="png"):
     stream = io.BytesIO()
-    Image.fromarray(np.random.default_rng(0).integers(0, 256, shape).astype(dtype)).save(stream, "png")
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, shape).astype(dtype)).save(stream, form)
     return stream.getvalue()
 
 
@@ -309,7 +309,7 @@ def pictures(change, /, split="train"):
     """Load a folder of two images a class; ``change`` maps names of files to other contents, None to leave one out."""
 
     def act(box):
-        content = {f"{part}/{name}/{i}.png": png() for part in box.images for name in ("cat", "dog") for i in (0, 1)}
+        content = {f"{part}/{name}/{i}.png": image() for part in box.images for name in ("cat", "dog") for i in (0, 1)}
         for name, other in (content | change).items():
             if other is None:
                 continue
@@ -346,22 +346,23 @@ IMAGES = [
     (lambda box: load_images("cifar10-sample", "train"), "sample is missing: data/cifar10-sample.nc"),
     (lambda box: load_images("cifar10-sample", "test", root=ROOT / "data", at_most=-1), "at_most must not be", "-1"),
     (lambda box: box.images["test"].first(61), "61 images asked for, synthetic test images has 60"),
-    (pictures(FEW | {"train/cat/0.png": png()}, split="test"), "no folder", "set/test: expected"),
-    (pictures(FEW | {"train/0.png": png()}), "set/train holds 0 class folders, at least 2"),
+    (pictures(FEW | {"train/cat/0.png": image()}, split="test"), "no folder", "set/test: expected"),
+    (pictures(FEW | {"train/0.png": image()}), "set/train holds 0 class folders, at least 2"),
     (pictures(NO_DOGS | {"test/dog/0.png": None, "test/dog/1.png": None}), "set/train holds 1 class folders"),
     (pictures(NO_DOGS | {"train/dog/readme.txt": "no image"}), "class folder", "set/train/dog holds no image"),
-    (pictures({"test/emu/0.png": png()}), "set/train has the classes ('cat', 'dog')", "'emu'"),
-    (pictures(NO_DOGS | {"train/emu/0.png": png()}), "set/train has the classes ('cat', 'emu')", "('cat', 'dog')"),
+    (pictures({"test/emu/0.png": image()}), "set/train has the classes ('cat', 'dog')", "'emu'"),
+    (pictures(NO_DOGS | {"train/emu/0.png": image()}), "set/train has the classes ('cat', 'emu')", "('cat', 'dog')"),
     (pictures({"train/dog/1.png": b""}), "set/train/dog/1.png is not a readable image"),
     (pictures({"train/cat/0.png": "this is no image"}), "set/train/cat/0.png is not a readable image"),
-    (pictures({"train/dog/1.png": png()[:-40]}), "set/train/dog/1.png is not a readable image"),
-    (pictures({"train/dog/1.png": flipped(png(), b"IDAT")}), "set/train/dog/1.png is not a readable image"),
-    (pictures({"train/dog/1.png": png((5, 4, 3))}), "set/train/dog/1.png is (channel, y, x) = (3, 5, 4)", "0.png is"),
-    (pictures({"train/cat/1.png": png((4, 5))}), "set/train/cat/1.png is (channel, y, x) = (1, 4, 5)"),
-    (pictures({"train/dog/0.png": png((4, 5), np.uint16)}), "set/train/dog/0.png has mode I"),
+    (pictures({"train/dog/1.png": image()[:-40]}), "set/train/dog/1.png is not a readable image"),
+    (pictures({"train/dog/2.jpg": image(form="jpeg")[:-40]}), "set/train/dog/2.jpg is not a readable image"),
+    (pictures({"train/dog/1.png": flipped(image(), b"IDAT")}), "set/train/dog/1.png is not a readable image"),
+    (pictures({"train/dog/1.png": image((5, 4, 3))}), "set/train/dog/1.png is (channel, y, x) = (3, 5, 4)", "0.png is"),
+    (pictures({"train/cat/1.png": image((4, 5))}), "set/train/cat/1.png is (channel, y, x) = (1, 4, 5)"),
+    (pictures({"train/dog/0.png": image((4, 5), np.uint16)}), "set/train/dog/0.png has mode I"),
     (archive(b""), "set.tar.xz cannot be unpacked"),
     (archive("no archive"), "set.tar.xz cannot be unpacked"),
-    (archive(tar({"train/cat/0.png": png()})[:80]), "set.tar.xz cannot be unpacked"),
+    (archive(tar({"train/cat/0.png": image()})[:80]), "set.tar.xz cannot be unpacked"),
     (tensor_images(pixels=torch.zeros(6, 3, 4, 5)), "torch.float32 (6, 3, 4, 5)"),
     (tensor_images(pixels=torch.zeros(6, 4, 5, dtype=torch.uint8)), "(6, 4, 5)"),
     (tensor_images(labels=torch.zeros(5, dtype=torch.int64)), "6 images with 5 labels"),
