@@ -11,12 +11,14 @@ import signal
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from sandbox import Sandbox, small_disk
 
 SETTINGS = ("profile=tiny",)
+ONE_BY_ONE = ("--", "--resources", "one=1", "--default-resources", "one=1")  # Snakemake's: one job at a time
 FAULTS = ("Traceback", "Address already in use", "unable to lock file", "Errno")  # in the output of a run
 # Results that another stage reads; a truncated one must be named, a deleted one made again
 DAMAGED = (
@@ -115,8 +117,14 @@ def stop(report: Report, whole: dict, folder: Path, tries: list) -> None:
         print(f"of {kept} finished files {again} were written again; processes were gone after {slowest:.1f} s at most")
 
 
-def run_together(report: Report, whole: dict, folder: Path, numbers: list[int], cores: int) -> None:
-    """Run again and again with several jobs at once."""
+def run_together(report: Report, folder: Path, numbers: Sequence[int], cores: int) -> None:
+    """Run again and again with several jobs at once, beside a run with as many threads a job and one job at a time."""
+    whole = {}
+    if numbers:
+        one_by_one = Sandbox(folder / "one-by-one", *SETTINGS, *ONE_BY_ONE, cores=cores)
+        if code := one_by_one.finish():
+            raise SystemExit(f"jobs one by one ended with exit code {code}:\n{one_by_one.log.read_text()}")
+        whole = one_by_one.contents()
     for number in numbers:
         sandbox = Sandbox(folder / "parallel", *SETTINGS, cores=cores)
         code = sandbox.finish()
@@ -148,6 +156,7 @@ def main() -> int:
     parser.add_argument("--portion", default="1/1", help="2/4: only the second of four portions of all")
     given = parser.parse_args()
     number, of = map(int, given.portion.split("/"))
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it, and so would runs
     with tempfile.TemporaryDirectory(prefix="faults-") as name:
         folder, start, report = Path(name), time.perf_counter(), Report()
         undisturbed = Sandbox(folder / "undisturbed", *SETTINGS)
@@ -160,7 +169,7 @@ def main() -> int:
         for signum, n in ((signal.SIGKILL, given.kills), (signal.SIGINT, given.interrupts)):
             tries += [(moment, signum) for moment in moments(generator, n, duration)]
         stop(report, whole, folder, tries[number - 1 :: of])
-        run_together(report, whole, folder, range(given.parallel)[number - 1 :: of], given.cores)
+        run_together(report, folder, range(given.parallel)[number - 1 :: of], given.cores)
         if number == of and not given.no_damage:
             damage(report, whole, folder, undisturbed)
     print(report)
