@@ -107,9 +107,9 @@ def needed_stages(snakefile: str) -> dict[str, list[str]]:
 
 
 def figures_table(results: Mapping[str, xr.Dataset], needs: Mapping[str, list[str]], profiles: Collection[str]) -> str:
-    """Figure, the notebooks and the data set that it is drawn from, the command and its minutes, as Markdown."""
+    """Figure, the notebooks and the data set that it is drawn from, the command and its minutes a tree, as Markdown."""
     device = results["train"].attrs.get("device", "unknown")
-    lines = [f"| figure | notebooks | data set | command | minutes ({device}) |", "|---|---|---|---|---|"]
+    lines = [f"| figure | notebooks | data set | command | minutes a tree ({device}) |", "|---|---|---|---|---|"]
     profile = results["train"].attrs["profile"]
     # a run may have a name of its own, which is no profile's
     command = "make paper" + f" PROFILE={profile}" * (profile in profiles and profile != "sample")
@@ -119,7 +119,8 @@ def figures_table(results: Mapping[str, xr.Dataset], needs: Mapping[str, list[st
         stages = figures.FIGURES[name][1]
         chain = dict.fromkeys(each for stage in stages for each in (*needs.get(stage, ["train", "merge"]), stage))
         made_by = ", ".join(f"`{(NOTEBOOKS | EXTRA)[each]}`" for each in chain)
-        minutes = sum(results[each].attrs.get("wall_seconds", float("nan")) for each in chain) / 60
+        seconds = {each: results[each].attrs.get("wall_seconds", float("nan")) for each in chain}
+        minutes = sum(seconds[each] / count_groups(results[each]) for each in chain) / 60
         targets = dict.fromkeys(makes.get(stage, f"make {stage}") for stage in stages)
         sources, commands = ", ".join(f"`{stage}.nc`" for stage in stages), ", ".join(f"`{name}`" for name in targets)
         lines.append(
