@@ -304,6 +304,8 @@ def test_the_benchmark_notebook_runs(tmp_path):
     record = read(tmp_path / "benchmarks.nc", stage="benchmarks")
     assert record.row.values.tolist() == values["rows_wanted"]
     assert record.share.sel(row="training-float32") > 0
+    assert (record.scaling_seconds > 0).all()
+    assert (record.scaling_memory >= 0).all()
     assert {path.name for path in tmp_path.glob("bench*.p??")} == {
         f"{name}.{ending}" for name in BENCHMARKS for ending in ("pdf", "png")
     }
