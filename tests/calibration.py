@@ -34,8 +34,7 @@ def experiment(seed: int, *, groups: int, effects: dict, stages: tuple = records
     nothing differs, so where nothing does only "contradicted" is wrong.
     """
     torch.set_num_threads(1)
-    results = synthetic.results(groups=groups, seed=seed, **effects)
-    found = ledger({stage: results[stage] for stage in stages})
+    found = ledger(synthetic.results(groups=groups, seed=seed, stages=stages, **effects))
     equality = found.test_p.values[(found.test_claim.values == "C9") & (found.test_decides.values == 1)].min()
     right = (found.claim == "C9") & (equality <= ALPHA)
     return found[["p", "verdict", "effect", "low", "high"]].assign(wrong=(found.p <= ALPHA) & ~right)

@@ -14,13 +14,6 @@ RECIPES = ("adam", "adam, crop-flip", "sgd", "sgd, crop-flip", "width x 0.5", "w
 LAYERS = ("fc1", "fc2", "fc3", "fc4")
 
 
-def results(*, groups: int, leaves: int, noise: float, seed: int) -> dict[str, xr.Dataset]:
-    """Data sets by question; arguments as of `synthetic.results`."""
-    made = {"controls": controls, "strong": strong, "mergers": mergers, "scale": scale}
-    made |= {"repair": repair, "recipes": recipes}
-    return {name: make(groups, int(np.log2(leaves)), noise, seed) for name, make in made.items()}
-
-
 def rows_of(groups: int, kinds: list[dict]) -> list[dict]:
     """Labels of networks, each kind once in every group."""
     default = {name: value for name, (value, _) in LABELS.items()}
@@ -163,3 +156,13 @@ def recipes(groups: int, stages: int, noise: float, seed: int) -> xr.Dataset:
     names = np.array([f"{r}/{name}" for r, name in zip(recipe, made.model.values, strict=True)], dtype=object)
     about = synthetic.describe("recipe of training or width")
     return made.assign_coords(recipe=("model", recipe, about), model=("model", names, made.model.attrs))
+
+
+QUESTIONS = {
+    "controls": controls,
+    "strong": strong,
+    "mergers": mergers,
+    "scale": scale,
+    "repair": repair,
+    "recipes": recipes,
+}
