@@ -83,7 +83,7 @@ versions: $(STAMP)  ## a run's networks on two versions of its test images: PROF
 verify: $(STAMP)  ## published data sets and figures against their SHA-256 sums, the ledger against the data
 	$(BIN)/python -m hrebasin.verify data/published figures
 
-statistics: $(STAMP)  ## how often the ledger errs, covers and finds, on made-up results: half an hour on 2 cores
+statistics: $(STAMP)  ## how often the ledger errs, covers and finds, on made-up results: 20 minutes on 2 cores
 	$(BIN)/python tests/calibration.py 1000 figures/calibration.md
 
 bench: $(STAMP)  ## side by side with the alternatives, DATASET=; a quarter to half an hour

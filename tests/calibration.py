@@ -1,6 +1,6 @@
 """How often the ledger errs, covers and finds, on made-up results with known answers.
 
-python tests/calibration.py 1000 figures/calibration.md   # experiments; half an hour on 2 cores
+python tests/calibration.py 1000 figures/calibration.md   # experiments; 20 minutes on 2 cores
 """
 
 import argparse

@@ -51,6 +51,7 @@ def parts(root: Path) -> dict[str, str]:
         "goals": goals(benchmarks),
         "lines": lines_table(benchmarks),
         "lines-caption": figures.benchmark_caption("bench2_scaling", benchmarks) + "\n",
+        "calibration": (root / "figures" / "calibration.md").read_text(),  # by `make statistics`
         "costs": costs.table(paper),
         "gpu-memory": costs.memory_table(paper),
     }
