@@ -3,7 +3,6 @@ from functools import partial
 
 import numpy as np
 import pytest
-import xarray as xr
 
 from hrebasin import benchmarks, figures, records, scaling
 from hrebasin.benchmarks import Row, compare, training_operations
@@ -69,20 +68,6 @@ def test_sixteen_networks_are_needed(trained, train_images, test_images):
         benchmarks.rows(trained, train_images, test_images, None)
 
 
-def on_lines(seconds, memory, n):
-    """What `scaling.scaling` gives, from seconds and memory (size, stage, n_models)."""
-    dims = ("size", "stage", "n_models")
-    sizes = list(scaling.WIDTHS)[: len(seconds)]
-    labels = {"size": np.array(sizes, dtype=object), "stage": np.array(["merge"], dtype=object)}
-    coords = {name: (name, values, {"long_name": name, "units": "1"}) for name, values in labels.items()}
-    coords["n_models"] = ("n_models", n, {"long_name": "networks", "units": "1"})
-    points = {
-        "scaling_seconds": (dims, seconds, {"long_name": "wall time", "units": "s"}),
-        "scaling_memory": (dims, memory, {"long_name": "peak memory", "units": "MB"}),
-    }
-    return xr.Dataset(points, coords)
-
-
 @pytest.fixture(scope="module")
 def measured():
     """A benchmark data set with planted times, and real ones of the best matrix product."""
@@ -96,7 +81,8 @@ def measured():
         architecture = Architecture((5, 4), 3, (3, 2, 2), (0.5,) * 3, (0.25,) * 3)
         comparison = benchmarks.with_rates(comparison, architecture, 10**9)
     n = np.array([16, 32])
-    points = on_lines(0.5 * n[None, None], 5.0 + 0 * n[None, None], n)
+    times = 0.5 * n[None, None]
+    points = scaling.dataset(times, 0 * times + 5, sizes=["small"], stages=["merge"], counts=n)
     lines = scaling.straight_lines(points)
     return comparison.merge(points).merge(lines).assign_attrs(data_source="planted", device="cpu")
 
@@ -128,7 +114,8 @@ def test_lines_tell_slope_and_bend():
     times = np.stack([0.5 * n + 2, 0.5 * n + 2])[:, None]
     times[1, 0, 0] = np.nan  # not measured: the line goes through the others
     times[0, 0, 3] += 33
-    lines = scaling.straight_lines(on_lines(times, 0 * times + 5, n))
+    points = scaling.dataset(times, 0 * times + 5, sizes=["small", "full"], stages=["merge"], counts=n)
+    lines = scaling.straight_lines(points)
     assert lines.slope_seconds[1, 0] == pytest.approx(0.5)
     assert lines.bend[1, 0] == pytest.approx(0, abs=1e-12)
     assert lines.bend[0, 0] > 0.03

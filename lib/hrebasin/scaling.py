@@ -66,6 +66,13 @@ def scaling(
                     task = pool.submit(_point, size, stage, n, part, recipe, torch.get_num_threads())
                     where = place, row, counts.index(n)
                     seconds[where], memory[where] = task.result()
+    return dataset(seconds, memory, sizes=list(points), stages=stages, counts=counts)
+
+
+def dataset(
+    seconds: np.ndarray, memory: np.ndarray, *, sizes: Sequence[str], stages: Sequence[str], counts: Sequence[int]
+) -> xr.Dataset:
+    """What `scaling` gives, from wall times in seconds and peak memory in MB, both (size, stage, n_models)."""
     dims, one = ("size", "stage", "n_models"), "1"
     return xr.Dataset(
         {
@@ -73,7 +80,7 @@ def scaling(
             "scaling_memory": (dims, memory, {"long_name": "peak memory beside the networks", "units": "MB"}),
         },
         coords={
-            "size": ("size", np.array(list(points), dtype=object), {"long_name": "size of a network", "units": one}),
+            "size": ("size", np.array(sizes, dtype=object), {"long_name": "size of a network", "units": one}),
             "stage": ("stage", np.array(stages, dtype=object), {"long_name": "stage", "units": one}),
             "n_models": ("n_models", np.array(counts), {"long_name": "networks", "units": one}),
         },

@@ -119,12 +119,12 @@ def stop(report: Report, whole: dict, folder: Path, tries: list) -> None:
 
 def run_together(report: Report, folder: Path, numbers: Sequence[int], cores: int) -> None:
     """Run again and again with several jobs at once, beside a run with as many threads a job and one job at a time."""
-    whole = {}
-    if numbers:
-        one_by_one = Sandbox(folder / "one-by-one", *SETTINGS, *ONE_BY_ONE, cores=cores)
-        if code := one_by_one.finish():
-            raise SystemExit(f"jobs one by one ended with exit code {code}:\n{one_by_one.log.read_text()}")
-        whole = one_by_one.contents()
+    if not numbers:
+        return
+    one_by_one = Sandbox(folder / "one-by-one", *SETTINGS, *ONE_BY_ONE, cores=cores)
+    if code := one_by_one.finish():
+        raise SystemExit(f"jobs one by one ended with exit code {code}:\n{one_by_one.log.read_text()}")
+    whole = one_by_one.contents()
     for number in numbers:
         sandbox = Sandbox(folder / "parallel", *SETTINGS, cores=cores)
         code = sandbox.finish()
