@@ -17,7 +17,7 @@ SET     ?=
 TARGET_PYTHON ?= 3.12
 HAVE    ?=
 LAB     ?=
-FAULTS  ?=
+FAULTS  ?= --record data/runs/faults.jsonl --table figures/faults.md
 CORES   ?=
 # Where else jobs run: config/$(EXECUTOR) is Snakemake's profile of it. SNAKEMAKE: more options of Snakemake
 EXECUTOR ?=
@@ -63,7 +63,7 @@ dry-run: $(STAMP)  ## what `make paper` would run
 test: $(STAMP)  ## every test, under 6 minutes on 2 cores
 	$(BIN)/python -m pytest -n 2 --dist worksteal
 
-faults: $(STAMP)  ## stop, damage and overload the tiny profile, for hours: FAULTS="--kills 2 --interrupts 1 --parallel 1"
+faults: $(STAMP)  ## stop, damage and overload the tiny profile, for hours, going on where that was stopped: FAULTS="--kills 2 --interrupts 1 --parallel 1"
 	$(BIN)/python tests/faults/run.py $(FAULTS)
 
 figures: $(STAMP)  ## redraw figures/, and the README's numbers, from data/published/, without weights or GPU

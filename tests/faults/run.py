@@ -6,6 +6,8 @@ are compared with those of an undisturbed run, bit for bit.
 """
 
 import argparse
+import hashlib
+import json
 import shutil
 import signal
 import sys
@@ -16,6 +18,9 @@ from pathlib import Path
 
 import numpy as np
 from sandbox import Sandbox, small_disk
+
+import hrebasin
+from hrebasin.files import project_root, write_atomically
 
 SETTINGS = ("profile=tiny",)
 ONE_BY_ONE = ("--", "--resources", "one=1", "--default-resources", "one=1")  # Snakemake's: one job at a time
@@ -90,36 +95,83 @@ def on_small_disks(whole: dict, folder: Path) -> list[str] | None:
 
 
 class Report:
-    """Prints what came of every fault, and how many were met without harm."""
+    """What came of every fault, kept as it comes, so that a series which was stopped goes on where it was.
 
-    def __init__(self):
-        self.good: dict[str, list[bool]] = {}
+    Args:
+        path: of the record, a JSON object a line; lines of other code do not count.
+    """
 
-    def note(self, kind: str, what: str, wrong: list[str]) -> None:
-        self.good.setdefault(kind, []).append(not wrong)
+    def __init__(self, path: Path):
+        self.path, self.code, self.faults = path, code_digest(), []
+        if path.exists():
+            faults = map(json.loads, path.read_text().splitlines())
+            self.faults = [fault for fault in faults if fault["code"] == self.code]
+            print(f"{len(self.faults)} faults are recorded in {path}", flush=True)
+
+    def __contains__(self, fault: tuple[str, int]) -> bool:
+        return fault in {(known["kind"], known["number"]) for known in self.faults}
+
+    def note(self, kind: str, number: int, what: str, wrong: list[str], **measured: float) -> None:
+        """Print what came of a fault, and keep it.
+
+        Args:
+            kind: of the fault, in the plural.
+            number: which of its kind.
+            what: was done.
+            wrong: what was wrong afterwards.
+            measured: anything that adds up over faults, or has a maximum.
+        """
         print(f"{what}: {'; '.join(wrong) or 'identical'}", flush=True)
+        fault = {"kind": kind, "number": number, "what": what, "wrong": wrong, **measured, "code": self.code}
+        self.faults.append(fault)
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(self.path, "".join(f"{json.dumps(fault)}\n" for fault in self.faults))
 
-    def __str__(self):
-        return "\n".join(f"{kind}: {len(results)}, {sum(results)} identical" for kind, results in self.good.items())
+    def ok(self) -> bool:
+        """Whether nothing was wrong."""
+        return not any(fault["wrong"] for fault in self.faults)
+
+    def table(self) -> str:
+        """How many faults of each kind there were and how many were met without harm, as Markdown."""
+        lines = ["| the tiny profile | times | the same results, nothing left behind |", "|---|---|---|"]
+        for kind in dict.fromkeys(fault["kind"] for fault in self.faults):
+            harmless = [not fault["wrong"] for fault in self.faults if fault["kind"] == kind]
+            lines.append(f"| {kind} | {len(harmless)} | {sum(harmless)} |")
+        if stopped := [fault for fault in self.faults if "seconds" in fault]:
+            kept, again = (sum(fault[name] for fault in stopped) for name in ("finished", "repeated"))
+            slowest = max(fault["seconds"] for fault in stopped)
+            lines += [
+                "",
+                f"Of {kept} files that notebooks had finished when the run was stopped {again} were written again. Its "
+                f"last process had ended {slowest:.1f} s after the signal at the latest.",
+            ]
+        return "\n".join(lines) + "\n"
 
 
-def stop(report: Report, whole: dict, folder: Path, tries: list) -> None:
+def code_digest() -> str:
+    """SHA-256 of all that a run consists of."""
+    files = [*Path(hrebasin.__file__).parent.glob("*.py"), *(project_root() / "notebooks").glob("*.ipynb")]
+    content = b"".join(path.read_bytes() for path in [*sorted(files), project_root() / "Snakefile"])
+    return hashlib.sha256(content).hexdigest()
+
+
+def stop(report: Report, whole: dict, folder: Path, how: signal.Signals, at: Sequence[float]) -> None:
     """Interrupt a run at each of some moments."""
-    kept, again, slowest = 0, 0, 0.0
-    for moment, number in tries:
-        stopped, wrong = interrupted(whole, folder / "interrupted", moment, number)
-        kept, again = kept + len(stopped.finished), again + len(stopped.repeated())
-        slowest = max(slowest, stopped.seconds)
+    kind = f"stopped at a random moment, {how.name}"
+    for number, moment in enumerate(at):
+        if (kind, number) in report:
+            continue
+        stopped, wrong = interrupted(whole, folder / "interrupted", moment, how)
         what = f"{stopped}, {len(stopped.finished)} files finished, last process gone after {stopped.seconds:.1f} s"
-        report.note(f"interruptions with {number.name}", what, wrong)
+        measured = {"finished": len(stopped.finished), "repeated": len(stopped.repeated()), "seconds": stopped.seconds}
+        report.note(kind, number, what, wrong, **measured)
         shutil.rmtree(folder / "interrupted")
-    if tries:
-        print(f"of {kept} finished files {again} were written again; processes were gone after {slowest:.1f} s at most")
 
 
-def run_together(report: Report, folder: Path, numbers: Sequence[int], cores: int) -> None:
+def run_together(report: Report, folder: Path, n: int, cores: int) -> None:
     """Run again and again with several jobs at once, beside a run with as many threads a job and one job at a time."""
-    if not numbers:
+    kind = f"run with up to {cores} jobs at once"
+    if not (numbers := [number for number in range(n) if (kind, number) not in report]):
         return
     one_by_one = Sandbox(folder / "one-by-one", *SETTINGS, *ONE_BY_ONE, cores=cores)
     if code := one_by_one.finish():
@@ -130,18 +182,22 @@ def run_together(report: Report, folder: Path, numbers: Sequence[int], cores: in
         code = sandbox.finish()
         wrong = [f"exit code {code}"] if code else compare(whole, sandbox)
         wrong += [line for line in sandbox.log.read_text().splitlines() if any(fault in line for fault in FAULTS)]
-        report.note(f"runs with {cores} cores", f"run {number + 1} with {cores} cores", wrong)
+        report.note(kind, number, f"run {number + 1} with {cores} cores", wrong)
         shutil.rmtree(folder / "parallel")
 
 
 def damage(report: Report, whole: dict, folder: Path, undisturbed: Sandbox) -> None:
     """Damage results, and run on full disks."""
-    for name in DAMAGED:
-        for delete in (False, True):
-            wrong = damaged(whole, undisturbed, name, delete=delete)
-            report.note("damaged results", f"{name} {'deleted' if delete else 'truncated'}", wrong)
-    if (wrong := on_small_disks(whole, folder / "small")) is not None:
-        report.note("runs on full disks", "run on disks that were full", wrong)
+    for delete in (False, True):
+        how = "deleted" if delete else "truncated"
+        kind = f"a finished result {how}"
+        for number, name in enumerate(DAMAGED):
+            if (kind, number) not in report:
+                wrong = damaged(whole, undisturbed, name, delete=delete)
+                report.note(kind, number, f"{name} {how}", wrong)
+    kind = "on a disk that is full, and enlarged each time"
+    if (kind, 0) not in report and (wrong := on_small_disks(whole, folder / "small")) is not None:
+        report.note(kind, 0, "run on disks that were full", wrong)
 
 
 def main() -> int:
@@ -153,27 +209,31 @@ def main() -> int:
     parser.add_argument("--cores", type=int, default=4)
     parser.add_argument("--no-damage", action="store_true", help="neither damaged results nor full disks")
     parser.add_argument("--seed", type=int, default=0, help="of the moments")
-    parser.add_argument("--portion", default="1/1", help="2/4: only the second of four portions of all")
+    parser.add_argument(
+        "--record", type=Path, help="file of what came of every fault, by which a stopped series goes on"
+    )
+    parser.add_argument("--table", type=Path, help="Markdown file for the numbers")
     given = parser.parse_args()
-    number, of = map(int, given.portion.split("/"))
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it, and so would runs
     with tempfile.TemporaryDirectory(prefix="faults-") as name:
-        folder, start, report = Path(name), time.perf_counter(), Report()
+        folder, start = Path(name), time.perf_counter()
+        report = Report(given.record or folder / "record.jsonl")
         undisturbed = Sandbox(folder / "undisturbed", *SETTINGS)
         if code := undisturbed.finish():
             print(f"the undisturbed run ended with exit code {code}:\n{undisturbed.log.read_text()}")
             return 1
         duration, whole = time.perf_counter() - start, undisturbed.contents()
         print(f"undisturbed: {duration:.0f} s, {len(whole)} data sets, banks and figures", flush=True)
-        generator, tries = np.random.default_rng(given.seed), []
-        for signum, n in ((signal.SIGKILL, given.kills), (signal.SIGINT, given.interrupts)):
-            tries += [(moment, signum) for moment in moments(generator, n, duration)]
-        stop(report, whole, folder, tries[number - 1 :: of])
-        run_together(report, folder, range(given.parallel)[number - 1 :: of], given.cores)
-        if number == of and not given.no_damage:
+        generator = np.random.default_rng(given.seed)
+        for how, n in ((signal.SIGKILL, given.kills), (signal.SIGINT, given.interrupts)):
+            stop(report, whole, folder, how, moments(generator, n, duration))
+        run_together(report, folder, given.parallel, given.cores)
+        if not given.no_damage:
             damage(report, whole, folder, undisturbed)
-    print(report)
-    return int(not all(all(results) for results in report.good.values()))
+    print(report.table())
+    if given.table:
+        write_atomically(given.table, report.table())
+    return int(not report.ok())
 
 
 if __name__ == "__main__":
