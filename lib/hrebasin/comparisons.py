@@ -114,6 +114,20 @@ def sweeps_in_words(limit: int) -> str:
     return "converged" if limit == CONVERGENCE else f"{limit} sweep{'s' * (limit > 1)}"
 
 
+def by_sign(tests: Mapping[str, Test], about: str) -> dict[int, list[str]]:
+    """Names of the tests whose effect lies above zero (1), below zero (-1), or cannot be told from zero (0).
+
+    Args:
+        tests: by name.
+        about: the claim or question; it names the random stream of intervals.
+    """
+    found = {1: [], -1: [], 0: []}
+    for name, test in tests.items():
+        low, high = test.interval(about)
+        found[int(low > 0) - int(high < 0)].append(name)
+    return found
+
+
 def no_difference(tests: Mapping[str, Test]) -> str:
     """Which of several things tried made no difference that its groups can tell from zero, in words.
 

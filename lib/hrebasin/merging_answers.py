@@ -16,6 +16,7 @@ from .comparisons import (
     NotMeasuredError,
     Test,
     by_group,
+    by_sign,
     minus,
     no_difference,
     sweeps_in_words,
@@ -53,13 +54,13 @@ def mergers(data: xr.Dataset) -> tuple[list[Test], str]:
             tests.append(Test(title, spread.values * PERCENT, POINTS))
         best = max(ahead, key=lambda name: ahead[name].effect)
         gain, ratio = ahead[best].effect, times[best].effect
-        leader = f"{best}, {gain:+.1f} points over the tree at {ratio:.2g} times its time" if gain > 0 else "the tree"
-        words.append(f"of {size} models {leader}")
+        leader = f"{best} ({gain:.1f} points above the tree, {ratio:.2g} times its time)" if gain > 0 else "the tree"
+        words.append(f"{leader} for {size} models")
         tried = {NAMES[method]: ahead[NAMES[method]] for method in PAIRED if method in names}  # of the most models
         tests.append(
             Test(f"rank correlation of accuracy with distance, {size} models", _rank_correlation(data, size), "1")
         )
-    return tests, f"to be recommended for accuracy: {'; '.join(words)}; against the tree {no_difference(tried)}"
+    return tests, f"most accurate is {', '.join(words)}; against the tree {no_difference(tried)}"
 
 
 def _rank_correlation(data: xr.Dataset, size: int) -> np.ndarray:
@@ -111,7 +112,7 @@ def repair(data: xr.Dataset) -> tuple[list[Test], str]:
 
 def recipes(data: xr.Dataset) -> tuple[list[Test], str]:
     """Does the recipe decide?"""
-    tests, outcomes = [], defaultdict(lambda: defaultdict(list))  # comparison -> sign -> recipes
+    tests, outcomes = [], defaultdict(dict)  # comparison -> recipe -> test
     for recipe in dict.fromkeys(data.recipe.values.tolist()):
         part = data.isel(model=(data.recipe == recipe).values)
         stages, accuracy, top = tree_stages(part), part.test_accuracy, tree_stages(part)[-1]
@@ -130,7 +131,7 @@ def recipes(data: xr.Dataset) -> tuple[list[Test], str]:
                 POINTS,
             )
             tests.append(ahead)
-            outcomes[f"the tree is ahead of MergeMany of {size}"][_sign(ahead)].append(recipe)
+            outcomes[f"the tree is ahead of MergeMany of {size}"][recipe] = ahead
         for name in ("loss_barrier", "accuracy_barrier"):
             scale, units = (1, "nat") if name == "loss_barrier" else (PERCENT, POINTS)
             for alignment in part.alignment.values:
@@ -141,10 +142,11 @@ def recipes(data: xr.Dataset) -> tuple[list[Test], str]:
             gain = minus(tree(robust, top), tree(robust, 0)) * PERCENT
             ahead = Test(f"{recipe}: {kind}, strong: stage {top} minus stage 0", gain, POINTS)
             tests.append(ahead)
-            outcomes[f"stage {top} is ahead of stage 0 under strong {kind}"][_sign(ahead)].append(recipe)
+            outcomes[f"stage {top} is ahead of stage 0 under strong {kind}"][recipe] = ahead
     words = []
-    for comparison, found in outcomes.items():
-        names = f" ({'; '.join(found[1])})" if 0 < len(found[1]) < sum(map(len, found.values())) else ""
+    for comparison, compared in outcomes.items():
+        found = by_sign(compared, "Q6")
+        names = f" ({'; '.join(found[1])})" if 0 < len(found[1]) < len(compared) else ""
         words.append(
             f"{comparison} under {len(found[1])} recipes and widths{names}, behind under {len(found[-1])}, undecided "
             f"under {len(found[0])}"
@@ -157,9 +159,3 @@ def _few_images(data: xr.Dataset) -> str:
     parameters = json.loads(data.attrs.get("parameters", "{}"))
     numbers = [parameters.get(name) for name in ("recipe_images", "width_images")]
     return "trained on {:,} images, for other widths on {:,}: ".format(*numbers) if all(numbers) else ""
-
-
-def _sign(test: Test) -> int:
-    """Of an effect whose interval leaves out zero; 0 otherwise."""
-    low, high = test.interval("Q6")
-    return int(low > 0) - int(high < 0)

@@ -12,6 +12,7 @@ from .comparisons import (
     NotMeasuredError,
     Test,
     by_group,
+    by_sign,
     crossings,
     minus,
     no_difference,
@@ -70,41 +71,47 @@ def controls(data: xr.Dataset) -> tuple[list[Test], str]:
         for kind in data.attack.values:
             about = f"on images that all stages get right: stage {top} minus 0, {NAMES.get(family, family)}"
             tests += compare(f"{kind}, strong, {about}", large(data.robust_at_method.sel(attack=kind)), *pair)
-    words = ", ".join(f"{test.effect:+.1f} points against {name}" for name, test in against.items())
-    which = "of images that all get right"
-    return tests, f"under strong FGSM stage {top} keeps, {which}, {words}; {no_difference(against)} at equal accuracy"
+    words = ", ".join(
+        f"{abs(test.effect):.1f} points {'more' if test.effect > 0 else 'less'} than {name}"
+        for name, test in against.items()
+    )
+    which = f"of images that all classify correctly, under strong FGSM stage {top} keeps"
+    return tests, f"at equal accuracy, {which} {words}; {no_difference(against)}"
 
 
 def strong(data: xr.Dataset) -> tuple[list[Test], str]:
     """Is the crossing an artefact of weak attacks?"""
-    stages, tests, words = tree_stages(data), [], []
+    stages, tests, words, gains = tree_stages(data), [], [], {}
     top = stages[-1]
     crossing = crossings(data).sel(comparison=f"0-{top}")
     for kind in data.attack.values:
         robust = data.robust_accuracy.sel(attack=kind)
         gain = minus(tree(large(robust), top), tree(large(robust), 0)) * PERCENT
-        tests.append(Test(f"{kind}, strong: stage {top} minus stage 0", gain, POINTS))
+        gains[kind] = Test(f"{kind}, strong: stage {top} minus stage 0", gain, POINTS)
+        tests.append(gains[kind])
         found = crossing.crossing.sel(attack=kind).values
         crossed = found[np.isfinite(found)]
         if len(crossed):
             name = f"{kind}: crossing of stages 0 and {top} ({len(crossed)} of {len(found)} groups)"
             tests.append(Test(name, crossed, "pixel range"))
-        words.append(f"{kind} {crossed.mean():.4f}" if len(crossed) else f"{kind} none")
+        words.append(f"{crossed.mean():.4f} ({kind})" if len(crossed) else f"no size ({kind})")
     for stage in (0, top):
         share = tree(data.zero_gradients, stage).values * PERCENT
         tests.append(Test(f"images without any gradient, stage {stage}", share, "%"))
         broken = tree(data.robust_accuracy.sel(attack="worst").sel(epsilon=BROKEN, method="nearest"), stage)
         tests.append(Test(f"worst case at {BROKEN:g}, stage {stage}", broken.values * PERCENT, "%"))
-    signs, repeats = {float(np.sign(t.effect)) for t in tests if "strong: " in t.name}, {}
-    kept = tree(large(data.robust_accuracy), top)
+    repeats, kept = {}, tree(large(data.robust_accuracy), top)
     for kind in [kind for kind in data.attack.values if str(kind).startswith("fgsm-")]:
         change = minus(kept.sel(attack=kind), kept.sel(attack="fgsm")) * PERCENT
         repeats[kind] = Test(f"{kind} minus fgsm, strong, stage {top}", change, POINTS)
     tests += repeats.values()
-    ahead = "under every attack" if signs == {1.0} else "under some attacks only" if 1.0 in signs else "under no attack"
-    return tests, (
-        f"stage {top} is ahead of stage 0 {ahead}; they cross at {', '.join(words)}; {no_difference(repeats)}"
+    found = zip(("ahead of", "behind", "not told from"), by_sign(gains, "Q2").values(), strict=True)
+    told = ", ".join(
+        f"{what} stage 0 under {'every strong attack' if len(kinds) == len(gains) else ', '.join(map(str, kinds))}"
+        for what, kinds in found
+        if kinds
     )
+    return tests, f"stage {top} is {told}; the two cross at {', '.join(words)}; against fgsm {no_difference(repeats)}"
 
 
 def scale(data: xr.Dataset) -> tuple[list[Test], str]:
@@ -150,14 +157,14 @@ def scale(data: xr.Dataset) -> tuple[list[Test], str]:
             for name, (v, units) in measures.items()
         }
         tests += beside.values()
-        words.append(f"{10 ** beside['log10 global bound'].effect:.2g} times at stage {stage}")
+        words.append(f"{10 ** beside['log10 global bound'].effect:.2g} times as large (stage {stage})")
     grown = [name for name, test in certificates.items() if test.effect > 0]
     said = [
-        f"rescaling unmerged networks to the norms of stage {top}, which changes no answer, makes "
-        f"{shares['global bound'].effect:.0f} % of the fall of the bound"
+        f"rescaling unmerged networks to the norms of stage {top}, which changes no answer, lowers the "
+        f"bound by {shares['global bound'].effect:.0f} % of its fall up to there"
     ]
     if words:
-        said.append(f"the bound over that of L2-regularised networks that are as accurate is {', '.join(words)}")
+        said.append(f"the bound is {' and '.join(words)} as that of L2-regularised networks of the same accuracy")
     said += [f"{len(grown)} of {len(certificates)} certified radii grow with the stage", no_difference(certificates)]
     return tests, "; ".join(said)
 
