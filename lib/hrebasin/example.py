@@ -5,6 +5,7 @@ from pathlib import Path
 from PIL import Image
 from safetensors.torch import save_file
 
+from .files import replacing
 from .images import Images, load_images
 from .networks import Architecture
 from .training import Recipe, train
@@ -29,7 +30,7 @@ def write_example(
         that the networks want the images normalised with.
     """
     networks, images = Path(folder) / "networks", Path(folder) / "example"
-    networks.mkdir(parents=True)
+    networks.mkdir(parents=True, exist_ok=True)
     parts = {"train": n_images, "test": n_images // 4}
     loaded = {split: load_images("cifar10-sample", split, root=data, at_most=size) for split, size in parts.items()}
     for split, part in loaded.items():
@@ -46,13 +47,13 @@ def write_example(
             for layer in architecture.layers
             for kind in ("weight", "bias")
         }
-        save_file(tensors, networks / f"network-{number}.safetensors")
+        with replacing(networks / f"network-{number}.safetensors") as temporary:
+            save_file(tensors, temporary)
     return networks, images, list(mean), list(std)
 
 
 def _write_images(images: Images, folder: Path) -> None:
-    for name in images.classes:
-        (folder / name).mkdir(parents=True)
     for number, (pixels, label) in enumerate(zip(images.pixels, images.labels.tolist(), strict=True)):
         picture = Image.fromarray(pixels.permute(1, 2, 0).numpy())
-        picture.save(folder / images.classes[label] / f"{number}.png", compress_level=1)
+        with replacing(folder / images.classes[label] / f"{number}.png") as temporary:
+            picture.save(temporary, compress_level=1)

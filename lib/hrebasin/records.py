@@ -159,10 +159,11 @@ SHARD_PARAMETERS = ("run_folder", "shard", "groups", "device")  # in which shard
 
 
 class Clock:
-    """Wall time since it was made, for a record's provenance."""
+    """Wall time since it was made, for a record's provenance, and the code of then, which may change meanwhile."""
 
     def __init__(self):
         self.start = time.perf_counter()
+        self.commit, self.dirty = _commit()
 
     @property
     def seconds(self) -> float:
@@ -232,10 +233,9 @@ def derived(results: Mapping[str, xr.Dataset], *, clock: Clock) -> dict:
 
 
 def _made(device: str, clock: Clock) -> dict:
-    commit, dirty = _commit()
     return {
-        "code_commit": commit,
-        "code_changed": int(dirty),
+        "code_commit": clock.commit,
+        "code_changed": int(clock.dirty),
         "versions": json.dumps({"python": platform.python_version(), **{name: version(name) for name in PACKAGES}}),
         "device": describe_device(device),
         "wall_seconds": round(clock.seconds, 3),

@@ -20,10 +20,14 @@ import numpy as np
 from sandbox import Sandbox, small_disk
 
 import hrebasin
+from hrebasin import manifest
 from hrebasin.files import project_root, write_atomically
+from hrebasin.layout import NOTEBOOKS
 
 SETTINGS = ("profile=tiny",)
-ONE_BY_ONE = ("--", "--resources", "one=1", "--default-resources", "one=1")  # Snakemake's: one job at a time
+# Options of Snakemake's: every job has one thread, so that as many run at once as there are cores; one job at a time
+ONE_THREAD = ("--", "--set-threads", *(f"{stage}=1" for stage in NOTEBOOKS))
+ONE_BY_ONE = ("--resources", "one=1", "--default-resources", "one=1")
 FAULTS = ("Traceback", "Address already in use", "unable to lock file", "Errno")  # in the output of a run
 # Results that another stage reads; a truncated one must be named, a deleted one made again
 DAMAGED = (
@@ -173,12 +177,12 @@ def run_together(report: Report, folder: Path, n: int, cores: int) -> None:
     kind = f"run with up to {cores} jobs at once"
     if not (numbers := [number for number in range(n) if (kind, number) not in report]):
         return
-    one_by_one = Sandbox(folder / "one-by-one", *SETTINGS, *ONE_BY_ONE, cores=cores)
+    one_by_one = Sandbox(folder / "one-by-one", *SETTINGS, *ONE_THREAD, *ONE_BY_ONE, cores=cores)
     if code := one_by_one.finish():
         raise SystemExit(f"jobs one by one ended with exit code {code}:\n{one_by_one.log.read_text()}")
     whole = one_by_one.contents()
     for number in numbers:
-        sandbox = Sandbox(folder / "parallel", *SETTINGS, cores=cores)
+        sandbox = Sandbox(folder / "parallel", *SETTINGS, *ONE_THREAD, cores=cores)
         code = sandbox.finish()
         wrong = [f"exit code {code}"] if code else compare(whole, sandbox)
         wrong += [line for line in sandbox.log.read_text().splitlines() if any(fault in line for fault in FAULTS)]
@@ -233,6 +237,7 @@ def main() -> int:
     print(report.table())
     if given.table:
         write_atomically(given.table, report.table())
+        manifest.enter([given.table])
     return int(not report.ok())
 
 
