@@ -30,7 +30,7 @@ def write_example(
         that the networks want the images normalised with.
     """
     networks, images = Path(folder) / "networks", Path(folder) / "example"
-    networks.mkdir(parents=True, exist_ok=True)
+    networks.mkdir(parents=True)
     parts = {"train": n_images, "test": n_images // 4}
     loaded = {split: load_images("cifar10-sample", split, root=data, at_most=size) for split, size in parts.items()}
     for split, part in loaded.items():

@@ -75,8 +75,10 @@ def controls(data: xr.Dataset) -> tuple[list[Test], str]:
         f"{abs(test.effect):.1f} points {'more' if test.effect > 0 else 'less'} than {name}"
         for name, test in against.items()
     )
-    which = f"of images that all classify correctly, under strong FGSM stage {top} keeps"
-    return tests, f"at equal accuracy, {which} {words}; {no_difference(against)}"
+    return tests, (
+        f"at equal accuracy, of images that all classify correctly, under strong FGSM stage {top} keeps {words}; "
+        f"{no_difference(against)}"
+    )
 
 
 def strong(data: xr.Dataset) -> tuple[list[Test], str]:
@@ -105,10 +107,10 @@ def strong(data: xr.Dataset) -> tuple[list[Test], str]:
         change = minus(kept.sel(attack=kind), kept.sel(attack="fgsm")) * PERCENT
         repeats[kind] = Test(f"{kind} minus fgsm, strong, stage {top}", change, POINTS)
     tests += repeats.values()
-    found = zip(("ahead of", "behind", "not told from"), by_sign(gains, "Q2").values(), strict=True)
+    signs = {1: "ahead of", -1: "behind", 0: "not told from"}
     told = ", ".join(
-        f"{what} stage 0 under {'every strong attack' if len(kinds) == len(gains) else ', '.join(map(str, kinds))}"
-        for what, kinds in found
+        f"{signs[sign]} stage 0 under {'every strong attack' if len(kinds) == len(gains) else ', '.join(kinds)}"
+        for sign, kinds in by_sign(gains, "Q2").items()
         if kinds
     )
     return tests, f"stage {top} is {told}; the two cross at {', '.join(words)}; against fgsm {no_difference(repeats)}"

@@ -119,11 +119,11 @@ class Report:
         """Print what came of a fault, and keep it.
 
         Args:
-            kind: of the fault, in the plural.
+            kind: of the fault; a row of the table.
             number: which of its kind.
             what: was done.
             wrong: what was wrong afterwards.
-            measured: anything that adds up over faults, or has a maximum.
+            measured: of an interruption, files ``finished`` and ``repeated``, and ``seconds`` until all had ended.
         """
         print(f"{what}: {'; '.join(wrong) or 'identical'}", flush=True)
         fault = {"kind": kind, "number": number, "what": what, "wrong": wrong, **measured, "code": self.code}
@@ -154,8 +154,9 @@ class Report:
 
 def code_digest() -> str:
     """SHA-256 of all that a run consists of."""
-    files = [*Path(hrebasin.__file__).parent.glob("*.py"), *(project_root() / "notebooks").glob("*.ipynb")]
-    content = b"".join(path.read_bytes() for path in [*sorted(files), project_root() / "Snakefile"])
+    folders = (Path(hrebasin.__file__).parent, project_root() / "notebooks", project_root() / "config")
+    files = sorted(path for folder in folders for path in folder.glob("*.*") if path.is_file())
+    content = b"".join(path.read_bytes() for path in [*files, project_root() / "Snakefile"])
     return hashlib.sha256(content).hexdigest()
 
 
