@@ -6,6 +6,7 @@
 
 from functools import cache
 
+from hrebasin.catalogue import figure_files
 from hrebasin.layout import ANSWERS, NOTEBOOKS, PAPER, QUESTIONS, STAGES
 from hrebasin.workflow import Plan
 
@@ -44,6 +45,7 @@ rule train:
         gpu=plan.gpus,
     params:
         values=lambda wildcards: plan.parameters(NOTEBOOKS["train"], int(wildcards.shard)),
+        images=lambda wildcards: plan.images,
         place=lambda wildcards, output, resources: plan.place(output.notebook, resources.gpu),
         code=lambda wildcards: code(NOTEBOOKS["train"]),
     message:
@@ -141,7 +143,7 @@ rule paper:
     output:
         page=f"{run}/index.html",
         results=expand(f"{run}/results/{{stage}}.nc", stage=(*STAGES, "ledger")),
-        figures=directory(f"{run}/figures"),
+        figures=figure_files(f"{run}/figures", STAGES),
         notebook=f"{run}/notebooks/06_paper.ipynb",
     threads: all_cores
     params:
@@ -170,6 +172,7 @@ for question, name in QUESTIONS.items():
             gpu=plan.gpus,
         params:
             notebook=name,
+            images=plan.images if question == "recipes" else "",
             values=lambda wildcards, name=name: plan.parameters(name, int(wildcards.shard)),
             place=lambda wildcards, output, resources: plan.place(output.notebook, resources.gpu),
             code=lambda wildcards, name=name: code(name),
@@ -184,6 +187,7 @@ rule answers:
         [f"{run}/{question}/shard-{shard:03d}.nc" for question in plan.questions for shard in plan.asked(question)],
     output:
         results=expand(f"{run}/results/{{question}}.nc", question=(*plan.questions, "answers")),
+        figures=figure_files(f"{run}/figures", plan.questions),
         notebook=f"{run}/notebooks/{ANSWERS}.ipynb",
     threads: all_cores
     params:

@@ -1,4 +1,4 @@
-"""The notebooks in JupyterLab, in a real browser: `make test-lab`. Screenshots go to data/runs/lab."""
+"""JupyterLab's server, and the notebooks in it in a real browser: `make test-lab`. Screenshots go to data/runs/lab."""
 
 import json
 import os
@@ -21,7 +21,7 @@ from hrebasin.files import project_root
 from hrebasin.lab import environment
 from hrebasin.ledger import VERDICTS
 
-pytestmark = pytest.mark.lab
+IN_BROWSER = pytest.mark.lab
 ROOT = project_root()
 SCREENSHOTS = ROOT / "data" / "runs" / "lab"
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -194,6 +194,7 @@ def test_requests_without_the_token_are_refused(server):
             with pytest.raises(urllib.error.HTTPError) as refused:
                 urllib.request.urlopen(f"{server['url']}{path}{query}")
             assert refused.value.code == 403, path
+            refused.value.close()
         with urllib.request.urlopen(f"{server['url']}files/pyproject.toml{query}") as answer:
             assert urlparse(answer.url).path == "/login"
     assert ask(server, "api/contents")["type"] == "directory"
@@ -220,6 +221,7 @@ def test_it_does_not_start_without_a_token(project, variables):
 # ---- the notebooks
 
 
+@IN_BROWSER
 def test_the_tour_runs_in_two_minutes_and_shows_its_figures(page, server, project):
     open_notebook(page, server, "00_tour")
     seconds = run_all(page)
@@ -234,6 +236,7 @@ def test_the_tour_runs_in_two_minutes_and_shows_its_figures(page, server, projec
         assert seconds < 120
 
 
+@IN_BROWSER
 def test_the_explorer_follows_its_slider(page, server, project):
     open_notebook(page, server, "10_explore")
     run_all(page)
@@ -262,6 +265,7 @@ def test_the_explorer_follows_its_slider(page, server, project):
     assert pictures(page) == moved
 
 
+@IN_BROWSER
 def test_own_networks_are_merged_attacked_and_measured_with_an_own_method(page, server, project):
     open_notebook(page, server, "11_your_networks")
     run_all(page)
@@ -272,6 +276,7 @@ def test_own_networks_are_merged_attacked_and_measured_with_an_own_method(page, 
     assert column(page, "median, matched to the first of 4").count() == 1
 
 
+@IN_BROWSER
 def test_a_copy_that_papermill_executed_opens_as_it_was_left(page, server, project, variables):
     notebook, target = ROOT / "notebooks" / "10_explore.ipynb", project / "notebooks" / "executed.ipynb"
     command = [sys.executable, "-m", "papermill", "-k", "python3", str(notebook), str(target), "-p", "epsilon", "0.005"]
@@ -288,6 +293,7 @@ def test_a_copy_that_papermill_executed_opens_as_it_was_left(page, server, proje
 # ---- the end: nothing has left this machine
 
 
+@IN_BROWSER
 def test_no_request_left_this_machine(page, server, requests, calls, variables):
     assert len(requests) > 100
     strangers = {urlparse(url).hostname for url in requests} - {None} - set(LOOPBACK)

@@ -1,3 +1,4 @@
+import ast
 import shutil
 from pathlib import Path
 
@@ -60,6 +61,23 @@ def test_code_of_a_notebook_counts(notebook, library):
     digest = code_digest(notebook(*CODE))
     assert code_digest(notebook(CODE[0], "epsilons: list = [0.1]", CODE[2])) != digest
     assert code_digest(notebook(*CODE, "attack([])")) != digest
+
+
+@pytest.mark.parametrize("line", ["def f(x): return x", "class A: pass", "x = f'{y:.1f} {z!r}'", "[*a, None, 0, '']"])
+def test_fields_that_only_another_python_knows_do_not_count(line):
+    tree = ast.parse(line)
+    told = digests._dump(tree)
+    for node in ast.walk(tree):  # as Python 3.12 did, which knows type parameters of every function and class
+        node._fields = (*node._fields, "unheard_of")
+        node.unheard_of = []
+    assert digests._dump(tree) == told
+
+
+def test_values_that_are_nothing_count_where_they_stand():
+    dumps = [
+        digests._dump(ast.parse(line)) for line in ("f(None)", "f()", "f(0)", "f(False)", "f('')", "f([])", "f({})")
+    ]
+    assert len(set(dumps)) == len(dumps)
 
 
 # robustness imports bank, which imports networks; matching is imported by neither

@@ -338,6 +338,18 @@ def test_a_damaged_fashion_mnist_file_is_refused(tmp_path):
         load_images("fashion-mnist", "train", root=tmp_path / "data")
 
 
+@pytest.mark.parametrize("size", [0, 4, 12, 20])
+def test_a_fashion_mnist_file_that_was_not_unpacked_to_its_end_is_unpacked_again(fashion_mnist, tmp_path, size):
+    whole = load_images("fashion-mnist", "train", root=tmp_path / "data")
+    folder = tmp_path / "data" / "raw" / "FashionMNIST" / "raw"
+    for kind in ("images-idx3", "labels-idx1"):
+        path = folder / f"train-{kind}-ubyte"
+        path.write_bytes(path.read_bytes()[:size])
+    for archive in (tmp_path / "server").iterdir():
+        archive.unlink()  # the download is there
+    assert load_images("fashion-mnist", "train", root=tmp_path / "data").digest == whole.digest
+
+
 # ---- the shipped sample
 
 

@@ -13,6 +13,7 @@ from papermill.exceptions import PapermillExecutionError
 from PIL import Image
 
 from hrebasin.configuration import Profile
+from hrebasin.digests import notebook_digest
 from hrebasin.example import write_example
 from hrebasin.figures import BENCHMARKS
 from hrebasin.files import project_root
@@ -160,6 +161,10 @@ def test_every_result_tells_where_it_comes_from(executed):
         stage = path.stem if path.parent.name == "results" else path.parent.name
         attrs = read(path, stage=stage).attrs
         assert all(attrs.get(name, "") != "" for name in PROVENANCE), path
+        code = notebook_digest(ROOT / "notebooks" / f"{NOTEBOOKS.get(stage, PAPER)}.ipynb")
+        assert len(attrs["code_digest"]) == 64
+        changed = stage in ("merge", "attack", "regularity")  # they use methods.py
+        assert (attrs["code_digest"] != code) == changed, path
     with Image.open(executed / "figures" / "fig1_accuracy.png") as png:
         assert png.info["Description"] == describe(read(executed / "results" / "merge.nc", stage="merge"))
 

@@ -9,6 +9,7 @@ import sys
 import h5py
 import pytest
 
+from hrebasin.catalogue import figure_files
 from hrebasin.files import project_root
 from hrebasin.layout import NOTEBOOKS, PAPER
 from hrebasin.workflow import Plan
@@ -26,10 +27,21 @@ STEPS = [
     ("code of training", "lib/hrebasin/training.py", "+= losses *", "+= 2 * losses *", [], ALL),
     ("code of one stage", "lib/hrebasin/robustness.py", "(1, 3, 50)", "(1, 3, 51)", [], {"attack", "paper"}),
     ("a notebook", "notebooks/04_regularity.ipynb", "=bounded_images", "=1", [], {"regularity", "paper"}),
+    ("the page's look", "lib/hrebasin/page.html", "<h1", "<h1 ", [], {"paper"}),
+    ("other images of the same name", "data/cifar10-sample.nc", "images", "others", [], ALL),
     ("a docstring", "lib/hrebasin/training.py", "Train one network for", "Train a network for", [], set()),
     ("a job that did not end", "", "", "", [], ALL - {"train", "ablations"}),
     ("a copied folder", "", "", "", [], set()),
     ("a copied folder, another value", "", "", "", ["noise_draws=3"], {"attack", "paper"}),
+    (
+        "a copied folder, other code",
+        "lib/hrebasin/robustness.py",
+        "(1, 3, 50)",
+        "(1, 3, 51)",
+        [],
+        {"attack", "paper"},
+    ),
+    ("a copied folder, other conclusions", "lib/hrebasin/statistics.py", "import", "import sys\nimport", [], {"paper"}),
 ]
 DRIVER = """
 import json, shutil, sys
@@ -59,10 +71,11 @@ for name, file, old, new, settings in steps:
 
 
 def write_results(folder):
-    """Files of a finished run; its data sets hold nothing but their parameters."""
+    """Files of a finished run; its data sets hold nothing but their parameters and the digest of their code."""
     plan = Plan.from_config({"profile": "tiny"})
     run = folder / plan.run
-    files = [run / "index.html", run / "notebooks" / f"{PAPER}.ipynb", run / "figures" / "fig1_accuracy.png"]
+    files = [run / "index.html", run / "notebooks" / f"{PAPER}.ipynb", run / "figures" / "fig9_controls.png"]
+    files += [folder / path for path in figure_files(f"{plan.run}/figures", NOTEBOOKS)]
     files += [run / "results" / f"{stage}.nc" for stage in (*NOTEBOOKS, "ledger")]
     for shard in plan.shards:
         files += [run / "weights" / f"{part}-{shard:03d}.safetensors" for part in ("unmerged", "merged")]
@@ -72,6 +85,11 @@ def write_results(folder):
             path.parent.mkdir(parents=True, exist_ok=True)
             with h5py.File(path, "w") as file:
                 file.attrs["parameters"] = plan.parameters(notebook, shard)
+                file.attrs["code_digest"] = plan.code(notebook)
+    (run / "results").mkdir()
+    with h5py.File(run / "results" / "ledger.nc", "w") as file:
+        file.attrs["code_digest"] = plan.code(PAPER)
+    (folder / "data" / "cifar10-sample.nc").write_text("images")
     for path in files:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()

@@ -41,6 +41,13 @@ def damage(path):
     path.write_bytes(bytes(content))
 
 
+def replace(path, old, new):
+    """Another text of the same length in a figure's metadata, entered as if that were right."""
+    assert old in path.read_bytes()
+    path.write_bytes(path.read_bytes().replace(old, new))
+    manifest.enter([path])
+
+
 # By kind, what is changed together and what must be said of each
 CHANGES = {
     "files": [
@@ -54,9 +61,14 @@ CHANGES = {
     "origins": [
         (lambda data, _: rewrite(data, "train", device=None), "train.nc does not tell device"),
         (lambda data, _: rewrite(data, "merge", code_changed=1), "merge.nc was made by code that is in no"),
+        (lambda data, _: rewrite(data, "versions", code_commit="unknown"), "versions.nc was made by code that is in"),
         (
             lambda data, _: rewrite(data, "attack", created="2030-01-01T00:00:00+00:00"),
             "fig7_noise.png was drawn from other data sets",
+        ),
+        (
+            lambda _, drawn: replace(drawn / "fig1_accuracy.pdf", b"merge.nc of profile", b"spoon.nc of profile"),
+            "fig1_accuracy.pdf was drawn from other data sets",
         ),
     ],
     "another ledger": [

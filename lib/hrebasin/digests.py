@@ -1,4 +1,4 @@
-"""Digests of code, by which a result that was made by other code is told; free of other modules and slow imports."""
+"""Digests of code and images, by which a result that was made from others is told; free of slow imports."""
 
 import ast
 import hashlib
@@ -7,18 +7,51 @@ from collections.abc import Collection
 from functools import cache
 from pathlib import Path
 
+from .layout import ANSWERS, PAPER
+
 # Modules that only check, show or write: a new colour must not train 1600 networks again. What a data set holds is
 # guarded by the format's name in `records`.
 PRESENTATION = (
-    "plots", "benchmark_plots", "question_plots", "drawing", "figures", "manifest", "progress", "records",
+    "catalogue", "plots", "benchmark_plots", "question_plots", "drawing", "figures", "manifest", "progress", "records",
     "configuration", "digests", "files", "folders",
 )  # fmt: skip
+# module -> the file that it reads beside itself
+DATA = {"page": "page.html", "drawing": "paper.mplstyle"}
+executed = ""
+
+
+def notebook_digest(notebook: Path) -> str:
+    """SHA-256 of the code that results of a notebook depend on."""
+    return code_digest(notebook, without=() if notebook.stem in (PAPER, ANSWERS) else PRESENTATION)
+
+
+def executing(notebook: Path | str) -> None:
+    """Tell this process which notebook it executes; `executed` then is the digest of its code, for what it writes."""
+    global executed
+    try:
+        executed = notebook_digest(Path(notebook))
+    except SyntaxError:  # cells with magics, which are not Python
+        executed = ""
+
+
+def files_digest(path: Path) -> str:
+    """SHA-256 of a file, or of the names and contents of all files in a folder but hidden ones."""
+    if path.is_file():
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    digest = hashlib.sha256()
+    for file in sorted(path.rglob("*")):
+        if file.is_file() and not file.name.startswith("."):
+            content = file.read_bytes()
+            digest.update(f"{file.relative_to(path)} {len(content)}\n".encode() + content)
+    return digest.hexdigest()
 
 
 def code_digest(notebook: Path, *, without: Collection[str] = ()) -> str:
     """SHA-256 of what a notebook computes with: its code cells and the library modules it imports.
 
-    Comments and docstrings do not count, so that explaining code repeats no run; nor do the modules in ``without``.
+    Comments and docstrings do not count, so that explaining code repeats no run; nor do the modules in ``without``, nor
+    the version of Python.
     """
     cells = json.loads(notebook.read_text())["cells"]
     source = "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
@@ -40,6 +73,9 @@ def _digest(source: str, modules: set[str], without: Collection[str]) -> str:
         if name not in seen and name not in without and path.is_file():
             seen[name], imports = _module(path.read_text())
             pending |= imports
+    for name, data in DATA.items():
+        if name in seen:
+            seen[name] += (library / data).read_text()
     content = [_without_docstrings(ast.parse(source)), *(f"{name}:{seen[name]}" for name in sorted(seen))]
     return hashlib.sha256("\n".join(content).encode()).hexdigest()
 
@@ -67,4 +103,14 @@ def _without_docstrings(tree: ast.Module) -> str:
     for node in ast.walk(tree):
         if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef)) and ast.get_docstring(node) is not None:
             node.body = node.body[1:] or [ast.Pass()]
-    return ast.dump(tree)
+    return _dump(tree)
+
+
+def _dump(node) -> str:
+    """As `ast.dump`, but for fields that are empty: another version of Python may know more of them."""
+    if isinstance(node, list):
+        return f"[{', '.join(map(_dump, node))}]"
+    if not isinstance(node, ast.AST):
+        return repr(node)
+    fields = [f"{name}={_dump(value)}" for name, value in ast.iter_fields(node) if value not in (None, [])]
+    return f"{type(node).__name__}({', '.join(fields)})"

@@ -6,28 +6,31 @@ from pathlib import Path
 import xarray as xr
 from matplotlib.figure import Figure
 
-from . import benchmark_plots, manifest, plots, question_plots, records
+from . import benchmark_plots, catalogue, manifest, plots, question_plots, records
 from .comparisons import count_groups, tree, tree_stages
 from .drawing import FEWEST, describe_spread
 from .files import write_atomically
 from .regularity_claims import SAME_CHOICE
 
-# file name -> function, the stages whose data sets it takes
+# file name -> function of the data sets that `catalogue.FIGURES` names
+DRAW: dict[str, Callable[..., Figure]] = {
+    "fig1_accuracy": plots.accuracy_by_merged,
+    "fig2_robust_accuracy": plots.robust_accuracy,
+    "fig3_weight_norm": plots.weight_norm,
+    "fig4_lipschitz": plots.lipschitz,
+    "fig5_barriers": plots.barriers,
+    "fig6_permutation_choice": plots.permutation_choice,
+    "fig7_noise": plots.noise,
+    "fig8_versions": plots.versions,
+    "fig9_controls": question_plots.controls,
+    "fig10_strong_attacks": question_plots.strong,
+    "fig11_mergers": question_plots.mergers,
+    "fig12_scale": question_plots.scale,
+    "fig13_repair": question_plots.repair,
+    "fig14_recipes": question_plots.recipes,
+}
 FIGURES: dict[str, tuple[Callable[..., Figure], tuple[str, ...]]] = {
-    "fig1_accuracy": (plots.accuracy_by_merged, ("merge",)),
-    "fig2_robust_accuracy": (plots.robust_accuracy, ("attack",)),
-    "fig3_weight_norm": (plots.weight_norm, ("regularity",)),
-    "fig4_lipschitz": (plots.lipschitz, ("regularity",)),
-    "fig5_barriers": (plots.barriers, ("ablations",)),
-    "fig6_permutation_choice": (plots.permutation_choice, ("ablations",)),
-    "fig7_noise": (plots.noise, ("attack",)),
-    "fig8_versions": (plots.versions, ("versions",)),
-    "fig9_controls": (question_plots.controls, ("controls",)),
-    "fig10_strong_attacks": (question_plots.strong, ("strong",)),
-    "fig11_mergers": (question_plots.mergers, ("mergers",)),
-    "fig12_scale": (question_plots.scale, ("scale",)),
-    "fig13_repair": (question_plots.repair, ("repair",)),
-    "fig14_recipes": (question_plots.recipes, ("recipes",)),
+    name: (DRAW[name], stages) for name, stages in catalogue.FIGURES.items()
 }
 SHOWN = {
     "fig1_accuracy": "Test accuracy by the number of merged networks, for the tree (the paper's method), MergeMany "

@@ -131,8 +131,10 @@ def _load_torchvision(source: str, split: str, raw: Path) -> Images:
     try:
         try:
             dataset = dataset_class(raw, train=split == "train")
-        except RuntimeError:  # not there yet
+        except (RuntimeError, ValueError, AssertionError):  # not there yet, or a killed process left half of a file
             with only_writer(raw, wait=True):
+                for path in raw.glob("FashionMNIST/raw/*-ubyte"):  # of these torchvision checks no sum
+                    path.unlink()
                 dataset = dataset_class(raw, train=split == "train", download=True)
     except (RuntimeError, OSError) as error:
         raise ValueError(

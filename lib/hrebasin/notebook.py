@@ -31,7 +31,7 @@ from .folders import short_temporary
 from .orphans import end_with
 
 KERNEL = "python3"
-KERNEL_START = "from hrebasin.orphans import end_with as _end_with; _end_with({})"
+KERNEL_START = "from hrebasin import digests as _d, orphans as _o; _o.end_with({}); _d.executing({!r})"
 COLOURS = re.compile(r"\x1b\[[0-9;]*m")  # of tracebacks
 
 
@@ -60,6 +60,7 @@ def run_notebook(
     os.environ[progress.VARIABLE] = "lines"
     if threads:
         os.environ |= {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}  # the kernel inherits them
+    start = KERNEL_START.format(os.getpid(), str(notebook.resolve()))
     failed = output.with_suffix(".failed.ipynb")
     with replacing(output) as temporary, _echo(label or notebook.stem), _transport() as transport:
         try:
@@ -72,7 +73,7 @@ def run_notebook(
                 log_output=True,
                 config=transport,
                 shutdown_kernel="immediate",  # everything is written, and who interrupts does not want to wait
-                extra_arguments=[f"--IPKernelApp.exec_lines={KERNEL_START.format(os.getpid())}"],
+                extra_arguments=[f"--IPKernelApp.exec_lines={start}"],
             )
         except PapermillExecutionError as error:
             temporary.replace(failed)

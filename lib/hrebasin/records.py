@@ -19,6 +19,7 @@ from pathlib import Path
 import torch
 import xarray as xr
 
+from . import digests
 from .bank import LABELS
 from .files import write_atomically
 from .images import Images
@@ -236,6 +237,7 @@ def _made(device: str, clock: Clock) -> dict:
     return {
         "code_commit": clock.commit,
         "code_changed": int(clock.dirty),
+        **({"code_digest": digests.executed} if digests.executed else {}),
         "versions": json.dumps({"python": platform.python_version(), **{name: version(name) for name in PACKAGES}}),
         "device": describe_device(device),
         "wall_seconds": round(clock.seconds, 3),
@@ -378,7 +380,9 @@ def _together(shards: list[xr.Dataset]) -> dict:
     """Attributes of joined shards: what they have in common, and every commit, device and version if there are more."""
     attrs = [shard.attrs for shard in shards]
     joined = {"parameters": json.dumps(_parameters(shards[0]), sort_keys=True)}
-    joined |= {name: _listed(a[name] for a in attrs) for name in ("code_commit", "device") if name in attrs[0]}
+    for name in ("code_commit", "code_digest", "device"):
+        if told := [a[name] for a in attrs if name in a]:
+            joined[name] = _listed(told)
     if "versions" in attrs[0]:
         versions = [json.loads(a["versions"]) for a in attrs]
         joined["versions"] = json.dumps({name: _listed(v.get(name, "none") for v in versions) for name in versions[0]})

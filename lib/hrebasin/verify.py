@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import xarray as xr
+from matplotlib.backends.backend_pdf import pdfRepr
 from PIL import Image
 
 from . import answers, figures, manifest, records
@@ -65,7 +66,7 @@ def verify(published: Path | str, drawn: Path | str) -> tuple[list[str], list[st
 def _origin_problems(dataset: xr.Dataset) -> list[str]:
     lacking = [name for name in records.PROVENANCE if dataset.attrs.get(name, "") == ""]
     problems = [f"does not tell {', '.join(lacking)}"] if lacking else []
-    if dataset.attrs.get("code_changed"):
+    if dataset.attrs.get("code_changed") or "unknown" in dataset.attrs.get("code_commit", ""):
         problems.append("was made by code that is in no commit")
     return problems
 
@@ -92,15 +93,21 @@ def _drawn_from_others(drawn: Path, results: dict[str, xr.Dataset]) -> list[str]
     if "benchmarks" in results:
         drawings |= dict.fromkeys(figures.BENCHMARKS, ("benchmarks",))
     for name, stages in drawings.items():
-        path = drawn / f"{name}.png"
         if not set(stages) <= set(results):
             continue
-        if not path.is_file():
-            continue  # missing files are found by their sums
-        with Image.open(path) as image:
-            if image.info.get("Description") != figures.source(results, stages):
+        source = figures.source(results, stages)
+        for path in (drawn / f"{name}.png", drawn / f"{name}.pdf"):
+            if path.is_file() and not _names(path, source):  # missing files are found by their sums
                 wrong.append(f"{path} was drawn from other data sets than those published; run `make figures`")
     return wrong
+
+
+def _names(path: Path, source: str) -> bool:
+    """Whether a figure's metadata name what it was drawn from."""
+    if path.suffix == ".pdf":
+        return b"/Subject " + pdfRepr(source) in path.read_bytes()
+    with Image.open(path) as image:
+        return image.info.get("Description") == source
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -22,7 +22,7 @@ from pathlib import Path
 
 from . import cluster
 from .configuration import Profile, load_profile
-from .digests import PRESENTATION, code_digest
+from .digests import files_digest, notebook_digest
 from .files import project_root
 from .folders import only_writer, scratch
 from .layout import ANSWERS, NOTEBOOKS, PAPER, QUESTIONS
@@ -98,6 +98,13 @@ class Plan:
         """Open questions that are asked of any shard."""
         return [question for question in self.ask if self.asked(question)]
 
+    @cached_property
+    def images(self) -> str:
+        """Digest of the images' files, other networks are trained when it changes; none of what torchvision fetches."""
+        shipped = project_root() / "data" / f"{self.profile.dataset}.nc"
+        path = shipped if shipped.is_file() else Path(self.profile.dataset)
+        return files_digest(path) if path.exists() else ""
+
     @property
     def gpus(self) -> int:
         """How many GPUs a notebook asks for."""
@@ -130,8 +137,7 @@ class Plan:
 
     def code(self, notebook: str) -> str:
         """Digest of the code that a notebook runs; a result made by other code is made again."""
-        without = () if notebook in (PAPER, ANSWERS) else PRESENTATION
-        return code_digest(project_root() / "notebooks" / f"{notebook}.ipynb", without=without)
+        return notebook_digest(project_root() / "notebooks" / f"{notebook}.ipynb")
 
     def shell(self, notebook: str) -> str:
         """The command of a rule."""
@@ -144,7 +150,7 @@ class Plan:
 
 
 def made_otherwise(plan: Plan, notebooks: Mapping[str, str] = NOTEBOOKS) -> list[str]:
-    """Data sets in the run's folder that tell of other parameters than the plan's.
+    """Data sets in the run's folder that tell of other parameters than the plan's, or of other code.
 
     Args:
         plan: of the run.
@@ -152,23 +158,27 @@ def made_otherwise(plan: Plan, notebooks: Mapping[str, str] = NOTEBOOKS) -> list
 
     Snakemake notices them too, but by notes of its own, which a folder copied from elsewhere does not bring.
     """
+    concluding, conclusion = (ANSWERS, "answers") if set(notebooks) <= set(QUESTIONS) else (PAPER, "ledger")
+    wanted = {Path(plan.run, "results", f"{conclusion}.nc"): (plan.code(concluding), None)}
+    for stage, notebook in notebooks.items():
+        code = plan.code(notebook)
+        for shard in plan.shards:
+            parameters = _comparable(json.loads(plan.parameters(notebook, shard)))
+            wanted[Path(plan.run, stage, f"shard-{shard:03d}.nc")] = code, parameters
+    return [
+        str(path)
+        for path, (code, parameters) in wanted.items()
+        if (project_root() / path).is_file() and _made(project_root() / path, parameters is None) != (code, parameters)
+    ]
+
+
+def _made(path: Path, concluded: bool) -> tuple[str, dict | None]:
+    """Code and parameters that a data set tells of; a conclusion has no parameters, and what is none has nothing."""
     import h5py
 
-    found = []
-    for stage, notebook in notebooks.items():
-        for shard in plan.shards:
-            path = Path(plan.run) / stage / f"shard-{shard:03d}.nc"
-            if not (project_root() / path).is_file():
-                continue
-            wanted = _comparable(json.loads(plan.parameters(notebook, shard)))
-            try:
-                with h5py.File(project_root() / path) as file:
-                    made = _comparable(json.loads(file.attrs["parameters"]))
-            except (OSError, KeyError, ValueError):
-                made = {}  # no data set at all
-            if made != wanted:
-                found.append(str(path))
-    return found
+    with suppress(OSError, KeyError, ValueError), h5py.File(path) as file:
+        return file.attrs["code_digest"], None if concluded else _comparable(json.loads(file.attrs["parameters"]))
+    return "", {}
 
 
 def _comparable(parameters: dict) -> dict:
@@ -204,8 +214,8 @@ def main(arguments: list[str] | None = None) -> int:
         # Temporary files of jobs elsewhere are for their machines to place.
         with only_writer(folder), nullcontext() if elsewhere else scratch(folder):
             code = _snakemake(command)
-            if code == 0:  # the networks are safe now
-                shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+            if code == 0:
+                _remove_checkpoints(plan, folder / "checkpoints", questions=given.part == "questions")
         if code == 0 and given.part in (None, "publish"):
             _report(folder, publish_to=project_root() / given.publish_to if given.part else None)
         elif code == 0 and given.part == "questions":
@@ -222,6 +232,17 @@ def main(arguments: list[str] | None = None) -> int:
 
             print(f"error: {failure(copy)}", file=sys.stderr)
     return code
+
+
+def _remove_checkpoints(plan: Plan, folder: Path, *, questions: bool) -> None:
+    """Of what has just ended, whose networks are safe now; the training of others may have been stopped."""
+    ended = [f"shard-{shard:03d}" for shard in plan.shards]
+    if questions:
+        ended = [f"recipes-{shard:03d}" for shard in plan.asked("recipes") if "recipes" in plan.questions]
+    for name in ended:
+        shutil.rmtree(folder / name, ignore_errors=True)
+    with suppress(OSError):
+        folder.rmdir()
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -17,6 +17,7 @@ PARAMETERS = "run_folder: str = 'data/runs/tiny'\nshard: int = 0\ndevice: str = 
 WORK = """
 import io, json, time
 import h5py
+from hrebasin import digests
 from hrebasin.files import project_root, write_atomically
 folder = project_root() / run_folder
 time.sleep(1)
@@ -25,6 +26,7 @@ if (folder / f"no {stage}").exists() and shard == 1:
 record = io.BytesIO()
 with h5py.File(record, "w") as file:
     file.attrs["parameters"] = json.dumps({"run_folder": run_folder, "shard": shard})
+    file.attrs["code_digest"] = digests.executed
 write_atomically(folder / stage / f"shard-{shard:03d}.nc", record.getvalue())
 if weights:
     write_atomically(folder / "weights" / f"{weights}-{shard:03d}.safetensors", bytes([shard]) * 1_000_000)
