@@ -20,7 +20,7 @@ import numpy as np
 from sandbox import Sandbox, small_disk
 
 import hrebasin
-from hrebasin import manifest
+from hrebasin import manifest, records
 from hrebasin.files import project_root, write_atomically
 from hrebasin.layout import NOTEBOOKS
 
@@ -149,6 +149,7 @@ class Report:
                 f"Of {kept} files that notebooks had finished when the run was stopped {again} were written again. Its "
                 f"last process had ended {slowest:.1f} s after the signal at the latest.",
             ]
+        lines += ["", f"Code: commit {records.Clock().commit[:12]}; {records.describe_device('cpu')}."]
         return "\n".join(lines) + "\n"
 
 
