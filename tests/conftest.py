@@ -113,7 +113,7 @@ def write_run(trained, train_images, test_images):
     """``write_run(folder)``: weights of a shard and the data sets beside them, as the first two stages leave them.
 
     ``change``: for the parts "unmerged" and "merged", what is done to the bank before it is written; ``attrs`` replace
-    attributes of the data sets.
+    attributes of the data sets, None takes one away.
     """
     banks = {"unmerged": trained, "merged": trained.select([0, 1]).relabel(method="tree", stage=1, n_merged=2)}
     images = {"train": train_images, "test": test_images}
@@ -130,8 +130,9 @@ def write_run(trained, train_images, test_images):
             }
             record = bank.history.assign(ones)
             path = folder / stage / "shard-000.nc"
-            records.write(record, path, stage=stage, attrs=origin | (attrs or {}))
-            changes.get(part, replace)(bank).save(folder / "weights" / f"{part}-000.safetensors")
+            told = {name: value for name, value in (origin | (attrs or {})).items() if value is not None}
+            records.write(record, path, stage=stage, attrs=told)
+            changes.get(part, replace)(bank).save(folder / "weights" / f"{part}-000.safetensors", origin=origin)
         return Bank.concat(banks.values())
 
     return write

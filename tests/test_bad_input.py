@@ -474,6 +474,13 @@ WEIGHTS = [
         "networks of other images: train digest 0000000",
     ),
     (networks({}, images=other_images()), "networks of other images: test digest", "(mine)"),
+    (networks({}, record={"data_digest": "{}"}), "run/weights/unmerged-000.safetensors", "train digest None"),
+    (networks({}, record={"data_digest": None}), "run/train/shard-000.nc", "the data set does not tell data_digest"),
+    (
+        networks({}, record={"created": "2030-01-01T00:00:00+00:00"}),
+        "run/weights/unmerged-000.safetensors",
+        "weights and data set were not written together: created 20",
+    ),
     (
         networks({}, images=other_images(classes="abcde")),
         "networks for images (3, 4, 4) of 4 classes, but the test images, mine, are (3, 4, 4) of 5 classes",

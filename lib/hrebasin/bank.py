@@ -1,7 +1,7 @@
 """A bank: N networks of one architecture as stacked tensors, the unit that every stage takes and gives."""
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -212,12 +212,18 @@ class Bank:
         }
         return xr.DataArray(values, dims=dims, coords=self.coords() | others, name=name, attrs=attrs)
 
-    def save(self, path: Path | str) -> None:
-        """Write weights and labels as safetensors, atomically; the header holds architecture and labels."""
+    def save(self, path: Path | str, *, origin: Mapping | None = None) -> None:
+        """Write weights and labels as safetensors, atomically; the header holds architecture, labels and origin.
+
+        Args:
+            path: of the file.
+            origin: plain values that tell where the networks come from, such as `hrebasin.records.provenance`.
+        """
         metadata = {
             "format": FORMAT,
             "architecture": json.dumps(self.architecture.as_dict()),
             "labels": json.dumps({name: values.tolist() for name, values in self.labels.items()}),
+            "origin": json.dumps(dict(origin or {})),
         }
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in self.tensors.items()}
         write_atomically(Path(path), save(tensors, metadata))
@@ -251,6 +257,12 @@ class Bank:
             raise ValueError(f"{path} holds no valid bank: {error}") from error
         check_finite(bank, str(path))
         return bank
+
+
+def read_origin(path: Path | str) -> dict:
+    """Where the networks of a file that `Bank.load` reads come from, as `Bank.save` was told; empty if it was not."""
+    with safe_open(path, framework="pt") as file:
+        return json.loads((file.metadata() or {}).get("origin", "{}"))
 
 
 def check_same_architecture(bank: Bank, other: Bank) -> None:

@@ -4,10 +4,13 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
+import xarray as xr
+
 from . import records
-from .bank import Bank
+from .bank import Bank, read_origin
 from .images import Images
 
+TOGETHER = ("data_digest", "parameters", "created")  # what weights and the data set beside them have in common
 STAGES = {"unmerged": "train", "merged": "merge"}  # part of the weights -> the stage that writes it
 
 
@@ -28,7 +31,8 @@ def load_networks(
     Raises:
         FileNotFoundError: no weights, or no data set beside them.
         ValueError: weights or data set damaged or of another version; networks trained on other images, for other
-            classes, of another architecture, or not those of the data set. Files are named.
+            classes, of another architecture, or not those of the data set, or not written together with it. Files are
+            named.
     """
     banks = []
     for part in parts:
@@ -37,7 +41,7 @@ def load_networks(
         banks.append(Bank.load(path, device=device))
         try:
             _check_networks(banks[-1], banks[0], images)
-            _check_origin(banks[-1], records.read(record, stage=STAGES[part]), images)
+            _check_origin(banks[-1], read_origin(path), records.read(record, stage=STAGES[part]), images)
         except ValueError as error:
             raise ValueError(f"{path} (made with {record}): {error}") from error
     return Bank.concat(banks)
@@ -54,13 +58,20 @@ def _check_networks(bank: Bank, first: Bank, images: Mapping[str, Images]) -> No
             )
 
 
-def _check_origin(bank: Bank, record, images: Mapping[str, Images]) -> None:
+def _check_origin(bank: Bank, origin: Mapping, record: xr.Dataset, images: Mapping[str, Images]) -> None:
+    lacking = [name for name in ("data_digest", "data_source", "created") if name not in record.attrs]
+    if lacking:
+        raise ValueError(f"the data set does not tell {', '.join(lacking)}")
     digests = json.loads(record.attrs["data_digest"])
     for split, part in images.items():
-        if digests[split] != part.origin:
+        if digests.get(split) != part.origin:
             raise ValueError(
-                f"networks of other images: {split} digest {digests[split]} ({record.attrs['data_source']}), "
+                f"networks of other images: {split} digest {digests.get(split)} ({record.attrs['data_source']}), "
                 f"but given are {part.origin} ({part.source})"
             )
+    for name in TOGETHER:
+        ours, theirs = origin.get(name), record.attrs.get(name)
+        if origin and ours != theirs:
+            raise ValueError(f"weights and data set were not written together: {name} {ours} and {theirs}")
     if strange := sorted(set(bank.coords()["model"].values) - set(record.model.values)):
         raise ValueError(f"{len(strange)} networks are not in the data set, such as {strange[0]}")

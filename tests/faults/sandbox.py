@@ -213,7 +213,9 @@ def weights(path: Path) -> bytes:
     """All tensors and labels of a bank; its header holds them in no order."""
     with safe_open(path, framework="np") as file:
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        parts = [repr(sorted(file.metadata().items())).encode()]
+        header = file.metadata()
+    origin = {name: value for name, value in json.loads(header.pop("origin")).items() if name not in MOMENTARY}
+    parts = [repr(sorted((header | origin).items())).encode()]
     return b"".join(parts + [name.encode() + tensor.tobytes() for name, tensor in sorted(tensors.items())])
 
 
