@@ -172,7 +172,7 @@ for question, name in QUESTIONS.items():
             gpu=plan.gpus,
         params:
             notebook=name,
-            images=plan.images if question == "recipes" else "",
+            images=lambda wildcards, question=question: plan.images if question == "recipes" else "",
             values=lambda wildcards, name=name: plan.parameters(name, int(wildcards.shard)),
             place=lambda wildcards, output, resources: plan.place(output.notebook, resources.gpu),
             code=lambda wildcards, name=name: code(name),

@@ -3,11 +3,12 @@ import json
 import pytest
 from projects import call, copy_project, counts
 
+from hrebasin.catalogue import FIGURES, figure_files
 from hrebasin.configuration import load_profile
 from hrebasin.files import project_root
-from hrebasin.layout import ANSWERS, NOTEBOOKS, PAPER, QUESTIONS
+from hrebasin.layout import ANSWERS, NOTEBOOKS, PAPER, QUESTIONS, STAGES
 from hrebasin.notebook import declared_parameters
-from hrebasin.workflow import PARTS, Plan, main
+from hrebasin.workflow import PARTS, Plan, _remove_checkpoints, main
 
 ROOT = project_root()
 PROFILES = sorted(path.stem for path in (ROOT / "config").glob("*.yaml"))
@@ -75,6 +76,25 @@ def test_more_than_a_thousand_shards_have_names(tmp_path):
 
 def test_every_stage_is_in_one_part():
     assert sorted(rule for rules in PARTS.values() for rule in rules) == sorted(RULES)
+
+
+def test_figures_are_drawn_once():
+    paper, answers = (figure_files("figures", stages) for stages in (STAGES, QUESTIONS))
+    assert len({*paper, *answers}) == len(paper) + len(answers) == 3 * (len(FIGURES) - len({"fig8_versions"}))
+
+
+def test_checkpoints_of_others_stay(tmp_path):
+    for name in ("shard-000", "shard-001", "shard-002", "recipes-000", "recipes-002"):
+        (tmp_path / "checkpoints" / name).mkdir(parents=True)
+    plan = Plan.from_config({"profile": "tiny", "ask": "controls,recipes"})
+    _remove_checkpoints(plan, tmp_path / "checkpoints", questions=False)
+    assert {path.name for path in (tmp_path / "checkpoints").iterdir()} == {"shard-002", "recipes-000", "recipes-002"}
+    _remove_checkpoints(plan, tmp_path / "checkpoints", questions=True)
+    assert {path.name for path in (tmp_path / "checkpoints").iterdir()} == {"shard-002", "recipes-002"}
+    _remove_checkpoints(Plan.from_config({"profile": "tiny", "first": 2}), tmp_path / "checkpoints", questions=False)
+    (tmp_path / "checkpoints" / "recipes-002").rmdir()
+    _remove_checkpoints(plan, tmp_path / "checkpoints", questions=False)
+    assert not (tmp_path / "checkpoints").exists()
 
 
 def test_overrides_reach_the_notebooks(tmp_path):
