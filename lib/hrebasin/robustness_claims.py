@@ -116,6 +116,8 @@ def c10(results: Results) -> Finding:
                 name = f"{noise} {size:g}, {quantity}: stage {first} minus stage {second}"
                 decides = quantity == "retained" and (a, b) == steps[0]
                 tests.append(Test(name, sign * minus(late, early) * PERCENT, POINTS, decides))
-    shares = [f"{tree(retained, stage).mean().item():.0%}" for stage in (0, stages[-1])]
-    reading = f"accuracy retained at {size:g}: {shares[0]} at stage 0, {shares[1]} at stage {stages[-1]}"
-    return Finding(tests, tests[0], reading)
+    words = []
+    for noise in noisy.noise.values:
+        first, last = (tree(retained.sel(noise=noise), stage).mean().item() for stage in (0, stages[-1]))
+        words.append(f"{first:.1%} and {last:.1%} under {noise} noise")
+    return Finding(tests, tests[0], f"retained at {size:g} at stages 0 and {stages[-1]}: {', '.join(words)}")
