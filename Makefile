@@ -17,7 +17,7 @@ SET     ?=
 TARGET_PYTHON ?= 3.12
 HAVE    ?=
 LAB     ?=
-FAULTS  ?= --record data/runs/faults.jsonl --table figures/faults.md
+FAULTS  ?= --record figures/faults.jsonl --table figures/faults.md
 CORES   ?=
 # Where else jobs run: config/$(EXECUTOR) is Snakemake's profile of it. SNAKEMAKE: more options of Snakemake
 EXECUTOR ?=

@@ -76,7 +76,7 @@ def _digest(source: str, modules: set[str], without: Collection[str]) -> str:
     for name, data in DATA.items():
         if name in seen:
             seen[name] += (library / data).read_text()
-    content = [_without_docstrings(ast.parse(source)), *(f"{name}:{seen[name]}" for name in sorted(seen))]
+    content = [essence(ast.parse(source)), *(f"{name}:{seen[name]}" for name in sorted(seen))]
     return hashlib.sha256("\n".join(content).encode()).hexdigest()
 
 
@@ -84,7 +84,7 @@ def _digest(source: str, modules: set[str], without: Collection[str]) -> str:
 def _module(text: str) -> tuple[str, frozenset[str]]:
     """What counts of a module's text, and the modules that it imports."""
     tree = ast.parse(text)
-    return _without_docstrings(tree), frozenset(_imports(tree, top=""))
+    return essence(tree), frozenset(_imports(tree, top=""))
 
 
 def _imports(tree: ast.Module, *, top: str) -> set[str]:
@@ -99,7 +99,8 @@ def _imports(tree: ast.Module, *, top: str) -> set[str]:
     return names
 
 
-def _without_docstrings(tree: ast.Module) -> str:
+def essence(tree: ast.Module) -> str:
+    """What counts of code, as text: all but comments and docstrings, which are taken out of the tree."""
     for node in ast.walk(tree):
         if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef)) and ast.get_docstring(node) is not None:
             node.body = node.body[1:] or [ast.Pass()]

@@ -6,6 +6,7 @@ are compared with those of an undisturbed run, bit for bit.
 """
 
 import argparse
+import ast
 import hashlib
 import json
 import shutil
@@ -21,10 +22,16 @@ from sandbox import Sandbox, small_disk
 
 import hrebasin
 from hrebasin import manifest, records
+from hrebasin.digests import essence
 from hrebasin.files import project_root, write_atomically
-from hrebasin.layout import NOTEBOOKS
+from hrebasin.layout import NOTEBOOKS, PAPER
 
 SETTINGS = ("profile=tiny",)
+# What writes files, ends with a run or goes on with one; faults that other such code has met do not count
+MODULES = (
+    "archives", "bank", "cluster", "configuration", "digests", "files", "folders", "images", "layout", "manifest",
+    "notebook", "orphans", "progress", "records", "threads", "training", "weights", "workflow",
+)  # fmt: skip
 # Options of Snakemake's: every job has one thread, so that as many run at once as there are cores; one job at a time
 ONE_THREAD = ("--", "--set-threads", *(f"{stage}=1" for stage in NOTEBOOKS))
 ONE_BY_ONE = ("--resources", "one=1", "--default-resources", "one=1")
@@ -102,14 +109,19 @@ class Report:
     """What came of every fault, kept as it comes, so that a series which was stopped goes on where it was.
 
     Args:
-        path: of the record, a JSON object a line; lines of other code do not count.
+        path: of the record, a JSON object a line; lines of other code (`code_digest`) do not count.
     """
 
     def __init__(self, path: Path):
-        self.path, self.code, self.faults = path, code_digest(), []
+        self.path, self.faults = path, []
+        self.by = {
+            "code": code_digest(),
+            "commit": records.Clock().commit[:12],
+            "device": records.describe_device("cpu"),
+        }
         if path.exists():
             faults = map(json.loads, path.read_text().splitlines())
-            self.faults = [fault for fault in faults if fault["code"] == self.code]
+            self.faults = [fault for fault in faults if fault["code"] == self.by["code"]]
             print(f"{len(self.faults)} faults are recorded in {path}", flush=True)
 
     def __contains__(self, fault: tuple[str, int]) -> bool:
@@ -126,7 +138,7 @@ class Report:
             measured: of an interruption, files ``finished`` and ``repeated``, and ``seconds`` until all had ended.
         """
         print(f"{what}: {'; '.join(wrong) or 'identical'}", flush=True)
-        fault = {"kind": kind, "number": number, "what": what, "wrong": wrong, **measured, "code": self.code}
+        fault = {"kind": kind, "number": number, "what": what, "wrong": wrong, **measured, **self.by}
         self.faults.append(fault)
         self.path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(self.path, "".join(f"{json.dumps(fault)}\n" for fault in self.faults))
@@ -149,16 +161,21 @@ class Report:
                 f"Of {kept} files that notebooks had finished when the run was stopped {again} were written again. Its "
                 f"last process had ended {slowest:.1f} s after the signal at the latest.",
             ]
-        lines += ["", f"Code: commit {records.Clock().commit[:12]}; {records.describe_device('cpu')}."]
+        commits, devices = (", ".join(dict.fromkeys(f[name] for f in self.faults)) for name in ("commit", "device"))
+        lines += ["", f"Code of commit {commits}; {devices}."]
         return "\n".join(lines) + "\n"
 
 
 def code_digest() -> str:
-    """SHA-256 of all that a run consists of."""
-    folders = (Path(hrebasin.__file__).parent, project_root() / "notebooks", project_root() / "config")
-    files = sorted(path for folder in folders for path in folder.glob("*.*") if path.is_file())
-    content = b"".join(path.read_bytes() for path in [*files, project_root() / "Snakefile"])
-    return hashlib.sha256(content).hexdigest()
+    """SHA-256 of what decides how a run is stopped and goes on, but for comments and docstrings."""
+    root, library = project_root(), Path(hrebasin.__file__).parent
+    content = [(library / f"{name}.py").read_text() for name in MODULES]
+    for name in (*NOTEBOOKS.values(), PAPER):
+        cells = json.loads((root / "notebooks" / f"{name}.ipynb").read_text())["cells"]
+        content.append("\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"))
+    content = [essence(ast.parse(text)) for text in content]
+    content += [(root / path).read_text() for path in ("Snakefile", "config/tiny.yaml")]
+    return hashlib.sha256("\n".join(content).encode()).hexdigest()
 
 
 def stop(report: Report, whole: dict, folder: Path, how: signal.Signals, at: Sequence[float]) -> None:
@@ -239,7 +256,7 @@ def main() -> int:
     print(report.table())
     if given.table:
         write_atomically(given.table, report.table())
-        manifest.enter([given.table])
+        manifest.enter([given.table, *([given.record] if given.record else [])])
     return int(not report.ok())
 
 
