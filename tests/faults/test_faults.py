@@ -20,7 +20,7 @@ import h5py
 from hrebasin import digests
 from hrebasin.files import project_root, write_atomically
 folder = project_root() / run_folder
-time.sleep(1)
+time.sleep(0.2)
 if (folder / f"no {stage}").exists() and shard == 1:
     raise ValueError(f"there is no {stage}")
 record = io.BytesIO()
