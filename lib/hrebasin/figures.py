@@ -12,25 +12,17 @@ from .drawing import FEWEST, describe_spread
 from .files import write_atomically
 from .regularity_claims import SAME_CHOICE
 
-# file name -> function of the data sets that `catalogue.FIGURES` names
-DRAW: dict[str, Callable[..., Figure]] = {
-    "fig1_accuracy": plots.accuracy_by_merged,
-    "fig2_robust_accuracy": plots.robust_accuracy,
-    "fig3_weight_norm": plots.weight_norm,
-    "fig4_lipschitz": plots.lipschitz,
-    "fig5_barriers": plots.barriers,
-    "fig6_permutation_choice": plots.permutation_choice,
-    "fig7_noise": plots.noise,
-    "fig8_versions": plots.versions,
-    "fig9_controls": question_plots.controls,
-    "fig10_strong_attacks": question_plots.strong,
-    "fig11_mergers": question_plots.mergers,
-    "fig12_scale": question_plots.scale,
-    "fig13_repair": question_plots.repair,
-    "fig14_recipes": question_plots.recipes,
-}
+MODULES = {"plots": plots, "question_plots": question_plots}
+
+
+def _function(place: str) -> Callable[..., Figure]:
+    module, _, name = place.partition(".")
+    return getattr(MODULES[module], name)
+
+
+# file name -> function, the stages whose data sets it takes
 FIGURES: dict[str, tuple[Callable[..., Figure], tuple[str, ...]]] = {
-    name: (DRAW[name], stages) for name, stages in catalogue.FIGURES.items()
+    name: (_function(place), stages) for name, (place, stages) in catalogue.FIGURES.items()
 }
 SHOWN = {
     "fig1_accuracy": "Test accuracy by the number of merged networks, for the tree (the paper's method), MergeMany "

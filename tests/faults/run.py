@@ -147,23 +147,24 @@ class Report:
         """Whether nothing was wrong."""
         return not any(fault["wrong"] for fault in self.faults)
 
-    def table(self) -> str:
-        """How many faults of each kind there were and how many were met without harm, as Markdown."""
-        lines = ["| the tiny profile | times | the same results, nothing left behind |", "|---|---|---|"]
-        for kind in dict.fromkeys(fault["kind"] for fault in self.faults):
-            harmless = [not fault["wrong"] for fault in self.faults if fault["kind"] == kind]
-            lines.append(f"| {kind} | {len(harmless)} | {sum(harmless)} |")
-        if stopped := [fault for fault in self.faults if "seconds" in fault]:
-            kept, again = (sum(fault[name] for fault in stopped) for name in ("finished", "repeated"))
-            slowest = max(fault["seconds"] for fault in stopped)
-            lines += [
-                "",
-                f"Of {kept} files that notebooks had finished when the run was stopped {again} were written again. Its "
-                f"last process had ended {slowest:.1f} s after the signal at the latest.",
-            ]
-        commits, devices = (", ".join(dict.fromkeys(f[name] for f in self.faults)) for name in ("commit", "device"))
-        lines += ["", f"Code of commit {commits}; {devices}."]
-        return "\n".join(lines) + "\n"
+
+def table(faults: Sequence[dict]) -> str:
+    """How many faults of each kind there were and how many were met without harm, as Markdown."""
+    lines = ["| the tiny profile | times | the same results, nothing left behind |", "|---|---|---|"]
+    for kind in dict.fromkeys(fault["kind"] for fault in faults):
+        harmless = [not fault["wrong"] for fault in faults if fault["kind"] == kind]
+        lines.append(f"| {kind} | {len(harmless)} | {sum(harmless)} |")
+    if stopped := [fault for fault in faults if "seconds" in fault]:
+        kept, again = (sum(fault[name] for fault in stopped) for name in ("finished", "repeated"))
+        slowest = max(fault["seconds"] for fault in stopped)
+        lines += [
+            "",
+            f"Of {kept} files that notebooks had finished when the run was stopped {again} were written again. Its "
+            f"last process had ended {slowest:.1f} s after the signal at the latest.",
+        ]
+    commits, devices = (", ".join(dict.fromkeys(f[name] for f in faults)) for name in ("commit", "device"))
+    lines += ["", f"Code of commit {commits}; {devices}."]
+    return "\n".join(lines) + "\n"
 
 
 def code_digest() -> str:
@@ -253,9 +254,9 @@ def main() -> int:
         run_together(report, folder, given.parallel, given.cores)
         if not given.no_damage:
             damage(report, whole, folder, undisturbed)
-    print(report.table())
+    print(table(report.faults))
     if given.table:
-        write_atomically(given.table, report.table())
+        write_atomically(given.table, table(report.faults))
         manifest.enter([given.table, *([given.record] if given.record else [])])
     return int(not report.ok())
 
