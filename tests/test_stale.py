@@ -29,6 +29,18 @@ STEPS = [
     ("a notebook", "notebooks/04_regularity.ipynb", "=bounded_images", "=1", [], {"regularity", "paper"}),
     ("the page's look", "lib/hrebasin/page.html", "<h1", "<h1 ", [], {"paper"}),
     ("other images of the same name", "data/cifar10-sample.nc", "images", "others", [], ALL),
+    ("deleted networks", "data/runs/tiny/weights/unmerged-000.safetensors", "", "deleted", [], ALL),
+    ("a deleted data set", "data/runs/tiny/merge/shard-001.nc", "", "deleted", [], ALL - {"train", "ablations"}),
+    (
+        "a deleted notebook",
+        "data/runs/tiny/notebooks/05_ablations-000.ipynb",
+        "",
+        "deleted",
+        [],
+        {"ablations", "paper"},
+    ),
+    ("a deleted ledger", "data/runs/tiny/results/ledger.nc", "", "deleted", [], {"paper"}),
+    ("a deleted figure", "data/runs/tiny/figures/fig3_weight_norm.png", "", "deleted", [], {"paper"}),
     ("a docstring", "lib/hrebasin/training.py", "Train one network for", "Train a network for", [], set()),
     ("a job that did not end", "", "", "", [], ALL - {"train", "ablations"}),
     ("a copied folder", "", "", "", [], set()),
@@ -53,7 +65,9 @@ steps = json.loads(sys.argv[1])
 command = ["--cores", "1", "--nolock", "--config", "profile=tiny"]
 assert _snakemake([*command, "--touch", "--forceall", "--quiet", "all"]) == 0
 for name, file, old, new, settings in steps:
-    if file:
+    if new == "deleted":
+        Path(file).rename("away")
+    elif file:
         kept = Path(file).read_text()
         assert old in kept
         Path(file).write_text(kept.replace(old, new))
@@ -65,7 +79,9 @@ for name, file, old, new, settings in steps:
         shutil.rmtree(".snakemake")  # what Snakemake noted of the jobs stays behind
     print("STEP", name, flush=True)
     assert main(["--cores", "1", "--dry-run", "profile=tiny", *settings]) == 0
-    if file:
+    if new == "deleted":
+        Path("away").rename(file)
+    elif file:
         Path(file).write_text(kept)
 """
 

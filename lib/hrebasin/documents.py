@@ -52,6 +52,7 @@ def parts(root: Path) -> dict[str, str]:
         "lines": lines_table(benchmarks),
         "lines-caption": figures.benchmark_caption("bench2_scaling", benchmarks) + "\n",
         "calibration": (root / "figures" / "calibration.md").read_text(),  # by `make statistics`
+        "faults": (root / "figures" / "faults.md").read_text(),  # by `make faults`
         "costs": costs.table(paper),
         "gpu-memory": costs.memory_table(paper),
     }

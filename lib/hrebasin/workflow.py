@@ -21,6 +21,7 @@ from functools import cache, cached_property
 from pathlib import Path
 
 from . import cluster
+from .catalogue import figure_files
 from .configuration import Profile, load_profile
 from .digests import files_digest, notebook_digest
 from .files import project_root
@@ -32,6 +33,7 @@ from .layout import ANSWERS, NOTEBOOKS, PAPER, QUESTIONS
 # What a user may override on the command line: every single value of a profile, and short names for some.
 SHORT = {"groups": "n_groups", "first": "first_group"}
 OVERRIDES = SHORT | {field.name: field.name for field in fields(Profile) if field.type in (str, int, float)}
+WEIGHTS = {"train": "unmerged", "merge": "merged"}  # stage -> the networks that it writes
 # Parts of a run, for machines that are lent for minutes: each ends with its files written, and the next goes on.
 PARTS = {
     "train": ("train",),
@@ -172,6 +174,30 @@ def made_otherwise(plan: Plan, notebooks: Mapping[str, str] = NOTEBOOKS) -> list
     ]
 
 
+def incomplete(plan: Plan, notebooks: Mapping[str, str] = NOTEBOOKS) -> list[str]:
+    """A file of each job that has lost one since it ended; nobody may need it now, but who asks for it next would.
+
+    Args:
+        plan: of the run.
+        notebooks: the stages that are looked at, and what is concluded from them.
+
+    Snakemake alone makes a deleted file again only where something behind it is due.
+    """
+    run, asked = Path(plan.run), set(notebooks) <= set(QUESTIONS)
+    concluding, conclusion = (ANSWERS, "answers") if asked else (PAPER, "ledger")
+    jobs = [[run / "results" / f"{name}.nc" for name in (conclusion, *notebooks)]]
+    jobs[0] += [run / "notebooks" / f"{concluding}.ipynb", *map(Path, figure_files(f"{run}/figures", notebooks))]
+    jobs[0] += [] if asked else [run / "index.html"]
+    for stage, notebook in notebooks.items():
+        for shard in plan.asked(stage):
+            jobs.append([run / stage / f"shard-{shard:03d}.nc", run / "notebooks" / f"{notebook}-{shard:03d}.ipynb"])
+            if stage in WEIGHTS:
+                jobs[-1].append(run / "weights" / f"{WEIGHTS[stage]}-{shard:03d}.safetensors")
+    there = [[(project_root() / file).is_file() for file in files] for files in jobs]
+    ended = any(there[0])  # then all others had been made
+    return [str(files[0]) for files, found in zip(jobs, there, strict=True) if not all(found) and (ended or any(found))]
+
+
 def _made(path: Path, concluded: bool) -> tuple[str, dict | None]:
     """Code and parameters that a data set tells of; a conclusion has no parameters, and what is none has nothing."""
     import h5py
@@ -276,8 +302,8 @@ def _options(given: argparse.Namespace, settings: Mapping, plan: Plan, folder: P
     elif given.part:
         options += ["--until", *PARTS[given.part]]
     looked_at = {question: QUESTIONS[question] for question in plan.questions} if asked else NOTEBOOKS
-    if others := made_otherwise(plan, looked_at):
-        options += ["--forcerun", *others]
+    if due := {*made_otherwise(plan, looked_at), *incomplete(plan, looked_at)}:
+        options += ["--forcerun", *sorted(due)]
     if given.workflow_profile:
         options += cluster.options(given.workflow_profile, folder)
     # On a cluster, the cores of this machine are no limit.
