@@ -1,5 +1,6 @@
 """In short what `run.py` does at length, and other faults that a run may meet, on notebooks that do next to nothing."""
 
+import json
 import os
 import signal
 import tempfile
@@ -7,12 +8,15 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from run import table
 from sandbox import Sandbox, small_disk
 
 import synthetic
 from hrebasin import records
+from hrebasin.files import project_root
 from hrebasin.layout import NOTEBOOKS, PAPER
 
+ROOT = project_root()
 PARAMETERS = "run_folder: str = 'data/runs/tiny'\nshard: int = 0\ndevice: str = 'cpu'"
 WORK = """
 import io, json, time
@@ -62,6 +66,13 @@ def notebooks(tmp_path_factory):
         notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
         nbformat.write(notebook, folder / f"{name}.ipynb")
     return folder
+
+
+def test_the_published_table_is_that_of_the_record():
+    faults = [json.loads(line) for line in (ROOT / "figures" / "faults.jsonl").read_text().splitlines()]
+    assert table(faults) == (ROOT / "figures" / "faults.md").read_text()
+    assert len({(fault["kind"], fault["number"]) for fault in faults}) == len(faults)
+    assert not any(fault["wrong"] for fault in faults)
 
 
 def last_line(sandbox):
