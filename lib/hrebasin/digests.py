@@ -47,14 +47,19 @@ def files_digest(path: Path) -> str:
     return digest.hexdigest()
 
 
+def notebook_code(notebook: Path) -> str:
+    """The code cells of a notebook, as one text."""
+    cells = json.loads(notebook.read_text())["cells"]
+    return "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
+
+
 def code_digest(notebook: Path, *, without: Collection[str] = ()) -> str:
     """SHA-256 of what a notebook computes with: its code cells and the library modules it imports.
 
     Comments and docstrings do not count, so that explaining code repeats no run; nor do the modules in ``without``, nor
     the version of Python.
     """
-    cells = json.loads(notebook.read_text())["cells"]
-    source = "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
+    source = notebook_code(notebook)
     return _digest(source, _imports(ast.parse(source), top="hrebasin"), without)
 
 

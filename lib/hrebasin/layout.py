@@ -9,6 +9,7 @@ NOTEBOOKS = {
     "ablations": "05_ablations",
 }
 STAGES = tuple(NOTEBOOKS)
+WEIGHTS = {"train": "unmerged", "merge": "merged"}  # stage -> the part of the networks that it writes
 PAPER = "06_paper"
 # open questions -> the notebook that writes their data sets, asked of a run's networks when they are there
 QUESTIONS = {

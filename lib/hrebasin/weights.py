@@ -9,9 +9,10 @@ import xarray as xr
 from . import records
 from .bank import Bank, read_origin
 from .images import Images
+from .layout import WEIGHTS
 
 TOGETHER = ("data_digest", "parameters", "created")  # what weights and the data set beside them have in common
-STAGES = {"unmerged": "train", "merged": "merge"}  # part of the weights -> the stage that writes it
+STAGES = {part: stage for stage, part in WEIGHTS.items()}  # part of the networks -> the stage that writes it
 
 
 def load_networks(

@@ -14,7 +14,7 @@ import shutil
 import signal
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass, fields
 from functools import cache, cached_property
@@ -26,14 +26,13 @@ from .configuration import Profile, load_profile
 from .digests import files_digest, notebook_digest
 from .files import project_root
 from .folders import only_writer, scratch
-from .layout import ANSWERS, NOTEBOOKS, PAPER, QUESTIONS
+from .layout import ANSWERS, NOTEBOOKS, PAPER, QUESTIONS, WEIGHTS
 
 # Every job of a cluster imports this module, twice: so slow imports stand where they are needed.
 
 # What a user may override on the command line: every single value of a profile, and short names for some.
 SHORT = {"groups": "n_groups", "first": "first_group"}
 OVERRIDES = SHORT | {field.name: field.name for field in fields(Profile) if field.type in (str, int, float)}
-WEIGHTS = {"train": "unmerged", "merge": "merged"}  # stage -> the networks that it writes
 # Parts of a run, for machines that are lent for minutes: each ends with its files written, and the next goes on.
 PARTS = {
     "train": ("train",),
@@ -90,9 +89,9 @@ class Plan:
         """Shard -> numbers of the groups that one notebook handles; made once, for thousands of jobs ask."""
         return self.profile.shards
 
-    def asked(self, question: str) -> list[int]:
-        """Numbers of the shards that a question is asked of: other recipes are trained for some groups only."""
-        end = self.profile.recipe_groups if question == "recipes" else math.inf
+    def asked(self, stage: str) -> list[int]:
+        """Numbers of the shards that have a stage: other recipes are trained for some groups only."""
+        end = self.profile.recipe_groups if stage == "recipes" else math.inf
         return [shard for shard, groups in self.shards.items() if groups[0] < end]
 
     @property
@@ -160,11 +159,11 @@ def made_otherwise(plan: Plan, notebooks: Mapping[str, str] = NOTEBOOKS) -> list
 
     Snakemake notices them too, but by notes of its own, which a folder copied from elsewhere does not bring.
     """
-    concluding, conclusion = (ANSWERS, "answers") if set(notebooks) <= set(QUESTIONS) else (PAPER, "ledger")
+    concluding, conclusion = _conclusion(notebooks)
     wanted = {Path(plan.run, "results", f"{conclusion}.nc"): (plan.code(concluding), None)}
     for stage, notebook in notebooks.items():
         code = plan.code(notebook)
-        for shard in plan.shards:
+        for shard in plan.asked(stage):
             parameters = _comparable(json.loads(plan.parameters(notebook, shard)))
             wanted[Path(plan.run, stage, f"shard-{shard:03d}.nc")] = code, parameters
     return [
@@ -183,11 +182,10 @@ def incomplete(plan: Plan, notebooks: Mapping[str, str] = NOTEBOOKS) -> list[str
 
     Snakemake alone makes a deleted file again only where something behind it is due.
     """
-    run, asked = Path(plan.run), set(notebooks) <= set(QUESTIONS)
-    concluding, conclusion = (ANSWERS, "answers") if asked else (PAPER, "ledger")
+    run, (concluding, conclusion) = Path(plan.run), _conclusion(notebooks)
     jobs = [[run / "results" / f"{name}.nc" for name in (conclusion, *notebooks)]]
     jobs[0] += [run / "notebooks" / f"{concluding}.ipynb", *map(Path, figure_files(f"{run}/figures", notebooks))]
-    jobs[0] += [] if asked else [run / "index.html"]
+    jobs[0] += [run / "index.html"] if concluding == PAPER else []
     for stage, notebook in notebooks.items():
         for shard in plan.asked(stage):
             jobs.append([run / stage / f"shard-{shard:03d}.nc", run / "notebooks" / f"{notebook}-{shard:03d}.ipynb"])
@@ -196,6 +194,11 @@ def incomplete(plan: Plan, notebooks: Mapping[str, str] = NOTEBOOKS) -> list[str
     there = [[(project_root() / file).is_file() for file in files] for files in jobs]
     ended = any(there[0])  # then all others had been made
     return [str(files[0]) for files, found in zip(jobs, there, strict=True) if not all(found) and (ended or any(found))]
+
+
+def _conclusion(stages: Collection[str]) -> tuple[str, str]:
+    """The notebook that concludes from some stages, and the data set of its conclusions."""
+    return (ANSWERS, "answers") if set(stages) <= set(QUESTIONS) else (PAPER, "ledger")
 
 
 def _made(path: Path, concluded: bool) -> tuple[str, dict | None]:
@@ -330,7 +333,7 @@ def _check_questions(plan: Plan) -> None:
     if plan.questions == ["recipes"]:  # which trains its own
         return
     for shard in plan.shards:
-        for part in ("unmerged", "merged"):
+        for part in WEIGHTS.values():
             path = Path(plan.run, "weights", f"{part}-{shard:03d}.safetensors")
             if not (project_root() / path).is_file():
                 raise FileNotFoundError(

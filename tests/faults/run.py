@@ -22,7 +22,7 @@ from sandbox import Sandbox, small_disk
 
 import hrebasin
 from hrebasin import manifest, records
-from hrebasin.digests import essence
+from hrebasin.digests import essence, notebook_code
 from hrebasin.files import project_root, write_atomically
 from hrebasin.layout import NOTEBOOKS, PAPER
 
@@ -171,9 +171,7 @@ def code_digest() -> str:
     """SHA-256 of what decides how a run is stopped and goes on, but for comments and docstrings."""
     root, library = project_root(), Path(hrebasin.__file__).parent
     content = [(library / f"{name}.py").read_text() for name in MODULES]
-    for name in (*NOTEBOOKS.values(), PAPER):
-        cells = json.loads((root / "notebooks" / f"{name}.ipynb").read_text())["cells"]
-        content.append("\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"))
+    content += [notebook_code(root / "notebooks" / f"{name}.ipynb") for name in (*NOTEBOOKS.values(), PAPER)]
     content = [essence(ast.parse(text)) for text in content]
     content += [(root / path).read_text() for path in ("Snakefile", "config/tiny.yaml")]
     return hashlib.sha256("\n".join(content).encode()).hexdigest()

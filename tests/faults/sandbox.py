@@ -20,6 +20,7 @@ from safetensors import safe_open
 
 from hrebasin.files import project_root
 from hrebasin.folders import LEFTOVER
+from hrebasin.layout import WEIGHTS
 
 MARK = "HREBASIN_FAULTS"  # in the environment of every process of a run
 MOMENTARY = ("created", "wall_seconds", "made_from")  # attributes that differ from run to run
@@ -125,8 +126,7 @@ class Sandbox:
             stage, _, shard = copy.stem[3:].partition("-")
             run = copy.parent.parent
             written = [copy, *run.glob(f"{stage}/shard-{shard}.nc")]
-            weights = {"train": "unmerged", "merge": "merged"}.get(stage)
-            written += run.glob(f"weights/{weights}-{shard}.safetensors")
+            written += run.glob(f"weights/{WEIGHTS.get(stage)}-{shard}.safetensors")
             done |= {path: (path.stat().st_ino, path.stat().st_mtime_ns) for path in written}
         return done
 

@@ -14,7 +14,7 @@ from sandbox import Sandbox, small_disk
 import synthetic
 from hrebasin import records
 from hrebasin.files import project_root
-from hrebasin.layout import NOTEBOOKS, PAPER
+from hrebasin.layout import NOTEBOOKS, PAPER, WEIGHTS
 
 ROOT = project_root()
 PARAMETERS = "run_folder: str = 'data/runs/tiny'\nshard: int = 0\ndevice: str = 'cpu'"
@@ -35,7 +35,6 @@ write_atomically(folder / stage / f"shard-{shard:03d}.nc", record.getvalue())
 if weights:
     write_atomically(folder / "weights" / f"{weights}-{shard:03d}.safetensors", bytes([shard]) * 1_000_000)
 """
-WEIGHTS = {"train": "unmerged", "merge": "merged"}
 TRAINED, MERGED = (("--part", part, "profile=tiny") for part in ("train", "merge"))
 
 
