@@ -76,143 +76,204 @@ def box(tmp_path, monkeypatch, trained, train_images, test_images, write_run, ca
     return Box(tmp_path, trained, train_images, test_images, write_run, capsys)
 
 
-# ---- profiles; for VALUES: key, value, what the message shows if not the value itself
+# ---- profiles
 
-VALUES = [
-    # wrong types
-    ("dataset", 10),
-    ("dataset", None),
-    ("train_images", 1.5),
-    ("train_images", True),
-    ("test_images", "200"),
-    ("device", 0),
-    ("n_groups", 2.0),
-    ("n_groups", False),
-    ("leaves", "16"),
-    ("widths", 512),
-    ("widths", "512"),
-    ("widths", [512, 256.0], "256.0"),
-    ("widths", [512, True], "True"),
-    ("optimizer", ["adam"]),
-    ("learning_rate", "1e-3"),  # what YAML makes of 1e-3 without a point
-    ("learning_rate", True),
-    ("learning_rate", None),
-    ("batch_size", 51.2),
-    ("flip", 1),
-    ("flip", "yes"),
-    ("crop_padding", False),
-    ("epsilons", 0.02),
-    ("epsilons", [0.0, "0.01"], "'0.01'"),
-    ("epsilons", [False, 0.01], "False"),
-    ("attacked_methods", "tree"),
-    ("attacked_methods", ["tree", 3], "3"),
-    ("merge_many_sizes", {"2": 4}),
-    # unknown choices
-    ("dataset", "cifar100"),
-    ("dataset", "no/such/folder"),
-    ("optimizer", "lion"),
-    ("precision", "float16"),
-    ("attacked_methods", ["tree", "forest"], "forest"),
-    ("attacked_methods", []),
-    ("attacked_methods", ["tree", "l2"], "lacks ['unmerged']"),
-    ("attacked_methods", ["unmerged"], "lacks ['tree']"),
-    ("device", "gpu"),
-    ("device", "cuda:x"),
-    ("device", "cpu "),
-    # out of range
-    ("leaves", 0),
-    ("leaves", 1),
-    ("leaves", 6),
-    ("leaves", -4),
-    ("n_groups", 0),
-    ("first_group", -1),
-    ("groups_per_shard", 0),
-    ("regularised_models", 0),
-    ("regularised_models", 5),
-    ("regularised_groups", -1),
-    ("merge_many_sets", 0),
-    ("matching_seed", -1),
-    ("attacked_images", 0),
-    ("noise_draws", 0),
-    ("bounded_images", -3),
-    ("ablation_pairs", 0),
-    ("ablation_pairs", 6),
-    ("evaluated_images", 0),
-    ("train_images", -1),
-    ("test_images", -10),
-    ("widths", []),
-    ("widths", [512, 0]),
-    ("n_lambdas", 1),
-    ("merge_many_sizes", []),
-    ("merge_many_sizes", [1, 2], "1"),
-    ("merge_many_sizes", [2, 8], "8"),
-    ("merge_many_sizes", [4, 2]),
-    ("merge_many_limits", []),
-    ("merge_many_limits", [0, 1]),
-    ("merge_many_limits", [2, 2]),
-    ("merge_many_limits", [1, 20_000]),
-    ("epsilons", []),
-    ("epsilons", [-0.01, 0.0]),
-    ("epsilons", [0.0, 1.01]),
-    ("epsilons", [0.02, 0.01]),
-    ("epsilons", [0.0, 0.0]),
-    ("epsilons", [0.0, NAN]),
-    ("noise_magnitudes", [0.0, 2.0]),
-    ("noise_magnitudes", [0.2, 0.1]),
-    ("noise_magnitudes", []),
-    ("noise_magnitudes", [0.1, 0.2], "must start at 0"),
-    ("l1_strengths", [0.0]),
-    ("l1_strengths", [-1e-5, 1e-5]),
-    ("l2_strengths", [1e-3, 1e-4]),
-    ("l2_strengths", [NAN]),
-    ("radii", [0.0, 1.0]),
-    ("radii", [1.0, 1.0]),
-    ("radii", []),
-    ("learning_rate", 0.0),
-    ("learning_rate", -0.1),
-    ("learning_rate", NAN),
-    ("batch_size", 0),
-    ("epochs", 0),
-    ("epochs", -5),
-    ("momentum", -0.9),
-    ("weight_decay", -0.1),
-    ("weight_decay", NAN),
-    ("crop_padding", -4),
-    ("control_epochs", [0, 1]),
-    ("control_epochs", []),
-    ("control_shares", [0.5, 1.5]),
-    ("control_shares", [0.0]),
-    ("control_seeds", 0),
-    ("strong_networks", 0),
-    ("strong_networks", 4),  # of 4 leaves, none is left to transfer images from
-    ("strong_images", 0),
-    ("strong_epsilons", [0.0, 1.5]),
-    ("pgd_steps", 0),
-    ("pgd_restarts", -1),
-    ("merger_sizes", [3], "powers of two"),
-    ("merger_sizes", [4, 8], "8"),
-    ("merger_limits", [0]),
-    ("merger_orders", 0),
-    ("scale_bounded_images", 0),
-    ("repair_images", 0),
-    ("recipe_groups", 0),
-    ("recipe_leaves", 6),
-    ("recipe_images", -1),
-    ("width_factors", [0.0, 1.0]),
-    ("width_images", -1),
-]
+# what is said of a key's value -> key, value, and what is shown of it if not all
+VALUES = {
+    "{name} must be str, got {}": [
+        ("dataset", 10),
+        ("dataset", None),
+        ("device", 0),
+        ("optimizer", ["adam"]),
+        ("attacked_methods", ["tree", 3], "3"),
+    ],
+    "{name} must be int, got {}": [
+        ("train_images", 1.5),
+        ("train_images", True),
+        ("test_images", "200"),
+        ("n_groups", 2.0),
+        ("n_groups", False),
+        ("leaves", "16"),
+        ("widths", [512, 256.0], "256.0"),
+        ("widths", [512, True], "True"),
+        ("batch_size", 51.2),
+        ("crop_padding", False),
+    ],
+    "{name} must be a list, got {}": [
+        ("widths", 512),
+        ("widths", "512"),
+        ("epsilons", 0.02),
+        ("attacked_methods", "tree"),
+        ("merge_many_sizes", {"2": 4}),
+    ],
+    "{name} must be float, got {}": [
+        ("learning_rate", "1e-3"),  # what YAML makes of 1e-3 without a point
+        ("learning_rate", True),
+        ("learning_rate", None),
+        ("epsilons", [0.0, "0.01"], "'0.01'"),
+        ("epsilons", [False, 0.01], "False"),
+    ],
+    "{name} must be bool, got {}": [
+        ("flip", 1),
+        ("flip", "yes"),
+    ],
+    "{name} must be one of ('cifar10-sample', 'cifar10', 'fashion-mnist') or an existing folder or archive, got {}": [
+        ("dataset", "cifar100"),
+        ("dataset", "no/such/folder"),
+    ],
+    "{name} must be one of ('adam', 'sgd'), got {}": [
+        ("optimizer", "lion"),
+    ],
+    "{name} must be one of ('float32', 'bfloat16'), got {}": [
+        ("precision", "float16"),
+    ],
+    "{name} must be one or more of ('unmerged', 'tree', 'merge-many', 'naive', 'l1', 'l2'), got {}": [
+        ("attacked_methods", ["tree", "forest"]),
+        ("attacked_methods", []),
+    ],
+    "{name} lacks ['unmerged'], which every comparison needs": [
+        ("attacked_methods", ["tree", "l2"]),
+    ],
+    "{name} lacks ['tree'], which every comparison needs": [
+        ("attacked_methods", ["unmerged"]),
+    ],
+    "{name} must be cpu, cuda or cuda:<number>, got {}": [
+        ("device", "gpu"),
+        ("device", "cuda:x"),
+        ("device", "cpu "),
+    ],
+    "a tree needs 2**k leaves, got leaves={}": [
+        ("leaves", 0),
+        ("leaves", 1),
+        ("leaves", 6),
+        ("leaves", -4),
+    ],
+    "{name} must be at least 1, got {}": [
+        ("n_groups", 0),
+        ("groups_per_shard", 0),
+        ("regularised_models", 0),
+        ("merge_many_sets", 0),
+        ("attacked_images", 0),
+        ("noise_draws", 0),
+        ("bounded_images", -3),
+        ("ablation_pairs", 0),
+        ("evaluated_images", 0),
+        ("control_seeds", 0),
+        ("strong_networks", 0),
+        ("strong_images", 0),
+        ("pgd_steps", 0),
+        ("pgd_restarts", -1),
+        ("merger_orders", 0),
+        ("scale_bounded_images", 0),
+        ("repair_images", 0),
+        ("recipe_groups", 0),
+    ],
+    "{name} must be at least 0, got {}": [
+        ("first_group", -1),
+        ("regularised_groups", -1),
+        ("matching_seed", -1),
+        ("train_images", -1),
+        ("test_images", -10),
+        ("recipe_images", -1),
+        ("width_images", -1),
+    ],
+    "{name}=5 exceeds leaves=4": [
+        ("regularised_models", 5),
+    ],
+    "{name}=6 exceeds the 5 of leaves=4": [
+        ("ablation_pairs", 6),
+    ],
+    "{name} must be positive, got {}": [
+        ("widths", []),
+        ("widths", [512, 0]),
+        ("learning_rate", 0.0),
+        ("learning_rate", -0.1),
+        ("learning_rate", NAN),
+        ("batch_size", 0),
+        ("epochs", 0),
+        ("epochs", -5),
+    ],
+    "{name} must be at least 2, got {}": [
+        ("n_lambdas", 1),
+    ],
+    "{name} must increase within [2, 1e+06], got {}": [
+        ("merge_many_sizes", []),
+        ("merge_many_sizes", [1, 2]),
+        ("merge_many_sizes", [4, 2]),
+    ],
+    "{name} must lie in [2, leaves=4], got {}": [
+        ("merge_many_sizes", [2, 8], "8"),
+        ("merger_sizes", [4, 8], "8"),
+    ],
+    "{name} must increase within [1, 10000], got {}": [
+        ("merge_many_limits", []),
+        ("merge_many_limits", [0, 1]),
+        ("merge_many_limits", [2, 2]),
+        ("merge_many_limits", [1, 20_000]),
+        ("control_epochs", [0, 1]),
+        ("control_epochs", []),
+        ("merger_limits", [0]),
+    ],
+    "{name} must increase within [0, 1], got {}": [
+        ("epsilons", []),
+        ("epsilons", [-0.01, 0.0]),
+        ("epsilons", [0.0, 1.01]),
+        ("epsilons", [0.02, 0.01]),
+        ("epsilons", [0.0, 0.0]),
+        ("epsilons", [0.0, NAN]),
+        ("noise_magnitudes", [0.0, 2.0]),
+        ("noise_magnitudes", [0.2, 0.1]),
+        ("noise_magnitudes", []),
+        ("strong_epsilons", [0.0, 1.5]),
+    ],
+    "{name} must start at 0, to compare with, got {}": [
+        ("noise_magnitudes", [0.1, 0.2]),
+    ],
+    "{name} must increase within [1e-12, 1e+06], got {}": [
+        ("l1_strengths", [0.0]),
+        ("l1_strengths", [-1e-05, 1e-05]),
+        ("l2_strengths", [0.001, 0.0001]),
+        ("l2_strengths", [NAN]),
+        ("radii", [0.0, 1.0]),
+        ("radii", [1.0, 1.0]),
+        ("radii", []),
+    ],
+    "{name} must not be negative, got {}": [
+        ("momentum", -0.9),
+        ("weight_decay", -0.1),
+        ("weight_decay", NAN),
+        ("crop_padding", -4),
+    ],
+    "{name} must increase within [1e-06, 1], got {}": [
+        ("control_shares", [0.5, 1.5]),
+        ("control_shares", [0.0]),
+    ],
+    "{name} must be below leaves=4, got {}": [
+        ("strong_networks", 4),
+    ],
+    "{name} must be powers of two, for trees of as many leaves, got {}": [
+        ("merger_sizes", [3]),
+    ],
+    "a tree needs 2**k leaves, got recipe_leaves={}": [
+        ("recipe_leaves", 6),
+    ],
+    "{name} must increase within [0.001, 1000], got {}": [
+        ("width_factors", [0.0, 1.0]),
+    ],
+}
 
 
 def profile(text):
     return lambda box: load_profile(box.file("mine.yaml", text))
 
 
-def value(name, bad, shown=None):
-    return profile(yaml.safe_dump(TINY | {name: bad})), "mine.yaml: ", name, shown or repr(bad)
+def value(said, name, bad, shown=None):
+    message = said.format(shown or repr(bad), name=name)
+    return profile(yaml.safe_dump(TINY | {name: bad})), f"mine.yaml: {message}"
 
 
 PROFILES = [
-    *(value(*case) for case in VALUES),
+    *(value(said, *case) for said, cases in VALUES.items() for case in cases),
     (profile(yaml.safe_dump(TINY | {"n_group": 3})), "mine.yaml: unknown keys ['n_group']; known are", "'n_groups'"),
     (profile(yaml.safe_dump({"widths": [4]})), "mine.yaml: keys ['dataset', ", "'epochs'"),
     (profile(""), "mine.yaml must hold keys and values"),
@@ -231,7 +292,7 @@ PROFILES = [
 
 
 def test_the_table_of_bad_values_covers_every_key():
-    assert {name for name, *_ in VALUES} == {field.name for field in fields(Profile)}
+    assert {name for cases in VALUES.values() for name, *_ in cases} == {field.name for field in fields(Profile)}
 
 
 # ---- commands
