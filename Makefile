@@ -60,7 +60,7 @@ questions: $(STAMP)  ## ask the networks of a run what the paper leaves open: AS
 dry-run: $(STAMP)  ## what `make paper` would run
 	$(BIN)/python -m hrebasin.workflow $(where) --dry-run $(overrides) $(more)
 
-test: $(STAMP)  ## every test, under 6 minutes on 2 cores
+test: $(STAMP)  ## every test but those in a browser and on a GPU, under 6 minutes on 2 cores
 	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 faults: $(STAMP)  ## stop, damage and overload the tiny profile, for hours, going on where that was stopped: FAULTS="--kills 2 --interrupts 1 --parallel 1"
@@ -76,7 +76,8 @@ docs: $(STAMP)  ## the library's reference from its docstrings, build/docs/index
 publish: $(STAMP)  ## copy the data sets of a finished run to data/published/: PROFILE= RUN= IMAGES="what they are" ADD=1 (to its groups)
 	$(BIN)/python -m hrebasin.page publish $(run_folder) data/published --images '$(IMAGES)' $(if $(ADD),--add)
 
-versions: $(STAMP)  ## a run's networks on two versions of its test images: PROFILE= RUN= DATASET= ORIGINAL=
+versions: $(STAMP)  ## a run's networks on two versions of its test images: PROFILE= RUN= DATASET=(those it was trained on) ORIGINAL=
+	@test -n '$(DATASET)' || { echo 'make versions needs DATASET=, the images that the run was trained on' >&2; exit 2; }
 	$(BIN)/python -m hrebasin.notebook notebooks/07_versions.ipynb $(run_folder)/notebooks/07_versions.ipynb \
 	  '{"run_folder": "$(run_folder)", "dataset": "$(call found,$(DATASET))", "other": "$(call found,$(ORIGINAL))"}'
 

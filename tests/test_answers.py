@@ -120,9 +120,18 @@ def test_robustness_that_holds_and_that_does_not_reads_so(measured):
     assert "stage 2 is ahead of stage 0 under every strong attack;" in str(answer({"strong": holds}).sentence[0].values)
     weak = strong.assign(robust_accuracy=planted.where(planted.attack == "fgsm", 1 - planted))
     told = str(answer({"strong": weak}).sentence[0].values)
-    assert told.startswith("stage 2 is ahead of stage 0 under fgsm, behind stage 0 under fgsm-float64, ")
+    assert told.startswith("stage 2 is ahead of stage 0 under FGSM, behind stage 0 under FGSM in float64, ")
     crossing = of(answer({"strong": holds}), "Q2")["pgd-margin: crossing of stages 0 and 2 (2 of 2 groups)"]
     assert crossing == pytest.approx(0.012, abs=1e-6)
+
+
+def test_how_near_the_accuracy_of_a_control_is_stands_beside_it(measured):
+    answers = answer({"controls": measured["controls"]})
+    found, told = of(answers, "Q1"), str(answers.sentence[0].values)
+    gap = found["accuracy: stage 2 minus networks with noise on their weights"]
+    side = "less" if gap > 0 else "more"
+    assert f"networks with noise on their weights ({abs(gap):.1f} points {side} accurate)" in told
+    assert "equal accuracy" not in told
 
 
 def test_only_what_was_measured_is_answered(measured):

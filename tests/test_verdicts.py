@@ -47,3 +47,12 @@ def test_rows_are_texts_with_a_sign_for_every_verdict(claims):
         "inconclusive": "~",
     }
     assert all(isinstance(value, str) for row in rows for value in row.values())
+
+
+def test_the_table_says_what_a_claim_failed_on_where_it_has_several_tests(claims):
+    rows = [[cell.strip() for cell in row.split("|")[1:-1]] for row in verdicts.ledger_table(claims).splitlines()[2:]]
+    last = {row[0]: row[-1] for row in rows}
+    assert last["C3"].startswith("not shown: MergeMany's minus the tree's deviation from the median, 4 models (")
+    assert last["C5"].startswith("against it: fgsm, ")
+    assert not last["C1"]
+    assert all(not last[row[0]] for row in rows if row[3] == "reproduced")

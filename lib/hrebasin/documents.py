@@ -114,16 +114,18 @@ def figures_table(results: Mapping[str, xr.Dataset], needs: Mapping[str, list[st
     lines = [f"| figure | notebooks | data set | command | minutes a tree ({device}) |", "|---|---|---|---|---|"]
     profile = results["train"].attrs["profile"]
     # a run may have a name of its own, which is no profile's
-    command = "make paper" + f" PROFILE={profile}" * (profile in profiles and profile != "sample")
-    asked = command.replace("make paper", "make questions")
-    makes = dict.fromkeys(NOTEBOOKS, command) | dict.fromkeys(QUESTIONS, asked)
+    run = f" PROFILE={profile}" * (profile in profiles and profile != "sample")
+    makes = dict.fromkeys(NOTEBOOKS, f"make paper{run}")
+    makes |= {question: f"make questions{run} ASK={question}" for question in QUESTIONS}
+    makes["versions"] = f"make versions{run} DATASET=path/to/images"
+    needs = {"recipes": []} | needs  # which trains its own networks
     for name in figures.drawable(results):
         stages = figures.FIGURES[name][1]
         chain = dict.fromkeys(each for stage in stages for each in (*needs.get(stage, ["train", "merge"]), stage))
         made_by = ", ".join(f"`{(NOTEBOOKS | EXTRA)[each]}`" for each in chain)
         seconds = {each: results[each].attrs.get("wall_seconds", float("nan")) for each in chain}
         minutes = sum(seconds[each] / count_groups(results[each]) for each in chain) / 60
-        targets = dict.fromkeys(makes.get(stage, f"make {stage}") for stage in stages)
+        targets = dict.fromkeys(makes[stage] for stage in stages)
         sources, commands = ", ".join(f"`{stage}.nc`" for stage in stages), ", ".join(f"`{name}`" for name in targets)
         lines.append(
             f"| [{page.title(name)}](figures/{name}.pdf) | {made_by} | {sources} | {commands} | {minutes:.0f} |"

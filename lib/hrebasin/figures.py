@@ -46,9 +46,9 @@ SHOWN = {
     "without perturbation, by stage of the tree.",
     "fig8_versions": "Robust accuracy on the first version of the same test images minus that on the second, of "
     "networks that were trained on the first.",
-    "fig9_controls": "Merged networks beside unmerged ones of nearly the same test accuracy, by stage of the tree: the "
-    "share of images that stay right under strong attacks, of those that all networks of the stage classify "
-    "correctly, and the median perturbation that DeepFool needs on the same images.",
+    "fig9_controls": "Merged networks beside unmerged ones, of each kind those nearest in test accuracy (how near: "
+    "answers.nc), by stage of the tree: the share of images that stay right under strong attacks, of those that all "
+    "networks of the stage classify correctly, and the median perturbation that DeepFool needs on the same images.",
     "fig10_strong_attacks": "Robust accuracy by the size of the attack (L-infinity, pixels in [0, 1]) under FGSM, "
     "under projected gradient descent with two losses, and where an image counts as robust only if no attack of the "
     "notebook breaks it; of the first networks of each stage.",

@@ -16,6 +16,7 @@ from .statistics import holm
 
 ALPHA = 0.05  # the usual level of significance, for all claims together
 SMALLEST_P = 1e-6  # smaller p values rest on tails that a few groups cannot support; printed as "<"
+AGAINST, NOT_SHOWN = "against it: ", "not shown: "  # what stands before the tests that a claim failed on
 VERDICTS = ("reproduced", "contradicted", "inconclusive", "no verdict", "not tested")
 
 # variable -> long name, units
@@ -132,10 +133,10 @@ def _hurdles(row: Mapping, finding: Finding) -> str:
     if len(deciding) == 1 or row["verdict"] == "reproduced":
         return ""
     if row["verdict"] == "contradicted":
-        label, failed = "against it", [t for t in deciding if t.p_against * len(deciding) <= ALPHA]
+        label, failed = AGAINST, [t for t in deciding if t.p_against * len(deciding) <= ALPHA]
     else:
-        label, failed = "not shown", [t for t in deciding if not t.p_for <= ALPHA] or deciding
-    return f"; {label}: " + ", ".join(f"{t.name} ({t.effect:.3g}{_unit(t.units)})" for t in failed)
+        label, failed = NOT_SHOWN, [t for t in deciding if not t.p_for <= ALPHA] or deciding
+    return f"; {label}" + ", ".join(f"{t.name} ({t.effect:.3g}{_unit(t.units)})" for t in failed)
 
 
 def _p_text(p: float) -> str:

@@ -49,7 +49,7 @@ STRONGEST = 0.05  # epsilons above it only show that attacks work; they would sq
 
 @styled
 def controls(data: xr.Dataset) -> Figure:
-    """What withstands strong attacks, merged networks beside unmerged ones of the same accuracy, by stage."""
+    """What withstands strong attacks, merged networks beside unmerged ones nearest in accuracy, by stage."""
     kinds, stages = list(data.attack.values), tree_stages(data)[1:]
     figure, panels = stacked(len(kinds) + 1)
     shown = [(large(data.robust_at_stage.sel(attack=kind)) * PERCENT, NAMES.get(kind, kind)) for kind in kinds]

@@ -1,11 +1,12 @@
 """The ledger in words: how many claims hold and which, and the table of them."""
 
+import re
 from collections.abc import Mapping
 
 import xarray as xr
 
 from .comparisons import count_groups, tree_stages
-from .ledger import VERDICTS
+from .ledger import AGAINST, NOT_SHOWN, VERDICTS
 
 # verdict -> the sign that stands beside its colour
 MARKS = {"reproduced": "✓", "contradicted": "✗", "inconclusive": "~", "no verdict": "–", "not tested": "–"}
@@ -55,11 +56,20 @@ def trees(merge: xr.Dataset) -> str:
 
 
 def ledger_table(claims: xr.Dataset) -> str:
-    """The ledger as a Markdown table: claim, effect with its 95 % interval over groups, n and verdict."""
-    lines = ["| claim | the paper says | measured: effect (95 % interval), n | verdict |", "|---|---|---|---|"]
+    """The ledger as a Markdown table: claim, effect with its 95 % interval over groups, n, verdict, failed tests."""
+    lines = [
+        "| claim | the paper says | measured: effect (95 % interval), n | verdict | what it failed on |",
+        "|---|---|---|---|---|",
+    ]
     for row in rows(claims):
         unit = f" {row['unit']}" if row["unit"] else ""
         spread = "" if row["low"] == "–" else f" ({row['low']} to {row['high']})"
         measured = f"{row['statistic']}: {row['effect']}{unit}{spread}, n = {row['n']}"
-        lines.append(f"| {row['id']} | {row['title']} | {measured} | {row['verdict']} |")
+        lines.append(f"| {row['id']} | {row['title']} | {measured} | {row['verdict']} | {_hurdles(row['sentence'])} |")
     return "\n".join(lines) + "\n"
+
+
+def _hurdles(sentence: str) -> str:
+    """The end of a claim's sentence: the tests that it failed on, where it has several."""
+    found = re.search(f"(?:{AGAINST}|{NOT_SHOWN}).*(?=\\.$)", sentence)
+    return found[0] if found else ""
