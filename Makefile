@@ -30,15 +30,14 @@ BIN   := $(ENV)/bin
 space := $(subst ,, )
 comma := ,
 
-overrides := profile=$(PROFILE) $(if $(RUN),run=$(RUN)) \
-  $(if $(DATASET),dataset=$(DATASET)) $(if $(DEVICE),device=$(DEVICE)) $(if $(GROUPS),groups=$(GROUPS)) \
+overrides := profile=$(PROFILE) $(if $(RUN),run='$(RUN)') \
+  $(if $(DATASET),dataset='$(DATASET)') $(if $(DEVICE),device=$(DEVICE)) $(if $(GROUPS),groups=$(GROUPS)) \
   $(if $(FIRST),first=$(FIRST)) $(if $(PRECISION),precision=$(PRECISION)) \
   $(if $(ASK),ask=$(subst $(space),$(comma),$(strip $(ASK)))) $(SET)
 
 where := $(if $(EXECUTOR),--workflow-profile config/$(EXECUTOR)) $(if $(CORES),--cores $(CORES))
 more := $(if $(SNAKEMAKE),-- $(SNAKEMAKE))
 run_folder := data/runs/$(or $(RUN),$(PROFILE))
-found = $(or $(abspath $(wildcard $(1))),$(1))
 
 # What a run without JupyterLab imports
 BATCH := filelock foolbox h5netcdf ipykernel jinja2 matplotlib nbformat numba papermill pillow psutil pyyaml safetensors \
@@ -78,8 +77,8 @@ publish: $(STAMP)  ## copy the data sets of a finished run to data/published/: P
 
 versions: $(STAMP)  ## a run's networks on two versions of its test images: PROFILE= RUN= DATASET=(those it was trained on) ORIGINAL=
 	@test -n '$(DATASET)' || { echo 'make versions needs DATASET=, the images that the run was trained on' >&2; exit 2; }
-	$(BIN)/python -m hrebasin.notebook notebooks/07_versions.ipynb $(run_folder)/notebooks/07_versions.ipynb \
-	  '{"run_folder": "$(run_folder)", "dataset": "$(call found,$(DATASET))", "other": "$(call found,$(ORIGINAL))"}'
+	$(BIN)/python -m hrebasin.notebook --profile $(PROFILE) notebooks/07_versions.ipynb $(run_folder)/notebooks/07_versions.ipynb \
+	  '{"run_folder": "$(run_folder)", "dataset": "$(DATASET)", "other": "$(ORIGINAL)"}'
 
 verify: $(STAMP)  ## published data sets and figures against their SHA-256 sums, the ledger against the data
 	$(BIN)/python -m hrebasin.verify data/published figures
@@ -90,12 +89,12 @@ statistics: $(STAMP)  ## how often the ledger errs, covers and finds, on made-up
 bench: $(STAMP)  ## side by side with the alternatives, DATASET=; a quarter to half an hour
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint requirements.txt --editable '.[bench]'
 	$(BIN)/python -m hrebasin.notebook notebooks/90_benchmarks.ipynb data/runs/benchmarks/90_benchmarks.ipynb \
-	  '{$(if $(DATASET),"dataset": "$(call found,$(DATASET))")}'
+	  '{$(if $(DATASET),"dataset": "$(DATASET)")}'
 
 rehearse: $(STAMP)  ## the parts of the paper profile at 1/100 of its scale: DATASET= DEVICE=
 	for part in train merge attack measure publish; do \
 	  $(BIN)/python -m hrebasin.workflow --part $$part --publish-to data/runs/rehearsal/published \
-	  profile=paper run=rehearsal dataset=$(or $(DATASET),cifar10-sample) device=$(or $(DEVICE),cpu) groups=1 batch_size=50 \
+	  profile=paper run=rehearsal dataset='$(or $(DATASET),cifar10-sample)' device=$(or $(DEVICE),cpu) groups=1 batch_size=50 \
 	  train_images=500 test_images=500 attacked_images=100 bounded_images=5 $(SET) || exit; done
 
 offline: $(STAMP)  ## offline/, what a run imports, for a Linux machine without internet: TARGET_PYTHON= HAVE="torch ..."
@@ -105,6 +104,8 @@ offline: $(STAMP)  ## offline/, what a run imports, for a Linux machine without 
 	  | grep -vxE '($(subst $(space),|,$(strip $(HAVE) $(if $(filter torch,$(HAVE)),nvidia-.*) none)))==.*' > offline/needed.txt
 	$(BIN)/uv pip install --quiet --no-deps --target offline --python-version $(TARGET_PYTHON) \
 	  --python-platform x86_64-manylinux_2_28 --requirement offline/needed.txt .
+	$(BIN)/python -c 'from hrebasin.records import Clock; c = Clock(); print(c.commit + "\nchanged" * c.dirty)' \
+	  > offline/hrebasin/commit.txt
 	@rm -rf build && du -sh offline
 
 lab: $(STAMP)  ## JupyterLab on the notebooks, on this machine only: LAB="--no-browser --port=8888"

@@ -51,7 +51,7 @@ rule train:
     message:
         "01_train: networks of shard {wildcards.shard}"
     shell:
-        plan.shell(NOTEBOOKS["train"])
+        plan.shell(NOTEBOOKS["train"], images=True)
 
 
 rule merge:
@@ -179,7 +179,7 @@ for question, name in QUESTIONS.items():
         message:
             f"{name}: shard {{wildcards.shard}}"
         shell:
-            plan.shell("{params.notebook}")  # not the name itself: Snakemake looks it up when the loop is over
+            plan.shell("{params.notebook}", images=True)  # not the name itself: Snakemake looks it up when the loop is over
 
 
 rule answers:

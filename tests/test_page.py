@@ -1,9 +1,12 @@
+import shutil
+
 import numpy as np
 import pytest
 
 import synthetic
 from hrebasin import figures, manifest, page, records
 from hrebasin.claims import CLAIMS, ledger
+from hrebasin.layout import QUESTIONS
 
 ATTRS = {
     "profile": "test",
@@ -71,8 +74,8 @@ def halves(tmp_path_factory):
     """Four groups in one folder, and two in each of two others, measured by different commits."""
     root = tmp_path_factory.mktemp("halves")
     for name, groups, commit in (("whole", range(4), "0; 1"), ("first", (0, 1), "0"), ("second", (2, 3), "1")):
-        found = synthetic.results(groups=4)
-        results = {stage: data.assign_attrs(ATTRS | {"code_commit": commit}) for stage, data in found.items()}
+        found, attrs = synthetic.results(groups=4), ATTRS | {"code_commit": commit, "created": f"202{commit[-1]}"}
+        results = {stage: data.assign_attrs(attrs) for stage, data in found.items()}
         write_results(results, root / name, list(groups))
     return root
 
@@ -114,7 +117,7 @@ def test_what_cannot_be_added_leaves_all_as_it_was(halves, tmp_path, capsys):
     page.publish(halves / "first", folder)
     before = {path: path.read_bytes() for path in folder.iterdir()}
     assert page.main(["publish", "--add", str(halves / "first"), str(folder)]) == 1
-    assert "train.nc holds the groups [0, 1] already" in capsys.readouterr().err
+    assert "published holds the groups of " in capsys.readouterr().err
     assert page.main(["publish", "--add", str(tmp_path / "nowhere"), str(folder)]) == 1
     assert "no data set at" in capsys.readouterr().err
     others = {stage: data.assign_attrs(ATTRS) for stage, data in synthetic.results(groups=4).items()}
@@ -123,6 +126,90 @@ def test_what_cannot_be_added_leaves_all_as_it_was(halves, tmp_path, capsys):
     assert page.main(["publish", "--add", str(tmp_path / "others"), str(folder)]) == 1
     assert "differ in n_lambdas: None and 7" in capsys.readouterr().err
     assert {path: path.read_bytes() for path in folder.glob("[!.]*")} == before
+
+
+def files_of(folder):
+    return {path.name: path.read_bytes() for path in folder.glob("[!.]*")}
+
+
+def test_an_addition_that_was_stopped_is_finished_by_the_same_command(halves, tmp_path):
+    for part in ("first", "second"):
+        page.publish(halves / part, tmp_path / "whole", add=True)
+    whole = files_of(tmp_path / "whole")
+    for name, stopped_at in (("early", ["train.nc", "merge.nc", "controls.nc"]), ("late", set(whole) - {"ledger.nc"})):
+        page.publish(halves / "first", folder := tmp_path / name)
+        for file in stopped_at:
+            (folder / file).write_bytes(whole[file])
+        page.publish(halves / "second", folder, add=True)
+        for path in (tmp_path / "whole").glob("*.nc"):
+            done, again = (records.read(place / path.name, stage=path.stem) for place in (path.parent, folder))
+            assert done.equals(again), path.stem
+
+
+def test_what_is_stopped_while_it_is_published_changes_nothing(halves, tmp_path, monkeypatch):
+    page.publish(halves / "first", tmp_path)
+    before = files_of(tmp_path)
+    monkeypatch.setattr(page, "_conclude", lambda folder: 1 / 0)
+    for add in (False, True):
+        with pytest.raises(ZeroDivisionError):
+            page.publish(halves / "second", tmp_path, add=add)
+        assert files_of(tmp_path) == before
+        assert not list(tmp_path.glob(".hrebasin-*"))
+
+
+def changed(run, folder, stage, **attrs):
+    """A run whose data set of one stage tells something else."""
+    shutil.copytree(run, folder)
+    record = records.read(folder / "results" / f"{stage}.nc", stage=stage).assign_attrs(attrs)
+    records.write(record, folder / "results" / f"{stage}.nc", stage=stage)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("stage", "attrs", "reason"),
+    [
+        ("attack", {"data_digest": '{"test": "b"}'}, "attack.nc (test images)"),
+        ("merge", {"parameters": '{"leaves": 8}'}, "merge.nc (leaves)"),
+        ("controls", {"parameters": '{"epochs": 2}'}, "controls.nc (epochs)"),
+        ("scale", {"networks": "others"}, "scale.nc (the training of the networks)"),
+    ],
+)
+def test_data_sets_that_do_not_belong_together_are_not_published(stage, attrs, reason, halves, tmp_path, capsys):
+    train = {"parameters": '{"epochs": 3, "leaves": 16}', "data_digest": '{"test": "a", "train": "c"}'}
+    run = changed(changed(halves / "first", tmp_path / "a", "train", **train), tmp_path / "b", stage, **attrs)
+    assert page.main(["publish", str(run), str(tmp_path / "published")]) == 1
+    assert reason in capsys.readouterr().err
+    assert not list((tmp_path / "published").glob("[!.]*"))
+
+
+def test_a_stage_of_other_groups_is_not_published(halves, tmp_path, capsys):
+    shutil.copytree(halves / "first", tmp_path / "run")
+    shutil.copy(halves / "whole" / "results" / "attack.nc", tmp_path / "run" / "results")
+    assert page.main(["publish", str(tmp_path / "run"), str(tmp_path / "published")]) == 1
+    assert "attack.nc (groups ([0, 1, 2, 3] beside [0, 1]))" in capsys.readouterr().err
+
+
+def test_a_run_whose_conclusions_are_of_other_data_sets_is_not_published(halves, tmp_path, capsys):
+    run = changed(halves / "first", tmp_path / "run", "attack", created="2030")
+    made_from = {"parameters": '{"made_from": {"attack": "2029"}}'}
+    results = page.read_results(run / "results")
+    records.write(ledger(results), run / "results" / "ledger.nc", stage="ledger", attrs=ATTRS | made_from)
+    assert page.main(["publish", str(run), str(tmp_path / "published")]) == 1
+    assert "ledger.nc was not drawn from attack.nc beside it; finish the run first" in capsys.readouterr().err
+
+
+def test_questions_to_other_networks_do_not_stay_beside_a_run(halves, tmp_path):
+    folder = tmp_path / "published"
+    page.publish(halves / "first", folder)
+    run = changed(halves / "second", tmp_path / "run", "train", data_digest='{"test": "a"}')
+    for question in QUESTIONS:
+        (run / "results" / f"{question}.nc").unlink()
+        record = records.read(folder / f"{question}.nc", stage=question)
+        records.write(record.assign_attrs(data_digest='{"test": "b"}'), folder / f"{question}.nc", stage=question)
+    page.publish(run, folder)
+    kept = {*records.STAGES, "versions", "ledger"}
+    assert {path.stem for path in folder.glob("*.nc")} == kept
+    assert {path.stem for path in manifest.compare(folder, "*.nc")[0]} == kept
 
 
 @pytest.fixture(scope="module")

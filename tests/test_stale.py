@@ -1,5 +1,6 @@
 """Results made from other parameters or other code are made again, and nothing else is."""
 
+import hashlib
 import json
 import os
 import shutil
@@ -45,6 +46,7 @@ STEPS = [
     ("a job that did not end", "", "", "", [], ALL - {"train", "ablations"}),
     ("a copied folder", "", "", "", [], set()),
     ("a copied folder, another value", "", "", "", ["noise_draws=3"], {"attack", "paper"}),
+    ("a copied folder, other images of the same name", "data/cifar10-sample.nc", "images", "others", [], ALL),
     (
         "a copied folder, other code",
         "lib/hrebasin/robustness.py",
@@ -102,6 +104,8 @@ def write_results(folder):
             with h5py.File(path, "w") as file:
                 file.attrs["parameters"] = plan.parameters(notebook, shard)
                 file.attrs["code_digest"] = plan.code(notebook)
+                if stage == "train":
+                    file.attrs["images_digest"] = hashlib.sha256(b"images").hexdigest()
     (run / "results").mkdir()
     with h5py.File(run / "results" / "ledger.nc", "w") as file:
         file.attrs["code_digest"] = plan.code(PAPER)

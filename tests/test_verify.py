@@ -75,6 +75,16 @@ CHANGES = {
         (lambda data, _: rewrite(data, "ledger", effect=1.0), "ledger.nc: effect of C1, C2, C3, C4"),
         (lambda data, _: rewrite(data, "ledger", verdict="reproduced"), "ledger.nc: verdict of C1"),
     ],
+    "other networks": [
+        (
+            lambda data, _: rewrite(data, "attack", data_digest='{"test": "b"}'),
+            "attack.nc differs from train.nc in test images",
+        ),
+        (
+            lambda data, _: rewrite(data, "scale", networks="b"),
+            "scale.nc differs from train.nc in the training of the networks",
+        ),
+    ],
     "other data": [(lambda data, _: rewrite(data, "merge", test_accuracy=0.5), "ledger.nc: effect of C1")],
 }
 

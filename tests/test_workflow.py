@@ -2,13 +2,14 @@ import json
 
 import pytest
 from projects import call, copy_project, counts
+from snakemake.cli import parse_config
 
 from hrebasin.catalogue import FIGURES, figure_files
 from hrebasin.configuration import load_profile
 from hrebasin.files import project_root
 from hrebasin.layout import ANSWERS, NOTEBOOKS, PAPER, QUESTIONS, STAGES
 from hrebasin.notebook import declared_parameters
-from hrebasin.workflow import PARTS, Plan, _remove_checkpoints, main
+from hrebasin.workflow import PARTS, Plan, _options, _parser, _remove_checkpoints, _settings, main
 
 ROOT = project_root()
 PROFILES = sorted(path.stem for path in (ROOT / "config").glob("*.yaml"))
@@ -49,6 +50,25 @@ def test_questions_without_networks_name_what_is_missing(tmp_path, monkeypatch, 
     monkeypatch.chdir(tmp_path)
     assert main(["--dry-run", "--part", "questions", "profile=tiny"]) == 2
     assert "data/runs/tiny/weights/unmerged-000.safetensors is not there" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "text", ["im #2", "[x]", "y: z", "2024", "007", "2024_05", "1e3", "true", "null", "a b", "\"q'"]
+)
+def test_names_reach_every_process_as_they_were_given(text, tmp_path, monkeypatch):
+    for name in ("config", "notebooks", "pyproject.toml"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    (tmp_path / text / "train").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    run = text if text.replace("_", "").isalnum() else "tiny"
+    settings = _settings(["profile=tiny", f"dataset={text}", f"run={run}", "epochs=3", "learning_rate=1e-5"])
+    plan = Plan.from_config(settings)
+    assert plan.profile.dataset == str((tmp_path / text).resolve())
+    options = _options(_parser().parse_args([]), settings, plan, tmp_path)
+    entries = [option for option in options[options.index("--config") + 1 :] if "=" in option]
+    assert Plan.from_config(parse_config(entries)) == plan
+    assert plan.run == f"data/runs/{run}"
+    assert (plan.profile.epochs, plan.profile.learning_rate) == (3, 1e-5)
 
 
 def test_other_recipes_alone_need_no_networks(tmp_path):

@@ -4,6 +4,7 @@ import ast
 import hashlib
 import json
 from collections.abc import Collection
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
@@ -17,7 +18,7 @@ PRESENTATION = (
 )  # fmt: skip
 # module -> the file that it reads beside itself
 DATA = {"page": "page.html", "drawing": "paper.mplstyle"}
-executed = ""
+executed: dict[str, str] = {}  # what data sets written by this process tell of the notebook that it executes
 
 
 def notebook_digest(notebook: Path) -> str:
@@ -25,13 +26,16 @@ def notebook_digest(notebook: Path) -> str:
     return code_digest(notebook, without=() if notebook.stem in (PAPER, ANSWERS) else PRESENTATION)
 
 
-def executing(notebook: Path | str) -> None:
-    """Tell this process which notebook it executes; `executed` then is the digest of its code, for what it writes."""
-    global executed
-    try:
-        executed = notebook_digest(Path(notebook))
-    except SyntaxError:  # cells with magics, which are not Python
-        executed = ""
+def executing(notebook: Path | str, **origin: str) -> None:
+    """Tell this process which notebook it executes, for the attributes of the data sets that it writes: `executed`.
+
+    Args:
+        notebook: its digest becomes ``code_digest``.
+        origin: further attributes.
+    """
+    executed.update(origin)
+    with suppress(SyntaxError):  # of cells with magics, which are not Python
+        executed["code_digest"] = notebook_digest(Path(notebook))
 
 
 def files_digest(path: Path) -> str:

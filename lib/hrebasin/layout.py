@@ -21,6 +21,7 @@ QUESTIONS = {
     "recipes": "25_recipes",
 }
 ANSWERS = "29_answers"
+TRAINING = ("train", "recipes")  # stages that train networks of their own
 EXTRA = {"versions": "07_versions"} | QUESTIONS  # data sets that a run may have beside its stages, and their notebooks
 OPTIMIZERS = ("adam", "sgd")
 PRECISIONS = ("float32", "bfloat16")

@@ -31,7 +31,7 @@ from .folders import short_temporary
 from .orphans import end_with
 
 KERNEL = "python3"
-KERNEL_START = "from hrebasin import digests as _d, orphans as _o; _o.end_with({}); _d.executing({!r})"
+KERNEL_START = "from hrebasin import digests as _d, orphans as _o; _o.end_with({}); _d.executing({!r}, **{})"
 COLOURS = re.compile(r"\x1b\[[0-9;]*m")  # of tracebacks
 
 
@@ -41,9 +41,23 @@ def declared_parameters(notebook: Path | str) -> dict[str, str]:
 
 
 def run_notebook(
-    notebook: Path | str, output: Path | str, parameters: Mapping, *, label: str = "", threads: int | None = None
+    notebook: Path | str,
+    output: Path | str,
+    parameters: Mapping,
+    *,
+    label: str = "",
+    threads: int | None = None,
+    origin: Mapping[str, str] | None = None,
 ) -> None:
     """Execute ``notebook`` with ``parameters`` and write the executed copy to ``output``.
+
+    Args:
+        notebook: what is executed.
+        output: where the copy goes.
+        parameters: by name.
+        label: stands before every line of output.
+        threads: of the CPU; by default all.
+        origin: attributes that every data set of the notebook shall have.
 
     Raises:
         FileNotFoundError: no such notebook.
@@ -60,7 +74,7 @@ def run_notebook(
     os.environ[progress.VARIABLE] = "lines"
     if threads:
         os.environ |= {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}  # the kernel inherits them
-    start = KERNEL_START.format(os.getpid(), str(notebook.resolve()))
+    start = KERNEL_START.format(os.getpid(), str(notebook.resolve()), dict(origin or {}))
     failed = output.with_suffix(".failed.ipynb")
     with replacing(output) as temporary, _echo(label or notebook.stem), _transport() as transport:
         try:
@@ -189,6 +203,10 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("-y", action="append", default=[], metavar="YAML", help="parameters as YAML text")
     parser.add_argument("-f", action="append", default=[], metavar="FILE", type=Path, help="a YAML file of parameters")
     parser.add_argument("--place", default="{}", type=json.loads, help="JSON object: parameters, before all others")
+    parser.add_argument(
+        "--profile", help="whose values these are, for the data sets to tell; by default the run's name"
+    )
+    parser.add_argument("--images", metavar="DIGEST", help="of the files of images, for the data sets to tell")
     parser.add_argument("--label", default="", help="stands before every line of output")
     parser.add_argument("--threads", type=int, help="CPU threads; by default all")
     parser.add_argument("--parent", type=int, help="process with which this one ends")
@@ -197,7 +215,9 @@ def main(arguments: list[str] | None = None) -> int:
         end_with(given.parent)
     try:
         parameters = _parameters(given) | given.place
-        run_notebook(given.notebook, given.output, parameters, label=given.label, threads=given.threads)
+        origin = {"profile": given.profile, "images_digest": given.images}
+        origin = {name: value for name, value in origin.items() if value is not None}
+        run_notebook(given.notebook, given.output, parameters, label=given.label, threads=given.threads, origin=origin)
     except (OSError, ValueError, RuntimeError) as error:
         print(f"[{given.label or given.notebook.stem}] {error}", file=sys.stderr)
         return 1

@@ -8,8 +8,10 @@ import argparse
 import json
 import os
 import re
+import shutil
 import sys
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import quote
 
@@ -21,7 +23,7 @@ from matplotlib.figure import Figure
 from . import answers, figures, manifest, records
 from .claims import ledger
 from .drawing import svg
-from .files import project_root, write_atomically
+from .files import project_root, temporary_name, write_atomically
 from .folders import only_writer
 from .in_words import alt_text, curve_values
 from .layout import EXTRA, NOTEBOOKS, QUESTIONS
@@ -153,30 +155,77 @@ def publish(run: Path | str, folder: Path | str, *, source: str = "", add: bool 
         folder: where the copies go.
         source: what readers should be told of the images in place of the name of their folder or archive.
         add: the run's groups to those in ``folder``, where the same may have been measured on another machine. The run
-            may then hold open questions alone.
+            may then hold open questions alone. Otherwise they take the place of those in ``folder``, and questions to
+            other networks go.
 
     Returns:
         The files written.
 
     Raises:
         FileNotFoundError: a stage is missing.
-        ValueError: groups to add that are there already, or that were measured otherwise. Nothing was written then.
+        ValueError: groups to add that are there already, or that were measured otherwise; data sets that do not belong
+            together, or a run whose conclusions were drawn from others. Nothing was written then.
     """
-    run, folder, written = Path(run), Path(folder), []
+    run, folder = Path(run), Path(folder)
+    with only_writer(run):
+        return _publish(run, folder, source, add)
+
+
+def _publish(run: Path, folder: Path, source: str, add: bool) -> list[Path]:
     there = {path.stem for path in (run / "results").glob("*.nc")}
     asked_alone = add and there & set(EXTRA) and not there & set(records.STAGES)
     results = read_results(run / "results", needed=() if asked_alone else records.STAGES)
+    if stopped := _not_concluded(run / "results", results):
+        raise ValueError(f"{stopped}; finish the run first")
     if source:
         results = {stage: _renamed(dataset, source) for stage, dataset in results.items()}
+    there = [stage for stage in records.STAGES if add and (folder / f"{stage}.nc").is_file()]
+    published = read_results(folder, needed=there)
     if add:
-        results = {stage: _added(dataset, stage, run, folder) for stage, dataset in results.items()}
-    for stage, dataset in results.items():
-        path = folder / f"{stage}.nc"
-        records.write(_smaller(dataset), path, stage=stage)
-        written.append(path)
-    written += _conclude(folder)
+        results = _added(results, published, run, folder)
+    misfits = records.misfits(published | results)
+    gone = [stage for stage in misfits if stage not in results and not add]
+    if wrong := [f"{stage}.nc ({why})" for stage, why in misfits.items() if stage not in gone]:
+        raise ValueError(f"{run} and {folder} do not go together; other than in train.nc are {', '.join(wrong)}")
+    kept = set(published) - set(results) - set(gone)
+    with _all_at_once(folder) as staging:
+        for stage, dataset in results.items():
+            records.write(_smaller(dataset), staging / f"{stage}.nc", stage=stage)
+        for stage in kept:
+            (staging / f"{stage}.nc").symlink_to((folder / f"{stage}.nc").resolve())
+        written = [*(staging / f"{stage}.nc" for stage in results), *_conclude(staging)]
+    for stage in gone if kept & set(QUESTIONS) or set(results) & set(QUESTIONS) else [*gone, "answers"]:
+        (folder / f"{stage}.nc").unlink(missing_ok=True)
+    written = [folder / path.name for path in written]
     manifest.enter(written)
     return written
+
+
+@contextmanager
+def _all_at_once(folder: Path) -> Iterator[Path]:
+    """A folder whose files take their places in ``folder`` when the block ends well: what takes long is over then."""
+    folder.mkdir(parents=True, exist_ok=True)
+    staging = temporary_name(folder / "together")
+    staging.mkdir()
+    try:
+        yield staging
+        for path in staging.iterdir():
+            if not path.is_symlink():
+                path.replace(folder / path.name)
+    finally:
+        shutil.rmtree(staging)
+
+
+def _not_concluded(folder: Path, results: Results) -> str:
+    """Which conclusion in a folder was not drawn from the data sets there, in words: who wrote there was stopped."""
+    for conclusion in ("ledger", "answers"):
+        if not (path := folder / f"{conclusion}.nc").is_file():
+            continue
+        made_from = json.loads(records.read(path, stage=conclusion).attrs.get("parameters", "{}")).get("made_from", {})
+        for stage, created in made_from.items():
+            if stage in results and results[stage].attrs.get("created", "") != created:
+                return f"{path} was not drawn from {stage}.nc beside it"
+    return ""
 
 
 def _conclude(folder: Path) -> list[Path]:
@@ -190,15 +239,42 @@ def _conclude(folder: Path) -> list[Path]:
     return [folder / f"{stage}.nc" for stage in concluded]
 
 
-def _added(dataset: xr.Dataset, stage: str, run: Path, folder: Path) -> xr.Dataset:
-    """A run's data set behind the one that is published, where there is one."""
-    path = folder / f"{stage}.nc"
-    if not path.is_file():
-        return dataset
-    published = records.read(path, stage=stage)
-    if both := sorted(set(published.group.values.tolist()) & set(dataset.group.values.tolist())):
-        raise ValueError(f"{path} holds the groups {both} already, which {run} would add")
-    return records.join({path: published, run / "results" / path.name: dataset}, stage=stage)
+def _added(results: Results, published: Results, run: Path, folder: Path) -> dict[str, xr.Dataset]:
+    """A run's data sets behind those that are published, where there are some.
+
+    Of an addition that was stopped some data sets are there already; then the others are added.
+    """
+    joined, new = {}, False
+    for stage, dataset in results.items():
+        path = folder / f"{stage}.nc"
+        if stage in published:
+            old = published[stage]
+            both = sorted(set(old.group.values.tolist()) & set(dataset.group.values.tolist()))
+            if both and not _same(old, dataset, both):
+                raise ValueError(f"{path} holds the groups {both} already, which {run} would add")
+            parts = {path: old}
+            if (more := _of_groups(dataset, both, those=False)).group.size:
+                parts[run / "results" / path.name] = more
+                new = True
+            joined[stage] = records.join(parts, stage=stage)
+        else:
+            joined[stage], new = dataset, True
+    if not new and not _not_concluded(folder, published):
+        raise ValueError(f"{folder} holds the groups of {run} already")
+    return joined
+
+
+def _of_groups(dataset: xr.Dataset, groups: list[int], *, those: bool) -> xr.Dataset:
+    """Networks (or pairs) of some groups, or of all others."""
+    [dim] = dataset.group.dims
+    return dataset.isel({dim: (dataset.group.isin(groups) == those).values})
+
+
+def _same(published: xr.Dataset, dataset: xr.Dataset, groups: list[int]) -> bool:
+    """Whether some groups were measured alike, but for values per image, which are published in part."""
+    ours, theirs = (_of_groups(data, groups, those=True) for data in (published, dataset))
+    names = [name for name, values in theirs.data_vars.items() if "image" not in values.dims]
+    return all(ours[name].variable.equals(theirs[name].variable) for name in names)
 
 
 def _renamed(dataset: xr.Dataset, source: str) -> xr.Dataset:

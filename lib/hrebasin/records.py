@@ -5,6 +5,7 @@ along ``pair``. So every comparison is a ``groupby`` and shards of groups join a
 """
 
 import ast
+import hashlib
 import json
 import os
 import platform
@@ -31,6 +32,8 @@ PROVENANCE = (
     "profile", "parameters", "data_source", "data_digest", "n_classes",
     "code_commit", "code_changed", "versions", "device", "wall_seconds", "created",
 )  # fmt: skip
+CODE = ("lib", "notebooks", "config", "Snakefile", "pyproject.toml", "requirements.txt")  # what results come from
+COMMIT = "commit.txt"  # in a copy of the library outside its repository: the commit, then files changed since
 PACKAGES = ("hrebasin", "torch", "torchvision", "foolbox", "numpy", "scipy", "numba", "xarray", "h5netcdf")
 
 # stage -> variable -> dimensions
@@ -157,12 +160,14 @@ SCHEMAS: dict[str, dict[str, tuple[str, ...]]] = {
     },
 }
 SHARD_PARAMETERS = ("run_folder", "shard", "groups", "device")  # in which shards of one run may differ
+loaded: set[str] = set()  # `networks_of` the trainings whose networks were loaded since the last `Clock` was made
 
 
 class Clock:
     """Wall time since it was made, for a record's provenance, and the code of then, which may change meanwhile."""
 
     def __init__(self):
+        loaded.clear()
         self.start = time.perf_counter()
         self.commit, self.dirty = _commit()
 
@@ -216,6 +221,7 @@ def provenance(*, profile: str, parameters: Mapping, images: Mapping[str, Images
         "data_source": first.source,
         "data_digest": json.dumps({split: part.origin for split, part in images.items()}, sort_keys=True),
         "n_classes": len(first.classes),
+        **({"networks": "; ".join(sorted(loaded))} if loaded else {}),
         **_made(device, clock),
     }
 
@@ -237,7 +243,7 @@ def _made(device: str, clock: Clock) -> dict:
     return {
         "code_commit": clock.commit,
         "code_changed": int(clock.dirty),
-        **({"code_digest": digests.executed} if digests.executed else {}),
+        **digests.executed,
         "versions": json.dumps({"python": platform.python_version(), **{name: version(name) for name in PACKAGES}}),
         "device": describe_device(device),
         "wall_seconds": round(clock.seconds, 3),
@@ -253,22 +259,23 @@ def describe_device(device: str) -> str:
 
 
 def _commit() -> tuple[str, bool]:
-    """Commit of the code and whether files were changed since; "unknown" outside a git checkout."""
-    folder = Path(__file__).parent
+    """Commit of the code and whether files were changed since; "unknown" where this file is in no git repository.
+
+    A copy of the library that `make offline` has made brings a file that tells both.
+    """
+    if (told := Path(__file__).with_name(COMMIT)).is_file():
+        commit, *changed = told.read_text().splitlines()
+        return commit, bool(changed)
     try:
-        commit = subprocess.run(
-            ["git", "rev-parse", "HEAD"], cwd=folder, capture_output=True, text=True, check=True
-        ).stdout.strip()
-        status = subprocess.run(
-            ["git", "status", "--porcelain", "--", ":/lib", ":/notebooks", ":/config"],
-            cwd=folder,
-            capture_output=True,
-            text=True,
-            check=True,
-        ).stdout
+        _git("ls-files", "--error-unmatch", Path(__file__).name)  # not of another project around an installed copy
+        return _git("rev-parse", "HEAD"), bool(_git("status", "--porcelain", "--", *(f":/{name}" for name in CODE)))
     except (OSError, subprocess.CalledProcessError):
         return "unknown", False
-    return commit, bool(status.strip())
+
+
+def _git(*command: str) -> str:
+    folder = Path(__file__).parent
+    return subprocess.run(["git", *command], cwd=folder, capture_output=True, text=True, check=True).stdout.strip()
 
 
 def write(dataset: xr.Dataset, path: Path | str, *, stage: str, attrs: Mapping | None = None) -> None:
@@ -386,6 +393,8 @@ def _together(shards: list[xr.Dataset]) -> dict:
     if "versions" in attrs[0]:
         versions = [json.loads(a["versions"]) for a in attrs]
         joined["versions"] = json.dumps({name: _listed(v.get(name, "none") for v in versions) for name in versions[0]})
+    if shards[0].attrs.get("stage") == "train" or "networks" in attrs[0]:
+        joined["networks"] = _listed(map(networks_of, shards))
     for name, reduce in (("code_changed", max), ("created", max), ("wall_seconds", sum)):
         if name in attrs[0]:
             joined[name] = reduce(a[name] for a in attrs)
@@ -405,6 +414,46 @@ def _origin(shard: xr.Dataset) -> dict:
 def _parameters(shard: xr.Dataset) -> dict:
     parameters = json.loads(shard.attrs.get("parameters", "{}"))
     return {name: value for name, value in parameters.items() if name not in SHARD_PARAMETERS}
+
+
+def networks_of(dataset: xr.Dataset) -> str:
+    """Which trainings a data set's networks come from: for each a digest of its parameters, images and code.
+
+    Args:
+        dataset: of the stage "train", or one that tells.
+    """
+    attrs = dataset.attrs
+    content = [_parameters(dataset), attrs.get("data_digest"), attrs.get("code_digest")]
+    return attrs.get("networks") or hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def misfits(results: Mapping[str, xr.Dataset]) -> dict[str, str]:
+    """Data sets of other networks, images or groups than the one of the stage "train", with what differs in words.
+
+    Args:
+        results: data sets by stage; those beside the stages of a run may have other groups.
+    """
+    train, found = results["train"], {}
+    values, images, groups = _parameters(train), _digests(train), set(train.group.values.tolist())
+    for stage, dataset in results.items():
+        own = _parameters(dataset)
+        differ = [name for name in sorted(own.keys() & values.keys() - {"dataset"}) if own[name] != values[name]]
+        differ += [f"{split} images" for split, one in _digests(dataset).items() if images.get(split, one) != one]
+        if "networks" in dataset.attrs and not _told(dataset) <= _told(train):
+            differ.append("the training of the networks")
+        if stage in STAGES and (here := set(dataset.group.values.tolist())) != groups:
+            differ.append(f"groups ({sorted(here)} beside {sorted(groups)})")
+        if differ:
+            found[stage] = ", ".join(differ)
+    return found
+
+
+def _told(dataset: xr.Dataset) -> set[str]:
+    return set(networks_of(dataset).split("; "))
+
+
+def _digests(dataset: xr.Dataset) -> dict[str, str]:
+    return json.loads(dataset.attrs.get("data_digest", "{}"))
 
 
 def describe(dataset: xr.Dataset) -> str:

@@ -14,7 +14,7 @@ from PIL import Image
 
 from . import answers, figures, manifest, records
 from .claims import ledger
-from .layout import QUESTIONS
+from .layout import EXTRA, QUESTIONS
 
 
 def verify(published: Path | str, drawn: Path | str) -> tuple[list[str], list[str]]:
@@ -45,6 +45,11 @@ def verify(published: Path | str, drawn: Path | str) -> tuple[list[str], list[st
     missing = [f"{published / stage}.nc cannot be used" for stage in stages if stage not in results]
     if missing:
         return checked, wrong + missing
+    together = {stage: results[stage] for stage in (*records.STAGES, *EXTRA) if stage in results}
+    wrong += [
+        f"{published / stage}.nc differs from train.nc in {why}" for stage, why in records.misfits(together).items()
+    ]
+    checked.append(f"{len(together)} data sets are of the same networks, images and parameters")
     claims = ledger({stage: results[stage] for stage in records.STAGES})
     if "answers" in results:
         asked = answers.answer({stage: results[stage] for stage in QUESTIONS if stage in results})

@@ -42,9 +42,12 @@ def load_networks(
         banks.append(Bank.load(path, device=device))
         try:
             _check_networks(banks[-1], banks[0], images)
-            _check_origin(banks[-1], read_origin(path), records.read(record, stage=STAGES[part]), images)
+            made_with = records.read(record, stage=STAGES[part])
+            _check_origin(banks[-1], read_origin(path), made_with, images)
         except ValueError as error:
             raise ValueError(f"{path} (made with {record}): {error}") from error
+        if part == "unmerged":
+            records.loaded.add(records.networks_of(made_with))
     return Bank.concat(banks)
 
 

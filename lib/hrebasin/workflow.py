@@ -22,17 +22,18 @@ from pathlib import Path
 
 from . import cluster
 from .catalogue import figure_files
-from .configuration import Profile, load_profile
+from .configuration import DATASETS, Profile, load_profile
 from .digests import files_digest, notebook_digest
 from .files import project_root
 from .folders import only_writer, scratch
-from .layout import ANSWERS, NOTEBOOKS, PAPER, QUESTIONS, WEIGHTS
+from .layout import ANSWERS, NOTEBOOKS, PAPER, QUESTIONS, TRAINING, WEIGHTS
 
 # Every job of a cluster imports this module, twice: so slow imports stand where they are needed.
 
 # What a user may override on the command line: every single value of a profile, and short names for some.
 SHORT = {"groups": "n_groups", "first": "first_group"}
 OVERRIDES = SHORT | {field.name: field.name for field in fields(Profile) if field.type in (str, int, float)}
+TEXTS = {"profile", "run", "ask", *(field.name for field in fields(Profile) if field.type is str)}
 # Parts of a run, for machines that are lent for minutes: each ends with its files written, and the next goes on.
 PARTS = {
     "train": ("train",),
@@ -71,15 +72,16 @@ class Plan:
         known = ("profile", "run", "ask", *OVERRIDES)
         if unknown := sorted(set(config) - set(known)):
             raise ValueError(f"unknown settings {unknown}; known are {known}")
-        name = str(config.get("profile", "sample"))
-        run = str(config.get("run") or name)
+        config = {key: str(value) if key in TEXTS and value is not None else value for key, value in config.items()}
+        name = config.get("profile") or "sample"
+        run = config.get("run") or name
         if not re.fullmatch(r"\w[\w.-]*", run):
             raise ValueError(f"run names a folder in data/runs, of letters, digits and . _ -, got {run!r}")
-        ask = tuple(filter(None, str(config.get("ask") or "").split(","))) or tuple(QUESTIONS)
+        ask = tuple(filter(None, (config.get("ask") or "").split(","))) or tuple(QUESTIONS)
         if unknown := sorted(set(ask) - set(QUESTIONS)):
             raise ValueError(f"no open questions {unknown}; ask of {tuple(QUESTIONS)}")
         overrides = {OVERRIDES[key]: config[key] for key in OVERRIDES if config.get(key) not in (None, "")}
-        if "dataset" in overrides and Path(str(overrides["dataset"])).expanduser().exists():
+        if "dataset" in overrides and Path(overrides["dataset"]).expanduser().exists():
             overrides["dataset"] = str(Path(overrides["dataset"]).expanduser().resolve())
         profile = load_profile(project_root() / "config" / f"{name}.yaml", **overrides)
         return cls(name, profile, f"data/runs/{run}", tuple(question for question in QUESTIONS if question in ask))
@@ -102,9 +104,10 @@ class Plan:
     @cached_property
     def images(self) -> str:
         """Digest of the images' files, other networks are trained when it changes; none of what torchvision fetches."""
+        if self.profile.dataset not in DATASETS:
+            return files_digest(Path(self.profile.dataset).expanduser())
         shipped = project_root() / "data" / f"{self.profile.dataset}.nc"
-        path = shipped if shipped.is_file() else Path(self.profile.dataset)
-        return files_digest(path) if path.exists() else ""
+        return files_digest(shipped) if shipped.is_file() else ""
 
     @property
     def gpus(self) -> int:
@@ -140,18 +143,24 @@ class Plan:
         """Digest of the code that a notebook runs; a result made by other code is made again."""
         return notebook_digest(project_root() / "notebooks" / f"{notebook}.ipynb")
 
-    def shell(self, notebook: str) -> str:
-        """The command of a rule."""
+    def shell(self, notebook: str, *, images: bool = False) -> str:
+        """The command of a rule.
+
+        Args:
+            notebook: its name.
+            images: whether the rule has the digest of the images' files among its ``params``, for the data set to tell.
+        """
+        origin = f"--profile {self.name}" + " --images {params.images:q}" * images
         label = notebook if notebook in (PAPER, ANSWERS) else f"{notebook} {{wildcards.shard}}"
         python = shlex.quote(sys.executable)
         return (
             f"exec {python} -m hrebasin.notebook notebooks/{notebook}.ipynb {{output.notebook:q}} {{params.values:q}} "
-            f"--place {{params.place:q}} --label '{label}' --threads {{threads}} --parent $PPID"
+            f"--place {{params.place:q}} {origin} --label '{label}' --threads {{threads}} --parent $PPID"
         )
 
 
 def made_otherwise(plan: Plan, notebooks: Mapping[str, str] = NOTEBOOKS) -> list[str]:
-    """Data sets in the run's folder that tell of other parameters than the plan's, or of other code.
+    """Data sets in the run's folder that tell of other parameters than the plan's, of other code or images.
 
     Args:
         plan: of the run.
@@ -160,16 +169,15 @@ def made_otherwise(plan: Plan, notebooks: Mapping[str, str] = NOTEBOOKS) -> list
     Snakemake notices them too, but by notes of its own, which a folder copied from elsewhere does not bring.
     """
     concluding, conclusion = _conclusion(notebooks)
-    wanted = {Path(plan.run, "results", f"{conclusion}.nc"): (plan.code(concluding), None)}
+    wanted = {Path(plan.run, "results", f"{conclusion}.nc"): (plan.code(concluding), None, "")}
     for stage, notebook in notebooks.items():
         code = plan.code(notebook)
         for shard in plan.asked(stage):
             parameters = _comparable(json.loads(plan.parameters(notebook, shard)))
-            wanted[Path(plan.run, stage, f"shard-{shard:03d}.nc")] = code, parameters
+            images = plan.images if stage in TRAINING else ""
+            wanted[Path(plan.run, stage, f"shard-{shard:03d}.nc")] = code, parameters, images
     return [
-        str(path)
-        for path, (code, parameters) in wanted.items()
-        if (project_root() / path).is_file() and _made(project_root() / path, parameters is None) != (code, parameters)
+        str(path) for path, made in wanted.items() if (project_root() / path).is_file() and not _made_so(path, *made)
     ]
 
 
@@ -201,13 +209,15 @@ def _conclusion(stages: Collection[str]) -> tuple[str, str]:
     return (ANSWERS, "answers") if set(stages) <= set(QUESTIONS) else (PAPER, "ledger")
 
 
-def _made(path: Path, concluded: bool) -> tuple[str, dict | None]:
-    """Code and parameters that a data set tells of; a conclusion has no parameters, and what is none has nothing."""
+def _made_so(path: Path, code: str, parameters: dict | None, images: str) -> bool:
+    """Whether a data set tells of this code, these parameters (None: any) and images; what is no data set does not."""
     import h5py
 
-    with suppress(OSError, KeyError, ValueError), h5py.File(path) as file:
-        return file.attrs["code_digest"], None if concluded else _comparable(json.loads(file.attrs["parameters"]))
-    return "", {}
+    with suppress(OSError, KeyError, ValueError), h5py.File(project_root() / path) as file:
+        told = file.attrs
+        same = parameters is None or _comparable(json.loads(told["parameters"])) == parameters
+        return same and told["code_digest"] == code and told.get("images_digest", images) == images
+    return False
 
 
 def _comparable(parameters: dict) -> dict:
@@ -298,7 +308,8 @@ def _options(given: argparse.Namespace, settings: Mapping, plan: Plan, folder: P
     # The default scheduler solves a linear program over all waiting jobs whenever one has ended.
     options += ["--scheduler", "greedy", "--scheduler-subsample", "1000"]
     options += ["--snakefile", str(project_root() / "Snakefile")]
-    options += ["--config", *(f"{key}={value}" for key, value in settings.items())]
+    # Snakemake reads values as YAML, in which only quotes keep a text as it is.
+    options += ["--config", *(f"{key}={json.dumps(value)}" for key, value in settings.items())]
     asked = given.part == "questions"
     if asked:
         options = ["answers", *options, "--allowed-rules", *PARTS["questions"]]
@@ -391,7 +402,7 @@ def _setting(text: str) -> tuple[str, object]:
     key, equals, value = text.partition("=")
     if not equals or not key:
         raise ValueError(f"settings are written key=value, got {text!r}")
-    for kind in (int, float):
+    for kind in () if key in TEXTS else (int, float):
         with suppress(ValueError):
             return key, kind(value)
     return key, value

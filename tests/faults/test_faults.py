@@ -30,7 +30,7 @@ if (folder / f"no {stage}").exists() and shard == 1:
 record = io.BytesIO()
 with h5py.File(record, "w") as file:
     file.attrs["parameters"] = json.dumps({"run_folder": run_folder, "shard": shard})
-    file.attrs["code_digest"] = digests.executed
+    file.attrs["code_digest"] = digests.executed["code_digest"]
 write_atomically(folder / stage / f"shard-{shard:03d}.nc", record.getvalue())
 if weights:
     write_atomically(folder / "weights" / f"{weights}-{shard:03d}.safetensors", bytes([shard]) * 1_000_000)
