@@ -707,6 +707,21 @@ NETWORKS = [
             ({"batch_size": 0}, "must be positive, got 0"),
             ({"l2": NAN}, "must not be negative, got nan"),
             ({"l1": 0.1, "l2": 0.1}, "got l1=0.1 and l2=0.1"),
+            ({"epochs": 1.5}, "epochs must be int, got 1.5"),
+            ({"batch_size": 51.2}, "batch_size must be int, got 51.2"),
+            ({"crop_padding": True}, "crop_padding must be int, got True"),
+            ({"learning_rate": INF}, "learning_rate must be finite, got inf"),
+            ({"l1": INF}, "l1 must be finite, got inf"),
+        ]
+    ),
+    *(
+        (
+            lambda box, given=given: replace(box.images["train"], labels=given),
+            f"labels must be int64 (image,), got {shown}",
+        )
+        for given, shown in [
+            (torch.zeros(96), "torch.float32 (96,)"),
+            (torch.zeros(96, 1, dtype=torch.int64), "torch.int64 (96, 1)"),
         ]
     ),
     (training(seeds=[]), "at least one, got []"),
