@@ -668,6 +668,12 @@ def others(box):
     return initial_bank(replace(box.trained.architecture, widths=(16,)), range(8))
 
 
+def alignment_of(box, **changes):
+    """An alignment of eight networks of a changed architecture, each with itself."""
+    bank = initial_bank(replace(box.trained.architecture, **changes), range(8))
+    return match_weights(bank, bank)
+
+
 FAST = Recipe(learning_rate=1e-2, batch_size=16, epochs=6)
 GREY = torch.zeros(96, 1, 4, 4, dtype=torch.uint8)
 NETWORKS = [
@@ -798,6 +804,13 @@ NETWORKS = [
     (attacked(labels=(0, 4)), "labels from 0 to 4 do not fit 2 images and 4 classes"),
     (attacked(labels=(-1, 3)), "labels from -1 to 3"),
     (attacked(labels=(0,)), "1 labels", "2 images"),
+    (
+        lambda box: alignment_of(box, widths=(8, 6, 5)).apply(box.trained),
+        "permutations {'P1': (8, 8), 'P2': (8, 6), 'P3': (8, 5)} (pair, unit) cannot permute 8 networks of units "
+        "{'P1': 12, 'P2': 10, 'P3': 8}",
+    ),
+    (lambda box: alignment_of(box, widths=(12, 10)).apply(box.trained), "{'P1': (8, 12), 'P2': (8, 10)} (pair, unit)"),
+    (lambda box: alignment_of(box).apply(box.trained.select([0, 1])), "of 8 pairs cannot permute a bank of 2 networks"),
     *(
         (
             lambda box, bad=bad: local_lipschitz(box.trained, box.images["test"].pixels[:1], radius=bad),
