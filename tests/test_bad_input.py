@@ -20,15 +20,27 @@ import synthetic
 from hrebasin import notebook, records, workflow
 from hrebasin.ablations import pairs_of
 from hrebasin.bank import Bank
+from hrebasin.closeup import closeup, first_correct
 from hrebasin.configuration import Profile, load_profile
-from hrebasin.evaluation import path
+from hrebasin.evaluation import evaluate, path
 from hrebasin.files import project_root
 from hrebasin.images import Images, load_images
+from hrebasin.landscape import landscape
 from hrebasin.matching import match_weights
 from hrebasin.merging import interpolate, merge_many, merge_many_sets, merge_naive, merge_pairs, merge_tree
 from hrebasin.networks import mlp
-from hrebasin.regularity import local_lipschitz
-from hrebasin.robustness import attack
+from hrebasin.regularity import eclipse_fast, global_lipschitz, gradient_norm, local_lipschitz, margin, measure
+from hrebasin.repair import feature_distance, moments
+from hrebasin.robustness import attack, attack_suite, robust_accuracies
+from hrebasin.strong_attacks import (
+    fgsm,
+    fgsm_in_float64,
+    fgsm_with_rescaled_logits,
+    pgd,
+    strong_suite,
+    transferred,
+    zero_gradients,
+)
 from hrebasin.training import DivergedError, Recipe, initial_bank, train
 from hrebasin.weights import load_networks
 
@@ -668,8 +680,61 @@ def others(box):
     return initial_bank(replace(box.trained.architecture, widths=(16,)), range(8))
 
 
+def alignment_of(box, **changes):
+    """An alignment of eight networks of a changed architecture, each with itself."""
+    bank = initial_bank(replace(box.trained.architecture, **changes), range(8))
+    return match_weights(bank, bank)
+
+
 FAST = Recipe(learning_rate=1e-2, batch_size=16, epochs=6)
 GREY = torch.zeros(96, 1, 4, 4, dtype=torch.uint8)
+NOT_FINITE = "fc2.weight of the network of seed 3 holds weights", "not finite"
+SIZES = {"epsilons": [0.0, 0.1]}
+# doors where pixels meet a bank
+OF_PIXELS = {
+    "local_lipschitz": lambda bank, pixels: local_lipschitz(bank, pixels, radius=0.1),
+    "gradient_norm": gradient_norm,
+    "moments": moments,
+    "feature_distance": lambda bank, pixels: feature_distance(bank, bank, [[k] for k in range(8)], pixels),
+}
+OF_LABELS = {
+    "margin": margin,
+    "measure": lambda *given: measure(*given, radii=[0.1], bounded=1),
+    "attack": lambda *given: attack(*given, kind="gaussian", **SIZES),
+    "robust_accuracies": lambda *given: robust_accuracies(*given, **SIZES),
+    "attack_suite": lambda *given: attack_suite(*given, magnitudes=[0.0], draws=1, **SIZES),
+    "pgd": lambda *given: pgd(*given, **SIZES),
+    "fgsm": lambda *given: fgsm(*given, **SIZES),
+    "fgsm_in_float64": lambda *given: fgsm_in_float64(*given, **SIZES),
+    "fgsm_with_rescaled_logits": lambda *given: fgsm_with_rescaled_logits(*given, factor=2.0, **SIZES),
+    "transferred": lambda bank, *given: transferred(bank, bank.select([3]), *given, **SIZES),
+    "strong_suite": lambda bank, *given: strong_suite(bank, *given, sources=[], **SIZES),
+    "zero_gradients": zero_gradients,
+}
+OF_IMAGES = {
+    "evaluate": evaluate,
+    "path": lambda bank, images: path(bank, bank, images, [0.5]),
+    "landscape": lambda bank, images: landscape(bank.select([3]), bank.select([0]), images),
+    "first_correct": first_correct,
+    "closeup": lambda bank, images: closeup(bank, images, 0, epsilon=0.1),
+}
+HALVES, TWO = torch.full((2, 3, 4, 4), 0.5), torch.tensor([0, 1])
+# pixels, labels, and why they do not fit three channels of four by four and four classes
+MISFITS = [
+    (HALVES * NAN, TWO, "pixels must lie in [0, 1], got nan to nan"),
+    (HALVES * 255, TWO, "pixels must lie in [0, 1], got 127.5 to 127.5"),
+    (HALVES - 1, TWO, "pixels must lie in [0, 1], got -0.5 to -0.5"),
+    (HALVES[:, :1], TWO, "pixels must be (image, *(3, 4, 4)) of at least one image, got (2, 1, 4, 4)"),
+    (HALVES[0], TWO, "got (3, 4, 4)"),
+    (HALVES[:0], TWO[:0], "got (0, 3, 4, 4)"),
+]
+MISLABELS = [
+    (HALVES, TWO[:1], "1 labels do not fit 2 images"),
+    (HALVES, TWO[None], "labels must be int64 (image,), got torch.int64 (1, 2)"),
+    (HALVES, TWO.float(), "labels must be int64 (image,), got torch.float32 (2,)"),
+    (HALVES, TWO + 3, "labels from 3 to 4 do not fit 2 images and 4 classes"),
+    (HALVES, TWO - 1, "labels from -1 to 0 do not fit 2 images and 4 classes"),
+]
 NETWORKS = [
     (lambda box: Bank.stack([]), "at least one network, got none"),
     (lambda box: Bank.concat([]), "nothing to join: no banks given"),
@@ -707,6 +772,21 @@ NETWORKS = [
             ({"batch_size": 0}, "must be positive, got 0"),
             ({"l2": NAN}, "must not be negative, got nan"),
             ({"l1": 0.1, "l2": 0.1}, "got l1=0.1 and l2=0.1"),
+            ({"epochs": 1.5}, "epochs must be int, got 1.5"),
+            ({"batch_size": 51.2}, "batch_size must be int, got 51.2"),
+            ({"crop_padding": True}, "crop_padding must be int, got True"),
+            ({"learning_rate": INF}, "learning_rate must be finite, got inf"),
+            ({"l1": INF}, "l1 must be finite, got inf"),
+        ]
+    ),
+    *(
+        (
+            lambda box, given=given: replace(box.images["train"], labels=given),
+            f"labels must be int64 (image,), got {shown}",
+        )
+        for given, shown in [
+            (torch.zeros(96), "torch.float32 (96,)"),
+            (torch.zeros(96, 1, dtype=torch.int64), "torch.int64 (96, 1)"),
         ]
     ),
     (training(seeds=[]), "at least one, got []"),
@@ -784,11 +864,67 @@ NETWORKS = [
     (attacked(labels=(-1, 3)), "labels from -1 to 3"),
     (attacked(labels=(0,)), "1 labels", "2 images"),
     *(
+        (lambda box, ask=ask, given=given: ask(box.trained, *given), shown)
+        for asks, given, shown in [
+            *((OF_PIXELS, (pixels,), shown) for pixels, _, shown in MISFITS),
+            *((OF_LABELS, given, shown) for *given, shown in MISFITS + MISLABELS),
+            (OF_PIXELS, (HALVES.int(),), "pixels must be uint8 or floats in [0, 1], got torch.int32"),
+        ]
+        for ask in asks.values()
+    ),
+    *(
+        (
+            lambda box, ask=ask, classes=classes: ask(box.trained, Images(HALVES.byte(), TWO, tuple(classes), "mine")),
+            f"images (3, 4, 4) of {len(classes)} classes do not fit the architecture's (3, 4, 4) and 4",
+        )
+        for ask in OF_IMAGES.values()
+        for classes in ("abc", "abcde")
+    ),
+    *(
+        (lambda box, ask=ask: ask(box.trained, replace(box.images["train"], pixels=GREY)), "images (1, 4, 4) of 4")
+        for ask in OF_IMAGES.values()
+    ),
+    *(
+        (
+            lambda box, bad=bad: measure(box.trained, HALVES, TWO, radii=[0.1], bounded=bad),
+            f"bounded must be at least 1, got {bad}",
+        )
+        for bad in (0, -1)
+    ),
+    *(
+        (lambda box, ask=ask, given=given: ask(poisoned(box.trained), *given(box)), *NOT_FINITE)
+        for asks, given in [
+            (OF_PIXELS, lambda box: [HALVES]),
+            (OF_LABELS, lambda box: [HALVES, TWO]),
+            (OF_IMAGES, lambda box: [box.images["test"]]),
+            ({"global": global_lipschitz, "eclipse-fast": eclipse_fast}, lambda box: []),
+        ]
+        for ask in asks.values()
+    ),
+    (
+        lambda box: transferred(box.trained, poisoned(box.trained).select([3]), HALVES, TWO, **SIZES),
+        *NOT_FINITE,
+    ),
+    (lambda box: interpolate(poisoned(box.trained), box.trained, [0.5]), "first networks: ", *NOT_FINITE),
+    (lambda box: interpolate(box.trained, poisoned(box.trained), [0.5]), "second networks: ", *NOT_FINITE),
+    (lambda box: poisoned(box.trained).save("bank.safetensors"), "bank.safetensors: ", *NOT_FINITE),
+    (
+        lambda box: replace(box.trained, tensors={k: t.double() for k, t in box.trained.tensors.items()}).save("a.sf"),
+        "a.sf: fc1.weight is torch.float64, not torch.float32",
+    ),
+    (
+        lambda box: alignment_of(box, widths=(8, 6, 5)).apply(box.trained),
+        "permutations {'P1': (8, 8), 'P2': (8, 6), 'P3': (8, 5)} (pair, unit) cannot permute 8 networks of units "
+        "{'P1': 12, 'P2': 10, 'P3': 8}",
+    ),
+    (lambda box: alignment_of(box, widths=(12, 10)).apply(box.trained), "{'P1': (8, 12), 'P2': (8, 10)} (pair, unit)"),
+    (lambda box: alignment_of(box).apply(box.trained.select([0, 1])), "of 8 pairs cannot permute a bank of 2 networks"),
+    *(
         (
             lambda box, bad=bad: local_lipschitz(box.trained, box.images["test"].pixels[:1], radius=bad),
-            f"radius must be positive, got {bad}",
+            f"radius must be positive and finite, got {bad}",
         )
-        for bad in (0, -0.5, NAN)
+        for bad in (0, -0.5, NAN, INF)
     ),
 ]
 

@@ -4,7 +4,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hrebasin.bank import LABELS, Bank, read_origin
+from hrebasin.bank import LABELS, Bank, check_finite, read_origin
 from hrebasin.networks import Architecture, mlp
 from hrebasin.seeding import generator
 from hrebasin.training import initial_bank
@@ -148,6 +148,15 @@ def test_save_and_load_round_trip(tmp_path_factory, widths, n):
     bank.save(path)
     assert read_origin(path) == {}
     assert [entry.name for entry in path.parent.iterdir()] == ["bank.safetensors"]
+
+
+def test_weights_are_finite_where_only_their_sum_is_not():
+    bank = bank_of((5,))
+    bank.tensors["fc1.weight"][:] = torch.finfo(torch.float32).max
+    check_finite(bank, "large weights")
+    bank.tensors["fc1.weight"][1, 0, :2] = torch.tensor([torch.inf, -torch.inf])
+    with pytest.raises(ValueError, match=f"fc1.weight of the network of seed {bank.labels['seed'][1]} holds"):
+        check_finite(bank, "large weights")
 
 
 def test_labels_have_defaults():

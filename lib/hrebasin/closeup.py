@@ -6,7 +6,8 @@ import xarray as xr
 from foolbox import PyTorchModel
 from foolbox.attacks import LinfFastGradientAttack
 
-from .bank import Bank
+from .bank import Bank, check_finite
+from .checks import check_images
 from .images import Images
 from .robustness import BankModel
 
@@ -15,8 +16,9 @@ def first_correct(bank: Bank, images: Images) -> int:
     """Position of the first image that all networks of a bank classify correctly.
 
     Raises:
-        ValueError: there is none.
+        ValueError: there is none, images that do not fit, or weights that are not finite.
     """
+    _check(bank, images)
     with torch.no_grad():
         right = (bank(images.pixels).argmax(-1) == images.labels).all(0)
     if not right.any():
@@ -38,8 +40,9 @@ def closeup(bank: Bank, images: Images, position: int, *, epsilon: float) -> xr.
         (model, state, class) before and after; attributes ``label``, the true class, and ``epsilon``.
 
     Raises:
-        ValueError: no such image, or an epsilon outside [0, 1].
+        ValueError: no such image, an epsilon outside [0, 1], or what `first_correct` refuses.
     """
+    _check(bank, images)
     if not 0 <= position < len(images):
         raise ValueError(f"position {position} is not among the {len(images)} images")
     if not 0 <= epsilon <= 1:
@@ -68,3 +71,8 @@ def closeup(bank: Bank, images: Images, position: int, *, epsilon: float) -> xr.
         },
         attrs={"label": images.classes[label], "epsilon": epsilon},
     )
+
+
+def _check(bank: Bank, images: Images) -> None:
+    check_images(bank.architecture, images)
+    check_finite(bank, "networks under attack")

@@ -14,7 +14,7 @@ from .layout import ANSWERS, PAPER
 # guarded by the format's name in `records`.
 PRESENTATION = (
     "catalogue", "plots", "benchmark_plots", "question_plots", "drawing", "figures", "manifest", "progress", "records",
-    "configuration", "digests", "files", "folders",
+    "checks", "configuration", "digests", "files", "folders",
 )  # fmt: skip
 # module -> the file that it reads beside itself
 DATA = {"page": "page.html", "drawing": "paper.mplstyle"}

@@ -5,7 +5,8 @@ from collections.abc import Sequence
 import torch
 import xarray as xr
 
-from .bank import Bank, after_first, first_layer, normalize
+from .bank import Bank, after_first, check_finite, first_layer, normalize
+from .checks import check_images
 from .images import Images
 from .memory import halving
 from .merging import interpolate
@@ -24,7 +25,12 @@ def evaluate(
         images: labelled images of the architecture's shape.
         device: where to compute; by default where the bank lives.
         images_at_once: bounds the memory; halved where a GPU's does not suffice.
+
+    Raises:
+        ValueError: images of another shape or number of classes, or weights that are not finite.
     """
+    check_images(bank.architecture, images)
+    check_finite(bank, "evaluation")
     device = device or bank.device
     bank, images = bank.to(device), images.to(device)
 
@@ -70,7 +76,11 @@ def path(a: Bank, b: Bank, images: Images, lambdas: Sequence[float], *, device: 
     """Accuracy and loss of (1 - lambda) A + lambda B, (model, lambda), pair k being model k.
 
     What the first and widest layer gives is linear in its weights, so it is computed at the two ends only.
+
+    Raises:
+        ValueError: images that do not fit, or what `hrebasin.merging.interpolate` refuses.
     """
+    check_images(a.architecture, images)
     device = device or a.device
     a, b, images = a.to(device), b.to(device), images.to(device)
     line = track(interpolate(a, b, lambdas), label="interpolation", total=len(lambdas), unit="point")

@@ -45,6 +45,8 @@ class Images:
             raise ValueError(
                 f"pixels must be uint8 (image, channel, y, x), got {self.pixels.dtype} {tuple(self.pixels.shape)}"
             )
+        if self.labels.dtype != torch.int64 or self.labels.ndim != 1:
+            raise ValueError(f"labels must be int64 (image,), got {self.labels.dtype} {tuple(self.labels.shape)}")
         if len(self.pixels) == 0 or len(self.pixels) != len(self.labels):
             raise ValueError(f"{len(self.pixels)} images with {len(self.labels)} labels")
         if int(self.labels.min()) < 0 or int(self.labels.max()) >= len(self.classes):

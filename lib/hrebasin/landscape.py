@@ -8,6 +8,7 @@ import xarray as xr
 from torch.nn.functional import cross_entropy
 
 from .bank import Bank, after_first, first_layer, normalize
+from .checks import check_images
 from .evaluation import path
 from .images import Images
 from .matching import match_weights
@@ -46,10 +47,11 @@ def landscape(
         ``line_accuracy`` (alignment, lambda).
 
     Raises:
-        ValueError: banks of more than one network, or networks that span no plane.
+        ValueError: banks of more than one network, networks that span no plane, or images that do not fit.
     """
     if len(first) != 1 or len(second) != 1:
         raise ValueError(f"a landscape takes one network and another, got {len(first)} and {len(second)}")
+    check_images(first.architecture, images)
     matched = match_weights(first, second, seed=seed).apply(second)
     corners = Bank.concat([first, second, matched])
     place = _places(corners)

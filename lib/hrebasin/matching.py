@@ -48,9 +48,17 @@ class Alignment:
         return len(self.objective)
 
     def apply(self, bank: Bank) -> Bank:
-        """The bank with its units permuted; logits stay the same. The given bank is left as it is."""
+        """The bank with its units permuted; logits stay the same. The given bank is left as it is.
+
+        Raises:
+            ValueError: a bank of another length or of other hidden widths.
+        """
         if len(bank) != len(self):
             raise ValueError(f"an alignment of {len(self)} pairs cannot permute a bank of {len(bank)} networks")
+        widths = {f"P{number}": width for number, width in enumerate(bank.architecture.widths, start=1)}
+        given = {name: tuple(perm.shape) for name, perm in self.permutations.items()}
+        if given != {name: (len(bank), width) for name, width in widths.items()}:
+            raise ValueError(f"permutations {given} (pair, unit) cannot permute {len(bank)} networks of units {widths}")
         spec = permutation_spec(bank.architecture)
         permuted = permute(bank.tensors, spec, self.permutations)
         return Bank(bank.architecture, permuted, bank.labels, bank.history)

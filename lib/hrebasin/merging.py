@@ -133,7 +133,7 @@ def interpolate(a: Bank, b: Bank, lambdas: Sequence[float]) -> Iterator[Bank]:
     """The networks (1 - lambda) A + lambda B, pair by pair: one bank for each lambda, made when asked for.
 
     Raises:
-        ValueError: banks of different architectures or lengths, or a lambda outside [0, 1].
+        ValueError: banks of different architectures or lengths, a lambda outside [0, 1], weights that are not finite.
     """
     check_same_architecture(a, b)
     if len(a) != len(b):
@@ -141,6 +141,8 @@ def interpolate(a: Bank, b: Bank, lambdas: Sequence[float]) -> Iterator[Bank]:
     for value in lambdas:
         if not 0 <= value <= 1:
             raise ValueError(f"lambda must lie in [0, 1], got {value}")
+    for role, bank in (("first", a), ("second", b)):
+        check_finite(bank, f"{role} networks")
     return (
         Bank(
             a.architecture,

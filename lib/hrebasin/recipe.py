@@ -1,5 +1,6 @@
 """How networks are trained."""
 
+import math
 from dataclasses import dataclass
 
 from .layout import OPTIMIZERS, PRECISIONS
@@ -39,11 +40,17 @@ class Recipe:
             raise ValueError(f"optimizer must be one of {OPTIMIZERS}, got {self.optimizer!r}")
         if self.precision not in PRECISIONS:
             raise ValueError(f"precision must be one of {PRECISIONS}, got {self.precision!r}")
+        for name in ("batch_size", "epochs", "crop_padding"):
+            if type(getattr(self, name)) is not int:
+                raise ValueError(f"{name} must be int, got {getattr(self, name)!r}")
         for name in ("learning_rate", "batch_size", "epochs"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
         for name in ("momentum", "weight_decay", "l1", "l2", "crop_padding"):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
+        for name in ("learning_rate", "momentum", "weight_decay", "l1", "l2"):
+            if not math.isfinite(getattr(self, name)):
+                raise ValueError(f"{name} must be finite, got {getattr(self, name)}")
         if self.l1 and self.l2:
             raise ValueError(f"a recipe has one penalty, l1 or l2, got l1={self.l1} and l2={self.l2}")

@@ -12,7 +12,8 @@ import torch
 import xarray as xr
 
 from .averaging import children
-from .bank import Bank, normalize
+from .bank import Bank, check_finite, normalize
+from .checks import check_pixels
 from .memory import fitting
 from .progress import track
 from .spectra import largest_eigenvalue
@@ -35,7 +36,14 @@ def measure(
         bank, pixels, labels: networks, images (image, channel, y, x) and their classes (image,).
         radii: of the local bounds, L2 in pixel units.
         bounded: how many of the images get local bounds; the others hold NaN there.
+
+    Raises:
+        ValueError: pixels or labels that do not fit, weights that are not finite, radii or ``bounded`` that cannot be.
     """
+    check_pixels(bank.architecture, pixels, labels)
+    check_finite(bank, "measures")
+    if bounded < 1:
+        raise ValueError(f"bounded must be at least 1, got {bounded}")
     pieces = []
     bytes_each = COPIES * 8 * bank.architecture.n_parameters
     for piece in bank.chunks(fitting(bytes_each, device=bank.device, most=NETWORKS_AT_ONCE)):
@@ -139,8 +147,9 @@ def local_lipschitz(bank: Bank, pixels: torch.Tensor, *, radius: float, units: s
         radius: L2, in pixel units (or of the normalised input if ``units="normalised"``).
         units: of the input.
     """
-    if not radius > 0:
-        raise ValueError(f"radius must be positive, got {radius}")
+    if not 0 < radius < float("inf"):
+        raise ValueError(f"radius must be positive and finite, got {radius}")
+    check_pixels(bank.architecture, pixels)
     weights = layer_weights(bank, units)
     biases = [bank.tensors[f"{layer}.bias"].double() for layer in bank.architecture.layers]
     x = normalize(bank.architecture, pixels.to(bank.device)).double()
@@ -200,6 +209,7 @@ def gradient_norm(bank: Bank, pixels: torch.Tensor, *, units: str = "pixel") -> 
 
     Any Lipschitz constant valid on the images' neighbourhood is at least as large.
     """
+    check_pixels(bank.architecture, pixels)
     weights = layer_weights(bank, units)
     norms = torch.cat([_jacobian_norm(weights, _active(bank, part)) for part in pixels.split(IMAGES_AT_ONCE)], dim=1)
     return bank.array(
@@ -225,6 +235,8 @@ def _jacobian_norm(weights: list[torch.Tensor], masks: list[torch.Tensor]) -> to
 
 def margin(bank: Bank, pixels: torch.Tensor, labels: torch.Tensor) -> xr.DataArray:
     """Logit of the true class minus the largest other logit, (model, image); negative where misclassified."""
+    check_pixels(bank.architecture, pixels, labels)
+    check_finite(bank, "margins")
     with torch.no_grad():
         outputs = bank(pixels.to(bank.device)).double()
     true = labels.to(bank.device).expand(len(bank), -1)[..., None]
@@ -261,6 +273,7 @@ def layer_weights(bank: Bank, units: str) -> list[torch.Tensor]:
     """Float64 weights (model, out, in); in pixel units the first includes the normalisation's slope."""
     if units not in UNITS:
         raise ValueError(f"units must be one of {UNITS}, got {units!r}")
+    check_finite(bank, "bounds")
     weights = [bank.tensors[f"{layer}.weight"].double() for layer in bank.architecture.layers]
     if units == "pixel":
         weights[0] = weights[0] * bank.architecture.pixel_scale().to(bank.device)

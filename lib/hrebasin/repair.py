@@ -6,7 +6,8 @@ from dataclasses import dataclass
 import torch
 import xarray as xr
 
-from .bank import Bank, check_same_architecture, normalize
+from .bank import Bank, check_finite, check_same_architecture, normalize
+from .checks import check_pixels
 from .evaluation import evaluate
 from .images import Images
 from .mergers import align_tree, average_blocks
@@ -188,6 +189,8 @@ def _by_layer(bank: Bank, columns: list[torch.Tensor], name: str, long_name: str
 @torch.no_grad()  # as a decorator: two generators that take turns would leave one another's mode behind
 def _pre_activations(bank: Bank, pixels: torch.Tensor):
     """For each part of the images: (model, image, unit) of every affine layer."""
+    check_pixels(bank.architecture, pixels)
+    check_finite(bank, "activations")
     for part in pixels.split(IMAGES_AT_ONCE):
         x = normalize(bank.architecture, part.to(bank.device)).expand(len(bank), -1, -1)
         values = []

@@ -14,7 +14,8 @@ from foolbox.attacks import L2DeepFoolAttack, LinfDeepFoolAttack, LinfFastGradie
 from foolbox.criteria import Misclassification
 from torch import nn
 
-from .bank import Bank
+from .bank import Bank, check_finite
+from .checks import check_pixels
 from .layout import ATTACKS
 from .memory import fitting, halving
 from .progress import track
@@ -87,7 +88,7 @@ def attack(
         ``robust_accuracy`` (model, epsilon, draw).
 
     Raises:
-        ValueError: unknown kind, bad epsilons, pixels outside [0, 1], labels that do not fit.
+        ValueError: unknown kind, bad epsilons, pixels or labels that do not fit, weights that are not finite.
     """
     epsilons = _check(bank, pixels, labels, kind, epsilons)
     if draws < 1:
@@ -237,13 +238,8 @@ def _check(bank, pixels, labels, kind, epsilons) -> list[float]:
     in_range = all(0 <= epsilon <= largest for epsilon in epsilons)  # False for NaN
     if not epsilons or not in_range or sorted(set(epsilons)) != epsilons:
         raise ValueError(f"epsilons must increase within [0, {largest}], got {epsilons}")
-    if pixels.dtype != torch.uint8 and not (pixels.min() >= 0 and pixels.max() <= 1):
-        raise ValueError(f"pixels must lie in [0, 1], got {pixels.min():g} to {pixels.max():g}")
-    if len(labels) != len(pixels) or labels.min() < 0 or labels.max() >= bank.architecture.n_classes:
-        raise ValueError(
-            f"{len(labels)} labels from {labels.min()} to {labels.max()} do not fit {len(pixels)} images and "
-            f"{bank.architecture.n_classes} classes"
-        )
+    check_pixels(bank.architecture, pixels, labels)
+    check_finite(bank, "attack")
     return epsilons
 
 

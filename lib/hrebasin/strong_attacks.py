@@ -8,7 +8,8 @@ import torch
 import xarray as xr
 from foolbox.attacks import LinfFastGradientAttack, LinfProjectedGradientDescentAttack
 
-from .bank import Bank
+from .bank import Bank, check_finite
+from .checks import check_pixels
 from .memory import fitting
 from .progress import track
 from .robustness import COPIES, NETWORKS_AT_ONCE, SAMPLES_AT_ONCE, _check, _fixed_size, _in_pieces, _run, _select
@@ -112,7 +113,8 @@ def transferred(
     """
     if len(source) != 1:
         raise ValueError(f"images are transferred from one network, got {len(source)}")
-    epsilons = _check(bank, pixels, labels, "fgsm", epsilons)
+    for asked in (source, bank):
+        epsilons = _check(asked, pixels, labels, "fgsm", epsilons)
     pixels = _floats(pixels).to(bank.device)
     labels, robust = labels.to(bank.device), []
     attack = LinfFastGradientAttack(random_start=False)
@@ -200,6 +202,8 @@ def strong_suite(
 
 def zero_gradients(bank: Bank, pixels: torch.Tensor, labels: torch.Tensor) -> xr.DataArray:
     """Share of images at which every component of the cross-entropy's gradient is exactly zero, (model,)."""
+    check_pixels(bank.architecture, pixels, labels)
+    check_finite(bank, "gradients")
     labels, shares = labels.to(bank.device), []
     for piece in track(list(bank.chunks(NETWORKS_AT_ONCE[bank.device.type])), label="gradients", unit="piece"):
         inputs = _floats(pixels).to(bank.device).repeat(len(piece), 1, 1, 1, 1).requires_grad_()

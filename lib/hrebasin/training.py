@@ -19,6 +19,7 @@ from safetensors.torch import save
 
 from .bank import Bank, logits
 from .batches import Batches
+from .checks import check_images
 from .digests import module_digest
 from .files import write_atomically
 from .images import Images
@@ -96,11 +97,7 @@ def train(
     """
     seeds = [int(seed) for seed in seeds]
     recipes = _one_each(recipe or Recipe(), seeds)
-    if images.shape != architecture.image_shape or len(images.classes) != architecture.n_classes:
-        raise ValueError(
-            f"images {images.shape} of {len(images.classes)} classes do not fit the architecture's "
-            f"{architecture.image_shape} and {architecture.n_classes}"
-        )
+    check_images(architecture, images)
     last = recipes[0].epochs if stop_after is None else stop_after
     if not 1 <= last <= recipes[0].epochs:
         raise ValueError(f"stop_after must lie within the recipe's {recipes[0].epochs} epochs, got {stop_after}")
