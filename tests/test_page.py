@@ -120,7 +120,8 @@ def test_what_cannot_be_added_leaves_all_as_it_was(halves, tmp_path, capsys):
     assert "published holds the groups of " in capsys.readouterr().err
     assert page.main(["publish", "--add", str(tmp_path / "nowhere"), str(folder)]) == 1
     assert "no data set at" in capsys.readouterr().err
-    others = {stage: data.assign_attrs(ATTRS) for stage, data in synthetic.results(groups=4).items()}
+    attrs = ATTRS | {"created": "2022"}
+    others = {stage: data.assign_attrs(attrs) for stage, data in synthetic.results(groups=4).items()}
     others["ablations"].attrs["parameters"] = '{"n_lambdas": 7}'
     write_results(others, tmp_path / "others", [2, 3])
     assert page.main(["publish", "--add", str(tmp_path / "others"), str(folder)]) == 1
