@@ -63,8 +63,8 @@ def test_an_archive_is_unpacked_once_and_anew_when_it_changes(tmp_path):
 def test_what_a_killed_process_left_is_cleared_away(tmp_path):
     write_archive(tmp_path / "set.tar", images(), "w")
     raw = tmp_path / "data" / "raw"
-    (raw / "unpacked" / ".other-0123abcd" / "train").mkdir(parents=True)
+    (raw / "unpacked" / ".hrebasin-9999999-0123abcd" / "train").mkdir(parents=True)
     (raw / "decoded").mkdir()
-    (raw / "decoded" / ".other-train-9999999-0123abcd.npy").touch()
+    (raw / "decoded" / ".hrebasin-9999999-0123abcd.npy").touch()
     load_images(str(tmp_path / "set.tar"), "train", root=tmp_path / "data")
     assert [path.name for path in raw.rglob(".*")] == [".lock"]

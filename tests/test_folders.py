@@ -7,6 +7,7 @@ import time
 
 import pytest
 
+from hrebasin.files import temporary_name
 from hrebasin.folders import only_writer, scratch
 
 HOLD = """
@@ -69,10 +70,14 @@ def test_who_waits_writes_when_the_other_has_finished(tmp_path, holder):
 def test_only_temporary_files_are_cleared_away(tmp_path):
     gone = subprocess.Popen([sys.executable, "-c", ""])
     gone.wait()
-    kept = {".hidden", ".lock", f"result-{gone.pid}-0123abcd.nc", ".checkpoint-1.nc", f".of-{os.getpid()}-0123abcd.nc"}
-    for name in (*kept, f".result-{gone.pid}-0123abcd.nc", f".index-{gone.pid}-89abcdef"):
+    mine = temporary_name(tmp_path / "result.nc").name
+    theirs = mine.replace(str(os.getpid()), str(gone.pid), 1)
+    kept = {mine, ".hidden", ".lock", f"._IMG-{gone.pid}-20240501.jpg", theirs.removeprefix(".")}
+    for name in (*kept, theirs, theirs.removesuffix(".nc")):
         (tmp_path / name).touch()
-    (tmp_path / ".images-0123abcd" / "train").mkdir(parents=True)
+    for name in (".backup-20240501", f".hrebasin-{gone.pid}-89abcdef"):
+        (tmp_path / name / "train").mkdir(parents=True)
+    kept.add(".backup-20240501")
     with only_writer(tmp_path):
         assert {path.name for path in tmp_path.iterdir()} == kept
 

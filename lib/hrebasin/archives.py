@@ -2,12 +2,12 @@
 
 import hashlib
 import lzma
-import secrets
 import shutil
 import tarfile
 import zlib
 from pathlib import Path
 
+from .files import temporary_name
 from .folders import only_writer
 
 
@@ -34,7 +34,7 @@ def unpacked(archive: Path | str, raw: Path | str) -> Path:
 
 def _unpack(archive: Path, target: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".{target.name}-{secrets.token_hex(4)}")
+    temporary = temporary_name(target)
     try:
         with tarfile.open(archive) as file:
             file.extractall(temporary, filter="data")  # refuses links and paths that lead outside, and devices

@@ -1,10 +1,18 @@
 """Files that are whole or absent: a temporary name in the same folder, then a rename."""
 
 import os
+import re
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+LEFTOVER = re.compile(r"\.hrebasin-(?P<process>\d{1,7})-[0-9a-f]{8}(\..+)?")  # what `temporary_name` makes
+
+
+def temporary_name(path: Path) -> Path:
+    """A new hidden name beside ``path``, with its suffix, that tells whose it is: this project's and this process's."""
+    return path.with_name(f".hrebasin-{os.getpid()}-{secrets.token_hex(4)}{path.suffix}")
 
 
 @contextmanager
@@ -15,7 +23,7 @@ def replacing(path: Path) -> Iterator[Path]:
         OSError: the file could not be written; names ``path``.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.stem}-{os.getpid()}-{secrets.token_hex(4)}{path.suffix}")
+    temporary = temporary_name(path)
     try:
         yield temporary
         with temporary.open("r+b") as file:  # the name must not reach the disk before the content

@@ -2,7 +2,6 @@
 
 import hashlib
 import os
-import re
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -12,7 +11,8 @@ from pathlib import Path
 import psutil
 from filelock import FileLock, Timeout
 
-LEFTOVER = re.compile(r"\..+?(-(?P<process>\d{1,7}))?-[0-9a-f]{8}(\.\w+)?")  # as `files` and `archives` name them
+from .files import LEFTOVER
+
 PATIENCE = 10  # seconds that processes may take to end
 LONGEST_SOCKET = 103  # bytes of a socket's path, on macOS; 107 on Linux
 
@@ -94,7 +94,7 @@ def _temporaries_in(folder: str) -> Iterator[None]:
 def _clear(folder: Path) -> None:
     for path in list(folder.rglob(".*")):
         name = LEFTOVER.fullmatch(path.name)
-        if name and not (name["process"] and psutil.pid_exists(int(name["process"]))):
+        if name and not psutil.pid_exists(int(name["process"])):
             _remove(path)
 
 

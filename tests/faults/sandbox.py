@@ -18,8 +18,7 @@ import xarray as xr
 from PIL import Image
 from safetensors import safe_open
 
-from hrebasin.files import project_root
-from hrebasin.folders import LEFTOVER
+from hrebasin.files import LEFTOVER, project_root
 from hrebasin.layout import WEIGHTS
 
 MARK = "HREBASIN_FAULTS"  # in the environment of every process of a run
