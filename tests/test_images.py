@@ -139,7 +139,7 @@ def test_files_that_are_no_images_are_left_out(folder):
 
 def test_the_second_load_does_not_decode(folder, monkeypatch):
     first = load(folder)
-    monkeypatch.setattr(hrebasin.images, "_decode", lambda paths: pytest.fail("decoded again"))
+    monkeypatch.setattr(hrebasin.images, "decode", lambda paths: pytest.fail("decoded again"))
     again = load(folder)
     assert again.digest == first.digest
     assert torch.equal(again.pixels, first.pixels)
@@ -185,10 +185,30 @@ def test_a_damaged_image_is_named_or_decoded(tmp_path_factory, place, value):
         assert str(path) in str(error)  # noqa: PT017 - only the failures are asked for the name
 
 
-def test_transparency_and_palettes_become_colour(folder):
-    opaque = np.dstack([random_pixels(1)[0], np.full((4, 5), 255, np.uint8)])
-    Image.fromarray(opaque).save(folder / "train" / "cat" / "3.png")
-    assert torch.equal(load(folder).pixels[3], in_our_order(opaque[None, ..., :3])[0])
+@pytest.mark.parametrize(
+    ("mode", "suffix", "options"),
+    [
+        ("RGBA", ".png", {}),
+        ("P", ".png", {"transparency": bytes([255] * 256)}),
+        ("P", ".bmp", {}),
+        ("CMYK", ".tif", {}),
+    ],
+)
+def test_opaque_images_of_any_mode_become_colour(folder, mode, suffix, options):
+    pixels = random_pixels(1, seed=9)
+    colours = Image.fromarray(pixels[0])
+    made = colours.quantize() if mode == "P" else colours.convert(mode)  # 20 pixels: a palette holds all colours
+    (folder / "train" / "cat" / "3.png").unlink()
+    made.save(folder / "train" / "cat" / f"3{suffix}", **options)
+    assert torch.equal(load(folder).pixels[3], in_our_order(pixels)[0])
+
+
+@pytest.mark.parametrize("name", [".3.png", "Thumbs.db", ".ipynb_checkpoints/3.png"])
+def test_hidden_files_and_folders_are_no_images(folder, name):
+    path = folder / "train" / "cat" / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_text("no image")
+    assert len(load(folder)) == 8
 
 
 # ---- torchvision, from stand-ins in the published formats
