@@ -97,7 +97,8 @@ def load_images(source: str, split: str, *, root: Path | str = "data", at_most: 
         at_most: keep only so many images, the first ones; 0: all.
 
     Raises:
-        ValueError: unknown source or split, or images that do not fit together.
+        ValueError: unknown source or split, images that do not fit together or into 8 bits a channel without
+            transparency, or a damaged sample. Damaged decoded images are decoded anew.
         FileNotFoundError: a folder or the sample is missing.
     """
     if split not in SPLITS:
@@ -148,14 +149,17 @@ def _load_torchvision(source: str, split: str, raw: Path) -> Images:
 def _load_sample(path: Path, split: str) -> Images:
     if not path.is_file():
         raise FileNotFoundError(f"the shipped sample is missing: {path}")
-    with xr.open_dataset(path, engine="h5netcdf") as dataset:
-        part = dataset.sel(image=dataset.split == split).load()
-    return Images(
-        torch.from_numpy(part.pixels.values),
-        torch.from_numpy(part.label.values.astype(np.int64)),
-        tuple(dataset.attrs["classes"].split()),
-        dataset.attrs["source"],
-    )
+    try:
+        with xr.open_dataset(path, engine="h5netcdf") as dataset:
+            part = dataset.sel(image=dataset.split == split).load()
+        return Images(
+            torch.from_numpy(part.pixels.values),
+            torch.from_numpy(part.label.values.astype(np.int64)),
+            tuple(dataset.attrs["classes"].split()),
+            dataset.attrs["source"],
+        )
+    except Exception as error:  # of xarray and of what another data set lacks
+        raise ValueError(f"{path} is damaged or not the shipped sample: {error}") from error
 
 
 def write_sample(subset: Path | str, path: Path | str, *, n_train: int = 4000, n_test: int = 1000) -> None:
@@ -243,16 +247,27 @@ def _load_folder(folder: Path, split: str, raw: Path) -> Images:
     listing = hashlib.sha256(str(part.resolve()).encode())
     for path, number in files:
         status = path.stat()
-        listing.update(f"{classes[number]}/{path.name} {status.st_size} {status.st_mtime_ns}\n".encode())
+        times = f"{status.st_mtime_ns} {status.st_ctime_ns}"  # cp -p keeps the first of other content
+        listing.update(f"{classes[number]}/{path.name} {status.st_size} {times}\n".encode())
     cache = raw / "decoded" / f"{folder.resolve().name}-{split}-{listing.hexdigest()[:16]}.npy"
-    if not cache.is_file():
+    if (pixels := _decoded(cache, len(files))) is None:
         with only_writer(raw, wait=True):
-            if not cache.is_file():  # another process may have been faster
+            if (pixels := _decoded(cache, len(files))) is None:  # another process may have been faster
                 pixels = decode([path for path, _ in files])
                 with replacing(cache) as temporary, temporary.open("wb") as stream:
                     np.save(stream, pixels, allow_pickle=False)
-    pixels = torch.from_numpy(np.load(cache, allow_pickle=False))
-    return Images(pixels, torch.tensor([number for _, number in files]), classes, f"images of {folder.resolve().name}")
+    labels = torch.tensor([number for _, number in files])
+    return Images(torch.from_numpy(pixels), labels, classes, f"images of {folder.resolve().name}")
+
+
+def _decoded(cache: Path, n: int) -> np.ndarray | None:
+    """The ``n`` images that were decoded before; None if they were not, or what is there is damaged."""
+    try:
+        pixels = np.load(cache, allow_pickle=False)
+        fit = pixels.dtype == np.uint8 and pixels.ndim == 4 and len(pixels) == n
+    except Exception:  # NumPy raises whatever broken content leads it into
+        return None
+    return pixels if fit else None
 
 
 def _classes_in(part: Path) -> tuple[str, ...]:
