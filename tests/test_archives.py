@@ -60,6 +60,21 @@ def test_an_archive_is_unpacked_once_and_anew_when_it_changes(tmp_path):
     assert (second / "train" / "cat" / "7.png").is_file()
 
 
+def test_an_archive_overwritten_by_one_of_the_same_size_and_time_is_unpacked_anew(tmp_path):
+    path = tmp_path / "set.tar"
+    write_archive(path, images(), "w")
+    before = path.stat()
+    first = unpacked(path, tmp_path)
+    write_archive(path, images() | {"test/dog/1.png": png(11)}, "w")
+    while path.stat().st_ctime_ns == before.st_ctime_ns:  # a coarse clock
+        path.touch()
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert (path.stat().st_size, path.stat().st_mtime_ns) == (before.st_size, before.st_mtime_ns)
+    second = unpacked(path, tmp_path)
+    assert second != first
+    assert (second / "test" / "dog" / "1.png").read_bytes() == png(11)
+
+
 def test_what_a_killed_process_left_is_cleared_away(tmp_path):
     write_archive(tmp_path / "set.tar", images(), "w")
     raw = tmp_path / "data" / "raw"

@@ -6,7 +6,9 @@ message must hold every reason: the value, the file, the parameter.
 
 import io
 import json
+import struct
 import tarfile
+import zlib
 from dataclasses import fields, replace
 
 import numpy as np
@@ -366,10 +368,19 @@ COMMANDS = [
 # ---- images
 
 
-def image(shape=(4, 5, 3), dtype=np.uint8, form="png"):
+def image(shape=(4, 5, 3), dtype=np.uint8, form="png", mode=None, **options):
     stream = io.BytesIO()
-    Image.fromarray(np.random.default_rng(0).integers(0, 256, shape).astype(dtype)).save(stream, form)
+    made = Image.fromarray(np.random.default_rng(0).integers(0, 256, shape).astype(dtype))
+    made.convert(mode or made.mode).save(stream, form, **options)
     return stream.getvalue()
+
+
+def png(width=5, depth=16):
+    """A PNG of four rows of black colours of a depth that Pillow cannot write."""
+    rows = zlib.compress(bytes(4 * (1 + 5 * 3 * depth // 8)))
+    chunks = {b"IHDR": struct.pack(">2I5B", width, 4, depth, 2, 0, 0, 0), b"IDAT": rows, b"IEND": b""}
+    coded = [struct.pack(">I", len(c)) + n + c + struct.pack(">I", zlib.crc32(n + c)) for n, c in chunks.items()]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(coded)
 
 
 def flipped(content, after):
@@ -433,6 +444,23 @@ IMAGES = [
     (pictures({"train/dog/1.png": image((5, 4, 3))}), "set/train/dog/1.png is (channel, y, x) = (3, 5, 4)", "0.png is"),
     (pictures({"train/cat/1.png": image((4, 5))}), "set/train/cat/1.png is (channel, y, x) = (1, 4, 5)"),
     (pictures({"train/dog/0.png": image((4, 5), np.uint16)}), "set/train/dog/0.png has mode I"),
+    (pictures({"train/dog/0.png": png()}), "set/train/dog/0.png has mode RGB of more than 8 bits"),
+    (pictures({"train/dog/2.ppm": b"P6 5 4 65535\n" + bytes(120)}), "set/train/dog/2.ppm has mode RGB of more than 8"),
+    (pictures({"train/dog/2.ppm": b"P3 5 4 256\n" + b"0 " * 60}), "set/train/dog/2.ppm has mode RGB of more than 8"),
+    (pictures({"train/dog/2.ppm": b"P6 5 4 65536\n" + bytes(120)}), "set/train/dog/2.ppm is not a readable image"),
+    (pictures({"train/dog/1.png": png(10**9, depth=8)}), "set/train/dog/1.png is not a readable image: ", "bomb"),
+    (pictures({"train/dog/1.png": image((4, 5, 4))}), "set/train/dog/1.png is transparent somewhere"),
+    (pictures({"train/dog/1.png": image((4, 5, 2))}), "set/train/dog/1.png is transparent somewhere"),
+    (
+        pictures({"train/dog/1.png": image(mode="P", transparency=bytes(256))}),
+        "set/train/dog/1.png is transparent somewhere",
+    ),
+    (
+        pictures({"train/dog/2.tif": image(form="tiff", save_all=True, append_images=[Image.new("RGB", (5, 4))])}),
+        "set/train/dog/2.tif has 2 frames",
+    ),
+    (pictures({"train/dog/2.GIF": image(form="gif")}), "set/train/dog/2.GIF has the type .GIF: images must be .jpg, "),
+    (pictures({"train/dog/more/2.png": image()}), "set/train/dog/more is a folder in a class folder"),
     (archive(b""), "set.tar.xz cannot be unpacked"),
     (archive("no archive"), "set.tar.xz cannot be unpacked"),
     (archive(tar({"train/cat/0.png": image()})[:80]), "set.tar.xz cannot be unpacked"),

@@ -1,4 +1,5 @@
 import ast
+import hashlib
 import shutil
 from pathlib import Path
 
@@ -6,7 +7,7 @@ import nbformat
 import pytest
 
 from hrebasin import digests
-from hrebasin.digests import code_digest, module_digest
+from hrebasin.digests import code_digest, files_digest, module_digest
 from hrebasin.files import project_root
 
 ROOT = project_root()
@@ -147,3 +148,43 @@ def test_a_module_has_the_digest_of_what_it_imports(library):
         file.write_text(source.replace(old, new, 1))
         assert (module_digest.__wrapped__("training") != training) == counts, module
         file.write_text(source)
+
+
+# ---- digests of images
+
+
+def write_files(folder, contents):
+    for name, content in contents.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(content)
+
+
+def test_the_digest_of_a_folder_is_over_names_and_contents_in_order(tmp_path):
+    write_files(tmp_path, {"b/0.png": "B", "a-b.png": "AB", "a/1.png": "longer", ".lock": "", "a/.hidden": ""})
+    told = b"a/1.png 6\nlongera-b.png 2\nABb/0.png 1\nB"
+    assert files_digest(tmp_path) == hashlib.sha256(told).hexdigest()
+
+
+def test_links_count_as_what_they_lead_to(tmp_path):
+    write_files(tmp_path / "set", {"train/cat/0.png": "A", "train/dog/0.png": "B", "test/cat/0.png": "C"})
+    write_files(tmp_path / "away", {"dog/0.png": "B", "test/cat/0.png": "C"})
+    write_files(tmp_path / "links", {"train/cat/0.png": "A"})
+    (tmp_path / "links" / "train" / "dog").symlink_to(tmp_path / "away" / "dog")
+    (tmp_path / "links" / "test").symlink_to(tmp_path / "away" / "test")
+    digest = files_digest(tmp_path / "links")
+    assert digest == files_digest(tmp_path / "set")
+    for changed in ("dog/0.png", "test/cat/0.png"):
+        before = (tmp_path / "away" / changed).read_text()
+        write_files(tmp_path / "away", {changed: "other"})
+        assert files_digest(tmp_path / "links") != digest
+        write_files(tmp_path / "away", {changed: before})
+    (tmp_path / "links" / "train" / "emu").symlink_to("cat")  # images that `load_images` would see twice
+    assert files_digest(tmp_path / "links") != digest
+
+
+def test_links_in_a_circle_are_left_out(tmp_path):
+    write_files(tmp_path, {"train/cat/0.png": "A"})
+    digest = files_digest(tmp_path)
+    for name, target in (("train/cat/up", ".."), ("train/all", tmp_path), ("itself", "itself"), ("gone", "nowhere")):
+        (tmp_path / name).symlink_to(target)
+    assert files_digest(tmp_path) == digest

@@ -139,7 +139,7 @@ def test_files_that_are_no_images_are_left_out(folder):
 
 def test_the_second_load_does_not_decode(folder, monkeypatch):
     first = load(folder)
-    monkeypatch.setattr(hrebasin.images, "_decode", lambda paths: pytest.fail("decoded again"))
+    monkeypatch.setattr(hrebasin.images, "decode", lambda paths: pytest.fail("decoded again"))
     again = load(folder)
     assert again.digest == first.digest
     assert torch.equal(again.pixels, first.pixels)
@@ -156,6 +156,47 @@ def test_a_changed_file_is_decoded_again(folder):
     assert torch.equal(after.pixels[4], in_our_order(new[None])[0])
     kept = [position for position in range(8) if position != 4]
     assert torch.equal(after.pixels[kept], before.pixels[kept])
+
+
+def test_a_file_overwritten_by_one_of_the_same_size_and_time_is_decoded_again(tmp_path):
+    write_folder(tmp_path / "set", random_pixels(2), [0, 1], range(2), suffix=".bmp")
+    load(tmp_path / "set")
+    (path,) = tmp_path.glob("set/train/dog/1.bmp")
+    before, new = path.stat(), random_pixels(1, seed=9)[0]
+    Image.fromarray(new).save(path)
+    while path.stat().st_ctime_ns == before.st_ctime_ns:  # a coarse clock
+        path.touch()
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert (path.stat().st_size, path.stat().st_mtime_ns) == (before.st_size, before.st_mtime_ns)
+    assert torch.equal(load(tmp_path / "set").pixels[1], in_our_order(new[None])[0])
+
+
+def npy(array):
+    np.save(stream := io.BytesIO(), array)
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda content: b"",
+        lambda content: content[:3],
+        lambda content: content[:20],
+        lambda content: content[:-1],
+        lambda content: content.replace(b"(8, 3, 4, 5)", b"(8, 3, 4, x)"),
+        lambda content: npy(np.zeros((7, 3, 4, 5), np.uint8)),
+        lambda content: npy(np.zeros((8, 3, 4, 5))),
+        lambda content: npy(np.zeros(8, np.uint8)),
+        lambda content: b"PK" + content,
+    ],
+)
+def test_a_damaged_cache_is_made_anew(folder, damage):
+    digest = load(folder).digest
+    (cache,) = (folder.parent / "data" / "raw" / "decoded").iterdir()
+    whole = cache.read_bytes()
+    cache.write_bytes(damage(whole))
+    assert load(folder).digest == digest
+    assert cache.read_bytes() == whole
 
 
 def test_an_added_file_is_seen(folder):
@@ -185,10 +226,30 @@ def test_a_damaged_image_is_named_or_decoded(tmp_path_factory, place, value):
         assert str(path) in str(error)  # noqa: PT017 - only the failures are asked for the name
 
 
-def test_transparency_and_palettes_become_colour(folder):
-    opaque = np.dstack([random_pixels(1)[0], np.full((4, 5), 255, np.uint8)])
-    Image.fromarray(opaque).save(folder / "train" / "cat" / "3.png")
-    assert torch.equal(load(folder).pixels[3], in_our_order(opaque[None, ..., :3])[0])
+@pytest.mark.parametrize(
+    ("mode", "suffix", "options"),
+    [
+        ("RGBA", ".png", {}),
+        ("P", ".png", {"transparency": bytes([255] * 256)}),
+        ("P", ".bmp", {}),
+        ("CMYK", ".tif", {}),
+    ],
+)
+def test_opaque_images_of_any_mode_become_colour(folder, mode, suffix, options):
+    pixels = random_pixels(1, seed=9)
+    colours = Image.fromarray(pixels[0])
+    made = colours.quantize() if mode == "P" else colours.convert(mode)  # 20 pixels: a palette holds all colours
+    (folder / "train" / "cat" / "3.png").unlink()
+    made.save(folder / "train" / "cat" / f"3{suffix}", **options)
+    assert torch.equal(load(folder).pixels[3], in_our_order(pixels)[0])
+
+
+@pytest.mark.parametrize("name", [".3.png", "Thumbs.db", ".ipynb_checkpoints/3.png"])
+def test_hidden_files_and_folders_are_no_images(folder, name):
+    path = folder / "train" / "cat" / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_text("no image")
+    assert len(load(folder)) == 8
 
 
 # ---- torchvision, from stand-ins in the published formats
@@ -394,6 +455,23 @@ def test_at_most_keeps_the_first(sample):
     assert few.digest == sample["test"].first(30).digest
     for enough in (0, 1000, 5000):
         assert load_images("cifar10-sample", "test", root=DATA, at_most=enough).digest == DIGESTS["test"]
+
+
+@pytest.mark.parametrize("kept", [0, 0.5, 0.999])
+def test_a_damaged_sample_is_named(tmp_path, kept):
+    with open(os.path.join(DATA, "cifar10-sample.nc"), "rb") as file:
+        content = file.read()
+    (tmp_path / "cifar10-sample.nc").write_bytes(content[: int(kept * len(content))])
+    with pytest.raises(ValueError, match=r"cifar10-sample\.nc is damaged or not the shipped sample: "):
+        load_images("cifar10-sample", "test", root=tmp_path)
+
+
+@pytest.mark.parametrize("lost", [["split"], ["pixels"], ["label"], ["pixels", "label", "split"]])
+def test_another_data_set_is_not_the_sample(tmp_path, lost):
+    with xr.open_dataset(os.path.join(DATA, "cifar10-sample.nc"), engine="h5netcdf") as dataset:
+        dataset.isel(image=slice(3)).drop_vars(lost).to_netcdf(tmp_path / "cifar10-sample.nc", engine="h5netcdf")
+    with pytest.raises(ValueError, match=r"cifar10-sample\.nc is damaged or not the shipped sample: "):
+        load_images("cifar10-sample", "train", root=tmp_path)
 
 
 @pytest.fixture

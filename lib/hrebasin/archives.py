@@ -16,13 +16,15 @@ def unpacked(archive: Path | str, raw: Path | str) -> Path:
 
     Args:
         archive: holds ``<split>/<class>/<image>``, at its top or in one folder.
-        raw: unpacked archives are kept in ``<raw>/unpacked``, by name, place, size and time of the archive.
+        raw: unpacked archives are kept in ``<raw>/unpacked``, by name, place, size and times of the archive.
 
     Raises:
         ValueError: damaged, no tar archive, or with members that would leave the folder; nothing is kept of it.
     """
     archive, status = Path(archive).resolve(), Path(archive).stat()
-    identity = hashlib.sha256(f"{archive} {status.st_size} {status.st_mtime_ns}".encode()).hexdigest()[:16]
+    # The time of modification alone may be kept while the content changes, as by cp -p.
+    key = f"{archive} {status.st_size} {status.st_mtime_ns} {status.st_ctime_ns}"
+    identity = hashlib.sha256(key.encode()).hexdigest()[:16]
     target = Path(raw) / "unpacked" / f"{archive.name.split('.')[0]}-{identity}"
     if not target.is_dir():
         with only_writer(Path(raw), wait=True):

@@ -3,7 +3,7 @@
 import ast
 import hashlib
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
@@ -39,16 +39,26 @@ def executing(notebook: Path | str, **origin: str) -> None:
 
 
 def files_digest(path: Path) -> str:
-    """SHA-256 of a file, or of the names and contents of all files in a folder but hidden ones."""
+    """SHA-256 of a file, or of the names and contents of all files in a folder, through links too, but hidden ones."""
     if path.is_file():
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     digest = hashlib.sha256()
-    for file in sorted(path.rglob("*")):
-        if file.is_file() and not file.name.startswith("."):
+    for file in _files_in(path):
+        if not file.name.startswith("."):
             content = file.read_bytes()
             digest.update(f"{file.relative_to(path)} {len(content)}\n".encode() + content)
     return digest.hexdigest()
+
+
+def _files_in(folder: Path, around: tuple[Path, ...] = ()) -> Iterator[Path]:
+    """All files in a folder by name; a link back to a folder around it is not followed."""
+    around = (*around, folder.resolve())
+    for entry in sorted(folder.iterdir()):
+        if entry.is_dir() and entry.resolve() not in around:
+            yield from _files_in(entry, around)
+        elif entry.is_file():
+            yield entry
 
 
 def notebook_code(notebook: Path) -> str:

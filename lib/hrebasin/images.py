@@ -1,23 +1,20 @@
 """Labelled images, kept as uint8 until a batch is used."""
 
 import hashlib
-import os
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 import xarray as xr
-from PIL import Image, UnidentifiedImageError
 
 from .archives import unpacked
 from .files import replacing
 from .folders import only_writer
+from .image_files import decode, images_in
 from .seeding import generator
 
 SPLITS = ("train", "test")
-SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".ppm", ".webp", ".tif", ".tiff")
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,7 +99,8 @@ def load_images(source: str, split: str, *, root: Path | str = "data", at_most: 
         at_most: keep only so many images, the first ones; 0: all.
 
     Raises:
-        ValueError: unknown source or split, or images that do not fit together.
+        ValueError: unknown source or split, images that do not fit together or into 8 bits a channel without
+            transparency, or a damaged sample. Damaged decoded images are decoded anew.
         FileNotFoundError: a folder or the sample is missing.
     """
     if split not in SPLITS:
@@ -153,14 +151,17 @@ def _load_torchvision(source: str, split: str, raw: Path) -> Images:
 def _load_sample(path: Path, split: str) -> Images:
     if not path.is_file():
         raise FileNotFoundError(f"the shipped sample is missing: {path}")
-    with xr.open_dataset(path, engine="h5netcdf") as dataset:
-        part = dataset.sel(image=dataset.split == split).load()
-    return Images(
-        torch.from_numpy(part.pixels.values),
-        torch.from_numpy(part.label.values.astype(np.int64)),
-        tuple(dataset.attrs["classes"].split()),
-        dataset.attrs["source"],
-    )
+    try:
+        with xr.open_dataset(path, engine="h5netcdf") as dataset:
+            part = dataset.sel(image=dataset.split == split).load()
+        return Images(
+            torch.from_numpy(part.pixels.values),
+            torch.from_numpy(part.label.values.astype(np.int64)),
+            tuple(dataset.attrs["classes"].split()),
+            dataset.attrs["source"],
+        )
+    except Exception as error:  # of xarray and of what another data set lacks
+        raise ValueError(f"{path} is damaged or not the shipped sample: {error}") from error
 
 
 def write_sample(subset: Path | str, path: Path | str, *, n_train: int = 4000, n_test: int = 1000) -> None:
@@ -244,31 +245,35 @@ def _load_folder(folder: Path, split: str, raw: Path) -> Images:
     for other in (folder / name for name in SPLITS if (folder / name).is_dir()):
         if _classes_in(other) != classes:  # the same label would mean another class
             raise ValueError(f"{part} has the classes {classes}, but {other} has {_classes_in(other)}")
-    files = _in_order([(path, number) for number, name in enumerate(classes) for path in _images_in(part / name)])
+    files = _in_order([(path, number) for number, name in enumerate(classes) for path in images_in(part / name)])
     listing = hashlib.sha256(str(part.resolve()).encode())
     for path, number in files:
         status = path.stat()
-        listing.update(f"{classes[number]}/{path.name} {status.st_size} {status.st_mtime_ns}\n".encode())
+        times = f"{status.st_mtime_ns} {status.st_ctime_ns}"  # cp -p keeps the first of other content
+        listing.update(f"{classes[number]}/{path.name} {status.st_size} {times}\n".encode())
     cache = raw / "decoded" / f"{folder.resolve().name}-{split}-{listing.hexdigest()[:16]}.npy"
-    if not cache.is_file():
+    if (pixels := _decoded(cache, len(files))) is None:
         with only_writer(raw, wait=True):
-            if not cache.is_file():  # another process may have been faster
-                pixels = _decode([path for path, _ in files])
+            if (pixels := _decoded(cache, len(files))) is None:  # another process may have been faster
+                pixels = decode([path for path, _ in files])
                 with replacing(cache) as temporary, temporary.open("wb") as stream:
                     np.save(stream, pixels, allow_pickle=False)
-    pixels = torch.from_numpy(np.load(cache, allow_pickle=False))
-    return Images(pixels, torch.tensor([number for _, number in files]), classes, f"images of {folder.resolve().name}")
+    labels = torch.tensor([number for _, number in files])
+    return Images(torch.from_numpy(pixels), labels, classes, f"images of {folder.resolve().name}")
+
+
+def _decoded(cache: Path, n: int) -> np.ndarray | None:
+    """The ``n`` images that were decoded before; None if they were not, or what is there is damaged."""
+    try:
+        pixels = np.load(cache, allow_pickle=False)
+        fit = pixels.dtype == np.uint8 and pixels.ndim == 4 and len(pixels) == n
+    except Exception:  # NumPy raises whatever broken content leads it into
+        return None
+    return pixels if fit else None
 
 
 def _classes_in(part: Path) -> tuple[str, ...]:
     return tuple(sorted(entry.name for entry in part.iterdir() if entry.is_dir()))
-
-
-def _images_in(folder: Path) -> list[Path]:
-    paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)
-    if not paths:
-        raise ValueError(f"class folder {folder} holds no image ({', '.join(SUFFIXES)})")
-    return paths
 
 
 def _in_order(files: list[tuple[Path, int]]) -> list[tuple[Path, int]]:
@@ -278,29 +283,3 @@ def _in_order(files: list[tuple[Path, int]]) -> list[tuple[Path, int]]:
         return sorted(files, key=lambda file: int(file[0].stem))
     order = torch.randperm(len(files), generator=generator("image-order"))
     return [files[position] for position in order]
-
-
-def _decode(paths: list[Path]) -> np.ndarray:
-    """All images as uint8 (image, channel, y, x); every one must have the size and channels of the first."""
-
-    def pixels_of(path):
-        try:
-            with Image.open(path) as image:
-                if image.mode[0] in "IF":
-                    raise ValueError(f"{path} has mode {image.mode}: images must have 8 bits a channel")
-                pixels = np.asarray(image if image.mode in ("L", "RGB") else image.convert("RGB"))
-        except (UnidentifiedImageError, OSError) as error:
-            raise ValueError(f"{path} is not a readable image: {error}") from error
-        return pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
-
-    first = pixels_of(paths[0])
-    decoded = np.empty((len(paths), *first.shape), dtype=np.uint8)
-    with ThreadPoolExecutor(os.cpu_count()) as pool:  # Pillow releases the GIL while it decodes
-        for position, pixels in enumerate(pool.map(pixels_of, paths)):
-            if pixels.shape != first.shape:
-                raise ValueError(
-                    f"{paths[position]} is (channel, y, x) = {pixels.shape}, but {paths[0]} is {first.shape}: "
-                    "all images must have one size and one number of channels"
-                )
-            decoded[position] = pixels
-    return decoded
