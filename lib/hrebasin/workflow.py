@@ -19,6 +19,7 @@ from contextlib import nullcontext, suppress
 from dataclasses import dataclass, fields
 from functools import cache, cached_property
 from pathlib import Path
+from urllib.parse import quote, unquote
 
 from . import cluster
 from .catalogue import figure_files
@@ -33,6 +34,7 @@ from .layout import ANSWERS, NOTEBOOKS, PAPER, QUESTIONS, TRAINING, WEIGHTS
 # What a user may override on the command line: every single value of a profile, and short names for some.
 SHORT = {"groups": "n_groups", "first": "first_group"}
 OVERRIDES = SHORT | {field.name: field.name for field in fields(Profile) if field.type in (str, int, float)}
+ENCODED = "json:"  # what settings begin with that `main` hands to Snakemake
 TEXTS = {"profile", "run", "ask", *(field.name for field in fields(Profile) if field.type is str)}
 # Parts of a run, for machines that are lent for minutes: each ends with its files written, and the next goes on.
 PARTS = {
@@ -69,6 +71,8 @@ class Plan:
             config: ``profile=``, ``run=`` (a folder in ``data/runs``), ``ask=`` (open questions with commas between
                 them) and the overrides.
         """
+        if (encoded := str(config.get("settings", ""))).startswith(ENCODED):  # by `main`
+            config = json.loads(unquote(encoded.removeprefix(ENCODED)))
         known = ("profile", "run", "ask", *OVERRIDES)
         if unknown := sorted(set(config) - set(known)):
             raise ValueError(f"unknown settings {unknown}; known are {known}")
@@ -308,8 +312,8 @@ def _options(given: argparse.Namespace, settings: Mapping, plan: Plan, folder: P
     # The default scheduler solves a linear program over all waiting jobs whenever one has ended.
     options += ["--scheduler", "greedy", "--scheduler-subsample", "1000"]
     options += ["--snakefile", str(project_root() / "Snakefile")]
-    # Snakemake reads values as YAML, in which only quotes keep a text as it is.
-    options += ["--config", *(f"{key}={json.dumps(value)}" for key, value in settings.items())]
+    # Snakemake strips quotes from values and reads the rest as YAML: no name with a number in it would be safe.
+    options += ["--config", f"settings={ENCODED}{quote(json.dumps(dict(settings)), safe='')}"]
     asked = given.part == "questions"
     if asked:
         options = ["answers", *options, "--allowed-rules", *PARTS["questions"]]
