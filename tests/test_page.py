@@ -96,7 +96,7 @@ def test_groups_add_up(halves, tmp_path):
     assert manifest.compare(tmp_path / "parts", "*.nc")[1] == []
 
 
-def test_open_questions_add_up_alone(halves, tmp_path):
+def test_open_questions_add_up_alone(halves, tmp_path, capsys):
     page.publish(halves / "first", tmp_path / "published")
     (tmp_path / "results").mkdir()
     name = "recipes.nc"
@@ -110,6 +110,8 @@ def test_open_questions_add_up_alone(halves, tmp_path):
         "recipes": [0, 1, 2, 3],
     }
     assert page.main(["publish", str(tmp_path), str(tmp_path / "published")]) == 1  # not instead of all others
+    assert page.main(["publish", "--add", str(tmp_path), str(tmp_path / "nothing")]) == 1
+    assert "no data set at" in capsys.readouterr().err
 
 
 def test_what_cannot_be_added_leaves_all_as_it_was(halves, tmp_path, capsys):

@@ -10,10 +10,13 @@ import torch
 import xarray as xr
 
 import hrebasin
-from hrebasin import records
+import synthetic
+from hrebasin import digests, records
 from hrebasin.evaluation import evaluate
+from hrebasin.files import project_root
 from hrebasin.records import Clock, concat, provenance, read, write
 from hrebasin.training import initial_bank
+from hrebasin.weights import load_networks
 
 
 def merge_record(bank, *, method="tree", group=0, attrs=None):
@@ -236,3 +239,53 @@ def test_every_stage_has_a_schema():
     for stage in records.STAGES:
         first = {dims[0] for dims in records.SCHEMAS[stage].values()}
         assert len(first) == 1  # the dimension that shards are joined along
+
+
+def test_data_sets_of_other_networks_are_told_by_the_training_that_they_name():
+    results = synthetic.results(groups=4, leaves=2, stages=["train", "merge"])
+    halves = {code: results["train"].isel(model=results["train"].group // 2 == k) for k, code in enumerate("ab")}
+    halves = {code: half.assign_attrs(code_digest=code, parameters='{"epochs": 3}') for code, half in halves.items()}
+    train = records.join(halves, stage="train")
+    names = [records.networks_of(half) for half in halves.values()]
+    assert len(set(names)) == 2
+    assert train.attrs["networks"] == "; ".join(names)
+    for told in (names[0], train.attrs["networks"]):
+        assert not records.misfits({"train": train, "merge": results["merge"].assign_attrs(networks=told)})
+    other = halves["a"].assign_attrs(parameters='{"epochs": 4}')
+    stale = results["merge"].assign_attrs(networks=records.networks_of(other))
+    assert records.misfits({"train": train, "merge": stale}) == {"merge": "the training of the networks"}
+
+
+def test_networks_that_were_loaded_are_told_until_the_next_clock(write_run, train_images, test_images, tmp_path):
+    images = {"train": train_images, "test": test_images}
+    write_run(tmp_path)
+    clock = Clock()
+    load_networks(tmp_path, 0, images=images)
+    given = {"profile": "p", "parameters": {}, "images": images, "device": "cpu"}
+    expected = records.networks_of(read(tmp_path / "train" / "shard-000.nc", stage="train"))
+    assert provenance(**given, clock=clock)["networks"] == expected
+    assert "networks" not in provenance(**given, clock=Clock())
+
+
+def test_an_installed_copy_does_not_tell_the_commit_of_the_project_around_it(tmp_path, monkeypatch):
+    subprocess.run(["git", "init", "--quiet"], cwd=tmp_path, check=True)
+    identity = ["-c", "user.name=a", "-c", "user.email=a"]
+    subprocess.run(
+        ["git", *identity, "commit", "--quiet", "--allow-empty", "--message", "of another project"],
+        cwd=tmp_path, check=True,
+    )  # fmt: skip
+    (tmp_path / "records.py").touch()
+    monkeypatch.setattr(records, "__file__", str(tmp_path / "records.py"))
+    assert (Clock().commit, Clock().dirty) == ("unknown", False)
+    (tmp_path / records.COMMIT).write_text("abc\n")  # as `make offline` writes it
+    assert (Clock().commit, Clock().dirty) == ("abc", False)
+    (tmp_path / records.COMMIT).write_text("abc\nchanged\n")
+    assert (Clock().commit, Clock().dirty) == ("abc", True)
+
+
+def test_what_a_notebook_is_told_stands_in_its_data_sets(monkeypatch, train_images):
+    monkeypatch.setattr(digests, "executed", {})
+    digests.executing(project_root() / "notebooks" / "01_train.ipynb", profile="cpu", images_digest="abc")
+    attrs = provenance(profile="folder", parameters={}, images={"train": train_images}, device="cpu", clock=Clock())
+    assert (attrs["profile"], attrs["images_digest"]) == ("cpu", "abc")
+    assert attrs["code_digest"] == digests.notebook_digest(project_root() / "notebooks" / "01_train.ipynb")

@@ -179,8 +179,8 @@ def _publish(run: Path, folder: Path, source: str, add: bool) -> list[Path]:
         raise ValueError(f"{stopped}; finish the run first")
     if source:
         results = {stage: _renamed(dataset, source) for stage, dataset in results.items()}
-    there = [stage for stage in records.STAGES if add and (folder / f"{stage}.nc").is_file()]
-    published = read_results(folder, needed=there)
+    needed = [stage for stage in records.STAGES if asked_alone or (add and (folder / f"{stage}.nc").is_file())]
+    published = read_results(folder, needed=needed)
     if add:
         results = _added(results, published, run, folder)
     misfits = records.misfits(published | results)
@@ -194,7 +194,9 @@ def _publish(run: Path, folder: Path, source: str, add: bool) -> list[Path]:
         for stage in kept:
             (staging / f"{stage}.nc").symlink_to((folder / f"{stage}.nc").resolve())
         written = [*(staging / f"{stage}.nc" for stage in results), *_conclude(staging)]
-    for stage in gone if kept & set(QUESTIONS) or set(results) & set(QUESTIONS) else [*gone, "answers"]:
+    if not (kept | set(results)) & set(QUESTIONS):
+        gone.append("answers")
+    for stage in gone:
         (folder / f"{stage}.nc").unlink(missing_ok=True)
     written = [folder / path.name for path in written]
     manifest.enter(written)

@@ -393,7 +393,7 @@ def _together(shards: list[xr.Dataset]) -> dict:
     if "versions" in attrs[0]:
         versions = [json.loads(a["versions"]) for a in attrs]
         joined["versions"] = json.dumps({name: _listed(v.get(name, "none") for v in versions) for name in versions[0]})
-    if shards[0].attrs.get("stage") == "train" or "networks" in attrs[0]:
+    if shards[0].attrs.get("stage") == "train" or all("networks" in a for a in attrs):
         joined["networks"] = _listed(map(networks_of, shards))
     for name, reduce in (("code_changed", max), ("created", max), ("wall_seconds", sum)):
         if name in attrs[0]:
