@@ -29,8 +29,8 @@ from hrebasin.layout import NOTEBOOKS, PAPER
 SETTINGS = ("profile=tiny",)
 # What writes files, ends with a run or goes on with one; faults that other such code has met do not count
 MODULES = (
-    "archives", "bank", "cluster", "configuration", "digests", "files", "folders", "images", "layout", "manifest",
-    "notebook", "orphans", "progress", "records", "threads", "training", "weights", "workflow",
+    "archives", "bank", "cluster", "configuration", "digests", "files", "folders", "image_files", "images", "layout",
+    "manifest", "notebook", "orphans", "progress", "records", "threads", "training", "weights", "workflow",
 )  # fmt: skip
 # Options of Snakemake's: every job has one thread, so that as many run at once as there are cores; one job at a time
 ONE_THREAD = ("--", "--set-threads", *(f"{stage}=1" for stage in NOTEBOOKS))
@@ -159,8 +159,9 @@ def table(faults: Sequence[dict]) -> str:
         slowest = max(fault["seconds"] for fault in stopped)
         lines += [
             "",
-            f"Of {kept} files that notebooks had finished when the run was stopped {again} were written again. Its "
-            f"last process had ended {slowest:.1f} s after the signal at the latest.",
+            f"Of the {kept} files that were finished when a run was stopped, {again or 'none'} "
+            f"{'were' if again > 1 else 'was'} written again. Its last process had ended {slowest:.1f} s after the "
+            "signal at the latest.",
         ]
     commits, devices = (", ".join(dict.fromkeys(f[name] for f in faults)) for name in ("commit", "device"))
     lines += ["", f"Code of commit {commits}; {devices}."]
