@@ -184,7 +184,7 @@ def write_shards(bank, folder, changes=({}, {}), strings=object):
     """Two shards of one run, with method names of different length and other groups."""
     paths = []
     for group, (method, change) in enumerate(zip(("l1", "merge-many"), changes, strict=True)):
-        attrs = {"profile": "tiny", "data_digest": "abc", "wall_seconds": 1.5 + group} | change
+        attrs = {"profile": "tiny", "data_digest": "{}", "wall_seconds": 1.5 + group} | change
         paths.append(folder / f"{group}.nc")
         record = merge_record(bank, method=method, group=group)
         for name in ("method", "model"):

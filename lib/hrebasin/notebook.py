@@ -62,7 +62,7 @@ def run_notebook(
     Raises:
         FileNotFoundError: no such notebook.
         ValueError: a parameter that the notebook does not declare (papermill alone would only warn), or whose value is
-            of another type, out of range or at odds with another one.
+            of another type, out of range or at odds with another one; or ``output`` is a folder.
         RuntimeError: a cell failed or the kernel died; the copy up to there is kept beside ``output`` as
             ``<output>.failed.ipynb``.
         OSError: the executed copy could not be written.
@@ -70,6 +70,8 @@ def run_notebook(
     notebook, output = Path(notebook), Path(output)
     if not notebook.is_file():
         raise FileNotFoundError(f"no notebook at {notebook}")
+    if output.is_dir():
+        raise ValueError(f"{output} is a folder: the executed copy needs the name of a file")
     parameters = _checked_parameters(notebook, parameters)
     os.environ[progress.VARIABLE] = "lines"
     if threads:

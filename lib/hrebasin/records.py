@@ -323,6 +323,11 @@ def read(path: Path | str, *, stage: str) -> xr.Dataset:
     if dataset.attrs.get("format") != FORMAT:
         raise ValueError(f"{path}: format {dataset.attrs.get('format')!r} instead of {FORMAT!r}")
     _check(dataset, stage, str(path))
+    for name in ("parameters", "data_digest", "versions"):
+        try:
+            json.loads(dataset.attrs.get(name, "{}"))
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"{path}: the attribute {name} is not valid JSON: {error}") from error
     halves = {name: v.astype("float32") for name, v in dataset.data_vars.items() if v.dtype == "float16"}
     return dataset.assign(halves)  # float16 is for storage only
 
