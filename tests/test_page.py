@@ -80,10 +80,18 @@ def halves(tmp_path_factory):
     return root
 
 
-def test_groups_add_up(halves, tmp_path):
+@pytest.fixture(scope="module")
+def first(halves, tmp_path_factory):
+    """The first two groups, published."""
+    folder = tmp_path_factory.mktemp("first")
+    page.publish(halves / "first", folder)
+    return folder
+
+
+def test_groups_add_up(halves, first, tmp_path):
     page.publish(halves / "whole", tmp_path / "whole")
-    for part in ("first", "second"):
-        page.publish(halves / part, tmp_path / "parts", add=True)
+    shutil.copytree(first, tmp_path / "parts")
+    page.publish(halves / "second", tmp_path / "parts", add=True)
     for path in sorted((tmp_path / "whole").glob("*.nc")):
         whole, parts = (
             records.read(path.parent.with_name(name) / path.name, stage=path.stem) for name in ("whole", "parts")
@@ -96,8 +104,8 @@ def test_groups_add_up(halves, tmp_path):
     assert manifest.compare(tmp_path / "parts", "*.nc")[1] == []
 
 
-def test_open_questions_add_up_alone(halves, tmp_path, capsys):
-    page.publish(halves / "first", tmp_path / "published")
+def test_open_questions_add_up_alone(halves, first, tmp_path, capsys):
+    shutil.copytree(first, tmp_path / "published")
     (tmp_path / "results").mkdir()
     name = "recipes.nc"
     (tmp_path / "results" / name).symlink_to(halves / "second" / "results" / name)
@@ -114,9 +122,8 @@ def test_open_questions_add_up_alone(halves, tmp_path, capsys):
     assert "no data set at" in capsys.readouterr().err
 
 
-def test_what_cannot_be_added_leaves_all_as_it_was(halves, tmp_path, capsys):
-    folder = tmp_path / "published"
-    page.publish(halves / "first", folder)
+def test_what_cannot_be_added_leaves_all_as_it_was(halves, first, tmp_path, capsys):
+    folder = shutil.copytree(first, tmp_path / "published")
     before = {path: path.read_bytes() for path in folder.iterdir()}
     assert page.main(["publish", "--add", str(halves / "first"), str(folder)]) == 1
     assert "published holds the groups of " in capsys.readouterr().err
@@ -135,29 +142,29 @@ def files_of(folder):
     return {path.name: path.read_bytes() for path in folder.glob("[!.]*")}
 
 
-def test_an_addition_that_was_stopped_is_finished_by_the_same_command(halves, tmp_path):
-    for part in ("first", "second"):
-        page.publish(halves / part, tmp_path / "whole", add=True)
-    whole = files_of(tmp_path / "whole")
-    for name, stopped_at in (("early", ["train.nc", "merge.nc", "controls.nc"]), ("late", set(whole) - {"ledger.nc"})):
-        page.publish(halves / "first", folder := tmp_path / name)
-        for file in stopped_at:
-            (folder / file).write_bytes(whole[file])
+def test_an_addition_that_was_stopped_is_finished_by_the_same_command(halves, first, tmp_path):
+    whole = shutil.copytree(first, tmp_path / "whole")
+    page.publish(halves / "second", whole, add=True)
+    added = {path.name for path in whole.glob("*.nc")}
+    for name, done in (("early", {"train.nc", "merge.nc", "controls.nc"}), ("late", added - {"ledger.nc"})):
+        folder = shutil.copytree(first, tmp_path / name)
+        for file in done:
+            shutil.copy(whole / file, folder)
         page.publish(halves / "second", folder, add=True)
-        for path in (tmp_path / "whole").glob("*.nc"):
-            done, again = (records.read(place / path.name, stage=path.stem) for place in (path.parent, folder))
-            assert done.equals(again), path.stem
+        for file in added:
+            expected, found = (records.read(place / file, stage=file[:-3]) for place in (whole, folder))
+            assert expected.equals(found), file
 
 
-def test_what_is_stopped_while_it_is_published_changes_nothing(halves, tmp_path, monkeypatch):
-    page.publish(halves / "first", tmp_path)
-    before = files_of(tmp_path)
+def test_what_is_stopped_while_it_is_published_changes_nothing(halves, first, tmp_path, monkeypatch):
+    folder = shutil.copytree(first, tmp_path / "published")
+    before = files_of(folder)
     monkeypatch.setattr(page, "_conclude", lambda folder: 1 / 0)
     for add in (False, True):
         with pytest.raises(ZeroDivisionError):
-            page.publish(halves / "second", tmp_path, add=add)
-        assert files_of(tmp_path) == before
-        assert not list(tmp_path.glob(".hrebasin-*"))
+            page.publish(halves / "second", folder, add=add)
+        assert files_of(folder) == before
+        assert not list(folder.glob(".hrebasin-*"))
 
 
 def changed(run, folder, stage, **attrs):
@@ -201,9 +208,8 @@ def test_a_run_whose_conclusions_are_of_other_data_sets_is_not_published(halves,
     assert "ledger.nc was not drawn from attack.nc beside it; finish the run first" in capsys.readouterr().err
 
 
-def test_questions_to_other_networks_do_not_stay_beside_a_run(halves, tmp_path):
-    folder = tmp_path / "published"
-    page.publish(halves / "first", folder)
+def test_questions_to_other_networks_do_not_stay_beside_a_run(halves, first, tmp_path):
+    folder = shutil.copytree(first, tmp_path / "published")
     run = changed(halves / "second", tmp_path / "run", "train", data_digest='{"test": "a"}')
     for question in QUESTIONS:
         (run / "results" / f"{question}.nc").unlink()
