@@ -38,7 +38,7 @@ def test_a_run_on_slurm_is_planned_where_there_is_no_slurm(device, tmp_path):
     output = call(project, *options, *settings, "--", "--quiet", "host", "--printshellcmds", PATH=str(tmp_path / "bin"))
     cores = yaml.safe_load((ROOT / "config" / "slurm" / "config.yaml").read_text())["set-threads"]
     for stage, notebook in NOTEBOOKS.items():
-        origin = "--profile tiny --images [0-9a-f]{64}" if stage == "train" else "--profile tiny"
+        origin = "--profile tiny --images=[0-9a-f]{64}" if stage == "train" else "--profile tiny"
         [place] = re.findall(rf"--place '(.*)' {origin} --label '{notebook} 000' --threads {cores[stage]} ", output)
         there = device if stage in ("train", "attack") else "cpu"
         assert json.loads(place) == {"run_folder": "data/runs/tiny", "device": there}

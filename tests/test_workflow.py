@@ -1,4 +1,5 @@
 import json
+import re
 
 import pytest
 from projects import call, copy_project, counts
@@ -7,7 +8,7 @@ from snakemake.cli import parse_config
 from hrebasin.catalogue import FIGURES, figure_files
 from hrebasin.configuration import load_profile
 from hrebasin.files import project_root
-from hrebasin.layout import ANSWERS, NOTEBOOKS, PAPER, QUESTIONS, STAGES
+from hrebasin.layout import ANSWERS, NOTEBOOKS, PAPER, QUESTIONS, STAGES, TRAINING
 from hrebasin.notebook import declared_parameters
 from hrebasin.workflow import PARTS, Plan, _options, _parser, _remove_checkpoints, _settings, main
 
@@ -42,6 +43,19 @@ def write_weights(project):
     for shard in range(2):
         for kind in ("unmerged", "merged"):
             (folder / f"{kind}-{shard:03d}.safetensors").touch()
+
+
+def test_only_stages_that_train_are_told_the_digest_of_the_images(tmp_path):
+    project = copy_project(tmp_path / "copy")
+    write_weights(project)
+    options = ["--dry-run", "--part", "questions", "profile=tiny", "--", "--quiet", "host", "--printshellcmds"]
+    told = re.findall(
+        r"notebooks/([0-9]+_[a-z_]+)\.ipynb .* --profile tiny --images=(\S*) --label", call(project, *options)
+    )
+    digest = Plan.from_config({"profile": "tiny"}).images
+    assert len(digest) == 64
+    expected = {name: digest if question in TRAINING else "" for question, name in QUESTIONS.items()}
+    assert {name: shown.strip("'") for name, shown in told} == expected
 
 
 def test_questions_without_networks_name_what_is_missing(tmp_path, monkeypatch, capsys):

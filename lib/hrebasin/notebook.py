@@ -218,7 +218,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         parameters = _parameters(given) | given.place
         origin = {"profile": given.profile, "images_digest": given.images}
-        origin = {name: value for name, value in origin.items() if value is not None}
+        origin = {name: value for name, value in origin.items() if value}
         run_notebook(given.notebook, given.output, parameters, label=given.label, threads=given.threads, origin=origin)
     except (OSError, ValueError, RuntimeError) as error:
         print(f"[{given.label or given.notebook.stem}] {error}", file=sys.stderr)
