@@ -58,7 +58,7 @@ def test_published_results_keep_what_they_say(run, published):
     assert wrong == []
 
 
-def test_published_results_can_say_what_the_images_are(run, tmp_path):
+def test_published_results_can_say_what_the_images_are(run, concluded, tmp_path):
     page.publish(run, tmp_path, source="CIFAR-10, some copy")
     for stage, dataset in page.read_results(tmp_path).items():
         assert dataset.attrs["data_source"] == "CIFAR-10, some copy", stage
@@ -88,6 +88,14 @@ def first(halves, tmp_path_factory):
     return folder
 
 
+@pytest.fixture
+def concluded(first, monkeypatch):
+    """Conclusions that were drawn before, for tests of data sets alone: to draw them anew takes longest."""
+    for module, name, stage in ((page, "ledger", "ledger"), (page.answers, "answer", "answers")):
+        found = records.read(first / f"{stage}.nc", stage=stage)
+        monkeypatch.setattr(module, name, lambda results, found=found: found)
+
+
 def test_groups_add_up(halves, first, tmp_path):
     page.publish(halves / "whole", tmp_path / "whole")
     shutil.copytree(first, tmp_path / "parts")
@@ -104,7 +112,7 @@ def test_groups_add_up(halves, first, tmp_path):
     assert manifest.compare(tmp_path / "parts", "*.nc")[1] == []
 
 
-def test_open_questions_add_up_alone(halves, first, tmp_path, capsys):
+def test_open_questions_add_up_alone(halves, first, concluded, tmp_path, capsys):
     shutil.copytree(first, tmp_path / "published")
     (tmp_path / "results").mkdir()
     name = "recipes.nc"
@@ -142,27 +150,37 @@ def files_of(folder):
     return {path.name: path.read_bytes() for path in folder.glob("[!.]*")}
 
 
-def test_an_addition_that_was_stopped_is_finished_by_the_same_command(halves, first, tmp_path):
-    whole = shutil.copytree(first, tmp_path / "whole")
-    page.publish(halves / "second", whole, add=True)
+def few(source, target):
+    """A copy of a run or of what is published of it, with one question alone."""
+    kept = {*records.STAGES, "controls", "ledger", "answers"}
+    shutil.copytree(source, target)
+    for path in target.rglob("*.nc"):
+        if path.stem not in kept:
+            path.unlink()
+    return target
+
+
+def test_an_addition_that_was_stopped_is_finished_by_the_same_command(halves, first, concluded, tmp_path):
+    run, whole = few(halves / "second", tmp_path / "run"), few(first, tmp_path / "whole")
+    page.publish(run, whole, add=True)
     added = {path.name for path in whole.glob("*.nc")}
     for name, done in (("early", {"train.nc", "merge.nc", "controls.nc"}), ("late", added - {"ledger.nc"})):
-        folder = shutil.copytree(first, tmp_path / name)
+        folder = few(first, tmp_path / name)
         for file in done:
             shutil.copy(whole / file, folder)
-        page.publish(halves / "second", folder, add=True)
+        page.publish(run, folder, add=True)
         for file in added:
             expected, found = (records.read(place / file, stage=file[:-3]) for place in (whole, folder))
             assert expected.equals(found), file
 
 
 def test_what_is_stopped_while_it_is_published_changes_nothing(halves, first, tmp_path, monkeypatch):
-    folder = shutil.copytree(first, tmp_path / "published")
+    run, folder = few(halves / "second", tmp_path / "run"), few(first, tmp_path / "published")
     before = files_of(folder)
     monkeypatch.setattr(page, "_conclude", lambda folder: 1 / 0)
     for add in (False, True):
         with pytest.raises(ZeroDivisionError):
-            page.publish(halves / "second", folder, add=add)
+            page.publish(run, folder, add=add)
         assert files_of(folder) == before
         assert not list(folder.glob(".hrebasin-*"))
 
@@ -208,7 +226,7 @@ def test_a_run_whose_conclusions_are_of_other_data_sets_is_not_published(halves,
     assert "ledger.nc was not drawn from attack.nc beside it; finish the run first" in capsys.readouterr().err
 
 
-def test_questions_to_other_networks_do_not_stay_beside_a_run(halves, first, tmp_path):
+def test_questions_to_other_networks_do_not_stay_beside_a_run(halves, first, concluded, tmp_path):
     folder = shutil.copytree(first, tmp_path / "published")
     run = changed(halves / "second", tmp_path / "run", "train", data_digest='{"test": "a"}')
     for question in QUESTIONS:
