@@ -6,9 +6,9 @@
 
 from functools import cache
 
-from hrebasin.catalogue import figure_files
-from hrebasin.layout import ANSWERS, NOTEBOOKS, PAPER, QUESTIONS, STAGES
-from hrebasin.workflow import Plan
+from hrebasin.study.figures.catalogue import figure_files
+from hrebasin.study.stages import ANSWERS, NOTEBOOKS, PAPER, QUESTIONS, STAGES
+from hrebasin.study.running.workflow import Plan
 
 plan = Plan.from_config(config)
 shards = list(plan.shards)

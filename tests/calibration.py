@@ -14,10 +14,11 @@ import xarray as xr
 from scipy import optimize, stats
 
 import synthetic
-from hrebasin import manifest, records
-from hrebasin.claims import CLAIMS, ledger
 from hrebasin.files import write_atomically
-from hrebasin.ledger import ALPHA
+from hrebasin.study.claims.ledger import CLAIMS, ledger
+from hrebasin.study.claims.verdicts import ALPHA
+from hrebasin.study.records import checksums as manifest
+from hrebasin.study.stages import STAGES
 
 PLANNED = {8: 1, 100: 5}  # groups of the profiles `cpu` and `paper` -> by what experiments, costlier there, are divided
 # Nothing to find, but for C4: accuracy falls, so that MergeMany of 8 lies half-way to chance and C2 has its null
@@ -27,7 +28,7 @@ PLANTED = dict.fromkeys(CLAIMS, 1.0)
 TRUTH = {"C4": 4 * 100 * synthetic.FALL, "C6": 0.5}  # effects under NULL; 0 elsewhere
 
 
-def experiment(seed: int, *, groups: int, effects: dict, stages: tuple = records.STAGES) -> xr.Dataset:
+def experiment(seed: int, *, groups: int, effects: dict, stages: tuple = STAGES) -> xr.Dataset:
     """The ledger of one made-up study: p, verdict, effect and interval by claim.
 
     Added is ``wrong`` (claim,): whether the claim alone, without Holm's correction, would get a verdict. C9 claims that

@@ -12,13 +12,14 @@ import numpy as np
 import pytest
 import torch
 
-from hrebasin import records
 from hrebasin.bank import Bank
-from hrebasin.images import Images
-from hrebasin.matching import Alignment
+from hrebasin.images.sources import Images
+from hrebasin.matching.weights import Alignment
 from hrebasin.networks import Architecture
-from hrebasin.seeding import generator
-from hrebasin.training import Recipe, train
+from hrebasin.random_streams import generator
+from hrebasin.study import records
+from hrebasin.training.recipe import Recipe
+from hrebasin.training.train import train
 
 CLASSES = ("circle", "cross", "square", "star")
 RECIPE = Recipe(learning_rate=1e-2, batch_size=16, epochs=6)

@@ -11,8 +11,8 @@ import torch
 import xarray as xr
 
 from hrebasin.bank import LABELS
-from hrebasin.merging import CONVERGENCE
-from hrebasin.seeding import generator
+from hrebasin.merging.distances import CONVERGENCE
+from hrebasin.random_streams import generator
 
 CLAIMS = tuple(f"C{number}" for number in range(1, 11))
 LIMITS = (1, 2, 5, CONVERGENCE)
@@ -34,7 +34,7 @@ def results(
     stages: Collection[str] | None = None,
     **effects: float,
 ) -> dict:
-    """Data sets by stage, as `hrebasin.claims.ledger` takes them.
+    """Data sets by stage, as `hrebasin.study.claims.ledger.ledger` takes them.
 
     Args:
         groups: trees.

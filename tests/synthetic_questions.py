@@ -5,8 +5,8 @@ import xarray as xr
 
 import synthetic
 from hrebasin.bank import LABELS
-from hrebasin.controls import FAMILIES
-from hrebasin.merging import CONVERGENCE
+from hrebasin.merging.distances import CONVERGENCE
+from hrebasin.study.questions.lower_accuracy import FAMILIES
 
 EPSILONS = [0.0, 0.005, 0.01, 0.015, 0.02, 0.1]
 STRONG = ("fgsm", "fgsm-float64", "fgsm-rescaled-10", "pgd-cross-entropy", "pgd-margin", "transfer-unmerged-0", "worst")

@@ -19,22 +19,21 @@ from PIL import Image
 from safetensors.torch import save
 
 import synthetic
-from hrebasin import notebook, records, workflow
-from hrebasin.ablations import pairs_of
 from hrebasin.bank import Bank
-from hrebasin.closeup import closeup, first_correct
-from hrebasin.configuration import Profile, load_profile
-from hrebasin.evaluation import evaluate, path
+from hrebasin.evaluation import evaluate
 from hrebasin.files import project_root
-from hrebasin.images import Images, load_images
-from hrebasin.landscape import landscape
-from hrebasin.matching import match_weights
-from hrebasin.merging import interpolate, merge_many, merge_many_sets, merge_naive, merge_pairs, merge_tree
+from hrebasin.images.sources import Images, load_images
+from hrebasin.lipschitz.bounds import eclipse_fast, global_lipschitz, gradient_norm, local_lipschitz, margin, measure
+from hrebasin.matching.weights import match_weights
+from hrebasin.merging.averages import merge_naive
+from hrebasin.merging.many import merge_many, merge_many_sets
+from hrebasin.merging.pairs import pairs_of
+from hrebasin.merging.path import interpolate, path
+from hrebasin.merging.repair import feature_distance, moments
+from hrebasin.merging.tree import merge_pairs, merge_tree
 from hrebasin.networks import mlp
-from hrebasin.regularity import eclipse_fast, global_lipschitz, gradient_norm, local_lipschitz, margin, measure
-from hrebasin.repair import feature_distance, moments
-from hrebasin.robustness import attack, attack_suite, robust_accuracies
-from hrebasin.strong_attacks import (
+from hrebasin.robustness.attacks import attack, attack_suite, robust_accuracies
+from hrebasin.robustness.strong import (
     fgsm,
     fgsm_in_float64,
     fgsm_with_rescaled_logits,
@@ -43,8 +42,15 @@ from hrebasin.strong_attacks import (
     transferred,
     zero_gradients,
 )
-from hrebasin.training import DivergedError, Recipe, initial_bank, train
-from hrebasin.weights import load_networks
+from hrebasin.study import records
+from hrebasin.study.records.networks import load_networks
+from hrebasin.study.running import notebook_runner as notebook
+from hrebasin.study.running import workflow
+from hrebasin.study.settings import Profile, load_profile
+from hrebasin.study.tour.attacked_image import closeup, first_correct
+from hrebasin.study.tour.landscape import landscape
+from hrebasin.training.recipe import Recipe
+from hrebasin.training.train import DivergedError, initial_bank, train
 
 ROOT = project_root()
 NAN, INF = float("nan"), float("inf")

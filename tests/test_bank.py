@@ -6,8 +6,8 @@ from hypothesis import strategies as st
 
 from hrebasin.bank import LABELS, Bank, check_finite, read_origin
 from hrebasin.networks import Architecture, mlp
-from hrebasin.seeding import generator
-from hrebasin.training import initial_bank
+from hrebasin.random_streams import generator
+from hrebasin.training.train import initial_bank
 
 # Batched products differ from single ones in the last bits of float32.
 CLOSE = {"rtol": 1e-5, "atol": 1e-6}

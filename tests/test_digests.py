@@ -35,7 +35,7 @@ def notebook(tmp_path):
     return write
 
 
-CODE = ("from hrebasin.robustness import attack", "epsilons: list = [0.0]  # sizes", "attack(epsilons)")
+CODE = ("from hrebasin.robustness.attacks import attack", "epsilons: list = [0.0]  # sizes", "attack(epsilons)")
 
 
 def test_every_notebook_has_a_digest_of_its_own():
@@ -112,11 +112,11 @@ def test_what_counts_in_the_library(module, old, new, counts, notebook, library)
 @pytest.mark.parametrize(
     "line",
     [
-        "from hrebasin.matching import match_weights",
+        "from hrebasin.matching.weights import match_weights",
         "from hrebasin import matching",
         "from hrebasin import seeding, matching as m",
-        "import hrebasin.matching",
-        "if True:\n    import hrebasin.matching as m",
+        "import hrebasin.matching.weights",
+        "if True:\n    import hrebasin.matching.weights as m",
     ],
 )
 def test_every_way_to_import_counts(line, notebook, library):

@@ -4,11 +4,12 @@ import torch
 import xarray as xr
 
 from hrebasin.bank import Bank
-from hrebasin.evaluation import accuracy, barrier, evaluate, loss, path
-from hrebasin.images import Images
-from hrebasin.matching import match_weights
+from hrebasin.evaluation import accuracy, evaluate, loss
+from hrebasin.images.sources import Images
+from hrebasin.matching.weights import match_weights
+from hrebasin.merging.path import barrier, path
 from hrebasin.networks import Architecture
-from hrebasin.training import train
+from hrebasin.training.train import train
 
 
 @pytest.fixture(scope="module")

@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from hrebasin import memory
-from hrebasin.memory import fitting, free_memory, halving
+from hrebasin import resources as memory
+from hrebasin.resources import fitting, free_memory, halving
 
 
 def test_free_memory_is_part_of_what_there_is():

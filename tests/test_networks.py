@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hrebasin.networks import Architecture, mlp, permutation_spec
-from hrebasin.seeding import generator
+from hrebasin.random_streams import generator
 
 
 def forward_by_hand(network, pixels):

@@ -3,10 +3,10 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from hrebasin.example import write_example
 from hrebasin.files import project_root
-from hrebasin.images import load_images
+from hrebasin.images.sources import load_images
 from hrebasin.state_dicts import read_state_dicts
+from hrebasin.study.tour.example_networks import write_example
 
 SHAPE = {"image_shape": (3, 4, 4), "n_classes": 4}
 

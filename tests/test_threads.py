@@ -4,7 +4,7 @@ import time
 import pytest
 import torch
 
-from hrebasin.threads import limited_to, side_by_side
+from hrebasin.resources import limited_to, side_by_side
 
 
 @pytest.fixture

@@ -14,13 +14,13 @@ import torch
 from PIL import Image
 from torchvision.datasets import CIFAR10
 
-from hrebasin import records
-from hrebasin.archives import unpacked
 from hrebasin.bank import Bank
-from hrebasin.configuration import load_profile
 from hrebasin.files import project_root
-from hrebasin.images import load_images
-from hrebasin.training import train
+from hrebasin.images.archives import unpacked
+from hrebasin.images.sources import load_images
+from hrebasin.study import records
+from hrebasin.study.settings import load_profile
+from hrebasin.training.train import train
 
 ROOT = project_root()
 SOURCES = sorted([*(ROOT / "lib").rglob("*.py"), *(ROOT / "notebooks").glob("*.ipynb"), ROOT / "Snakefile"])

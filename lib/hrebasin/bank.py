@@ -12,7 +12,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
 from .files import write_atomically
-from .networks import MLP, Architecture
+from .networks import MLP, Architecture, forward
 
 FORMAT = "hrebasin-bank/1"
 
@@ -217,7 +217,7 @@ class Bank:
 
         Args:
             path: of the file.
-            origin: plain values that tell where the networks come from, such as `hrebasin.records.provenance`.
+            origin: plain values that tell where the networks come from, such as `hrebasin.study.records.provenance.provenance`.
 
         Raises:
             ValueError: weights that `load` would refuse, because they are not float32 or not finite.
@@ -289,62 +289,3 @@ def _check_float32(tensors: Mapping[str, torch.Tensor], path: Path | str) -> Non
     for name, tensor in tensors.items():
         if tensor.dtype != torch.float32:
             raise ValueError(f"{path}: {name} is {tensor.dtype}, not torch.float32")
-
-
-def forward(architecture: Architecture, tensors: dict[str, torch.Tensor], pixels: torch.Tensor) -> torch.Tensor:
-    """Logits (model, image, class); the arithmetic behind a bank, also used under autograd.
-
-    ``pixels`` as in `Bank.__call__`; uint8 pixels are scaled to [0, 1] first.
-    """
-    if tuple(pixels.shape[-3:]) != architecture.image_shape or pixels.ndim not in (4, 5):
-        raise ValueError(
-            f"pixels must be (image, *{architecture.image_shape}) or (model, image, *{architecture.image_shape}), "
-            f"got {tuple(pixels.shape)}"
-        )
-    n_models = len(next(iter(tensors.values())))
-    if pixels.ndim == 5 and len(pixels) != n_models:
-        raise ValueError(f"pixels are {tuple(pixels.shape)} for {n_models} networks")
-    return logits(architecture, tensors, normalize(architecture, pixels))
-
-
-def normalize(architecture: Architecture, pixels: torch.Tensor) -> torch.Tensor:
-    """Pixels (..., channel, y, x), uint8 or in [0, 1], to the first layer's input (..., input), float32."""
-    whole = pixels.dtype == torch.uint8
-    unit = 255.0 if whole else 1.0
-    pixels = pixels.float() if whole else pixels
-    options = {"dtype": pixels.dtype, "device": pixels.device}
-    mean = torch.tensor(architecture.mean, **options).view(-1, 1, 1) * unit
-    std = torch.tensor(architecture.std, **options).view(-1, 1, 1) * unit
-    # in place only on the copy made here: the caller's pixels stay, and autograd may need them
-    x = pixels.sub_(mean).div_(std) if whole else (pixels - mean) / std
-    return x.flatten(-3)
-
-
-def logits(architecture: Architecture, tensors: dict[str, torch.Tensor], x: torch.Tensor) -> torch.Tensor:
-    """Logits (model, image, class) of normalised input (image, input) or (model, image, input)."""
-    return after_first(architecture, tensors, first_layer(architecture, tensors, x))
-
-
-def first_layer(architecture: Architecture, tensors: dict[str, torch.Tensor], x: torch.Tensor) -> torch.Tensor:
-    """What the first layer gives before its ReLU, (model, image, unit); linear in its weights. ``x`` as in `logits`."""
-    layer = architecture.layers[0]
-    return _affine(x, tensors[f"{layer}.weight"], tensors[f"{layer}.bias"])
-
-
-def after_first(architecture: Architecture, tensors: dict[str, torch.Tensor], x: torch.Tensor) -> torch.Tensor:
-    """Logits (model, image, class) from what `first_layer` gives."""
-    for layer in architecture.layers[1:]:
-        x = _affine(torch.relu(x), tensors[f"{layer}.weight"], tensors[f"{layer}.bias"])
-    return x
-
-
-def _affine(x, weight, bias):
-    n_models, n_out, n_in = weight.shape
-    if n_models == 1:  # the plain product is as fast as a CPU gets
-        # squeezed, not indexed: the gradient of an index is a copy into zeros
-        y = torch.nn.functional.linear(x.reshape(-1, n_in), weight.squeeze(0), bias.squeeze(0))
-        return y.view(1, -1, n_out)
-    if x.ndim == 2:  # shared input: one wide product for all networks
-        y = torch.nn.functional.linear(x, weight.reshape(-1, n_in), bias.reshape(-1))
-        return y.view(len(x), n_models, n_out).transpose(0, 1)
-    return torch.baddbmm(bias.unsqueeze(1), x, weight.transpose(1, 2))

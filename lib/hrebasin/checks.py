@@ -2,7 +2,7 @@
 
 import torch
 
-from .images import Images
+from .images.sources import Images
 from .networks import Architecture
 
 

@@ -1,41 +1,20 @@
-"""Digests of code and images, by which a result that was made from others is told; free of slow imports."""
+"""Digests of code and files, by which a result that was made from others is told; free of slow imports.
+
+The digest of a piece of code covers its text and every definition of this library that it reaches, directly or by way
+of others, but for comments and docstrings: a figure beside a measurement in one file does not count for what measures.
+"""
 
 import ast
 import hashlib
-import json
 from collections.abc import Collection, Iterator
-from contextlib import suppress
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from .layout import ANSWERS, PAPER
-
-# Modules that only check, show or write: a new colour must not train 1600 networks again. What a data set holds is
-# guarded by the format's name in `records`.
-PRESENTATION = (
-    "catalogue", "plots", "benchmark_plots", "question_plots", "drawing", "figures", "manifest", "progress", "records",
-    "checks", "configuration", "digests", "files", "folders",
-)  # fmt: skip
-# module -> the file that it reads beside itself
-DATA = {"page": "page.html", "drawing": "paper.mplstyle"}
-executed: dict[str, str] = {}  # what data sets written by this process tell of the notebook that it executes
-
-
-def notebook_digest(notebook: Path) -> str:
-    """SHA-256 of the code that results of a notebook depend on."""
-    return code_digest(notebook, without=() if notebook.stem in (PAPER, ANSWERS) else PRESENTATION)
-
-
-def executing(notebook: Path | str, **origin: str) -> None:
-    """Tell this process which notebook it executes, for the attributes of the data sets that it writes: `executed`.
-
-    Args:
-        notebook: its digest becomes ``code_digest``.
-        origin: further attributes.
-    """
-    executed.update(origin)
-    with suppress(SyntaxError):  # of cells with magics, which are not Python
-        executed["code_digest"] = notebook_digest(Path(notebook))
+LIBRARY = "hrebasin"
+# Modules that only check, show or write: a change there repeats no training.
+NEUTRAL = ("checks", "digests", "files", "progress")
+WHOLE = "*"  # stands for all definitions of a module
 
 
 def files_digest(path: Path) -> str:
@@ -61,61 +40,164 @@ def _files_in(folder: Path, around: tuple[Path, ...] = ()) -> Iterator[Path]:
             yield entry
 
 
-def notebook_code(notebook: Path) -> str:
-    """The code cells of a notebook, as one text."""
-    cells = json.loads(notebook.read_text())["cells"]
-    return "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
-
-
-def code_digest(notebook: Path, *, without: Collection[str] = ()) -> str:
-    """SHA-256 of what a notebook computes with: its code cells and the library modules it imports.
-
-    Comments and docstrings do not count, so that explaining code repeats no run; nor do the modules in ``without``, nor
-    the version of Python.
-    """
-    source = notebook_code(notebook)
-    return _digest(source, _imports(ast.parse(source), top="hrebasin"), without)
-
-
 @cache
 def module_digest(name: str) -> str:
-    """The same of a module of the library, but for `PRESENTATION`."""
-    return _digest("", {name}, PRESENTATION)
+    """SHA-256 of a module of the library, such as "training.train", and of what it reaches, but for `NEUTRAL`."""
+    return code_digest("", modules={name}, without=NEUTRAL)
 
 
-def _digest(source: str, modules: set[str], without: Collection[str]) -> str:
-    library = Path(__file__).parent
-    pending, seen = set(modules), {}
+def code_digest(
+    source: str, *, modules: Collection[str] = (), without: Collection[str] = (), library: Path | None = None
+) -> str:
+    """SHA-256 of code and of the definitions of the library that it reaches, whatever the version of Python.
+
+    Args:
+        source: Python code that imports by absolute names.
+        modules: modules of which everything counts, by their names within the library ("matching.weights").
+        without: modules, or packages with all in them, that do not count, nor what only they reach.
+        library: the library's folder; by default the one that holds this file.
+
+    Raises:
+        ModuleNotFoundError: code imports a module of the library that is not there.
+    """
+    library = library or Path(__file__).parent
+    tree = ast.parse(source)
+    pending, seen = {(name, WHOLE) for name in modules} | _reached(tree, _bound(tree, None, library)), {}
     while pending:
-        name = pending.pop()
-        path = library / f"{name}.py"
-        if name not in seen and name not in without and path.is_file():
-            seen[name], imports = _module(path.read_text())
-            pending |= imports
-    for name, data in DATA.items():
-        if name in seen:
-            seen[name] += (library / data).read_text()
-    content = [essence(ast.parse(source)), *(f"{name}:{seen[name]}" for name in sorted(seen))]
+        place = name, _ = pending.pop()
+        if place in seen or any(name == other or name.startswith(f"{other}.") for other in without):
+            continue
+        seen[place], further = _part(*place, library)
+        pending |= further
+    content = [essence(tree), *(f"{name}.{symbol}:{text}" for (name, symbol), text in sorted(seen.items()))]
     return hashlib.sha256("\n".join(content).encode()).hexdigest()
 
 
+@dataclass
+class _Module:
+    """What a module defines (name -> its statements), what else it runs, and where its imported names are from."""
+
+    path: Path
+    definitions: dict[str, list[ast.stmt]]
+    others: list[ast.stmt]
+    bound: dict[str, tuple[str, str]]
+
+
+def _part(name: str, symbol: str, library: Path) -> tuple[str, set[tuple[str, str]]]:
+    """What counts of a definition, or of a module without its definitions ("") or whole, and what they reach."""
+    module = _module(name, library)
+    if symbol == WHOLE:
+        return "", {(name, each) for each in ("", *module.definitions)}
+    if symbol not in ("", *module.definitions):  # imported there, or made when the module runs
+        origin = _origin(name, symbol, library)
+        return "", {origin if origin != (name, symbol) else (name, "")}
+    statements = module.definitions[symbol] if symbol else module.others
+    content = ast.Module(statements, [])
+    known = {defined: (name, defined) for defined in module.definitions} | module.bound
+    text = essence(content) + _data_beside(module.path, content)
+    return text, _reached(content, known) | {(name, "")} - {(name, symbol)}
+
+
 @cache
-def _module(text: str) -> tuple[str, frozenset[str]]:
-    """What counts of a module's text, and the modules that it imports."""
-    tree = ast.parse(text)
-    return essence(tree), frozenset(_imports(tree, top=""))
+def _module(name: str, library: Path) -> _Module:
+    path = _file(name, library)
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    package = name if path.name == "__init__.py" else name.rpartition(".")[0]
+    definitions, others = {}, []
+    for node in tree.body:
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            names = [node.name]
+        elif isinstance(node, ast.Assign | ast.AnnAssign):
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            names = [each.id for target in targets for each in ast.walk(target) if isinstance(each, ast.Name)]
+        else:
+            names = []
+            if not isinstance(node, ast.Import | ast.ImportFrom) and not _is_docstring(node):
+                others.append(node)
+        for each in names:
+            definitions.setdefault(each, []).append(node)
+    return _Module(path, definitions, others, _bound(tree, package, library))
 
 
-def _imports(tree: ast.Module, *, top: str) -> set[str]:
-    """Names of the modules of this library that a tree imports."""
-    names = set()
+def _is_docstring(node: ast.stmt) -> bool:
+    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+
+
+def _bound(tree: ast.AST, package: str | None, library: Path) -> dict[str, tuple[str, str]]:
+    """Names that imports anywhere in a tree bind to parts of the library: (module, definition or `WHOLE`).
+
+    Args:
+        tree: of the code.
+        package: that the code is a module of, "" for the library itself; None for code elsewhere.
+        library: the library's folder.
+    """
+    bound = {}
     for node in ast.walk(tree):
-        if isinstance(node, ast.ImportFrom) and (node.level == 1 or (node.module or "").split(".")[0] == "hrebasin"):
-            module = (node.module or "").removeprefix("hrebasin").strip(".")
-            names |= {module} if module else {alias.name for alias in node.names}
-        elif isinstance(node, ast.Import) and top:
-            names |= {alias.name.split(".")[1] for alias in node.names if alias.name.startswith(f"{top}.")}
-    return names
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                first, _, inner = alias.name.partition(".")
+                if first == LIBRARY and _file(inner, library):
+                    bound[alias.asname or alias.name] = inner, WHOLE
+        elif isinstance(node, ast.ImportFrom) and (base := _base(node, package)) is not None:
+            bound |= {alias.asname or alias.name: _origin(base, alias.name, library) for alias in node.names}
+    return bound
+
+
+def _reached(tree: ast.AST, known: dict[str, tuple[str, str]]) -> set[tuple[str, str]]:
+    """Parts of the library that code uses; of a module that is used by attributes, these alone."""
+    inside = {id(node.value): node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
+    found = {place for name, place in known.items() if "." in name}  # import hrebasin.x.y: used in full
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Name) and node.id in known:
+            module, symbol = known[node.id]
+            found.add((module, inside.get(id(node), WHOLE) if symbol == WHOLE else symbol))
+    return found
+
+
+def _base(node: ast.ImportFrom, package: str | None) -> str | None:
+    """The module that names are imported from, within the library; None for one elsewhere."""
+    if node.level == 0:
+        first, _, rest = (node.module or "").partition(".")
+        return rest if first == LIBRARY else None
+    if package is None:
+        return None
+    parts = package.split(".") if package else []
+    return ".".join([*parts[: len(parts) - node.level + 1], *filter(None, [node.module])])
+
+
+def _origin(base: str, name: str, library: Path) -> tuple[str, str]:
+    """Where ``from <base> import <name>`` has a name from: a module, a definition in one, or what a package passes on."""
+    inner = f"{base}.{name}" if base else name
+    if _find(inner, library):
+        return inner, WHOLE
+    path = _file(base, library)
+    stub = path.with_suffix(".pyi")  # what the library passes on when asked for it
+    tree = ast.parse((stub if stub.is_file() else path).read_text(encoding="utf-8"))
+    package = base if path.name == "__init__.py" else base.rpartition(".")[0]
+    for node in tree.body:
+        if isinstance(node, ast.ImportFrom) and (source := _base(node, package)) is not None:
+            for alias in node.names:
+                if (alias.asname or alias.name) == name:
+                    return _origin(source, alias.name, library)
+    return base, name
+
+
+def _find(name: str, library: Path) -> Path | None:
+    path = library.joinpath(*name.split(".")) if name else library
+    return next((place for place in (path.with_suffix(".py"), path / "__init__.py") if place.is_file()), None)
+
+
+def _file(name: str, library: Path) -> Path:
+    if (path := _find(name, library)) is None:
+        raise ModuleNotFoundError(f"no module {LIBRARY}.{name} in {library}, whose code a digest must cover")
+    return path
+
+
+def _data_beside(path: Path, tree: ast.AST) -> str:
+    """Text of the files beside a module that its code names, such as a template or a style."""
+    texts = {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)}
+    beside = (path.with_name(text) for text in sorted(texts) if text.endswith((".html", ".mplstyle")))
+    return "".join(file.read_text(encoding="utf-8") for file in beside if file.is_file())
 
 
 def essence(tree: ast.Module) -> str:

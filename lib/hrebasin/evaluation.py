@@ -1,16 +1,12 @@
 """Accuracy and loss of banks, and barriers along straight lines between networks."""
 
-from collections.abc import Sequence
-
 import torch
 import xarray as xr
 
-from .bank import Bank, after_first, check_finite, first_layer, normalize
+from .bank import Bank, check_finite
 from .checks import check_images
-from .images import Images
-from .memory import halving
-from .merging import interpolate
-from .progress import track
+from .images.sources import Images
+from .resources import halving
 
 IMAGES_AT_ONCE = 2500
 
@@ -70,51 +66,3 @@ def accuracy(bank: Bank, images: Images, *, device: str | None = None) -> xr.Dat
 def loss(bank: Bank, images: Images, *, device: str | None = None) -> xr.DataArray:
     """Mean cross-entropy of each network, (model,), nat."""
     return evaluate(bank, images, device=device).loss
-
-
-def path(a: Bank, b: Bank, images: Images, lambdas: Sequence[float], *, device: str | None = None) -> xr.Dataset:
-    """Accuracy and loss of (1 - lambda) A + lambda B, (model, lambda), pair k being model k.
-
-    What the first and widest layer gives is linear in its weights, so it is computed at the two ends only.
-
-    Raises:
-        ValueError: images that do not fit, or what `hrebasin.merging.interpolate` refuses.
-    """
-    check_images(a.architecture, images)
-    device = device or a.device
-    a, b, images = a.to(device), b.to(device), images.to(device)
-    line = track(interpolate(a, b, lambdas), label="interpolation", total=len(lambdas), unit="point")
-    points = []
-    with torch.no_grad():
-        ends = []
-        for pixels, labels in _batches(images, IMAGES_AT_ONCE):
-            x = normalize(a.architecture, pixels)
-            ends.append((*(first_layer(end.architecture, end.tensors, x) for end in (a, b)), labels))
-        for weight, bank in zip(lambdas, line, strict=True):
-            outputs = ((after_first(bank.architecture, bank.tensors, torch.lerp(x, y, weight)), n) for x, y, n in ends)
-            points.append(_means(bank, sum(_scores(*pair) for pair in outputs), len(images)))
-    axis = xr.Variable("lambda", list(map(float, lambdas)), {"long_name": "weight of the second network", "units": "1"})
-    return xr.concat(points, dim=axis, coords="minimal", compat="override").transpose("model", "lambda")
-
-
-def barrier(path: xr.Dataset) -> xr.Dataset:
-    """Loss and accuracy barrier of each path, (model,).
-
-    max over lambda of L(lambda) - [(1 - lambda) L(0) + lambda L(1)] for the loss (nat), and the same with the sign
-    flipped for accuracy; both are at least 0, and above 0 where the line leaves the basin.
-
-    Args:
-        path: ``accuracy`` and ``loss`` over ``lambda``, which must contain 0 and 1, as `path` gives them.
-    """
-    weight = path["lambda"]
-    if not {0.0, 1.0} <= set(weight.values.tolist()):
-        raise ValueError(f"a barrier needs lambda = 0 and 1, got {weight.values.tolist()}")
-    excess = path - (
-        (1 - weight) * path.sel({"lambda": 0.0}, drop=True) + weight * path.sel({"lambda": 1.0}, drop=True)
-    )
-    barriers = xr.Dataset(
-        {"loss_barrier": excess.loss.max("lambda"), "accuracy_barrier": (-excess.accuracy).max("lambda")}
-    )
-    barriers.loss_barrier.attrs = {"long_name": "loss barrier", "units": "nat"}
-    barriers.accuracy_barrier.attrs = {"long_name": "accuracy barrier", "units": "1"}
-    return barriers

@@ -3,9 +3,13 @@
 import os
 import re
 import secrets
+import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+
+import psutil
+from filelock import FileLock, Timeout
 
 LEFTOVER = re.compile(r"\.hrebasin-(?P<process>\d{1,7})-[0-9a-f]{8}(\..+)?")  # what `temporary_name` makes
 
@@ -56,3 +60,41 @@ def project_root() -> Path:
     raise FileNotFoundError(
         f"{here} is not inside the project: no folder around it holds pyproject.toml and notebooks/"
     )
+
+
+@contextmanager
+def only_writer(folder: Path, *, wait: bool = False) -> Iterator[None]:
+    """Hold a folder; the operating system lets go of it when this process ends, however it ends.
+
+    Args:
+        folder: made if it is missing. Temporary files of processes that are no more are removed, at first and at last.
+        wait: until another writer has finished, instead of an error.
+
+    Raises:
+        ValueError: another process is writing to the folder.
+        OSError: the folder cannot be written to.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / ".lock", timeout=-1 if wait else 0)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise ValueError(f"another process is writing to {folder}; wait for it or stop it") from None
+    try:
+        _clear(folder)
+        yield
+        _clear(folder)
+    finally:
+        lock.release()
+
+
+def _clear(folder: Path) -> None:
+    for path in list(folder.rglob(".*")):
+        name = LEFTOVER.fullmatch(path.name)
+        if name and not psutil.pid_exists(int(name["process"])):
+            _remove(path)
+
+
+def _remove(path: Path) -> None:
+    with suppress(FileNotFoundError):
+        shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()

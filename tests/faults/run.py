@@ -6,7 +6,6 @@ are compared with those of an undisturbed run, bit for bit.
 """
 
 import argparse
-import ast
 import hashlib
 import json
 import shutil
@@ -20,17 +19,18 @@ from pathlib import Path
 import numpy as np
 from sandbox import Sandbox, small_disk
 
-import hrebasin
-from hrebasin import manifest, records
-from hrebasin.digests import essence, notebook_code
+from hrebasin.digests import code_digest
 from hrebasin.files import project_root, write_atomically
-from hrebasin.layout import NOTEBOOKS, PAPER
+from hrebasin.study import records
+from hrebasin.study.notebook_code import notebook_code
+from hrebasin.study.records import checksums as manifest
+from hrebasin.study.stages import NOTEBOOKS, PAPER
 
 SETTINGS = ("profile=tiny",)
 # What writes files, ends with a run or goes on with one; faults that other such code has met do not count
 MODULES = (
-    "archives", "bank", "cluster", "configuration", "digests", "files", "folders", "image_files", "images", "layout",
-    "manifest", "notebook", "orphans", "progress", "records", "threads", "training", "weights", "workflow",
+    "study.records.data_sets", "study.records.networks", "study.running.cluster", "study.running.notebook_runner",
+    "study.running.workflow", "training.train",
 )  # fmt: skip
 # Options of Snakemake's: every job has one thread, so that as many run at once as there are cores; one job at a time
 ONE_THREAD = ("--", "--set-threads", *(f"{stage}=1" for stage in NOTEBOOKS))
@@ -115,7 +115,7 @@ class Report:
     def __init__(self, path: Path):
         self.path, self.faults = path, []
         self.by = {
-            "code": code_digest(),
+            "code": fault_code(),
             "commit": records.Clock().commit[:12],
             "device": records.describe_device("cpu"),
         }
@@ -168,12 +168,11 @@ def table(faults: Sequence[dict]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def code_digest() -> str:
+def fault_code() -> str:
     """SHA-256 of what decides how a run is stopped and goes on, but for comments and docstrings."""
-    root, library = project_root(), Path(hrebasin.__file__).parent
-    content = [(library / f"{name}.py").read_text() for name in MODULES]
-    content += [notebook_code(root / "notebooks" / f"{name}.ipynb") for name in (*NOTEBOOKS.values(), PAPER)]
-    content = [essence(ast.parse(text)) for text in content]
+    root = project_root()
+    cells = [notebook_code(root / "notebooks" / f"{name}.ipynb") for name in (*NOTEBOOKS.values(), PAPER)]
+    content = [code_digest(cell) for cell in cells] + [code_digest("", modules=MODULES)]
     content += [(root / path).read_text() for path in ("Snakefile", "config/tiny.yaml")]
     return hashlib.sha256("\n".join(content).encode()).hexdigest()
 

@@ -19,7 +19,7 @@ from PIL import Image
 from safetensors import safe_open
 
 from hrebasin.files import LEFTOVER, project_root
-from hrebasin.layout import WEIGHTS
+from hrebasin.study.stages import WEIGHTS
 
 MARK = "HREBASIN_FAULTS"  # in the environment of every process of a run
 MOMENTARY = ("created", "wall_seconds", "made_from")  # attributes that differ from run to run
@@ -48,7 +48,7 @@ class Sandbox:
     def start(self) -> subprocess.Popen:
         """Start the run, or go on with it, in a process group of its own."""
         self.starts += 1
-        command = [sys.executable, "-m", "hrebasin.workflow", "--cores", str(self.cores), *self.settings]
+        command = [sys.executable, "-m", "hrebasin.study.running.workflow", "--cores", str(self.cores), *self.settings]
         with self.log.open("w") as log:
             return subprocess.Popen(
                 command,

@@ -12,16 +12,16 @@ from run import table
 from sandbox import Sandbox, small_disk
 
 import synthetic
-from hrebasin import records
 from hrebasin.files import project_root
-from hrebasin.layout import NOTEBOOKS, PAPER, WEIGHTS
+from hrebasin.study import records
+from hrebasin.study.stages import NOTEBOOKS, PAPER, WEIGHTS
 
 ROOT = project_root()
 PARAMETERS = "run_folder: str = 'data/runs/tiny'\nshard: int = 0\ndevice: str = 'cpu'"
 WORK = """
 import io, json, time
 import h5py
-from hrebasin import digests
+from hrebasin.study import notebook_code
 from hrebasin.files import project_root, write_atomically
 folder = project_root() / run_folder
 time.sleep(0.2)
@@ -30,7 +30,7 @@ if (folder / f"no {stage}").exists() and shard == 1:
 record = io.BytesIO()
 with h5py.File(record, "w") as file:
     file.attrs["parameters"] = json.dumps({"run_folder": run_folder, "shard": shard})
-    file.attrs["code_digest"] = digests.executed["code_digest"]
+    file.attrs["code_digest"] = notebook_code.executed["code_digest"]
 write_atomically(folder / stage / f"shard-{shard:03d}.nc", record.getvalue())
 if weights:
     write_atomically(folder / "weights" / f"{weights}-{shard:03d}.safetensors", bytes([shard]) * 1_000_000)

@@ -9,7 +9,7 @@ from hrebasin.files import project_root
 
 # Before the Snakefile: the same workflow with jobs that do nothing. The last has to leave a ledger.
 EMPTY = """\
-from hrebasin.workflow import Plan
+from hrebasin.study.running.workflow import Plan
 
 last = "mkdir -p {{output.figures}} && touch {{output}} && cp {ledger} {{output.results[5]}}"
 Plan.shell = lambda plan, notebook: last if notebook == "06_paper" else "touch {{output}}"
@@ -28,7 +28,7 @@ def copy_project(folder: Path, *, empty_jobs: bool = False) -> Path:
 
 def call(project, *options, **environment):
     """Run the command in a copy of the project; what it printed."""
-    command = [sys.executable, "-m", "hrebasin.workflow", *options]
+    command = [sys.executable, "-m", "hrebasin.study.running.workflow", *options]
     environment = {**os.environ, **environment}
     run = subprocess.run(command, cwd=project, env=environment, capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stderr

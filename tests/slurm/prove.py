@@ -21,7 +21,7 @@ import yaml
 from daemons import CPUS, ONE_NODE, slurm
 from projects import copy_project
 
-from hrebasin.layout import STAGES
+from hrebasin.study.stages import STAGES
 
 PATIENCE = 1800  # seconds
 
@@ -36,7 +36,7 @@ class Cluster:
     def start(self, *options: str, slurm: bool = True, more: list[str] = ONE_NODE) -> subprocess.Popen:
         """The workflow in a session of its own."""
         where = ["--workflow-profile", "config/slurm"] if slurm else ["--cores", "1"]
-        command = ["-m", "hrebasin.workflow", *where, *options, *(["--", *more] if slurm else [])]
+        command = ["-m", "hrebasin.study.running.workflow", *where, *options, *(["--", *more] if slurm else [])]
         print(f"\n$ python {' '.join(command)}", flush=True)
         return subprocess.Popen(
             [sys.executable, *command], cwd=self.project, env=self.environment, start_new_session=True

@@ -1,0 +1,30 @@
+from .bank import Bank as Bank
+from .evaluation import accuracy as accuracy
+from .evaluation import evaluate as evaluate
+from .images.sources import Images as Images
+from .images.sources import load_images as load_images
+from .lipschitz.bounds import eclipse_fast as eclipse_fast
+from .lipschitz.bounds import global_lipschitz as global_lipschitz
+from .lipschitz.bounds import gradient_norm as gradient_norm
+from .lipschitz.bounds import local_lipschitz as local_lipschitz
+from .lipschitz.norms import weight_norm as weight_norm
+from .matching.weights import Alignment as Alignment
+from .matching.weights import match_weights as match_weights
+from .merging.averages import merge_fold as merge_fold
+from .merging.averages import merge_naive as merge_naive
+from .merging.averages import merge_star as merge_star
+from .merging.many import merge_many as merge_many
+from .merging.methods import merge_all as merge_all
+from .merging.methods import register as register
+from .merging.path import barrier as barrier
+from .merging.path import interpolate as interpolate
+from .merging.repair import repair as repair
+from .merging.tree import merge_pairs as merge_pairs
+from .merging.tree import merge_tree as merge_tree
+from .networks import Architecture as Architecture
+from .networks import mlp as mlp
+from .robustness.attacks import attack as attack
+from .training.recipe import Recipe as Recipe
+from .training.train import train as train
+
+__version__: str

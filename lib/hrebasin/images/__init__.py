@@ -1,0 +1,1 @@
+"""Labelled images: torchvision's data sets, the shipped sample, folders and archives."""

@@ -1,0 +1,284 @@
+"""Labelled images, kept as uint8 until a batch is used."""
+
+import hashlib
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+import xarray as xr
+
+from ..files import only_writer, replacing
+from ..random_streams import generator
+from .archives import unpacked
+from .folders import decode, images_in
+
+SPLITS = ("train", "test")
+
+
+@dataclass(frozen=True, eq=False)
+class Images:
+    """Labelled images.
+
+    Attributes:
+        pixels: uint8 (image, channel, y, x).
+        labels: int64 (image,), positions in ``classes``.
+        classes: class names.
+        source: what a reader should be told about the origin.
+        digest: SHA-256 over pixels, labels and class names.
+        origin: digest of the whole split that these are the first images of; ``digest`` if they are all.
+    """
+
+    pixels: torch.Tensor
+    labels: torch.Tensor
+    classes: tuple[str, ...]
+    source: str
+    digest: str = ""
+    origin: str = ""
+
+    def __post_init__(self):
+        if self.pixels.dtype != torch.uint8 or self.pixels.ndim != 4:
+            raise ValueError(
+                f"pixels must be uint8 (image, channel, y, x), got {self.pixels.dtype} {tuple(self.pixels.shape)}"
+            )
+        if self.labels.dtype != torch.int64 or self.labels.ndim != 1:
+            raise ValueError(f"labels must be int64 (image,), got {self.labels.dtype} {tuple(self.labels.shape)}")
+        if len(self.pixels) == 0 or len(self.pixels) != len(self.labels):
+            raise ValueError(f"{len(self.pixels)} images with {len(self.labels)} labels")
+        if int(self.labels.min()) < 0 or int(self.labels.max()) >= len(self.classes):
+            raise ValueError(
+                f"labels run from {self.labels.min()} to {self.labels.max()}, classes: {len(self.classes)}"
+            )
+        if not self.digest:
+            digest = hashlib.sha256("\n".join(self.classes).encode())
+            digest.update(self.labels.cpu().numpy().astype("<i8").tobytes())
+            digest.update(np.ascontiguousarray(self.pixels.cpu().numpy()))
+            object.__setattr__(self, "digest", digest.hexdigest())
+        object.__setattr__(self, "origin", self.origin or self.digest)
+
+    def __len__(self) -> int:
+        return len(self.pixels)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(channel, y, x) of one image."""
+        return tuple(self.pixels.shape[1:])
+
+    def first(self, n: int) -> "Images":
+        """The first ``n`` images; all orders that `load_images` gives mix the classes."""
+        if not 1 <= n <= len(self):
+            raise ValueError(f"{n} images asked for, {self.source} has {len(self)}")
+        return Images(self.pixels[:n], self.labels[:n], self.classes, self.source, origin=self.origin)
+
+    def to(self, device) -> "Images":
+        """The same images on another device, still uint8."""
+        return replace(self, pixels=self.pixels.to(device), labels=self.labels.to(device))
+
+    def statistics(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """Per-channel mean and standard deviation in pixel units (pixels in [0, 1]), from 256-bin counts."""
+        values = torch.arange(256, dtype=torch.float64) / 255
+        means, stds = [], []
+        for channel in self.pixels.cpu().unbind(1):
+            share = torch.bincount(channel.flatten(), minlength=256) / channel.numel()
+            mean = (share * values).sum()
+            means.append(mean.item())
+            stds.append((share * (values - mean) ** 2).sum().sqrt().item())
+        return tuple(means), tuple(stds)
+
+
+def load_images(source: str, split: str, *, root: Path | str = "data", at_most: int = 0) -> Images:
+    """Load a data set.
+
+    Args:
+        source: ``"cifar10-sample"`` (shipped), ``"cifar10"`` or ``"fashion-mnist"`` (downloaded by torchvision,
+            which checks the MD5), or a folder in ``ImageFolder`` layout, ``<source>/<split>/<class>/<image>``, or a tar
+            archive of one.
+        split: ``"train"`` or ``"test"``.
+        root: the project's data folder; downloads and decoded folders are kept in ``<root>/raw``.
+        at_most: keep only so many images, the first ones; 0: all.
+
+    Raises:
+        ValueError: unknown source or split, images that do not fit together or into 8 bits a channel without
+            transparency, or a damaged sample. Damaged decoded images are decoded anew.
+        FileNotFoundError: a folder or the sample is missing.
+    """
+    if split not in SPLITS:
+        raise ValueError(f"split must be one of {SPLITS}, got {split!r}")
+    if at_most < 0:
+        raise ValueError(f"at_most must not be negative, got {at_most}")
+    root = Path(root)
+    if source == "cifar10-sample":
+        images = _load_sample(root / "cifar10-sample.nc", split)
+    elif source in ("cifar10", "fashion-mnist"):
+        images = _load_torchvision(source, split, root / "raw")
+    elif (path := Path(source).expanduser()).is_dir():
+        images = _load_folder(path, split, root / "raw")
+    elif path.is_file():
+        images = _load_folder(unpacked(path, root / "raw"), split, root / "raw")
+    else:
+        raise ValueError(
+            f"unknown image source {source!r}: neither cifar10, cifar10-sample, fashion-mnist nor an existing folder "
+            "or archive"
+        )
+    return images.first(at_most) if 0 < at_most < len(images) else images
+
+
+def _load_torchvision(source: str, split: str, raw: Path) -> Images:
+    from torchvision import datasets
+
+    dataset_class = {"cifar10": datasets.CIFAR10, "fashion-mnist": datasets.FashionMNIST}[source]
+    try:
+        try:
+            dataset = dataset_class(raw, train=split == "train")
+        except (RuntimeError, ValueError, AssertionError):  # not there yet, or a killed process left half of a file
+            with only_writer(raw, wait=True):
+                for path in raw.glob("FashionMNIST/raw/*-ubyte"):  # of these torchvision checks no sum
+                    path.unlink()
+                dataset = dataset_class(raw, train=split == "train", download=True)
+    except (RuntimeError, OSError) as error:
+        raise ValueError(
+            f"{source} could not be downloaded to {raw}: {error}. "
+            "Without internet, use cifar10-sample or a folder of images"
+        ) from error
+    pixels = torch.as_tensor(np.asarray(dataset.data))
+    pixels = pixels.unsqueeze(1) if pixels.ndim == 3 else pixels.permute(0, 3, 1, 2)
+    name = {"cifar10": "CIFAR-10", "fashion-mnist": "Fashion-MNIST"}[source]
+    labels = torch.as_tensor(np.asarray(dataset.targets), dtype=torch.int64)
+    return Images(pixels.contiguous(), labels, tuple(dataset.classes), name)
+
+
+def _load_sample(path: Path, split: str) -> Images:
+    if not path.is_file():
+        raise FileNotFoundError(f"the shipped sample is missing: {path}")
+    try:
+        with xr.open_dataset(path, engine="h5netcdf") as dataset:
+            part = dataset.sel(image=dataset.split == split).load()
+        return Images(
+            torch.from_numpy(part.pixels.values),
+            torch.from_numpy(part.label.values.astype(np.int64)),
+            tuple(dataset.attrs["classes"].split()),
+            dataset.attrs["source"],
+        )
+    except Exception as error:  # of xarray and of what another data set lacks
+        raise ValueError(f"{path} is damaged or not the shipped sample: {error}") from error
+
+
+def write_sample(subset: Path | str, path: Path | str, *, n_train: int = 4000, n_test: int = 1000) -> None:
+    """Make the shipped sample from a subset of the original CIFAR-10.
+
+    Each split takes as many images a class as the source allows, evenly, and keeps the original order.
+
+    Args:
+        subset: ``.npz`` with uint8 ``{train,test}_images`` (image, y, x, channel), ``_labels`` and ``_index``
+            (place in the original data set).
+        path: the netCDF file to write.
+        n_train, n_test: number of images; the source must hold as many.
+    """
+    names = "airplane automobile bird cat deer dog frog horse ship truck"
+    parts = []
+    with np.load(subset, allow_pickle=False) as arrays:
+        for split, n in (("train", n_train), ("test", n_test)):
+            labels, index = arrays[f"{split}_labels"], arrays[f"{split}_index"]
+            order = np.argsort(index)
+            chosen = order[_balanced(labels[order], n)]
+            parts.append((split, arrays[f"{split}_images"][chosen], labels[chosen], index[chosen]))
+    dataset = xr.Dataset(
+        {
+            "pixels": (
+                ("image", "channel", "y", "x"),
+                np.concatenate([images for _, images, _, _ in parts]).transpose(0, 3, 1, 2),
+                {"long_name": "pixel value", "units": "1/255"},
+            ),
+            "label": (
+                "image",
+                np.concatenate([labels for _, _, labels, _ in parts]).astype(np.int8),
+                {"long_name": "class, a position in the attribute `classes`", "units": "1"},
+            ),
+        },
+        coords={
+            "split": (
+                "image",
+                np.concatenate([np.full(len(labels), split, dtype=object) for split, _, labels, _ in parts]),
+                {"long_name": "part of the original data set", "units": "1"},
+            ),
+            "original_index": (
+                "image",
+                np.concatenate([index for _, _, _, index in parts]).astype(np.int32),
+                {"long_name": "place in the original order of that part", "units": "1"},
+            ),
+            "channel": ("channel", np.array(["red", "green", "blue"], dtype=object)),
+        },
+        attrs={
+            "title": f"CIFAR-10 sample: {n_train} training and {n_test} test images",
+            "source": f"CIFAR-10, sample of {n_train} training and {n_test} test images",
+            "classes": names,
+            "references": "A. Krizhevsky, Learning Multiple Layers of Features from Tiny Images, 2009",
+        },
+    )
+    encoding = {"pixels": {"zlib": True, "complevel": 9, "chunksizes": (500, 1, 32, 32)}}
+    with replacing(Path(path)) as temporary:
+        dataset.to_netcdf(temporary, engine="h5netcdf", encoding=encoding)
+
+
+def _balanced(labels: np.ndarray, n: int) -> np.ndarray:
+    """Positions of ``n`` labels with class counts as even as possible, in order."""
+    classes, available = np.unique(labels, return_counts=True)
+    if n > len(labels):
+        raise ValueError(f"{n} images asked for, the source has {len(labels)}")
+    take = np.zeros_like(available)
+    while take.sum() < n:
+        open_classes = np.flatnonzero(take < available)
+        fewest = open_classes[take[open_classes] == take[open_classes].min()]
+        take[fewest[: n - take.sum()]] += 1
+    chosen = [np.flatnonzero(labels == name)[:count] for name, count in zip(classes, take, strict=True)]
+    return np.sort(np.concatenate(chosen))
+
+
+def _load_folder(folder: Path, split: str, raw: Path) -> Images:
+    part = folder / split
+    if not part.is_dir():
+        raise FileNotFoundError(f"no folder {part}: expected {folder}/train/<class>/ and {folder}/test/<class>/")
+    classes = _classes_in(part)
+    if len(classes) < 2:
+        raise ValueError(f"{part} holds {len(classes)} class folders, at least 2 are needed")
+    for other in (folder / name for name in SPLITS if (folder / name).is_dir()):
+        if _classes_in(other) != classes:  # the same label would mean another class
+            raise ValueError(f"{part} has the classes {classes}, but {other} has {_classes_in(other)}")
+    files = _in_order([(path, number) for number, name in enumerate(classes) for path in images_in(part / name)])
+    listing = hashlib.sha256(str(part.resolve()).encode())
+    for path, number in files:
+        status = path.stat()
+        times = f"{status.st_mtime_ns} {status.st_ctime_ns}"  # cp -p keeps the first of other content
+        listing.update(f"{classes[number]}/{path.name} {status.st_size} {times}\n".encode())
+    cache = raw / "decoded" / f"{folder.resolve().name}-{split}-{listing.hexdigest()[:16]}.npy"
+    if (pixels := _decoded(cache, len(files))) is None:
+        with only_writer(raw, wait=True):
+            if (pixels := _decoded(cache, len(files))) is None:  # another process may have been faster
+                pixels = decode([path for path, _ in files])
+                with replacing(cache) as temporary, temporary.open("wb") as stream:
+                    np.save(stream, pixels, allow_pickle=False)
+    labels = torch.tensor([number for _, number in files])
+    return Images(torch.from_numpy(pixels), labels, classes, f"images of {folder.resolve().name}")
+
+
+def _decoded(cache: Path, n: int) -> np.ndarray | None:
+    """The ``n`` images that were decoded before; None if they were not, or what is there is damaged."""
+    try:
+        pixels = np.load(cache, allow_pickle=False)
+        fit = pixels.dtype == np.uint8 and pixels.ndim == 4 and len(pixels) == n
+    except Exception:  # NumPy raises whatever broken content leads it into
+        return None
+    return pixels if fit else None
+
+
+def _classes_in(part: Path) -> tuple[str, ...]:
+    return tuple(sorted(entry.name for entry in part.iterdir() if entry.is_dir()))
+
+
+def _in_order(files: list[tuple[Path, int]]) -> list[tuple[Path, int]]:
+    """Numbers for file names are places in an original order; other names are shuffled, so classes mix."""
+    stems = [path.stem for path, _ in files]
+    if all(stem.isdecimal() for stem in stems) and len(set(map(int, stems))) == len(stems):
+        return sorted(files, key=lambda file: int(file[0].stem))
+    order = torch.randperm(len(files), generator=generator("image-order"))
+    return [files[position] for position in order]

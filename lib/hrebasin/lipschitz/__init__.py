@@ -1,0 +1,1 @@
+"""Regularity of banks: weight norms, bounds on Lipschitz constants, and the eigenvalues behind them."""

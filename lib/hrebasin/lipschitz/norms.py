@@ -1,0 +1,79 @@
+"""What averaging two networks does to the norm of their weights."""
+
+import torch
+import xarray as xr
+
+from ..bank import Bank
+
+
+def children(bank: Bank) -> xr.Dataset:
+    """How the two children of each node of the tree lie to one another once aligned, layer by layer.
+
+    A node M is the mean of its first child A and of its second, B, permuted. So the inner product of both is
+    2 <A, M> - |A|^2; permutations leave |B| as it is; and |M|^2 = (|A|^2 + |B|^2 + 2 <A, B>) / 4.
+
+    Args:
+        bank: with the labels of `hrebasin.bank.LABELS`; nodes whose children it holds too are compared.
+
+    Returns:
+        ``children_cosine`` (model, layer) of weight and bias together, and ``predicted_norm`` (model, layer), the
+        `hrebasin.lipschitz.norms.weight_norm` that follows from the children's norms and inner product; not a number for
+        other networks.
+    """
+    layers = bank.architecture.layers
+    cosine, predicted = torch.full((2, len(bank), len(layers)), torch.nan, dtype=torch.float64)
+    node, first, second = _families(bank)
+    for position, layer in enumerate(layers if node else ()):
+        totals = torch.zeros(3, len(node), dtype=torch.float64, device=bank.device)  # A A, B B, A B over the layer
+        for key in (f"{layer}.weight", f"{layer}.bias"):
+            m, a, b = (bank.tensors[key][chosen].double().flatten(1) for chosen in (node, first, second))
+            aa, bb = (a * a).sum(1), (b * b).sum(1)
+            ab = 2 * (a * m).sum(1) - aa
+            totals += torch.stack([aa, bb, ab])
+            predicted[node, position] = predicted[node, position].nan_to_num() + ((aa + bb + 2 * ab) / 4).sqrt().cpu()
+        cosine[node, position] = (totals[2] / (totals[0] * totals[1]).sqrt()).cpu()
+    axis = xr.Variable("layer", list(layers), {"long_name": "affine layer", "units": "1"})
+    described = {
+        "children_cosine": (cosine, "cosine of the aligned children's parameters"),
+        "predicted_norm": (predicted, "weight norm from the children's norms and inner product"),
+    }
+    return xr.Dataset(
+        {
+            name: bank.array(values, ("model", "layer"), name=name, long_name=long_name, units="1", layer=axis)
+            for name, (values, long_name) in described.items()
+        }
+    )
+
+
+def _families(bank: Bank) -> tuple[list[int], list[int], list[int]]:
+    """Positions of the nodes of the tree, of their first and of their second children, where the bank holds all."""
+    columns = (bank.labels[name].tolist() for name in ("method", "group", "stage", "node"))
+    places = {
+        tuple(place): position
+        for position, (method, *place) in enumerate(zip(*columns, strict=True))
+        if method in ("unmerged", "tree")
+    }
+    families = [
+        (position, places.get((group, stage - 1, 2 * node)), places.get((group, stage - 1, 2 * node + 1)))
+        for (group, stage, node), position in places.items()
+    ]
+    whole = [family for family in families if None not in family]
+    return tuple(list(column) for column in zip(*whole, strict=True)) if whole else ([], [], [])
+
+
+def weight_norm(bank: Bank) -> xr.DataArray:
+    """Frobenius norm of the weight plus 2-norm of the bias, unsquared, (model, layer); the paper sums over layers."""
+    norms = [
+        torch.linalg.vector_norm(bank.tensors[f"{layer}.weight"].double(), dim=(1, 2))
+        + torch.linalg.vector_norm(bank.tensors[f"{layer}.bias"].double(), dim=1)
+        for layer in bank.architecture.layers
+    ]
+    layers = xr.Variable("layer", list(bank.architecture.layers), {"long_name": "affine layer", "units": "1"})
+    return bank.array(
+        torch.stack(norms, 1),
+        ("model", "layer"),
+        name="weight_norm",
+        long_name="norm of weight plus norm of bias",
+        units="1",
+        layer=layers,
+    )

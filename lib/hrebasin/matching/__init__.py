@@ -1,0 +1,1 @@
+"""Which units of two networks belong together: weight matching on linear assignments."""

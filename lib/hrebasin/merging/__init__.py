@@ -1,0 +1,1 @@
+"""One network out of many: trees, MergeMany, averages, REPAIR, and the registry of methods."""

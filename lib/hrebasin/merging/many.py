@@ -1,0 +1,240 @@
+"""MergeMany of Git Re-Basin (Ainsworth et al. 2023, algorithm 3), several sets of networks side by side."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import torch
+
+from ..bank import Bank, check_finite, check_same_architecture
+from ..matching.weights import Descent, permute
+from ..networks import permutation_spec
+from ..progress import track
+from ..random_streams import Seed, generator
+from ..resources import side_by_side
+from .distances import CONVERGENCE, merged_labels, pairwise_distance, squared_norms, with_history
+from .tree import align_tree
+
+
+def merge_many(
+    bank: Bank, *, max_sweeps: int = CONVERGENCE, limits: Sequence[int] | None = None, seed: Seed = 0
+) -> Bank:
+    """MergeMany: re-align each network to the mean of the others until nothing changes; the mean of all.
+
+    Of two networks it is the pair merge: the second moves, with the layer order that `merge_pairs` takes.
+
+    Args:
+        bank: the networks to merge; not changed.
+        max_sweeps: most sweeps over the networks.
+        limits: several limits at once, in place of ``max_sweeps``; the result then holds one network for each.
+        seed: of the orders of networks and layers.
+
+    Returns:
+        One network, or one for each limit, with the variables of `hrebasin.merging.distances.HISTORY`.
+
+    Raises:
+        ValueError: fewer than two networks, weights that are not finite, limits that are not positive and increasing.
+    """
+    return merge_many_sets([bank], limits=limits or (max_sweeps,), seeds=[seed])[0]
+
+
+def merge_many_sets(
+    banks: Sequence[Bank], *, limits: Sequence[int] = (CONVERGENCE,), seeds: Sequence[Seed]
+) -> list[Bank]:
+    """`merge_many` on several sets of networks side by side; results do not depend on the company."""
+    if not banks or len(seeds) != len(banks):
+        raise ValueError(f"{len(seeds)} seeds given for {len(banks)} sets of networks")
+    limits = list(limits)
+    if sorted(set(limits)) != limits or limits[0] < 1:
+        raise ValueError(f"sweep limits must be positive and increasing, got {limits}")
+    for bank in banks:
+        check_same_architecture(bank, banks[0])
+        if len(bank) < 2:
+            raise ValueError(f"MergeMany needs at least 2 networks, got {len(bank)}")
+        check_finite(bank, "MergeMany")
+    sets = sorted(zip(banks, seeds, range(len(banks)), strict=True), key=lambda item: -len(item[0]))  # longest first
+    at_once = min(len(sets), torch.get_num_threads())
+    results: list[Bank] = [banks[0]] * len(banks)
+    with track(label="MergeMany", total=len(sets), unit="set") as progress:
+
+        def merge(item: tuple[Bank, Seed, int]) -> None:
+            bank, seed, position = item
+            run = _MergeMany(bank, limits, seed, at_once)
+            while run.model is not None:
+                run.realign()
+            results[position] = run.result()
+            progress.update()
+
+        side_by_side(merge, sets)
+    return results
+
+
+class _MergeMany:
+    """One MergeMany run: networks as given, the permutations that align them, and the sum of the aligned ones.
+
+    Only parameters with two permuted axes (inner ones) are averaged over the others at every step. For a parameter b
+    with one (outer), the term (S - P b) b^T = S b^T - P (b b^T) comes from the sum S and a product b b^T that never
+    changes. Rows of S change only where some network's units have moved; so do those of S b^T, which are kept.
+    """
+
+    def __init__(self, bank: Bank, limits: list[int], seed: Seed, at_once: int):
+        self.bank, self.limits, self.at_once = bank, limits, at_once
+        labels = merged_labels(bank)
+        place = {name: np.ravel(labels[name])[0] for name in ("group", "stage", "node")}
+        self.name = f"{seed}/group-{place['group']}/stage-{place['stage']}/node-{place['node']}"
+        self.spec = permutation_spec(bank.architecture)
+        n, device = len(bank), bank.device
+        widths = {f"P{number}": width for number, width in enumerate(bank.architecture.widths, start=1)}
+        self.permutations = {name: torch.arange(width, device=device).repeat(n, 1) for name, width in widths.items()}
+        self.prices = {name: np.zeros((n, width)) for name, width in widths.items()}
+        axes = {key: [p for p in names if p is not None] for key, names in self.spec.items()}
+        self.inner = [key for key, names in axes.items() if len(names) == 2]
+        self.outer = {p: [key for key, names in axes.items() if names == [p]] for p in widths}
+        self.squares = {p: sum(self._rows(k) @ self._rows(k).mT for k in keys) for p, keys in self.outer.items()}
+        self.total = {k: torch.empty_like(self._rows(k)[0]) for keys in self.outer.values() for k in keys}
+        self.cross = {p: torch.empty_like(square) for p, square in self.squares.items()}  # S b^T of each network
+        self.clock = 0  # counts changes
+        self.moved = {p: torch.zeros(width, dtype=torch.int64) for p, width in widths.items()}  # last change of rows
+        self.crossed = torch.full((n,), -1)  # the clock when S b^T was last brought up to date
+        for p, width in widths.items():
+            self._sum_rows(p, torch.arange(width, device=device))
+        self._sum_inner()
+        self.orders = generator(f"model-order/{self.name}")
+        self.due = np.ones(n, dtype=bool)  # the others have moved since it was last aligned
+        self.sweeps, self.seconds, self.changed, self.queue = 0, 0.0, False, self._order()
+        self.kept: dict[int, tuple] = {}
+        self.model: int | None = None
+        self._next()
+
+    def _order(self) -> list[int]:
+        order = torch.randperm(len(self.bank), generator=self.orders).tolist()
+        return order if len(order) > 2 else [1, 0]
+
+    def _rows(self, key: str) -> torch.Tensor:
+        """An outer parameter as matrices (model, permuted unit, other)."""
+        tensor = self.bank.tensors[key]
+        axis = next(position for position, name in enumerate(self.spec[key], start=1) if name is not None)
+        return tensor.movedim(axis, 1).flatten(2) if tensor.ndim > 2 else tensor[..., None]
+
+    def _sum_rows(self, p: str, rows: torch.Tensor) -> None:
+        """Sum the aligned networks anew in some rows of the parameters that only ``p`` permutes."""
+        for key in self.outer[p]:
+            tensors = self._rows(key)
+            total = torch.zeros(len(rows), tensors.shape[2], device=tensors.device)
+            for tensor, order in zip(tensors, self.permutations[p], strict=True):
+                total += tensor[order[rows]]
+            self.total[key][rows] = total
+
+    def _aligned(self, model: int) -> dict[str, torch.Tensor]:
+        """A network's inner parameters in its current order."""
+        tensors = {key: self.bank.tensors[key][model, None] for key in self.inner}
+        order = {name: perm[model, None] for name, perm in self.permutations.items()}
+        return {name: tensor[0] for name, tensor in permute(tensors, self.spec, order).items()}
+
+    def _sum_inner(self) -> None:
+        each = [self._aligned(model) for model in range(len(self.bank))]
+        self.total |= {key: sum(aligned[key] for aligned in each) for key in self.inner}
+
+    def realign(self) -> None:
+        """Align the next network to the mean of the others."""
+        start, model = time.perf_counter(), self.model
+        aligned = self._aligned(model)
+        descent = Descent(
+            {key: (self.total[key] - own) / (len(self.bank) - 1) for key, own in aligned.items()},
+            {key: tensor[model] for key, tensor in self.bank.tensors.items()},
+            self.spec,
+            permutations={name: perm[model] for name, perm in self.permutations.items()},
+            prices={name: prices[model] for name, prices in self.prices.items()},
+            constants={p: self._constant(p, model) for p in self.outer},
+        )
+        self.crossed[model] = self.clock
+        stream = f"{self.name}/sweep-{self.sweeps}/model-{model}" if len(self.bank) > 2 else self.name
+        descent.run(stream, CONVERGENCE)
+        self._accept(model, aligned, descent)
+        self.seconds += (time.perf_counter() - start) / self.at_once
+        self._next()
+
+    def _constant(self, p: str, model: int) -> torch.Tensor:
+        """What does not change in C of a network against the mean of the others: from outer parameters."""
+        cross = self.cross[p][model]
+        rows = (self.moved[p] > self.crossed[model]).nonzero()[:, 0].to(cross.device)
+        if len(rows):
+            parts = ((self.total[key][rows], self._rows(key)[model]) for key in self.outer[p])
+            cross[rows] = sum(total @ own.T for total, own in parts)
+        return (cross - self.squares[p][model][self.permutations[p][model]]) / (len(self.bank) - 1)
+
+    def _accept(self, model: int, before: dict[str, torch.Tensor], descent: Descent) -> None:
+        self.due[model] = False
+        rows = {}
+        for name, prices in self.prices.items():
+            prices[model] = descent.prices[name]
+            moved = (descent.permutations[name] != self.permutations[name][model]).nonzero()[:, 0]
+            if len(moved):
+                rows[name] = moved
+                self.permutations[name][model] = descent.permutations[name]
+        if not rows:
+            return
+        self.clock += 1
+        for p, moved in rows.items():
+            self.moved[p][moved.cpu()] = self.clock
+            self._sum_rows(p, moved)
+        for key, after in self._aligned(model).items():
+            self.total[key] += after - before[key]
+        self.changed = True
+        self.due[np.arange(len(self.bank)) != model] = True
+
+    def _next(self) -> None:
+        """Go to the next network that may gain, over the ends of sweeps; None when the run has ended."""
+        while True:
+            while self.queue:
+                self.model = self.queue.pop(0)
+                if self.due[self.model]:
+                    return
+            converged = self._end_sweep()
+            if converged or self.sweeps == self.limits[-1]:
+                self.model = None
+                return
+            self.queue, self.changed = self._order(), False
+
+    def _end_sweep(self) -> bool:
+        self.sweeps += 1
+        converged = not self.changed
+        self._sum_inner()  # float32 sums drift when they are updated again and again
+        if self.sweeps in self.limits or converged:
+            merged = self._mean()
+            distance = pairwise_distance(squared_norms(self.bank)[None], merged)
+            state = (merged, distance, self.sweeps, converged, self.seconds)
+            for limit in self.limits:
+                if limit not in self.kept and (limit == self.sweeps or converged):
+                    self.kept[limit] = state
+        return converged
+
+    def _mean(self) -> Bank:
+        """The merged network."""
+        tensors = {}
+        for key, shape in self.bank.architecture.shapes.items():
+            if key not in self.total:  # no axis of it is permuted
+                tensors[key] = self.bank.tensors[key].mean(0, keepdim=True)
+                continue
+            mean = self.total[key] / len(self.bank)
+            turned = self.spec[key][0] is None  # only its second axis is permuted
+            tensors[key] = (mean.T if turned else mean).reshape(1, *shape)
+        return Bank(self.bank.architecture, tensors, merged_labels(self.bank))
+
+    def result(self) -> Bank:
+        rows = [self.kept[limit] for limit in self.limits]
+        merged = Bank.concat([row[0] for row in rows])
+        merged = merged.relabel(method="merge-many", sweeps=self.limits)
+        columns = [np.array([row[i] for row in rows]) for i in (2, 3, 4)]
+        return with_history(merged, torch.cat([row[1] for row in rows]), *columns)
+
+
+def merge_many_from_tree(bank: Bank, *, max_sweeps: int = CONVERGENCE, seed: Seed = 0) -> Bank:
+    """MergeMany that starts from the alignment that the tree ends with, in place of none."""
+    start = time.perf_counter()
+    merged = merge_many(align_tree(bank, seed=seed)[-1], max_sweeps=max_sweeps, seed=seed).relabel(
+        method="merge-many-from-tree"
+    )
+    seconds = merged.history.seconds.copy(data=[time.perf_counter() - start])
+    return replace(merged, history=merged.history.assign(seconds=seconds))

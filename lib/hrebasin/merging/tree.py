@@ -1,0 +1,219 @@
+"""Merging: pairs, the paper's tree, MergeMany of Git Re-Basin (algorithm 3), and plain averages."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import torch
+
+from ..bank import Bank
+from ..matching.weights import Alignment, match_weights
+from ..random_streams import Seed, generator
+from .averages import average_aligned, place_of
+from .distances import CONVERGENCE, merged_labels, pairwise_distance, squared_distances, squared_norms, with_history
+
+
+def merge_pairs(
+    bank: Bank, *, seed: Seed = 0, weight: float = 0.5, permute: str = "second", max_sweeps: int = CONVERGENCE
+) -> Bank:
+    """Merge neighbours: networks 0 and 1, 2 and 3, and so on.
+
+    Args:
+        bank: an even number of networks; not changed.
+        seed: of the layer orders; each pair's own order is named after its group, stage and node.
+        weight: of the second network in the average.
+        permute: ``"second"`` (the paper) moves the second network into the first one's basin, ``"first"`` the
+            other way round.
+        max_sweeps: of weight matching.
+
+    Returns:
+        Half as many networks, with the variables of `hrebasin.merging.distances.HISTORY`.
+
+    Raises:
+        ValueError: an odd number of networks, or ``weight`` or ``permute`` that cannot be.
+    """
+    if len(bank) % 2:
+        raise ValueError(f"merging in pairs needs an even number of networks, got {len(bank)}")
+    if permute not in ("first", "second"):
+        raise ValueError(f"permute must be 'first' or 'second', got {permute!r}")
+    if not 0 <= weight <= 1:
+        raise ValueError(f"weight must lie in [0, 1], got {weight}")
+    start = time.perf_counter()
+    first, second = bank.select(slice(0, None, 2)), bank.select(slice(1, None, 2))
+    labels = first.labels | {
+        "method": "tree",
+        "stage": first.labels["stage"] + 1,
+        "n_merged": first.labels["n_merged"] + second.labels["n_merged"],
+        "node": first.labels["node"] // 2,
+    }
+    seeds = [
+        f"{seed}/group-{group}/stage-{stage}/node-{node}"
+        for group, stage, node in zip(labels["group"], labels["stage"], labels["node"], strict=True)
+    ]
+    if permute == "second":
+        alignment = match_weights(first, second, seed=seeds, max_sweeps=max_sweeps)
+        second = alignment.apply(second)
+    else:
+        alignment = match_weights(second, first, seed=seeds, max_sweeps=max_sweeps)
+        first = alignment.apply(first)
+    merged = {name: torch.lerp(first.tensors[name], second.tensors[name], weight) for name in first.tensors}
+    result = Bank(bank.architecture, merged, labels)
+    seconds = (time.perf_counter() - start) / len(result)
+    return with_history(
+        result,
+        squared_distances(first, second),
+        alignment.sweeps.numpy(),
+        alignment.sweeps.numpy() < max_sweeps,
+        np.full(len(result), seconds),
+    )
+
+
+def merge_tree(bank: Bank, *, leaves: int | None = None, seed: Seed = 0) -> list[Bank]:
+    """Merge in pairs, then the merged ones in pairs, up to one network a tree (the paper's method).
+
+    >>> from hrebasin.networks import mlp
+    >>> bank = Bank.stack([mlp((8,), n_classes=3, image_shape=(1, 2, 2), mean=[0.5], std=[0.25]) for _ in range(8)])
+    >>> [len(stage) for stage in merge_tree(bank)], [len(stage) for stage in merge_tree(bank, leaves=4)]
+    ([8, 4, 2, 1], [8, 4, 2])
+
+    Args:
+        bank: one or more trees of leaves, one after the other.
+        leaves: networks a tree, a power of two; by default all of them form one tree.
+        seed: of the layer orders.
+
+    Returns:
+        One bank a stage, stage 0 (the leaves) first; 16 leaves give 16, 8, 4, 2, 1 networks. Distances and seconds
+        of a node are those of its whole subtree.
+
+    Raises:
+        ValueError: ``leaves`` is no power of two, or does not divide the bank.
+    """
+    leaves = len(bank) if leaves is None else leaves
+    if leaves < 2 or leaves & (leaves - 1):
+        raise ValueError(f"a tree needs 2**k leaves, got {leaves}")
+    if len(bank) % leaves:
+        raise ValueError(f"{len(bank)} networks do not divide into trees of {leaves} leaves")
+    norms = squared_norms(bank)
+    stages = [bank]
+    while len(stages[-1]) > len(bank) // leaves:
+        merged = merge_pairs(stages[-1], seed=seed)
+        # A node is the mean of its aligned leaves, and permutations keep norms: so the leaves need not be kept.
+        distance = pairwise_distance(norms.view(len(merged), -1), merged)
+        history = merged.history.assign(
+            pairwise_distance=("model", distance.numpy(), merged.history.pairwise_distance.attrs)
+        )
+        if len(stages) > 1:
+            history["seconds"] = history.seconds + stages[-1].history.seconds.values.reshape(-1, 2).sum(1)
+            history.seconds.attrs = merged.history.seconds.attrs
+        stages.append(replace(merged, history=history))
+    return stages
+
+
+PAIRINGS = ("neighbours", "random", "nearest")
+
+
+def merge_paired_tree(bank: Bank, *, pairing: str = "neighbours", seed: Seed = 0) -> Bank:
+    """The top of a tree whose pairs are chosen anew at every stage: a bank of one network.
+
+    Args:
+        bank: 2**k networks, one tree.
+        pairing: ``"neighbours"`` (the paper's, in seed order), ``"random"``, or ``"nearest"``: again and again the two
+            networks that are closest once aligned.
+        seed: of layer orders and random pairs.
+
+    Returns:
+        Method ``tree`` for neighbours, else ``tree-random`` or ``tree-nearest``.
+    """
+    start = time.perf_counter()
+    stages, sweeps = _climb(bank, pairing, seed)
+    method = "tree" if pairing == "neighbours" else f"tree-{pairing}"
+    return average_aligned(stages[-1], method, sweeps, start)
+
+
+def align_tree(bank: Bank, *, seed: Seed = 0) -> list[Bank]:
+    """The leaves of a tree with their units in the order in which each stage averages them.
+
+    Args:
+        bank: 2**k networks, one tree, merged as `hrebasin.merging.tree.merge_tree` does.
+        seed: of the layer orders.
+
+    Returns:
+        One bank of all leaves a stage, stage 0 (as given) first. Node k of stage s is the mean of the leaves k 2**s to
+        (k + 1) 2**s - 1 of bank s, see `average_blocks`.
+    """
+    return _climb(bank, "neighbours", seed)[0]
+
+
+def average_blocks(aligned: Bank, size: int) -> Bank:
+    """The means of ``size`` networks after one another, as nodes of a tree."""
+    blocks = [aligned.select(slice(start, start + size)) for start in range(0, len(aligned), size)]
+    tensors = {key: tensor.unflatten(0, (-1, size)).mean(1) for key, tensor in aligned.tensors.items()}
+    columns = [merged_labels(block) | {"method": "tree"} for block in blocks]
+    labels = {name: np.concatenate([np.atleast_1d(column[name]) for column in columns]) for name in columns[0]}
+    return Bank(aligned.architecture, tensors, labels)
+
+
+def _climb(bank: Bank, pairing: str, seed: Seed) -> tuple[list[Bank], int]:
+    """Aligned leaves by stage, and the most sweeps that a matching took."""
+    if len(bank) < 2 or len(bank) & (len(bank) - 1):
+        raise ValueError(f"a tree needs 2**k networks, got {len(bank)}")
+    if pairing not in PAIRINGS:
+        raise ValueError(f"pairing must be one of {PAIRINGS}, got {pairing!r}")
+    sweeps, leaves, stages = 0, bank, [bank]
+    nodes = [[leaf] for leaf in range(len(bank))]  # the leaves of each node
+    while len(nodes) > 1:
+        means = _means(leaves, nodes)
+        pairs = _pairs(means, pairing, f"{seed}/{place_of(bank)}/{len(nodes)}")
+        first, second = (means.select([pair[side] for pair in pairs]) for side in (0, 1))
+        stage = int(np.log2(len(bank) // len(nodes))) + 1
+        # the streams that `merge_pairs` names, so that neighbours give the paper's tree
+        names = [f"{seed}/group-{bank.labels['group'][0]}/stage-{stage}/node-{n}" for n in range(len(pairs))]
+        alignment = match_weights(first, second, seed=names)
+        sweeps = max(sweeps, int(alignment.sweeps.max()))
+        leaves = _move(leaves, {n: nodes[pair[1]] for n, pair in enumerate(pairs)}, alignment)
+        nodes = [nodes[a] + nodes[b] for a, b in pairs]
+        stages.append(leaves)
+    return stages, sweeps
+
+
+def _move(leaves: Bank, moved: dict[int, list[int]], alignment: Alignment) -> Bank:
+    """The leaves with those under the second network of each pair permuted with it."""
+    where = [leaf for under in moved.values() for leaf in under]
+    pair = [n for n, under in moved.items() for _ in under]
+    each = Alignment(
+        {name: perm[pair] for name, perm in alignment.permutations.items()},
+        alignment.objective[pair],
+        alignment.sweeps[pair],
+    )
+    permuted = each.apply(leaves.select(where))
+    tensors = {}
+    for key, tensor in leaves.tensors.items():
+        tensors[key] = tensor.clone()
+        tensors[key][where] = permuted.tensors[key]
+    return Bank(leaves.architecture, tensors, leaves.labels)
+
+
+def _means(leaves: Bank, nodes: Sequence[Sequence[int]]) -> Bank:
+    return Bank.concat([average_aligned(leaves.select(node), "mean", 0, 0.0) for node in nodes])
+
+
+def _pairs(means: Bank, pairing: str, name: str) -> list[tuple[int, int]]:
+    n = len(means)
+    if pairing == "nearest":
+        every = [(a, b) for a in range(n) for b in range(a + 1, n)]
+        first, second = (means.select([pair[side] for pair in every]) for side in (0, 1))
+        aligned = match_weights(first, second, seed=[f"{name}/{a}-{b}" for a, b in every]).apply(second)
+        return _greedy(every, squared_distances(first, aligned).tolist())
+    order = torch.randperm(n, generator=generator(f"pairs/{name}")).tolist() if pairing == "random" else list(range(n))
+    return list(zip(order[::2], order[1::2], strict=True))
+
+
+def _greedy(pairs: Sequence[tuple[int, int]], distances: Sequence[float]) -> list[tuple[int, int]]:
+    """The closest pair, then the closest of those left, and so on."""
+    free, chosen = {network for pair in pairs for network in pair}, []
+    for _, (a, b) in sorted(zip(distances, pairs, strict=True)):
+        if {a, b} <= free:
+            free -= {a, b}
+            chosen.append((a, b))
+    return chosen

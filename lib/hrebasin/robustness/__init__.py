@@ -1,0 +1,1 @@
+"""Robustness of banks: Foolbox attacks, stronger attacks, and noise."""

@@ -1,0 +1,1 @@
+"""Speed beside the alternatives, and growth with the number of networks."""

@@ -1,0 +1,1 @@
+"""Figures from data sets: style, the plots of the paper, and their captions."""

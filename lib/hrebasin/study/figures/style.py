@@ -1,0 +1,200 @@
+"""What all figures share: style, palette, marks with their spread, the legend, and saving."""
+
+import io
+from collections.abc import Callable
+from functools import partial, wraps
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+import xarray as xr
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+
+from ...files import replacing
+from ..groups import tree
+from ..stages import METHODS
+from ..statistics import interval
+
+FEWEST = 5  # groups that an interval needs; of fewer, figures show the range instead
+STYLE = Path(__file__).with_name("paper.mplstyle")
+COLUMN = 85 / 25.4  # inches; the width of one column of print, which every figure keeps to
+SCREEN = 178 / 25.4  # inches; figures that only notebooks show
+
+# From Okabe and Ito, L1 darker: apart for colour-blind readers, and at least 3:1 on white (tests/test_legibility.py)
+COLOURS = {
+    "unmerged": "#000000",
+    "tree": "#0072B2",
+    "merge-many": "#D55E00",
+    "naive": "#CC79A7",
+    "l1": "#882255",
+    "l2": "#009E73",
+}
+NAMES = {
+    "unmerged": "unmerged",
+    "tree": "tree",
+    "merge-many": "MergeMany",
+    "naive": "naive average",
+    "l1": "L1",
+    "l2": "L2",
+    "fgsm": "FGSM",
+    "deepfool-linf": "DeepFool, minimal norm",
+    "deepfool-linf-clipped": "DeepFool, clipped",
+    "global": "product of spectral norms",
+    "eclipse-fast": "ECLipsE-Fast",
+    "tree-random": "tree, random pairs",
+    "tree-nearest": "tree, nearest pairs",
+    "merge-many-from-tree": "MergeMany from the tree",
+    "repair-children": "REPAIR towards the children",
+    "repair-leaves": "REPAIR towards the leaves",
+    "repair-along": "REPAIR before merging further",
+}
+UNKNOWN = "#777777"  # a method of a data set that is not registered here
+# Stages by lightness, dash and marker, so that print in grey works; further stages repeat the last colour
+STAGE_COLOURS = ("#000000", "#161F62", "#214393", "#217695", "#1A99EF")
+DASHES = ("-", (0, (5, 1.5)), (0, (5, 1.5, 1, 1.5)), (0, (1, 1)), (0, (3, 1, 1, 1, 1, 1)))
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+SWEEP_COLOURS = ("#5A2600", "#8A3C00", "#B04E00", "#D55E00")  # MergeMany, darker for fewer sweeps
+FAINT = {"linestyle": "none", "marker": ".", "markersize": 3, "alpha": 0.5, "markeredgewidth": 0, "zorder": 1}
+
+
+def styled(draw: Callable[..., Figure]) -> Callable[..., Figure]:
+    """Draw in the style of the paper, whatever the session's style is."""
+
+    @wraps(draw)
+    def inner(*args, **kwargs):
+        with plt.style.context(["default", STYLE]):
+            drawn = draw(*args, **kwargs)
+        if isinstance(drawn, Figure):
+            drawn._repr_png_ = partial(_png, drawn)  # notebooks know by themselves only how to show pyplot's figures
+        return drawn
+
+    return inner
+
+
+def _png(figure: Figure) -> bytes:
+    with io.BytesIO() as buffer:
+        figure.savefig(buffer, format="png", dpi="figure")
+        return buffer.getvalue()
+
+
+@styled
+def save(figure: Figure, path_stem: Path | str, *, source: str) -> list[Path]:
+    """Write a figure as PDF and PNG (300 dpi), whole or not at all; drawing again gives the same bytes.
+
+    Args:
+        figure: as the functions here return it.
+        path_stem: path without ending.
+        source: what the figure was drawn from; goes into the files' metadata, which hold no dates.
+    """
+    stem = Path(path_stem)
+    pdf, png = (stem.with_name(f"{stem.name}.{ending}") for ending in ("pdf", "png"))
+    about = {"Title": stem.name, "Subject": source, "Creator": "hrebasin", "Producer": "Matplotlib"}
+    with replacing(pdf) as temporary:
+        figure.savefig(temporary, format="pdf", metadata=about | {"CreationDate": None})
+    info = PngInfo()
+    for key, value in {"Title": stem.name, "Description": source, "Software": "hrebasin"}.items():
+        info.add_text(key, value)
+    dpi = plt.rcParams["savefig.dpi"]
+    with io.BytesIO() as buffer, replacing(png) as temporary:
+        figure.savefig(buffer, format="png")
+        # A palette of 256 colours is seen as the same picture and takes a third of the bytes
+        picture = Image.open(buffer).convert("RGB").quantize(256, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
+        picture.save(temporary, pnginfo=info, dpi=(dpi, dpi), optimize=True)
+    return [pdf, png]
+
+
+@styled
+def svg(figure: Figure) -> str:
+    """A figure as an SVG element with outlined text, the same at every redraw."""
+    with io.StringIO() as buffer:
+        figure.savefig(buffer, format="svg", metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
+        text = buffer.getvalue()
+    return text[text.index("<svg") :]
+
+
+def stacked(n: int, *, sharey: bool = False) -> tuple[Figure, np.ndarray]:
+    """A figure of n panels below one another that share the x axis, one column wide, and the panels."""
+    figure = Figure((COLUMN, (25 + 44 * n) / 25.4))
+    return figure, figure.subplots(n, 1, sharex=True, sharey=sharey, squeeze=False)[:, 0]
+
+
+def fewer(curve: xr.DataArray, n_max: int) -> str:
+    """What a legend entry adds for a curve over fewer groups than the figure's title says."""
+    return "" if curve.sizes["group"] == n_max else f" (n = {curve.sizes['group']})"
+
+
+def stage_look(stage: int) -> dict:
+    """Colour and dash of a stage of the tree."""
+    return {"color": STAGE_COLOURS[min(stage, 4)], "linestyle": DASHES[stage % 5]}
+
+
+def shape(position: int) -> dict:
+    """Dash and marker of the series at a position, so that print in grey tells them apart."""
+    return {"linestyle": DASHES[position % len(DASHES)], "marker": MARKERS[position % len(MARKERS)]}
+
+
+def added_methods(dataset: xr.Dataset | xr.DataArray) -> dict[str, dict]:
+    """Colour, dash and marker of each method in a data set that is none of the paper's, see `hrebasin.merging.methods`."""
+    names = [name for name in dict.fromkeys(dataset.method.values) if name not in METHODS]
+    return {name: {"color": COLOURS.get(name, UNKNOWN), **shape(2 + place)} for place, name in enumerate(names)}
+
+
+def spread(values: np.ndarray, label: str) -> tuple[np.ndarray, np.ndarray]:
+    """Ends of the 95 % interval of the mean over groups, (group, ...); of the range where groups are too few."""
+    if len(values) < FEWEST:
+        return values.min(0), values.max(0)
+    return interval(values, name=f"figure/{label}")
+
+
+def describe_spread(n: int) -> str:
+    """What `spread` shows for n groups."""
+    return "95 % interval" if n >= FEWEST else "range"
+
+
+def draw_curve(axes: Axes, x: np.ndarray, values: xr.DataArray, label: str, **look) -> None:
+    """Mean over groups with a band for its spread; values (group, x), of groups where all are numbers."""
+    values = values[np.isfinite(values.values).all(1)]
+    axes.plot(x, values.mean("group"), label=label, **look)
+    if values.sizes["group"] > 1:
+        low, high = spread(values.values, label)
+        axes.fill_between(x, low, high, color=look["color"], alpha=0.2, linewidth=0)
+
+
+def draw_points(axes: Axes, x, parts: list[np.ndarray], label: str, **look) -> None:
+    """Every group a faint point, the mean over groups with its spread; parts: for each x (group,)."""
+    for place, part in zip(x, parts, strict=True):
+        axes.plot(np.full(len(part), place), part, color=look["color"], **FAINT)
+        if len(part) > 1:
+            axes.vlines(place, *spread(part, label), color=look["color"], linewidth=1.4)
+    axes.plot(x, [part.mean() for part in parts], label=label, **look)
+
+
+def draw_stages(axes: Axes, values: xr.DataArray, stages: list[int], label: str, *, shift: float = 0, **look) -> None:
+    """Mean over groups with its spread by stage, and every network as a faint point."""
+    for stage in stages:
+        part, place = tree(values, stage).values, stage + shift
+        every = values[(values.stage.values == stage) & (values.method.values == ("tree" if stage else "unmerged"))]
+        axes.plot(np.full(every.size, place - 0.05), every.values, color=look["color"], **FAINT)
+        if len(part) > 1:
+            axes.vlines(place, *spread(part, label), color=look["color"], linewidth=1.4)
+    means = [tree(values, stage).values.mean() for stage in stages]
+    axes.plot(np.array(stages) + shift, means, label=label, **look)
+
+
+def label_stages(axes: Axes, stages: list[int], label: str) -> None:
+    """A stage axis, and a label with unit for the other."""
+    axes.set(xticks=stages, xlabel="stage, log2 of the merged networks (1)", ylabel=label)
+
+
+def draw_legend(figure: Figure, n: int, *, columns: int) -> Figure:
+    """One legend below all panels, where it covers no data; its title says how many groups there are."""
+    entries = {}
+    for axes in figure.axes:
+        handles, labels = axes.get_legend_handles_labels()
+        entries |= dict(zip(labels, handles, strict=True))
+    title = f"mean and {describe_spread(n)}, n = {n} groups" if n > 1 else "n = 1 group: no interval"
+    figure.legend(entries.values(), entries.keys(), loc="outside lower center", ncols=columns, title=title)
+    return figure

@@ -1,0 +1,268 @@
+"""Comparisons over groups: nodes averaged within a tree first, then one value a tree; and what a test says of it."""
+
+from collections.abc import Mapping
+
+import numpy as np
+import xarray as xr
+from scipy.special import digamma
+
+from ..merging.distances import CONVERGENCE
+
+TOLERANCE = 1e-9  # of a coordinate such as epsilon, whose steps are rounded
+PERCENT = 100.0  # percentage points in an accuracy of 1
+POINTS = "percentage points"
+
+Results = Mapping[str, xr.Dataset]  # data sets by stage
+
+
+class NotMeasuredError(LookupError):
+    """The data sets at hand do not hold what a comparison needs."""
+
+
+def count_groups(dataset: xr.Dataset) -> int:
+    """Number of groups in a data set."""
+    return len(np.unique(dataset["group"].values))
+
+
+def sweeps_in_words(limit: int) -> str:
+    """A limit of MergeMany's sweeps, such as "2 sweeps"; or that there was none."""
+    return "converged" if limit == CONVERGENCE else f"{limit} sweep{'s' * (limit > 1)}"
+
+
+def stage_data(results: Mapping[str, xr.Dataset], stage: str) -> xr.Dataset:
+    """The data set of a stage; NotMeasuredError when it is not there."""
+    if stage not in results:
+        raise NotMeasuredError(f"the data set of stage {stage!r} is missing")
+    return results[stage]
+
+
+def by_group(array: xr.DataArray, **labels) -> xr.DataArray:
+    """Mean over the networks (or pairs) of each group, (group, ...), of those with the given labels.
+
+    Args:
+        array: (model, ...) or (pair, ...), with the coordinate ``group``.
+        labels: a value for each coordinate that selects, such as ``method="tree", stage=2``.
+
+    Raises:
+        NotMeasuredError: nothing has these labels.
+    """
+    return _average(array, _mask(array, labels))
+
+
+def on_same_leaves(array: xr.DataArray, first: Mapping, second: Mapping) -> tuple[xr.DataArray, xr.DataArray]:
+    """`by_group` of networks with the labels ``first`` and ``second``, only of those merged from the same leaves.
+
+    Sets of the same size and group are made of the same leaves when they have the same ``node``. A mean over four nodes
+    on one side and a single network on the other would differ in spread for that reason alone.
+    """
+    masks = [_mask(array, labels) for labels in (first, second)]
+    group, node = array["group"].values, array["node"].values
+    place = group * (node.max() + 1) + node
+    shared = np.logical_and(*(np.isin(place, place[mask]) for mask in masks))
+    if not shared.any():
+        raise NotMeasuredError(f"no networks of the same leaves have {dict(first)} and {dict(second)}")
+    return _average(array, masks[0] & shared), _average(array, masks[1] & shared)
+
+
+def _mask(array: xr.DataArray, labels: Mapping) -> np.ndarray:
+    mask = np.ones(array.sizes[array["group"].dims[0]], dtype=bool)
+    for name, value in labels.items():
+        mask &= array[name].values == value
+    if not mask.any():
+        wanted = ", ".join(f"{name} {value}" for name, value in labels.items())
+        raise NotMeasuredError(f"{array.name} was not measured for {wanted}")
+    return mask
+
+
+def _average(array: xr.DataArray, mask: np.ndarray) -> xr.DataArray:
+    dim = array["group"].dims[0]
+    ordered = array.transpose(dim, ...)
+    selected = ordered.values[mask]  # not of the array itself: that would pick of every label too
+    group, position = np.unique(array["group"].values[mask], return_inverse=True)
+    values = np.stack([selected[position == i].mean(0) for i in range(len(group))])
+    coords = {name: c for name, c in array.coords.items() if dim not in c.dims}
+    return xr.DataArray(values, dims=("group", *ordered.dims[1:]), coords=coords | {"group": group}, name=array.name)
+
+
+def tree(array: xr.DataArray, stage: int) -> xr.DataArray:
+    """`by_group` of a stage of the tree; stage 0 are the unmerged networks."""
+    return by_group(array, method="tree" if stage else "unmerged", stage=stage)
+
+
+def tree_stages(dataset: xr.Dataset) -> list[int]:
+    """Stages of the tree in a data set, 0 first; NotMeasuredError unless there are two."""
+    stages = sorted({int(s) for s, m in zip(dataset.stage.values, dataset.method.values, strict=True) if m == "tree"})
+    if not stages or "unmerged" not in dataset.method.values:
+        raise NotMeasuredError("unmerged networks and stages of the tree are needed, and one is missing")
+    return [0, *stages]
+
+
+def concordance(merge: xr.Dataset, n_merged: int) -> np.ndarray:
+    """Share of pairs of merges of the same leaves, of which the one with the lower sum of pairwise squared distances is
+    the more accurate, (group,); over the tree and every limit of MergeMany, ties left out.
+
+    Args:
+        merge: data set of the stage "merge".
+        n_merged: number of merged networks.
+    """
+    kept = np.isin(merge.method.values, ("tree", "merge-many")) & (merge.n_merged.values == n_merged)
+    chosen, shares = merge.isel(model=kept), []
+    for group in np.unique(chosen.group.values):
+        agree = []
+        for node in np.unique(chosen.node.values):
+            place = (chosen.group.values == group) & (chosen.node.values == node)
+            distance, accuracy = (chosen[name].values[place] for name in ("pairwise_distance", "test_accuracy"))
+            pairs = np.triu_indices(len(distance), 1)
+            closer, better = (np.sign(v[pairs[0]] - v[pairs[1]]) for v in (-distance, accuracy))
+            agree.extend((closer == better)[(closer != 0) & (better != 0)])
+        if agree:
+            shares.append(np.mean(agree))
+    if not shares:
+        raise NotMeasuredError(f"no two merges of the same {n_merged} leaves differ")
+    return np.array(shares)
+
+
+def minus(first: xr.DataArray, second: xr.DataArray) -> np.ndarray:
+    """Differences (group,) over the groups that both sides have; NotMeasuredError when they share none."""
+    _, here, there = np.intersect1d(first["group"].values, second["group"].values, return_indices=True)
+    return finite(first.values[here] - second.values[there])
+
+
+def finite(values) -> np.ndarray:
+    """Those of the values (group,) that are numbers; NotMeasuredError when none is."""
+    values = np.asarray(values)
+    values = values[np.isfinite(values)]
+    if not len(values):
+        raise NotMeasuredError("no group has both sides of a comparison")
+    return values
+
+
+def slopes(array: xr.DataArray, stages: list[int]) -> np.ndarray:
+    """Slope of the straight line through each group's values over the stages, (group,), per stage."""
+    values = _by_stage(array, stages)
+    return np.polyfit(stages, values.T, 1)[0]
+
+
+def _by_stage(array: xr.DataArray, stages: list[int]) -> np.ndarray:
+    """(group, stage) over the groups that have every stage."""
+    parts = xr.align(*(tree(array, stage) for stage in stages), join="inner")
+    if not parts[0].size:
+        raise NotMeasuredError(f"no group has all of the stages {stages}")
+    return np.stack([part.values for part in parts], axis=1)
+
+
+def linear_over_geometric(array: xr.DataArray, stages: list[int]) -> np.ndarray:
+    """AIC of a geometric decay a r^stage minus AIC of a line, (group,); above 0 where the line fits better.
+
+    Both have two parameters and least-squares errors on the same scale, so the difference is m ln(RSS_g / RSS_l) for m
+    stages.
+    """
+    if len(stages) < 4:
+        raise NotMeasuredError(f"a line and a geometric decay need 4 stages to be told apart, got {stages}")
+    x, values = np.asarray(stages, dtype=float), _by_stage(array, stages)
+    floor = len(x) * (TOLERANCE * np.abs(values).mean(1)) ** 2  # a perfect fit must not give log 0
+    line = [np.polyval(np.polyfit(x, y, 1), x) for y in values]
+    straight = ((values - line) ** 2).sum(1)
+    return len(x) * (np.log(_geometric_rss(x, values) + floor) - np.log(straight + floor))
+
+
+def _geometric_rss(x: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """Least sum of squares of a r^x to each group's values (group, stage), for rates r from 0.2 to 1.5 a stage."""
+    rate, reach = np.full(len(values), 0.85), 0.65
+    for _ in range(5):  # ever finer: a coarse rate would fit worse than the line, which is exact
+        rates = rate[:, None] + reach * np.linspace(-1, 1, 201)
+        powers = rates[..., None] ** x
+        amplitude = (powers * values[:, None]).sum(2) / (powers**2).sum(2)  # linear least squares
+        rss = ((values[:, None] - amplitude[..., None] * powers) ** 2).sum(2)
+        rate, reach = rates[np.arange(len(values)), rss.argmin(1)], reach / 50
+    return rss.min(1)
+
+
+def log_variance_falls(array: xr.DataArray, stages: list[int]) -> tuple[np.ndarray, int]:
+    """How much smaller the variance among the networks of a group is at a later stage than at stage 0.
+
+    The later stage is the last with two networks a group. The logarithm of a sample variance of n networks is biased by
+    psi((n-1)/2) - ln((n-1)/2), -1.27 for two networks, which alone would read as a fall; it is subtracted (exact for
+    normal values).
+
+    Returns:
+        Natural logarithm of the ratio (group,), positive where the variance falls; and the later stage.
+    """
+    for stage in reversed(stages[1:]):
+        first, last = (_log_variance(array, s) for s in (0, stage))
+        if first.size and last.size:
+            return minus(first, last), stage
+    raise NotMeasuredError("no stage after stage 0 has two networks a group that differ")
+
+
+def _log_variance(array: xr.DataArray, stage: int) -> xr.DataArray:
+    mask = (array.stage.values == stage) & (array.method.values == ("tree" if stage else "unmerged"))
+    selected, result = array[mask], {}
+    for group in np.unique(selected.group.values):
+        values = selected.values[selected.group.values == group]
+        if len(values) > 1 and np.ptp(values) > 0:
+            half = (len(values) - 1) / 2
+            result[group] = np.log(values.var(ddof=1)) - digamma(half) + np.log(half)
+    return xr.DataArray(list(result.values()), dims="group", coords={"group": list(result)})
+
+
+def crossings(attack: xr.Dataset) -> xr.Dataset:
+    """Where the robust accuracy of an earlier stage of the tree falls to that of a later one.
+
+    The first size at which the earlier stage loses its advantage, by linear interpolation between the sizes measured,
+    for consecutive stages and for the first against the last.
+
+    Args:
+        attack: data set of the stage "attack".
+
+    Returns:
+        ``crossing`` (attack, comparison, group) in units of epsilon, not a number where the curves do not cross;
+        ``earlier`` and ``later`` (comparison) are the stages.
+    """
+    stages = tree_stages(attack)
+    pairs = list(zip(stages[:-1], stages[1:], strict=True))
+    if len(stages) > 2:
+        pairs.append((stages[0], stages[-1]))
+    curves = {stage: tree(attack.robust_accuracy, stage) for stage in stages}
+    groups = np.unique(np.concatenate([curve.group.values for curve in curves.values()]))
+    curves = {stage: curve.reindex(group=groups) for stage, curve in curves.items()}
+    epsilon = attack.epsilon.values
+    values = [
+        [[_first_fall(epsilon, row) for row in (curves[a] - curves[b]).sel(attack=kind).values] for a, b in pairs]
+        for kind in attack.attack.values
+    ]
+    describe = {"long_name": "size at which the later stage overtakes", "units": "pixel range"}
+    return xr.Dataset(
+        {"crossing": (("attack", "comparison", "group"), np.array(values), describe)},
+        coords={
+            "attack": attack.attack.values,
+            "comparison": np.array([f"{a}-{b}" for a, b in pairs], dtype=object),
+            "earlier": ("comparison", [a for a, _ in pairs]),
+            "later": ("comparison", [b for _, b in pairs]),
+            "group": groups,
+        },
+    )
+
+
+def _first_fall(x: np.ndarray, y: np.ndarray) -> float:
+    """Where y first falls from above zero to zero or below, by linear interpolation."""
+    falls = np.flatnonzero((y[:-1] > 0) & (y[1:] <= 0))
+    if not len(falls):
+        return float("nan")
+    i = falls[0]
+    return float(x[i] + (x[i + 1] - x[i]) * y[i] / (y[i] - y[i + 1]))
+
+
+SAME_CHOICE = 0.5  # percentage points; one standard error of an accuracy of 50 % on 10,000 test images
+
+
+STRONG = 0.015  # epsilon from which an attack counts as strong, as in C5
+
+
+BROKEN = 0.1  # epsilon at which every network must break
+
+
+def large(robust: xr.DataArray) -> xr.DataArray:
+    """Mean over strong attacks that leave something standing, (model, ...)."""
+    size = robust.epsilon.values
+    return robust.sel(epsilon=(size >= STRONG) & (size < BROKEN)).mean("epsilon").rename("robust_accuracy")

@@ -1,0 +1,49 @@
+"""Which code a notebook's results come from: a digest that its data sets tell; free of slow imports."""
+
+import json
+from contextlib import suppress
+from pathlib import Path
+
+from ..digests import NEUTRAL, code_digest
+from .stages import ANSWERS, PAPER
+
+# What only shows or writes: a new colour must not train 1600 networks again. What a data set holds is guarded by the
+# format's name in `records`.
+PRESENTATION = (
+    *NEUTRAL,
+    "study.figures",
+    "study.notebook_code",
+    "study.publishing",
+    "study.records",
+    "study.running",
+    "study.settings",
+)
+executed: dict[str, str] = {}  # what data sets written by this process tell of the notebook that it executes
+
+
+def notebook_digest(notebook: Path) -> str:
+    """SHA-256 of the code that results of a notebook depend on: its cells and the modules that they import.
+
+    Raises:
+        ModuleNotFoundError: it imports a module of the library that is not there.
+    """
+    concludes = notebook.stem in (PAPER, ANSWERS)
+    return code_digest(notebook_code(notebook), without=() if concludes else PRESENTATION)
+
+
+def notebook_code(notebook: Path) -> str:
+    """The code cells of a notebook, as one text."""
+    cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
+    return "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
+
+
+def executing(notebook: Path | str, **origin: str) -> None:
+    """Tell this process which notebook it executes, for the attributes of the data sets that it writes: `executed`.
+
+    Args:
+        notebook: its digest becomes ``code_digest``.
+        origin: further attributes.
+    """
+    executed.update(origin)
+    with suppress(SyntaxError):  # of cells with magics, which are not Python
+        executed["code_digest"] = notebook_digest(Path(notebook))

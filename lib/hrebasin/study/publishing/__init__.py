@@ -1,0 +1,1 @@
+"""What readers get: published data sets, the page, the README's numbers, and their verification."""

@@ -1,0 +1,183 @@
+"""Published copies of a run's data sets: smaller, of one run or of several joined, whole or not at all."""
+
+import json
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import xarray as xr
+
+from ...files import only_writer, temporary_name
+from .. import records
+from ..claims.ledger import ledger
+from ..groups import Results
+from ..questions import answers
+from ..records import checksums as manifest
+from ..stages import EXTRA, QUESTIONS, STAGES
+
+IMAGE_GROUPS = 8  # groups of which values per image are published; of 100 they would take 40 MB
+
+PER_IMAGE = ("correct", "perturbation_norm", "success", "gradient_norm", "margin")
+
+
+def publish(run: Path | str, folder: Path | str, *, source: str = "", add: bool = False) -> list[Path]:
+    """Copy a finished run's joined data sets to ``folder``, smaller, and enter them into its list of sums.
+
+    Norms and margins per image become float16, and what no figure or claim needs per image (`PER_IMAGE`) is kept of the
+    first `IMAGE_GROUPS` groups only: not a number, or -1, in others.
+
+    Args:
+        run: folder of the run.
+        folder: where the copies go.
+        source: what readers should be told of the images in place of the name of their folder or archive.
+        add: the run's groups to those in ``folder``, where the same may have been measured on another machine. The run
+            may then hold open questions alone. Otherwise they take the place of those in ``folder``, and questions to
+            other networks go.
+
+    Returns:
+        The files written.
+
+    Raises:
+        FileNotFoundError: a stage is missing.
+        ValueError: groups to add that are there already, or that were measured otherwise; data sets that do not belong
+            together, or a run whose conclusions were drawn from others. Nothing was written then.
+    """
+    run, folder = Path(run), Path(folder)
+    with only_writer(run):
+        return _publish(run, folder, source, add)
+
+
+def _publish(run: Path, folder: Path, source: str, add: bool) -> list[Path]:
+    there = {path.stem for path in (run / "results").glob("*.nc")}
+    asked_alone = add and there & set(EXTRA) and not there & set(STAGES)
+    results = records.read_results(run / "results", needed=() if asked_alone else STAGES)
+    if stopped := _not_concluded(run / "results", results):
+        raise ValueError(f"{stopped}; finish the run first")
+    if source:
+        results = {stage: _renamed(dataset, source) for stage, dataset in results.items()}
+    needed = [stage for stage in STAGES if asked_alone or (add and (folder / f"{stage}.nc").is_file())]
+    published = records.read_results(folder, needed=needed)
+    if add:
+        results = _added(results, published, run, folder)
+    misfits = records.misfits(published | results)
+    gone = [stage for stage in misfits if stage not in results and not add]
+    if wrong := [f"{stage}.nc ({why})" for stage, why in misfits.items() if stage not in gone]:
+        raise ValueError(f"{run} and {folder} do not go together; other than in train.nc are {', '.join(wrong)}")
+    kept = set(published) - set(results) - set(gone)
+    with _all_at_once(folder) as staging:
+        for stage, dataset in results.items():
+            records.write(_smaller(dataset), staging / f"{stage}.nc", stage=stage)
+        for stage in kept:
+            (staging / f"{stage}.nc").symlink_to((folder / f"{stage}.nc").resolve())
+        written = [*(staging / f"{stage}.nc" for stage in results), *_conclude(staging)]
+    if not (kept | set(results)) & set(QUESTIONS):
+        gone.append("answers")
+    for stage in gone:
+        (folder / f"{stage}.nc").unlink(missing_ok=True)
+    written = [folder / path.name for path in written]
+    manifest.enter(written)
+    return written
+
+
+@contextmanager
+def _all_at_once(folder: Path) -> Iterator[Path]:
+    """A folder whose files take their places in ``folder`` when the block ends well: what takes long is over then."""
+    folder.mkdir(parents=True, exist_ok=True)
+    staging = temporary_name(folder / "together")
+    staging.mkdir()
+    try:
+        yield staging
+        for path in staging.iterdir():
+            if not path.is_symlink():
+                path.replace(folder / path.name)
+    finally:
+        shutil.rmtree(staging)
+
+
+def _not_concluded(folder: Path, results: Results) -> str:
+    """Which conclusion in a folder was not drawn from the data sets there, in words: who wrote there was stopped."""
+    for conclusion in ("ledger", "answers"):
+        if not (path := folder / f"{conclusion}.nc").is_file():
+            continue
+        made_from = json.loads(records.read(path, stage=conclusion).attrs.get("parameters", "{}")).get("made_from", {})
+        for stage, created in made_from.items():
+            if stage in results and results[stage].attrs.get("created", "") != created:
+                return f"{path} was not drawn from {stage}.nc beside it"
+    return ""
+
+
+def _conclude(folder: Path) -> list[Path]:
+    """Write the ledger, and the answers where questions were asked, of the data sets in a folder; their files."""
+    clock, results = records.Clock(), records.read_results(folder)
+    asked = {stage: data for stage, data in results.items() if stage in QUESTIONS}
+    concluded = {"ledger": (ledger, results)} | ({"answers": (answers.answer, asked)} if asked else {})
+    for stage, (conclude, given) in concluded.items():
+        attrs = records.derived(given, clock=clock)
+        records.write(conclude(given), folder / f"{stage}.nc", stage=stage, attrs=attrs)
+    return [folder / f"{stage}.nc" for stage in concluded]
+
+
+def _added(results: Results, published: Results, run: Path, folder: Path) -> dict[str, xr.Dataset]:
+    """A run's data sets behind those that are published, where there are some.
+
+    Of an addition that was stopped some data sets are there already; then the others are added.
+    """
+    joined, new = {}, False
+    for stage, dataset in results.items():
+        path = folder / f"{stage}.nc"
+        if stage in published:
+            old = published[stage]
+            both = sorted(set(old.group.values.tolist()) & set(dataset.group.values.tolist()))
+            if both and not _same(old, dataset, both):
+                raise ValueError(f"{path} holds the groups {both} already, which {run} would add")
+            parts = {path: old}
+            if (more := _of_groups(dataset, both, those=False)).group.size:
+                parts[run / "results" / path.name] = more
+                new = True
+            joined[stage] = records.join(parts, stage=stage)
+        else:
+            joined[stage], new = dataset, True
+    if not new and not _not_concluded(folder, published):
+        raise ValueError(f"{folder} holds the groups of {run} already")
+    return joined
+
+
+def _of_groups(dataset: xr.Dataset, groups: list[int], *, those: bool) -> xr.Dataset:
+    """Networks (or pairs) of some groups, or of all others."""
+    [dim] = dataset.group.dims
+    return dataset.isel({dim: (dataset.group.isin(groups) == those).values})
+
+
+def _same(published: xr.Dataset, dataset: xr.Dataset, groups: list[int]) -> bool:
+    """Whether some groups were measured alike, but for values per image, which are published in part."""
+    ours, theirs = (_of_groups(data, groups, those=True) for data in (published, dataset))
+    names = [name for name, values in theirs.data_vars.items() if "image" not in values.dims]
+    return all(ours[name].variable.equals(theirs[name].variable) for name in names)
+
+
+def _renamed(dataset: xr.Dataset, source: str) -> xr.Dataset:
+    """The data set with another name of its images."""
+    old = dataset.attrs["data_source"]
+    if "version" in dataset.coords:
+        names = [source if name == old else name for name in dataset.version.values.tolist()]
+        dataset = dataset.assign_coords(version=dataset.version.copy(data=np.array(names, dtype=object)))
+    return dataset.assign_attrs(data_source=source)
+
+
+def _smaller(dataset: xr.Dataset) -> xr.Dataset:
+    dataset = dataset.copy()
+    kept = dataset["group"].isin(np.unique(dataset["group"])[:IMAGE_GROUPS])
+    for name, variable in dataset.data_vars.items():
+        if not {"model", "image"} <= set(variable.dims):
+            continue
+        if name in PER_IMAGE and not kept.all():
+            blank = np.nan if variable.dtype.kind == "f" else -1
+            needed = kept
+            if name == "gradient_norm":  # stands beside the local bounds, on their images
+                needed = kept | dataset.local_lipschitz.notnull().all(["model", "radius"])
+            variable = variable.where(needed, blank).astype(variable.dtype).transpose(*variable.dims)
+            variable.attrs = dataset[name].attrs | {"comment": f"per image for the first {IMAGE_GROUPS} groups only"}
+        dataset[name] = variable.astype("float16") if variable.dtype.kind == "f" else variable
+    return dataset

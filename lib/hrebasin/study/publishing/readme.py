@@ -1,0 +1,187 @@
+"""What README.md and PERFORMANCE.md say of data and code, written from data and code.
+
+A part stands between ``<!-- NAME: written by make figures -->`` and ``<!-- end -->``; a test holds it to its source.
+"""
+
+import ast
+import json
+import re
+import sys
+from collections.abc import Collection, Mapping
+from pathlib import Path
+
+import nbformat
+import xarray as xr
+
+from ...files import project_root, write_atomically
+from .. import records
+from ..benchmarks.plots import goals, lines_table, speed_table
+from ..figures import registry as figures
+from ..groups import PERCENT, count_groups, tree, tree_stages
+from ..questions import answers
+from ..running import costs
+from ..settings import load_profile
+from ..stages import EXTRA, NOTEBOOKS, PAPER, QUESTIONS
+from . import page
+from .ledger_text import answer, ledger_table, trees
+
+DOCUMENTS = ("README.md", "PERFORMANCE.md")
+PART = re.compile(r"(<!-- ([a-z-]+): written by make figures -->\n).*?(<!-- end -->)", flags=re.DOTALL)
+# Modules that every notebook needs, left out of the picture
+EVERYWHERE = {"bank", "files", "images", "networks", "plots", "records"}
+
+
+def parts(root: Path) -> dict[str, str]:
+    """Every part by name, as Markdown.
+
+    Args:
+        root: the project's folder.
+    """
+    published = root / "data" / "published"
+    results = records.read_results(published)
+    claims = records.read(published / "ledger.nc", stage="ledger")
+    benchmarks = records.read(published / "benchmarks.nc", stage="benchmarks")
+    paper = load_profile(root / "config" / "paper.yaml")
+    needs = needed_stages((root / "Snakefile").read_text())
+    return {
+        "answer": f"**Answer.** {answer(claims, results)}\n",
+        "published": published_by(results),
+        "ledger": ledger_table(claims),
+        "questions": questions(published / "answers.nc"),
+        "figures": figures_table(results, needs, [path.stem for path in (root / "config").glob("*.yaml")]),
+        "picture": picture(needs, root / "notebooks"),
+        "speed": speed_table(benchmarks),
+        "speed-caption": figures.benchmark_caption("bench1_speed", benchmarks) + "\n",
+        "goals": goals(benchmarks),
+        "lines": lines_table(benchmarks),
+        "lines-caption": figures.benchmark_caption("bench2_scaling", benchmarks) + "\n",
+        "calibration": (root / "figures" / "calibration.md").read_text(),  # by `make statistics`
+        "faults": (root / "figures" / "faults.md").read_text(),  # by `make faults`
+        "costs": costs.table(paper),
+        "gpu-memory": costs.memory_table(paper),
+    }
+
+
+def published_by(results: Mapping[str, xr.Dataset]) -> str:
+    """What the published results were measured on, in a sentence or two."""
+    attrs = results["train"].attrs
+    values = json.loads(attrs["parameters"])
+    trained = values["train_images"] or "all"
+    how = f"trained for {values['epochs']} epochs in {values['precision']} on {trained} training images"
+    text = f"Published is the `{attrs['profile']}` profile: {trees(results['merge'])}, {how} of {attrs['data_source']}."
+    numbers = {stage: count_groups(data) for stage, data in results.items()}
+    if fewer := [f"{n} for `{stage}.nc`" for stage, n in numbers.items() if n < numbers["train"]]:
+        text += f" Of fewer trees: {', '.join(fewer)}."
+    return text + (_versions(results["versions"]) if "versions" in results else "") + "\n"
+
+
+def _versions(data: xr.Dataset) -> str:
+    """What another version of the same images changes."""
+    first, second = data.version.values
+    robust = data.robust_accuracy
+    change = (robust.sel(version=first, drop=True) - robust.sel(version=second, drop=True)).rename("robust_accuracy")
+    largest = max(float(abs(tree(change, stage).mean("group")).max()) for stage in tree_stages(data))
+    return (
+        f" Of {data.sizes['image']} test images there is another version ({second}): unmerged networks answer both "
+        f"alike for {float(tree(data.agreement, 0).mean()):.1%}, and the robust accuracy of a stage differs by at most "
+        f"{PERCENT * largest:.1f} points ([figure 8](figures/fig8_versions.pdf))."
+    )
+
+
+def fill(text: str, found: Mapping[str, str]) -> str:
+    """A document with its parts written anew.
+
+    >>> fill("<!-- answer: written by make figures -->\\nold\\n<!-- end -->", {"answer": "42\\n"}).split("\\n")[1]
+    '42'
+
+    Raises:
+        ValueError: a part that is not known.
+    """
+    if unknown := {name for _, name, _ in PART.findall(text)} - set(found):
+        raise ValueError(f"no part {sorted(unknown)} can be written; known are {sorted(found)}")
+    return PART.sub(lambda match: match[1] + found[match[2]] + match[3], text)
+
+
+def needed_stages(snakefile: str) -> dict[str, list[str]]:
+    """Stage -> the stages whose weights it reads, from the rules of the workflow.
+
+    >>> needed_stages("rule merge:\\n    input:\\n        rules.train.output.weights,\\n    output:\\n")
+    {'merge': ['train']}
+    """
+    rules = re.findall(r"^rule (\w+):\n(.*?)^    output:", snakefile, flags=re.MULTILINE | re.DOTALL)
+    return {name: re.findall(r"rules\.(\w+)\.output\.weights", body) for name, body in rules if name in NOTEBOOKS}
+
+
+def figures_table(results: Mapping[str, xr.Dataset], needs: Mapping[str, list[str]], profiles: Collection[str]) -> str:
+    """Figure, the notebooks and the data set that it is drawn from, the command and its minutes a tree, as Markdown."""
+    device = results["train"].attrs.get("device", "unknown")
+    lines = [f"| figure | notebooks | data set | command | minutes a tree ({device}) |", "|---|---|---|---|---|"]
+    profile = results["train"].attrs["profile"]
+    # a run may have a name of its own, which is no profile's
+    run = f" PROFILE={profile}" * (profile in profiles and profile != "sample")
+    makes = dict.fromkeys(NOTEBOOKS, f"make paper{run}")
+    makes |= {question: f"make questions{run} ASK={question}" for question in QUESTIONS}
+    makes["versions"] = f"make versions{run} DATASET=path/to/images"
+    needs = {"recipes": []} | needs  # which trains its own networks
+    for name in figures.drawable(results):
+        stages = figures.FIGURES[name][1]
+        chain = dict.fromkeys(each for stage in stages for each in (*needs.get(stage, ["train", "merge"]), stage))
+        made_by = ", ".join(f"`{(NOTEBOOKS | EXTRA)[each]}`" for each in chain)
+        seconds = {each: results[each].attrs.get("wall_seconds", float("nan")) for each in chain}
+        minutes = sum(seconds[each] / count_groups(results[each]) for each in chain) / 60
+        targets = dict.fromkeys(makes[stage] for stage in stages)
+        sources, commands = ", ".join(f"`{stage}.nc`" for stage in stages), ", ".join(f"`{name}`" for name in targets)
+        lines.append(
+            f"| [{page.title(name)}](figures/{name}.pdf) | {made_by} | {sources} | {commands} | {minutes:.0f} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def questions(path: Path) -> str:
+    """The open questions with what the published data say of each, and their notebooks, as Markdown."""
+    stages = {title: stage for title, stage, _ in answers.QUESTIONS.values()}
+    told = answers.sentences(records.read(path, stage="answers")) if path.is_file() else []
+    found = {title: f"{sentence} ({groups})" for title, sentence, groups in told}
+    lines = []
+    for title, stage in stages.items():
+        notebook = f"[`{QUESTIONS[stage]}`](notebooks/{QUESTIONS[stage]}.ipynb)"
+        lines.append(f"- **{title}** {found.get(title, 'Not asked of the published networks yet.')} {notebook}")
+    return "\n".join(lines) + "\n"
+
+
+def picture(needs: Mapping[str, list[str]], notebooks: Path) -> str:
+    """Notebooks, the library's modules that each calls, and what flows between them, as a Mermaid chart."""
+    lines = ["```mermaid", "flowchart LR", "    images[(images)] --> train"]
+    for stage, name in {**NOTEBOOKS, "paper": PAPER}.items():
+        modules = ", ".join(sorted(_modules(notebooks / f"{name}.ipynb") - EVERYWHERE))
+        lines.append(f'    {stage}["<b>{name}</b><br>{modules}"]')
+    for stage, sources in needs.items():
+        lines += [f"    {source} -- weights --> {stage}" for source in sources]
+    lines += [f"    {stage} -- {stage}.nc --> paper" for stage in NOTEBOOKS]
+    lines += ["    paper --> results[(ledger, figures, page)]", "```"]
+    return "\n".join(lines) + "\n"
+
+
+def _modules(notebook: Path) -> set[str]:
+    """Modules of the library that a notebook imports."""
+    cells = nbformat.read(notebook, as_version=4).cells
+    tree = ast.parse("\n".join(cell.source for cell in cells if cell.cell_type == "code"))
+    imports = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
+    inside = {node.module.partition(".")[2] for node in imports if node.module.startswith("hrebasin.")}
+    return inside | {alias.name for node in imports if node.module == "hrebasin" for alias in node.names}
+
+
+def main() -> int:
+    """Redraw figures and page from the published data, and write all parts of the documents anew."""
+    root = project_root()
+    if code := page.main(["figures", str(root / "data" / "published"), str(root / "figures")]):
+        return code
+    found = parts(root)
+    for name in DOCUMENTS:
+        path = root / name
+        write_atomically(path, fill(path.read_text(), found))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,138 @@
+"""Whether published files are those that were written, and say what their data say.
+
+python -m hrebasin.study.publishing.verify data/published figures
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+import numpy as np
+import xarray as xr
+from matplotlib.backends.backend_pdf import pdfRepr
+from PIL import Image
+
+from .. import records
+from ..claims.ledger import ledger
+from ..figures import registry as figures
+from ..questions import answers
+from ..records import checksums as manifest
+from ..stages import EXTRA, QUESTIONS, STAGES
+
+
+def verify(published: Path | str, drawn: Path | str) -> tuple[list[str], list[str]]:
+    """Check published data sets and the figures drawn from them.
+
+    Args:
+        published: folder of data sets, the ledger among them, with their sums.
+        drawn: folder of figures, with theirs.
+
+    Returns:
+        What was checked, and what is wrong, each in a sentence that names the file.
+    """
+    published, drawn = Path(published), Path(drawn)
+    data, wrong = manifest.compare(published, "*.nc")
+    files, others = manifest.compare(drawn, "*.pdf", "*.png", "*.md", "*.html")
+    wrong += others
+    checked = [f"{len(data)} data sets and {len(files)} files of figures have the SHA-256 sums that were written down"]
+    results = {}
+    for path in sorted(published.glob("*.nc")):
+        try:
+            results[path.stem] = records.read(path, stage=path.stem)
+        except ValueError as error:
+            wrong.append(str(error))
+            continue
+        wrong += [f"{path} {problem}" for problem in _origin_problems(results[path.stem])]
+    checked.append(f"{len(results)} data sets follow their schema and say where they come from")
+    stages = [*STAGES, "ledger"]
+    missing = [f"{published / stage}.nc cannot be used" for stage in stages if stage not in results]
+    if missing:
+        return checked, wrong + missing
+    together = {stage: results[stage] for stage in (*STAGES, *EXTRA) if stage in results}
+    wrong += [
+        f"{published / stage}.nc differs from train.nc in {why}" for stage, why in records.misfits(together).items()
+    ]
+    checked.append(f"{len(together)} data sets are of the same networks, images and parameters")
+    claims = ledger({stage: results[stage] for stage in STAGES})
+    if "answers" in results:
+        asked = answers.answer({stage: results[stage] for stage in QUESTIONS if stage in results})
+        wrong += [
+            f"{published / 'answers.nc'}: {name} of {', '.join(where)} does not follow from the data sets"
+            for name, where in _differences(results["answers"], asked).items()
+        ]
+        checked.append(f"the answers to {asked.sizes['asked']} open questions follow from the data")
+    wrong += [
+        f"{published / 'ledger.nc'}: {name} of {', '.join(where)} does not follow from the data sets"
+        for name, where in _differences(results["ledger"], claims).items()
+    ]
+    checked.append(f"the ledger's {claims.sizes['claim']} claims and {claims.sizes['test']} tests follow from the data")
+    wrong += _drawn_from_others(drawn, results)
+    checked.append("figures were drawn from these data sets")
+    return checked, wrong
+
+
+def _origin_problems(dataset: xr.Dataset) -> list[str]:
+    lacking = [name for name in records.PROVENANCE if dataset.attrs.get(name, "") == ""]
+    problems = [f"does not tell {', '.join(lacking)}"] if lacking else []
+    if dataset.attrs.get("code_changed") or "unknown" in dataset.attrs.get("code_commit", ""):
+        problems.append("was made by code that is in no commit")
+    return problems
+
+
+def _differences(published: xr.Dataset, again: xr.Dataset) -> dict[str, list[str]]:
+    """Variables of the ledger or the answers that differ, each with the claims or questions concerned."""
+    found, names = {}, {"claim": "claim", "test": "test_claim", "asked": "asked", "row": "question"}
+    for name, values in again.data_vars.items():
+        claim = again[names[values.dims[0]]].values
+        if name not in published or published[name].shape != values.shape:
+            found[name] = ["all"]
+        elif values.dtype.kind == "f":
+            # another processor sums in another order
+            same = np.isclose(published[name], values, rtol=1e-6, atol=1e-9, equal_nan=True)
+            found[name] = claim[~same].tolist()
+        else:
+            found[name] = claim[published[name].values != values.values].tolist()
+    return {name: list(dict.fromkeys(where)) for name, where in found.items() if where}
+
+
+def _drawn_from_others(drawn: Path, results: dict[str, xr.Dataset]) -> list[str]:
+    wrong = []
+    drawings = {name: stages for name, (_, stages) in figures.FIGURES.items()}
+    if "benchmarks" in results:
+        drawings |= dict.fromkeys(figures.BENCHMARKS, ("benchmarks",))
+    for name, stages in drawings.items():
+        if not set(stages) <= set(results):
+            continue
+        source = figures.source(results, stages)
+        for path in (drawn / f"{name}.png", drawn / f"{name}.pdf"):
+            if path.is_file() and not _names(path, source):  # missing files are found by their sums
+                wrong.append(f"{path} was drawn from other data sets than those published; run `make figures`")
+    return wrong
+
+
+def _names(path: Path, source: str) -> bool:
+    """Whether a figure's metadata name what it was drawn from."""
+    if path.suffix == ".pdf":
+        return b"/Subject " + pdfRepr(source) in path.read_bytes()
+    with Image.open(path) as image:
+        return image.info.get("Description") == source
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command line; 0 when nothing is wrong."""
+    parser = argparse.ArgumentParser(
+        prog="python -m hrebasin.study.publishing.verify", description=__doc__.splitlines()[0]
+    )
+    parser.add_argument("published", type=Path, help="folder of published data sets")
+    parser.add_argument("figures", type=Path, help="folder of the figures drawn from them")
+    given = parser.parse_args(arguments)
+    checked, wrong = verify(given.published, given.figures)
+    for line in wrong:
+        print(f"wrong: {line}", file=sys.stderr)
+    if not wrong:
+        print("\n".join(f"checked: {line}" for line in checked))
+    return int(bool(wrong))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

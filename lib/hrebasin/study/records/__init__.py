@@ -1,0 +1,25 @@
+"""Data sets: what each stage writes, with units and provenance, written whole and read back validated."""
+
+from .data_sets import FORMAT, concat, join, read, read_results, write
+from .origins import describe, misfits, networks_of
+from .provenance import PROVENANCE, Clock, derived, loaded, plain_values, provenance
+from .schemas import SCHEMAS
+
+__all__ = [
+    "FORMAT",
+    "PROVENANCE",
+    "SCHEMAS",
+    "Clock",
+    "concat",
+    "derived",
+    "describe",
+    "join",
+    "loaded",
+    "misfits",
+    "networks_of",
+    "plain_values",
+    "provenance",
+    "read",
+    "read_results",
+    "write",
+]

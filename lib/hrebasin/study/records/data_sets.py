@@ -1,0 +1,166 @@
+"""Data sets: what each stage writes, with units and provenance, written whole and read back validated.
+
+All networks lie along one dimension ``model`` with the coordinates of `hrebasin.bank.LABELS`; pairs of an ablation lie
+along ``pair``. So every comparison is a ``groupby`` and shards of groups join along their first dimension.
+"""
+
+import json
+from collections.abc import Collection, Iterable, Mapping
+from pathlib import Path
+
+import xarray as xr
+
+from ...bank import LABELS
+from ...files import write_atomically
+from ..stages import EXTRA, STAGES
+from .origins import _origin, _parameters, networks_of
+from .schemas import SCHEMAS
+
+FORMAT = "hrebasin-record/1"
+
+
+def write(dataset: xr.Dataset, path: Path | str, *, stage: str, attrs: Mapping | None = None) -> None:
+    """Validate and write a data set atomically.
+
+    Args:
+        dataset: variables as in ``SCHEMAS[stage]``, each with ``long_name`` and ``units``.
+        path: netCDF file.
+        stage: a key of `SCHEMAS`.
+        attrs: provenance, see `provenance`.
+    """
+    dataset = dataset.assign_attrs({"format": FORMAT, "stage": stage, **(attrs or {})})
+    _check(dataset, stage, str(path))
+    for name, variable in dataset.variables.items():
+        if not {"long_name", "units"} <= set(variable.attrs):
+            raise ValueError(f"{path}: {name} lacks long_name or units")
+    dataset = dataset.drop_encoding()
+    for name, variable in dataset.variables.items():
+        if variable.dtype.kind in "UT":  # fixed-length strings are cut when shards are joined
+            dataset[name] = variable.astype(object)
+    encoding = {
+        name: {"zlib": True, "complevel": 4}
+        for name, v in dataset.data_vars.items()
+        if v.dtype.kind in "fiu" and v.ndim
+    }
+    # By way of memory: HDF5 does not raise every error of a full disk, and some end the process.
+    write_atomically(Path(path), dataset.to_netcdf(engine="h5netcdf", encoding=encoding))
+
+
+def read(path: Path | str, *, stage: str) -> xr.Dataset:
+    """Read a data set that `write` wrote, into memory.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: damaged, of another stage or format, or not following the schema.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"no data set at {path}")
+    try:
+        with xr.open_dataset(path, engine="h5netcdf") as file:
+            dataset = file.load().drop_encoding()
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        raise ValueError(f"{path} is not a readable netCDF file: {error}") from error
+    if dataset.attrs.get("format") != FORMAT:
+        raise ValueError(f"{path}: format {dataset.attrs.get('format')!r} instead of {FORMAT!r}")
+    _check(dataset, stage, str(path))
+    for name in ("parameters", "data_digest", "versions"):
+        try:
+            json.loads(dataset.attrs.get(name, "{}"))
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"{path}: the attribute {name} is not valid JSON: {error}") from error
+    halves = {name: v.astype("float32") for name, v in dataset.data_vars.items() if v.dtype == "float16"}
+    return dataset.assign(halves)  # float16 is for storage only
+
+
+def _check(dataset: xr.Dataset, stage: str, path: str) -> None:
+    if stage not in SCHEMAS:
+        raise ValueError(f"unknown stage {stage!r}; known are {list(SCHEMAS)}")
+    if dataset.attrs.get("stage") != stage:
+        raise ValueError(f"{path} is a data set of stage {dataset.attrs.get('stage')!r}, not {stage!r}")
+    for name, dims in SCHEMAS[stage].items():
+        if name not in dataset:
+            raise ValueError(f"{path}: variable {name!r} of stage {stage!r} is missing")
+        if set(dataset[name].dims) != set(dims):
+            raise ValueError(f"{path}: {name} has dimensions {dataset[name].dims}, not {dims}")
+        if name != "verdict" and dataset[name].dtype.kind not in "fiu":
+            raise ValueError(f"{path}: {name} holds {dataset[name].dtype}, not numbers")
+    if "model" in dataset.dims:
+        if missing := [label for label in ("model", *LABELS) if label not in dataset.coords]:
+            raise ValueError(f"{path}: coordinates {missing} of the networks are missing")
+        if not dataset.indexes["model"].is_unique:
+            raise ValueError(f"{path}: the same network appears twice")
+
+
+def concat(paths: Iterable[Path | str], *, stage: str) -> xr.Dataset:
+    """Join the shards of a stage along their first dimension.
+
+    Raises:
+        ValueError: shards that come from different data, parameters (other than `SHARD_PARAMETERS`) or profiles, or
+            that hold the same network twice.
+    """
+    return join({path: read(path, stage=stage) for path in paths}, stage=stage)
+
+
+def join(parts: Mapping[Path | str, xr.Dataset], *, stage: str) -> xr.Dataset:
+    """Join data sets that are in memory as `concat` does.
+
+    Args:
+        parts: data sets by the place that a message should name.
+        stage: a key of `SCHEMAS`.
+    """
+    if not parts:
+        raise ValueError(f"no shards of stage {stage!r} to join")
+    dim = next(iter(SCHEMAS[stage].values()))[0]
+    first, *others = parts
+    origin = _origin(parts[first])
+    for place in others:
+        other = _origin(parts[place])
+        for key in sorted(origin.keys() | other.keys()):
+            if origin.get(key) != other.get(key):
+                raise ValueError(f"{first} and {place} differ in {key}: {origin.get(key)!r} and {other.get(key)!r}")
+        for name, index in parts[first].indexes.items():
+            if name != dim and not index.equals(parts[place].indexes[name]):
+                raise ValueError(f"{first} and {place} differ in {name}")
+    datasets = list(parts.values())
+    how = {"data_vars": "minimal", "coords": "minimal", "compat": "override", "combine_attrs": "override"}
+    joined = xr.concat(datasets, dim=dim, join="exact", **how)
+    _check(joined, stage, f"{first} with {len(others)} others")
+    return joined.assign_attrs(_together(datasets), shards=sum(data.attrs.get("shards", 1) for data in datasets))
+
+
+def _together(shards: list[xr.Dataset]) -> dict:
+    """Attributes of joined shards: what they have in common, and every commit, device and version if there are more."""
+    attrs = [shard.attrs for shard in shards]
+    joined = {"parameters": json.dumps(_parameters(shards[0]), sort_keys=True)}
+    for name in ("code_commit", "code_digest", "device"):
+        if told := [a[name] for a in attrs if name in a]:
+            joined[name] = _listed(told)
+    if "versions" in attrs[0]:
+        versions = [json.loads(a["versions"]) for a in attrs]
+        joined["versions"] = json.dumps({name: _listed(v.get(name, "none") for v in versions) for name in versions[0]})
+    if shards[0].attrs.get("stage") == "train" or all("networks" in a for a in attrs):
+        joined["networks"] = _listed(map(networks_of, shards))
+    for name, reduce in (("code_changed", max), ("created", max), ("wall_seconds", sum)):
+        if name in attrs[0]:
+            joined[name] = reduce(a[name] for a in attrs)
+    return joined
+
+
+def _listed(values: Iterable[str]) -> str:
+    """Distinct values; some may be such lists."""
+    return "; ".join(dict.fromkeys(each for value in values for each in value.split("; ")))
+
+
+def read_results(folder: Path | str, *, needed: Collection[str] = STAGES) -> dict[str, xr.Dataset]:
+    """The joined data sets ``<folder>/<stage>.nc`` of a finished or published run, without the ledger.
+
+    Args:
+        folder: of the data sets.
+        needed: stages that must be there, by default all of a run; those of `EXTRA` are read where they are there.
+
+    Raises:
+        FileNotFoundError: a stage is missing.
+    """
+    extra = [stage for stage in EXTRA if (Path(folder) / f"{stage}.nc").is_file()]
+    return {stage: read(Path(folder) / f"{stage}.nc", stage=stage) for stage in (*needed, *extra)}

@@ -1,0 +1,62 @@
+"""JupyterLab on the notebooks: this environment's kernel, a token, this machine only, and no call to the internet.
+
+python -m hrebasin.study.running.lab [--no-browser] [--port=8888] [any other option of JupyterLab]
+"""
+
+import json
+import os
+import sys
+from pathlib import Path
+
+from ...files import project_root, write_atomically
+
+FIRST = "notebooks/00_tour.ipynb"
+# Settings at first: no question whether news may be fetched, and saved notebooks keep what their controls show.
+SETTINGS = {
+    "@jupyterlab/apputils-extension/notification": {"fetchNews": "false", "checkForUpdates": False},
+    "@jupyter-widgets/jupyterlab-manager/plugin": {"saveState": True},
+}
+
+
+def environment(folder: Path) -> dict[str, str]:
+    """Variables that keep settings, layouts and kernels in ``folder``, apart from the user's own; makes it at first."""
+    for name, values in SETTINGS.items():
+        path = folder / "config" / "lab" / "user-settings" / f"{name}.jupyterlab-settings"
+        if not path.exists():
+            write_atomically(path, json.dumps(values))
+    return {"JUPYTER_CONFIG_DIR": str(folder / "config"), "JUPYTER_DATA_DIR": str(folder / "data")}
+
+
+def options(root: Path) -> list[str]:
+    """JupyterLab's options; later ones on a command line win."""
+    return [
+        f"--ServerApp.root_dir={root}",
+        f"--LabApp.default_url=/lab/tree/{FIRST}",
+        "--ServerApp.ip=127.0.0.1",
+        "--ServerApp.allow_remote_access=False",
+        # The one kernel is the Python that runs the server: it has the library.
+        "--KernelSpecManager.allowed_kernelspecs=python3",
+        "--KernelSpecManager.ensure_native_kernel=True",
+        # No news, no look for a newer JupyterLab, no list of extensions from a package registry.
+        "--LabApp.news_url=None",
+        "--LabApp.check_for_updates_class=jupyterlab.handlers.announcements.NeverCheckForUpdate",
+        "--LabApp.extension_manager=readonly",
+    ]
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Start JupyterLab and stay until it ends."""
+    root = project_root()
+    os.environ |= environment(root / ".jupyter")
+    from jupyterlab.labapp import LabApp  # only now: it reads the variables when it is imported
+
+    server = LabApp.initialize_server(argv=[*options(root), *(sys.argv[1:] if arguments is None else arguments)])
+    if not server.identity_provider.token:
+        print("error: the token is switched off by an option or by a file of this machine", file=sys.stderr)
+        return 1
+    server.start()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,78 @@
+"""Results of a run that must be made again: made otherwise, or with a file missing."""
+
+import json
+from collections.abc import Collection, Mapping
+from contextlib import suppress
+from pathlib import Path
+
+from ...files import project_root
+from ..figures.catalogue import figure_files
+from ..stages import ANSWERS, NOTEBOOKS, PAPER, QUESTIONS, TRAINING, WEIGHTS
+from .plan import Plan
+
+
+def made_otherwise(plan: Plan, notebooks: Mapping[str, str] = NOTEBOOKS) -> list[str]:
+    """Data sets in the run's folder that tell of other parameters than the plan's, of other code or images.
+
+    Args:
+        plan: of the run.
+        notebooks: the stages that are looked at.
+
+    Snakemake notices them too, but by notes of its own, which a folder copied from elsewhere does not bring.
+    """
+    concluding, conclusion = _conclusion(notebooks)
+    wanted = {Path(plan.run, "results", f"{conclusion}.nc"): (plan.code(concluding), None, "")}
+    for stage, notebook in notebooks.items():
+        code = plan.code(notebook)
+        for shard in plan.asked(stage):
+            parameters = _comparable(json.loads(plan.parameters(notebook, shard)))
+            images = plan.images if stage in TRAINING else ""
+            wanted[Path(plan.run, stage, f"shard-{shard:03d}.nc")] = code, parameters, images
+    return [
+        str(path) for path, made in wanted.items() if (project_root() / path).is_file() and not _made_so(path, *made)
+    ]
+
+
+def incomplete(plan: Plan, notebooks: Mapping[str, str] = NOTEBOOKS) -> list[str]:
+    """A file of each job that has lost one since it ended; nobody may need it now, but who asks for it next would.
+
+    Args:
+        plan: of the run.
+        notebooks: the stages that are looked at, and what is concluded from them.
+
+    Snakemake alone makes a deleted file again only where something behind it is due.
+    """
+    run, (concluding, conclusion) = Path(plan.run), _conclusion(notebooks)
+    jobs = [[run / "results" / f"{name}.nc" for name in (conclusion, *notebooks)]]
+    jobs[0] += [run / "notebooks" / f"{concluding}.ipynb", *map(Path, figure_files(f"{run}/figures", notebooks))]
+    jobs[0] += [run / "index.html"] if concluding == PAPER else []
+    for stage, notebook in notebooks.items():
+        for shard in plan.asked(stage):
+            jobs.append([run / stage / f"shard-{shard:03d}.nc", run / "notebooks" / f"{notebook}-{shard:03d}.ipynb"])
+            if stage in WEIGHTS:
+                jobs[-1].append(run / "weights" / f"{WEIGHTS[stage]}-{shard:03d}.safetensors")
+    there = [[(project_root() / file).is_file() for file in files] for files in jobs]
+    ended = any(there[0])  # then all others had been made
+    return [str(files[0]) for files, found in zip(jobs, there, strict=True) if not all(found) and (ended or any(found))]
+
+
+def _conclusion(stages: Collection[str]) -> tuple[str, str]:
+    """The notebook that concludes from some stages, and the data set of its conclusions."""
+    return (ANSWERS, "answers") if set(stages) <= set(QUESTIONS) else (PAPER, "ledger")
+
+
+def _made_so(path: Path, code: str, parameters: dict | None, images: str) -> bool:
+    """Whether a data set tells of this code, these parameters (None: any) and images; what is no data set does not."""
+    import h5py
+
+    with suppress(OSError, KeyError, ValueError), h5py.File(project_root() / path) as file:
+        told = file.attrs
+        same = parameters is None or _comparable(json.loads(told["parameters"])) == parameters
+        return same and told["code_digest"] == code and told.get("images_digest", images) == images
+    return False
+
+
+def _comparable(parameters: dict) -> dict:
+    """Parameters without those that name a place or a machine."""
+    dataset = Path(parameters.get("dataset", "")).name
+    return {name: v for name, v in parameters.items() if name not in ("run_folder", "device")} | {"dataset": dataset}

@@ -1,0 +1,1 @@
+"""Training from named seeds: recipe, batches, and banks of networks trained together."""

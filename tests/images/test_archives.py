@@ -1,0 +1,85 @@
+import io
+import os
+import tarfile
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from hrebasin.images.archives import unpacked
+from hrebasin.images.sources import load_images
+
+
+def png(number):
+    stream = io.BytesIO()
+    Image.fromarray(np.full((4, 5, 3), number, np.uint8)).save(stream, "png")
+    return stream.getvalue()
+
+
+def write_archive(path, members, mode="w:xz"):
+    """A tar archive of {name: content}."""
+    with tarfile.open(path, mode) as file:
+        for name, content in members.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            file.addfile(member, io.BytesIO(content))
+
+
+def images(top=""):
+    return {
+        f"{top}{split}/{name}/{number}.png": png(10 * number)
+        for split in ("train", "test")
+        for number, name in enumerate(("cat", "dog"))
+    }
+
+
+@pytest.mark.parametrize("top", ["", "set/"])
+@pytest.mark.parametrize(
+    ("ending", "mode"), [("tar", "w"), ("tar.gz", "w:gz"), ("tar.bz2", "w:bz2"), ("tar.xz", "w:xz")]
+)
+def test_an_archive_is_the_folder_in_it(tmp_path, top, ending, mode):
+    path = tmp_path / f"set.{ending}"
+    write_archive(path, images(top), mode)
+    for split in ("train", "test"):
+        loaded = load_images(str(path), split, root=tmp_path / "data")
+        assert loaded.classes == ("cat", "dog")
+        assert torch.equal(loaded.pixels[:, 0, 0, 0], torch.tensor([0, 10], dtype=torch.uint8))
+
+
+def test_an_archive_is_unpacked_once_and_anew_when_it_changes(tmp_path):
+    path = tmp_path / "set.tar.xz"
+    write_archive(path, images())
+    first = unpacked(path, tmp_path)
+    (first / "mark").touch()
+    assert (unpacked(path, tmp_path) / "mark").exists()
+    write_archive(path, images() | {"train/cat/7.png": png(70)})
+    os.utime(path, ns=(1, 1))
+    second = unpacked(path, tmp_path)
+    assert second != first
+    assert (second / "train" / "cat" / "7.png").is_file()
+
+
+def test_an_archive_overwritten_by_one_of_the_same_size_and_time_is_unpacked_anew(tmp_path):
+    path = tmp_path / "set.tar"
+    write_archive(path, images(), "w")
+    before = path.stat()
+    first = unpacked(path, tmp_path)
+    write_archive(path, images() | {"test/dog/1.png": png(11)}, "w")
+    while path.stat().st_ctime_ns == before.st_ctime_ns:  # a coarse clock
+        path.touch()
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert (path.stat().st_size, path.stat().st_mtime_ns) == (before.st_size, before.st_mtime_ns)
+    second = unpacked(path, tmp_path)
+    assert second != first
+    assert (second / "test" / "dog" / "1.png").read_bytes() == png(11)
+
+
+def test_what_a_killed_process_left_is_cleared_away(tmp_path):
+    write_archive(tmp_path / "set.tar", images(), "w")
+    raw = tmp_path / "data" / "raw"
+    (raw / "unpacked" / ".hrebasin-9999999-0123abcd" / "train").mkdir(parents=True)
+    (raw / "decoded").mkdir()
+    (raw / "decoded" / ".hrebasin-9999999-0123abcd.npy").touch()
+    load_images(str(tmp_path / "set.tar"), "train", root=tmp_path / "data")
+    assert [path.name for path in raw.rglob(".*")] == [".lock"]

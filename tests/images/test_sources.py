@@ -1,0 +1,518 @@
+import gzip
+import hashlib
+import io
+import os
+import pickle
+import struct
+import tarfile
+import threading
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+
+import numpy as np
+import pytest
+import torch
+import xarray as xr
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+from torchvision.datasets import CIFAR10, FashionMNIST
+
+import hrebasin.images.sources
+from hrebasin.images.sources import Images, load_images, write_sample
+
+DATA = os.path.join(os.path.dirname(__file__), os.pardir, "data")
+CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+DIGESTS = {
+    "train": "c624749912f9c54c15bec8c0a09524e33e8280de1b6c2e9181b15f5ee4941cee",
+    "test": "1b8b07cd13550fbd479d2d8e240286821ec44a47b7ff78f382554108f47bf56b",
+}
+
+
+def random_pixels(n, shape=(4, 5, 3), seed=0):
+    """uint8 (image, y, x, channel), or (image, y, x) for a shape of two."""
+    return np.random.default_rng(seed).integers(0, 256, size=(n, *shape), dtype=np.uint8)
+
+
+# ---- Images
+
+
+def test_statistics_equal_numpy(train_images):
+    values = train_images.pixels.numpy().astype(np.float64) / 255
+    mean, std = train_images.statistics()
+    np.testing.assert_allclose(mean, values.mean(axis=(0, 2, 3)), rtol=1e-6)
+    np.testing.assert_allclose(std, values.std(axis=(0, 2, 3)), rtol=1e-6)
+
+
+def images_of(n=6, classes=("a", "b"), **changes):
+    pixels = torch.from_numpy(random_pixels(n)).permute(0, 3, 1, 2).contiguous()
+    parts = {"pixels": pixels, "labels": torch.arange(n) % len(classes), "classes": classes, "source": "test"}
+    return Images(**(parts | changes))
+
+
+def test_the_digest_follows_pixels_labels_and_classes_only():
+    images = images_of()
+    assert images_of(source="elsewhere").digest == images.digest
+    others = [
+        images_of(pixels=255 - images.pixels),
+        images_of(labels=1 - images.labels),
+        images_of(classes=("a", "c")),
+    ]
+    assert len({images.digest, *(other.digest for other in others)}) == 4
+    assert images.to("cpu").digest == images.digest
+
+
+def test_the_digest_ignores_the_memory_layout():
+    images = images_of()
+    channels_last = images.pixels.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)
+    assert images_of(pixels=channels_last).digest == images.digest
+
+
+def test_first_takes_the_first():
+    images = images_of(6)
+    assert torch.equal(images.first(4).pixels, images.pixels[:4])
+    assert torch.equal(images.first(4).labels, images.labels[:4])
+    assert images.first(6).digest == images.digest != images.first(4).digest
+
+
+# ---- a folder of images
+
+
+def write_folder(folder, pixels, labels, names, *, split="train", classes=("cat", "dog"), suffix=".png"):
+    for image, label, name in zip(pixels, labels, names, strict=True):
+        path = folder / split / classes[label] / f"{name}{suffix}"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).save(path)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Eight colour images of two classes, named by their place in an original order."""
+    write_folder(tmp_path / "set", random_pixels(8), [0, 1, 1, 0, 1, 0, 0, 1], range(8))
+    return tmp_path / "set"
+
+
+def load(folder, split="train"):
+    return load_images(str(folder), split, root=folder.parent / "data")
+
+
+def in_our_order(pixels):
+    return torch.from_numpy(pixels if pixels.ndim == 4 else pixels[..., None]).permute(0, 3, 1, 2)
+
+
+@pytest.mark.parametrize("name", ["{}", "{:05d}"])
+@pytest.mark.parametrize("shape", [(4, 5, 3), (4, 5)])
+def test_numbered_files_return_to_their_original_order(tmp_path, name, shape):
+    pixels, labels = random_pixels(12, shape), np.random.default_rng(1).permutation(np.arange(12) % 2)
+    write_folder(tmp_path / "set", pixels, labels, [name.format(number) for number in range(12)])
+    images = load(tmp_path / "set")
+    assert torch.equal(images.pixels, in_our_order(pixels))
+    assert images.labels.tolist() == labels.tolist()
+    assert images.classes == ("cat", "dog")
+    assert images.source == "images of set"
+
+
+def test_other_names_are_mixed_and_keep_their_labels(tmp_path):
+    pixels, labels = random_pixels(40), np.repeat([0, 1], 20)
+    write_folder(tmp_path / "set", pixels, labels, [f"image-{number}" for number in range(40)])
+    images = load(tmp_path / "set")
+    assert images.labels.tolist() != sorted(images.labels.tolist())
+    assert 5 <= images.labels[:20].sum() <= 15  # 20 draws without replacement from 20 + 20: 99.9 %
+    label_of = {image.tobytes(): label for image, label in zip(pixels, labels, strict=True)}
+    found = images.pixels.permute(0, 2, 3, 1).contiguous().numpy()
+    assert [label_of.pop(image.tobytes()) for image in found] == images.labels.tolist()
+    assert not label_of
+
+
+def test_a_number_used_twice_is_no_order(tmp_path):
+    pixels, labels = random_pixels(40), np.repeat([0, 1], 20)
+    write_folder(tmp_path / "set", pixels, labels, [*range(20), *range(20)])
+    images = load(tmp_path / "set")
+    assert len(images) == 40
+    assert 5 <= images.labels[:20].sum() <= 15
+
+
+def test_files_that_are_no_images_are_left_out(folder):
+    (folder / "train" / "cat" / "README.txt").write_text("cats")
+    (folder / "train" / "labels.csv").write_text("0,1")
+    assert len(load(folder)) == 8
+
+
+def test_the_second_load_does_not_decode(folder, monkeypatch):
+    first = load(folder)
+    monkeypatch.setattr(hrebasin.images.sources, "decode", lambda paths: pytest.fail("decoded again"))
+    again = load(folder)
+    assert again.digest == first.digest
+    assert torch.equal(again.pixels, first.pixels)
+
+
+def test_a_changed_file_is_decoded_again(folder):
+    before = load(folder)
+    path = folder / "train" / "dog" / "4.png"
+    new = random_pixels(1, seed=9)[0]
+    Image.fromarray(new).save(path)
+    stamp = path.stat().st_mtime_ns
+    os.utime(path, ns=(stamp, stamp + 1))  # a coarse clock may give the same time
+    after = load(folder)
+    assert torch.equal(after.pixels[4], in_our_order(new[None])[0])
+    kept = [position for position in range(8) if position != 4]
+    assert torch.equal(after.pixels[kept], before.pixels[kept])
+
+
+def test_a_file_overwritten_by_one_of_the_same_size_and_time_is_decoded_again(tmp_path):
+    write_folder(tmp_path / "set", random_pixels(2), [0, 1], range(2), suffix=".bmp")
+    load(tmp_path / "set")
+    (path,) = tmp_path.glob("set/train/dog/1.bmp")
+    before, new = path.stat(), random_pixels(1, seed=9)[0]
+    Image.fromarray(new).save(path)
+    while path.stat().st_ctime_ns == before.st_ctime_ns:  # a coarse clock
+        path.touch()
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert (path.stat().st_size, path.stat().st_mtime_ns) == (before.st_size, before.st_mtime_ns)
+    assert torch.equal(load(tmp_path / "set").pixels[1], in_our_order(new[None])[0])
+
+
+def npy(array):
+    np.save(stream := io.BytesIO(), array)
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda content: b"",
+        lambda content: content[:3],
+        lambda content: content[:20],
+        lambda content: content[:-1],
+        lambda content: content.replace(b"(8, 3, 4, 5)", b"(8, 3, 4, x)"),
+        lambda content: npy(np.zeros((7, 3, 4, 5), np.uint8)),
+        lambda content: npy(np.zeros((8, 3, 4, 5))),
+        lambda content: npy(np.zeros(8, np.uint8)),
+        lambda content: b"PK" + content,
+    ],
+)
+def test_a_damaged_cache_is_made_anew(folder, damage):
+    digest = load(folder).digest
+    (cache,) = (folder.parent / "data" / "raw" / "decoded").iterdir()
+    whole = cache.read_bytes()
+    cache.write_bytes(damage(whole))
+    assert load(folder).digest == digest
+    assert cache.read_bytes() == whole
+
+
+def test_an_added_file_is_seen(folder):
+    load(folder)
+    write_folder(folder, random_pixels(1, seed=9), [0], [8])
+    assert len(load(folder)) == 9
+
+
+def test_splits_do_not_share_a_cache(folder):
+    other = random_pixels(8, seed=5)
+    write_folder(folder, other, [0, 1, 1, 0, 1, 0, 0, 1], range(8), split="test")
+    assert torch.equal(load(folder).pixels, in_our_order(random_pixels(8)))
+    assert torch.equal(load(folder, "test").pixels, in_our_order(other))
+
+
+@given(place=st.floats(0, 1, exclude_max=True), value=st.integers(0, 255))
+def test_a_damaged_image_is_named_or_decoded(tmp_path_factory, place, value):
+    folder = tmp_path_factory.mktemp("damaged") / "set"
+    write_folder(folder, random_pixels(2), [0, 1], range(2))
+    (path,) = folder.glob("train/*/1.png")
+    content = bytearray(path.read_bytes())
+    content[int(place * len(content))] = value
+    path.write_bytes(bytes(content))
+    try:
+        assert len(load(folder)) == 2
+    except ValueError as error:
+        assert str(path) in str(error)  # noqa: PT017 - only the failures are asked for the name
+
+
+@pytest.mark.parametrize(
+    ("mode", "suffix", "options"),
+    [
+        ("RGBA", ".png", {}),
+        ("P", ".png", {"transparency": bytes([255] * 256)}),
+        ("P", ".bmp", {}),
+        ("CMYK", ".tif", {}),
+    ],
+)
+def test_opaque_images_of_any_mode_become_colour(folder, mode, suffix, options):
+    pixels = random_pixels(1, seed=9)
+    colours = Image.fromarray(pixels[0])
+    made = colours.quantize() if mode == "P" else colours.convert(mode)  # 20 pixels: a palette holds all colours
+    (folder / "train" / "cat" / "3.png").unlink()
+    made.save(folder / "train" / "cat" / f"3{suffix}", **options)
+    assert torch.equal(load(folder).pixels[3], in_our_order(pixels)[0])
+
+
+@pytest.mark.parametrize("name", [".3.png", "Thumbs.db", ".ipynb_checkpoints/3.png"])
+def test_hidden_files_and_folders_are_no_images(folder, name):
+    path = folder / "train" / "cat" / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_text("no image")
+    assert len(load(folder)) == 8
+
+
+# ---- torchvision, from stand-ins in the published formats
+
+
+def md5(content):
+    return hashlib.md5(content, usedforsecurity=False).hexdigest()
+
+
+def pickled_like_2009(entry):
+    """Pickle as in the CIFAR-10 archive: protocol 2, written by Python 2 and NumPy 1."""
+    content = pickle.dumps(entry, protocol=2)
+    content = content.replace(b"cnumpy._core.multiarray\n", b"cnumpy.core.multiarray\n")
+    # np.dtype("u1", 0, 1): NumPy 1 wrote its two flags as integers
+    return content.replace(b"\x89\x88\x87", b"K\x00K\x01\x87")
+
+
+@pytest.fixture
+def server(tmp_path, monkeypatch):
+    """A folder that is served over HTTP on this machine alone: (folder, address)."""
+    folder = tmp_path / "server"
+    folder.mkdir()
+
+    class Handler(SimpleHTTPRequestHandler):
+        def __init__(self, *args):
+            super().__init__(*args, directory=folder)
+
+        def log_message(self, *args):
+            pass
+
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as http:
+        thread = threading.Thread(target=http.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        yield folder, f"http://127.0.0.1:{http.server_port}/"
+        http.shutdown()
+        thread.join()
+
+
+@pytest.fixture
+def cifar10(server, monkeypatch):
+    """Ten images a batch in the archive's format, behind CIFAR10's own download; returns rows and labels."""
+    rng = np.random.default_rng(0)
+    rows, labels, archive = {}, {}, io.BytesIO()
+    names = [name for name, _ in CIFAR10.train_list + CIFAR10.test_list]
+    contents = {}
+    for name in names:
+        rows[name] = rng.integers(0, 256, size=(10, 3072), dtype=np.uint8)
+        labels[name] = rng.permutation(10).tolist()
+        entry = {"data": rows[name], "labels": labels[name], "batch_label": name, "filenames": ["x.png"] * 10}
+        contents[name] = pickled_like_2009(entry)
+    contents["batches.meta"] = pickled_like_2009(
+        {"label_names": list(CLASSES), "num_cases_per_batch": 10, "num_vis": 3072}
+    )
+    with tarfile.open(fileobj=archive, mode="w:gz") as tar:
+        for name, content in contents.items():
+            member = tarfile.TarInfo(f"cifar-10-batches-py/{name}")
+            member.size = len(content)
+            tar.addfile(member, io.BytesIO(content))
+    folder, address = server
+    (folder / CIFAR10.filename).write_bytes(archive.getvalue())
+    monkeypatch.setattr(CIFAR10, "url", address + CIFAR10.filename)
+    monkeypatch.setattr(CIFAR10, "tgz_md5", md5(archive.getvalue()))
+    monkeypatch.setattr(CIFAR10, "train_list", [[name, md5(contents[name])] for name in names[:5]])
+    monkeypatch.setattr(CIFAR10, "test_list", [[name, md5(contents[name])] for name in names[5:]])
+    monkeypatch.setattr(CIFAR10, "meta", CIFAR10.meta | {"md5": md5(contents["batches.meta"])})
+    return rows, labels
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_cifar10_is_downloaded_and_laid_out(cifar10, tmp_path, split):
+    rows, labels = cifar10
+    names = [name for name in rows if (name == "test_batch") == (split == "test")]
+    images = load_images("cifar10", split, root=tmp_path / "data")
+    expected = np.concatenate([rows[name] for name in names]).reshape(-1, 3, 32, 32)
+    np.testing.assert_array_equal(images.pixels.numpy(), expected)
+    assert images.labels.tolist() == sum((labels[name] for name in names), [])
+    assert images.classes == CLASSES
+    assert images.source == "CIFAR-10"
+
+
+@pytest.mark.usefixtures("cifar10")
+def test_cifar10_is_downloaded_once(tmp_path):
+    first = load_images("cifar10", "test", root=tmp_path / "data")
+    (tmp_path / "server" / CIFAR10.filename).unlink()
+    assert load_images("cifar10", "test", root=tmp_path / "data").digest == first.digest
+
+
+@pytest.mark.usefixtures("cifar10")
+def test_a_damaged_cifar10_batch_is_found(tmp_path):
+    root = tmp_path / "data"
+    load_images("cifar10", "train", root=root)
+    batch = root / "raw" / "cifar-10-batches-py" / "data_batch_3"
+    content = bytearray(batch.read_bytes())
+    content[len(content) // 2] ^= 1
+    batch.write_bytes(bytes(content))
+    for archive in (root / "raw" / CIFAR10.filename, tmp_path / "server" / CIFAR10.filename):
+        archive.unlink()  # else it would be unpacked again
+    with pytest.raises(ValueError, match="cifar10 could not be downloaded to .*raw.*404"):
+        load_images("cifar10", "train", root=root)
+
+
+@pytest.mark.usefixtures("cifar10")
+def test_a_damaged_cifar10_archive_is_refused(tmp_path):
+    archive = tmp_path / "server" / CIFAR10.filename
+    content = bytearray(archive.read_bytes())
+    content[len(content) // 2] ^= 1
+    archive.write_bytes(bytes(content))
+    with pytest.raises(ValueError, match="cifar10 could not be downloaded to .*corrupted"):
+        load_images("cifar10", "train", root=tmp_path / "data")
+
+
+@pytest.fixture
+def fashion_mnist(server, monkeypatch):
+    """Images and labels in the IDX format behind FashionMNIST's own download."""
+    rng = np.random.default_rng(0)
+    folder, address = server
+    arrays, resources = {}, []
+    for split, n in (("train", 12), ("t10k", 7)):
+        pixels, labels = rng.integers(0, 256, (n, 28, 28), np.uint8), rng.integers(0, 10, n, np.uint8)
+        arrays[split] = pixels, labels
+        for array, name in ((pixels, f"{split}-images-idx3-ubyte"), (labels, f"{split}-labels-idx1-ubyte")):
+            header = bytes([0, 0, 8, array.ndim]) + struct.pack(f">{array.ndim}I", *array.shape)
+            content = gzip.compress(header + array.tobytes())
+            (folder / f"{name}.gz").write_bytes(content)
+            resources.append((f"{name}.gz", md5(content)))
+    monkeypatch.setattr(FashionMNIST, "mirrors", [address])
+    monkeypatch.setattr(FashionMNIST, "resources", resources)
+    return arrays
+
+
+@pytest.mark.parametrize(("split", "name"), [("train", "train"), ("test", "t10k")])
+def test_fashion_mnist_is_downloaded_and_laid_out(fashion_mnist, tmp_path, split, name):
+    pixels, labels = fashion_mnist[name]
+    images = load_images("fashion-mnist", split, root=tmp_path / "data")
+    np.testing.assert_array_equal(images.pixels.numpy(), pixels[:, None])
+    assert images.labels.tolist() == labels.tolist()
+    assert len(images.classes) == 10
+    assert images.source == "Fashion-MNIST"
+
+
+@pytest.mark.usefixtures("fashion_mnist")
+def test_a_damaged_fashion_mnist_file_is_refused(tmp_path):
+    path = tmp_path / "server" / "train-labels-idx1-ubyte.gz"
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(ValueError, match="fashion-mnist could not be downloaded to .*train-labels"):
+        load_images("fashion-mnist", "train", root=tmp_path / "data")
+
+
+@pytest.mark.parametrize("size", [0, 4, 12, 20])
+def test_a_fashion_mnist_file_that_was_not_unpacked_to_its_end_is_unpacked_again(fashion_mnist, tmp_path, size):
+    whole = load_images("fashion-mnist", "train", root=tmp_path / "data")
+    folder = tmp_path / "data" / "raw" / "FashionMNIST" / "raw"
+    for kind in ("images-idx3", "labels-idx1"):
+        path = folder / f"train-{kind}-ubyte"
+        path.write_bytes(path.read_bytes()[:size])
+    for archive in (tmp_path / "server").iterdir():
+        archive.unlink()  # the download is there
+    assert load_images("fashion-mnist", "train", root=tmp_path / "data").digest == whole.digest
+
+
+# ---- the shipped sample
+
+
+@pytest.fixture(scope="module")
+def sample():
+    return {split: load_images("cifar10-sample", split, root=DATA) for split in ("train", "test")}
+
+
+@pytest.mark.parametrize(("split", "n"), [("train", 4000), ("test", 1000)])
+def test_the_shipped_sample_is_as_published(sample, split, n):
+    images = sample[split]
+    assert len(images) == n
+    assert images.shape == (3, 32, 32)
+    assert images.classes == CLASSES
+    assert images.digest == DIGESTS[split]
+
+
+def test_the_shipped_sample_is_balanced(sample):
+    assert sample["train"].labels.bincount().tolist() == [400] * 10
+    counts = sample["test"].labels.bincount()
+    assert counts.min() >= 80
+    assert counts.max() <= 120
+
+
+def test_the_shipped_sample_keeps_the_original_order():
+    with xr.open_dataset(os.path.join(DATA, "cifar10-sample.nc"), engine="h5netcdf") as dataset:
+        for split, size in (("train", 50_000), ("test", 10_000)):
+            index = dataset.original_index.values[dataset.split.values == split]
+            assert (np.diff(index) > 0).all()
+            assert 0 <= index[0] < index[-1] < size
+
+
+def test_the_shipped_sample_has_the_statistics_of_cifar10(sample):
+    mean, std = sample["train"].statistics()
+    # of all 50,000 training images, widely published; a sample of 4,000 lies within 0.01
+    np.testing.assert_allclose(mean, (0.4914, 0.4822, 0.4465), atol=0.01)
+    np.testing.assert_allclose(std, (0.2470, 0.2435, 0.2616), atol=0.01)
+
+
+def test_at_most_keeps_the_first(sample):
+    few = load_images("cifar10-sample", "test", root=DATA, at_most=30)
+    assert few.digest == sample["test"].first(30).digest
+    for enough in (0, 1000, 5000):
+        assert load_images("cifar10-sample", "test", root=DATA, at_most=enough).digest == DIGESTS["test"]
+
+
+@pytest.mark.parametrize("kept", [0, 0.5, 0.999])
+def test_a_damaged_sample_is_named(tmp_path, kept):
+    with open(os.path.join(DATA, "cifar10-sample.nc"), "rb") as file:
+        content = file.read()
+    (tmp_path / "cifar10-sample.nc").write_bytes(content[: int(kept * len(content))])
+    with pytest.raises(ValueError, match=r"cifar10-sample\.nc is damaged or not the shipped sample: "):
+        load_images("cifar10-sample", "test", root=tmp_path)
+
+
+@pytest.mark.parametrize("lost", [["split"], ["pixels"], ["label"], ["pixels", "label", "split"]])
+def test_another_data_set_is_not_the_sample(tmp_path, lost):
+    with xr.open_dataset(os.path.join(DATA, "cifar10-sample.nc"), engine="h5netcdf") as dataset:
+        dataset.isel(image=slice(3)).drop_vars(lost).to_netcdf(tmp_path / "cifar10-sample.nc", engine="h5netcdf")
+    with pytest.raises(ValueError, match=r"cifar10-sample\.nc is damaged or not the shipped sample: "):
+        load_images("cifar10-sample", "train", root=tmp_path)
+
+
+@pytest.fixture
+def subset(tmp_path):
+    """An unordered subset, in the format that `write_sample` reads; class 9 has only 5 training images."""
+    rng = np.random.default_rng(0)
+    arrays = {}
+    for split, n in (("train", 600), ("test", 60)):
+        labels = np.arange(n) % 9
+        labels[:5] = 9
+        labels = rng.permutation(labels)
+        images = rng.integers(0, 256, (n, 32, 32, 3), np.uint8)
+        index = rng.permutation(50_000)[:n]
+        arrays |= {f"{split}_images": images, f"{split}_labels": labels, f"{split}_index": index}
+    np.savez(tmp_path / "subset.npz", **arrays)
+    return arrays
+
+
+def test_write_sample_balances_and_keeps_the_order(subset, tmp_path):
+    write_sample(tmp_path / "subset.npz", tmp_path / "cifar10-sample.nc", n_train=485, n_test=15)
+    train = load_images("cifar10-sample", "train", root=tmp_path)
+    # 5 of the rare class, the other 480 spread as evenly as 9 classes allow
+    assert train.labels.bincount().tolist() == [54, 54, 54, 53, 53, 53, 53, 53, 53, 5]
+    assert len(load_images("cifar10-sample", "test", root=tmp_path)) == 15
+    with xr.open_dataset(tmp_path / "cifar10-sample.nc", engine="h5netcdf") as dataset:
+        index = dataset.original_index.values[dataset.split.values == "train"]
+        assert (np.diff(index) > 0).all()
+        assert all({"long_name", "units"} <= set(v.attrs) for v in (dataset.pixels, dataset.label, dataset.split))
+    place = {original: position for position, original in enumerate(subset["train_index"])}
+    chosen = [place[original] for original in index]
+    assert train.labels.tolist() == subset["train_labels"][chosen].tolist()
+    np.testing.assert_array_equal(train.pixels.numpy(), subset["train_images"][chosen].transpose(0, 3, 1, 2))
+    # within a class: the first ones of the original order
+    for label in range(10):
+        available = np.sort(subset["train_index"][subset["train_labels"] == label])
+        taken = index[train.labels.numpy() == label]
+        assert taken.tolist() == available[: len(taken)].tolist()
+
+
+@pytest.mark.usefixtures("subset")
+def test_write_sample_asks_for_no_more_than_there_is(tmp_path):
+    with pytest.raises(ValueError, match="61 images asked for, the source has 60"):
+        write_sample(tmp_path / "subset.npz", tmp_path / "sample.nc", n_train=500, n_test=61)
+    assert not (tmp_path / "sample.nc").exists()

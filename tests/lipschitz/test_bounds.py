@@ -1,0 +1,462 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hrebasin.bank import Bank
+from hrebasin.lipschitz import bounds as regularity
+from hrebasin.lipschitz.bounds import eclipse_fast, global_lipschitz, gradient_norm, local_lipschitz, margin, measure
+from hrebasin.lipschitz.norms import weight_norm
+from hrebasin.lipschitz.spectra import proven_eigenvalue
+from hrebasin.networks import Architecture, normalize
+from hrebasin.random_streams import generator
+from hrebasin.study import records
+from hrebasin.training.train import initial_bank
+
+UNITS = ("pixel", "normalised")
+RADII = (0.01, 0.1, 0.5, 2.0)
+
+
+def weights_of(bank, k, units="pixel"):
+    """Float64 weights and biases of network k as functions of pixels (flat) or of the normalised input."""
+    weights = [bank.tensors[f"{layer}.weight"][k].double().numpy() for layer in bank.architecture.layers]
+    biases = [bank.tensors[f"{layer}.bias"][k].double().numpy() for layer in bank.architecture.layers]
+    if units == "pixel":
+        channels, *size = bank.architecture.image_shape
+        mean, std = (np.repeat(v, np.prod(size)) for v in (bank.architecture.mean, bank.architecture.std))
+        biases[0] = biases[0] - weights[0] @ (mean / std)
+        weights[0] = weights[0] / std
+    return weights, biases
+
+
+def evaluate_by_hand(weights, biases, x):
+    """Logits (point, class) of points (point, input)."""
+    for weight, bias in zip(weights[:-1], biases[:-1], strict=True):
+        x = np.maximum(x @ weight.T + bias, 0)
+    return x @ weights[-1].T + biases[-1]
+
+
+def input_of(bank, pixels, units="pixel"):
+    x = pixels if units == "pixel" else normalize(bank.architecture, pixels)
+    return x.flatten(1).double().numpy()
+
+
+def spectral(matrix):
+    return np.linalg.svd(matrix, compute_uv=False)[0]
+
+
+def relu(x):
+    return max(x, 0.0)
+
+
+def local_bound_by_hand(weights, biases, x0, radius):
+    """Avant & Morgansen unit by unit, with every matrix written out."""
+    d, bound = np.eye(len(x0)), 1.0
+    for a, b in zip(weights[:-1], biases[:-1], strict=True):
+        y = a @ x0 + b
+        slope, y_bar = np.zeros(len(y)), np.zeros(len(y))
+        for i in range(len(y)):
+            reach = np.linalg.norm(a[i] @ d)
+            y_bar[i] = y[i] + radius * reach
+            if reach > 0:
+                slope[i] = (relu(y_bar[i]) - relu(y[i])) / (y_bar[i] - y[i])
+        layer = spectral(np.diag(slope) @ a @ d)
+        if layer == 0:
+            return 0.0  # constant from here on
+        d = np.diag((y_bar > 0).astype(float))
+        x0, radius, bound = np.maximum(y, 0), layer * radius, bound * layer
+    return bound * spectral(weights[-1] @ d)
+
+
+def eclipse_by_hand(weights):
+    x_inverse = np.eye(weights[0].shape[1])
+    for w in weights[:-1]:
+        m = w @ x_inverse @ w.T
+        lam = 2 / spectral(m)
+        x_inverse = np.linalg.inv(lam * np.eye(len(m)) - lam**2 / 4 * m)
+    return np.sqrt(np.abs(np.linalg.eigvals(weights[-1].T @ weights[-1] @ x_inverse)).max())
+
+
+@st.composite
+def random_banks(draw):
+    """Two random networks of one to four hidden layers, with their biases."""
+    shape = draw(st.sampled_from([(1, 2, 2), (3, 2, 2)]))
+    widths = draw(st.lists(st.integers(1, 9), min_size=1, max_size=4))
+    channels = shape[0]
+    mean, std = (0.5, 0.4, 0.6)[:channels], (0.25, 0.2, 0.5)[:channels]
+    architecture = Architecture(tuple(widths), draw(st.integers(2, 5)), shape, mean, std)
+    stream = generator(f"test/regularity/{draw(st.integers(0, 99))}")
+    tensors = {name: torch.empty(2, *s).normal_(generator=stream) for name, s in architecture.shapes.items()}
+    return Bank(architecture, tensors)
+
+
+def some_pixels(bank, n=12):
+    return torch.rand(n, *bank.architecture.image_shape, generator=generator("test/regularity/pixels"))
+
+
+def scaled_output(bank, factor):
+    """The bank with its logits times ``factor``."""
+    last = bank.architecture.layers[-1]
+    return replace(bank, tensors={n: t * (factor if n.startswith(last) else 1) for n, t in bank.tensors.items()})
+
+
+# ---- weight norm
+
+
+def test_weight_norm_by_numpy(trained):
+    result = weight_norm(trained)
+    assert result.dims == ("model", "layer")
+    assert result.layer.values.tolist() == ["fc1", "fc2", "fc3", "fc4"]
+    for k in range(len(trained)):
+        weights, biases = weights_of(trained, k, "normalised")
+        expected = [np.linalg.norm(w) + np.linalg.norm(b) for w, b in zip(weights, biases, strict=True)]
+        np.testing.assert_allclose(result[k], expected, rtol=1e-12)
+
+
+def test_the_weight_norm_of_an_average_is_at_most_the_average_norm(trained):
+    norm = weight_norm(trained)
+    average = Bank(trained.architecture, {name: t.mean(0, keepdim=True) for name, t in trained.tensors.items()})
+    assert (weight_norm(average).isel(model=0) <= norm.mean("model") + 1e-6).all()
+
+
+# ---- bounds everywhere
+
+
+@pytest.mark.parametrize("units", UNITS)
+def test_the_global_bound_is_the_product_of_spectral_norms(trained, units):
+    result = global_lipschitz(trained, units=units)
+    for k in range(len(trained)):
+        weights, _ = weights_of(trained, k, units)
+        assert result[k].item() == pytest.approx(np.prod([spectral(w) for w in weights]), rel=1e-10)
+
+
+def test_pixel_units_hold_the_slope_of_the_normalisation():
+    architecture = Architecture((6, 5), 3, (2, 2, 2), (0.5, 0.3), (0.25, 0.25))
+    bank, pixels = initial_bank(architecture, range(3)), torch.full((4, 2, 2, 2), 0.3)
+    for function in (global_lipschitz, eclipse_fast):
+        np.testing.assert_allclose(function(bank), function(bank, units="normalised") / 0.25, rtol=1e-9)
+    np.testing.assert_allclose(
+        gradient_norm(bank, pixels), gradient_norm(bank, pixels, units="normalised") / 0.25, rtol=1e-9
+    )
+    # a ball of radius 0.1 in pixels is one of radius 0.4 in normalised units
+    pixel = local_lipschitz(bank, pixels, radius=0.1)
+    normalised = local_lipschitz(bank, pixels, radius=0.4, units="normalised")
+    np.testing.assert_allclose(pixel, normalised / 0.25, rtol=1e-6)
+    assert pixel.attrs["units"] == "logit per pixel range"
+    assert normalised.attrs["units"] == "logit per normalised input"
+
+
+@given(bank=random_banks(), units=st.sampled_from(UNITS))
+def test_eclipse_fast_is_the_formula_and_lies_between_its_limits(bank, units):
+    product, eclipse = global_lipschitz(bank, units=units), eclipse_fast(bank, units=units)
+    layers = len(bank.architecture.layers)
+    assert (eclipse <= product * (1 + 1e-9)).all()
+    assert (eclipse >= product / 2 ** ((layers - 1) / 2) * (1 - 1e-9)).all()
+    for k in range(len(bank)):
+        assert eclipse[k].item() == pytest.approx(eclipse_by_hand(weights_of(bank, k, units)[0]), rel=1e-7)
+
+
+@given(bank=random_banks())
+def test_no_two_points_break_the_global_bounds(bank):
+    stream = np.random.default_rng(0)
+    x = stream.normal(size=(2, 200, bank.architecture.units[0])) * np.array([1, 0.1])[:, None, None]
+    for k in range(len(bank)):
+        network = weights_of(bank, k)
+        change = evaluate_by_hand(*network, x[0] + x[1]) - evaluate_by_hand(*network, x[0])
+        ratio = np.linalg.norm(change, axis=1) / np.linalg.norm(x[1], axis=1)
+        assert (ratio <= global_lipschitz(bank)[k].item() * (1 + 1e-9)).all()
+        assert (ratio <= eclipse_fast(bank)[k].item() * (1 + 1e-9)).all()
+
+
+# ---- gradients
+
+
+@pytest.mark.parametrize("units", UNITS)
+def test_gradient_norm_is_the_spectral_norm_of_the_jacobian(trained, pixels, units):
+    few = pixels[:5]
+    result = gradient_norm(trained, few, units=units)
+    for k, network in enumerate(trained):
+        network = network.double()
+        for image in range(5):
+            jacobian = torch.autograd.functional.jacobian(network, few[image : image + 1].double())
+            jacobian = jacobian.reshape(4, -1).numpy()
+            if units == "normalised":
+                jacobian = jacobian * np.repeat(trained.architecture.std, 16)
+            assert result[k, image].item() == pytest.approx(spectral(jacobian), rel=1e-6)
+
+
+def test_gradient_norm_by_finite_differences(trained, pixels):
+    few, step = pixels[:4], 1e-7
+    result = gradient_norm(trained, few)
+    for k in range(len(trained)):
+        network = weights_of(trained, k)
+        for image, x in enumerate(input_of(trained, few)):
+            moves = step * np.eye(len(x))
+            jacobian = (evaluate_by_hand(*network, x + moves) - evaluate_by_hand(*network, x - moves)).T / (2 * step)
+            assert result[k, image].item() == pytest.approx(spectral(jacobian), rel=1e-5)
+
+
+def test_gradient_norm_of_one_hidden_layer_and_many_images(shallow, pixels):
+    bank = initial_bank(shallow, range(2))
+    many = pixels.repeat(2, 1, 1, 1)  # more than are taken at once
+    result = gradient_norm(bank, many)
+    np.testing.assert_allclose(result[:, :60], result[:, 60:], rtol=1e-12)
+    for k in range(2):
+        (first, second), biases = weights_of(bank, k)
+        active = np.diag((first @ input_of(bank, pixels)[0] + biases[0] > 0).astype(float))
+        assert result[k, 0].item() == pytest.approx(spectral(second @ active @ first), rel=1e-9)
+
+
+# ---- local bounds
+
+
+@pytest.mark.parametrize("units", UNITS)
+@pytest.mark.parametrize("radius", RADII)
+def test_the_local_bound_equals_a_plain_transcription(trained, pixels, radius, units):
+    bank, few = trained.select([0, 5]), pixels[:6]
+    result = local_lipschitz(bank, few, radius=radius, units=units)
+    assert result.dims == ("model", "image")
+    for k in range(2):
+        network = weights_of(bank, k, units)
+        for image, x0 in enumerate(input_of(bank, few, units)):
+            # the library normalises in float32, as the networks do
+            assert result[k, image].item() == pytest.approx(local_bound_by_hand(*network, x0, radius), rel=1e-4)
+
+
+@pytest.mark.parametrize("at_once", [2, 7])
+def test_local_bounds_of_several_images_at_once_are_those_of_each(trained, pixels, monkeypatch, at_once):
+    """As on a GPU, with the eigenvalues that are found and proven there."""
+    alone = local_lipschitz(trained, pixels[:11], radius=0.3)
+    monkeypatch.setitem(regularity.BOUNDED_AT_ONCE, "cpu", at_once)
+    np.testing.assert_allclose(local_lipschitz(trained, pixels[:11], radius=0.3), alone, rtol=1e-9)
+    monkeypatch.setattr(regularity, "largest_eigenvalue", proven_eigenvalue)
+    np.testing.assert_allclose(local_lipschitz(trained, pixels[:11], radius=0.3), alone, rtol=1e-8)
+
+
+@given(bank=random_banks(), radius=st.sampled_from(RADII))
+def test_the_local_bound_equals_a_plain_transcription_on_any_network(bank, radius):
+    pixels = some_pixels(bank, 3)
+    result = local_lipschitz(bank, pixels, radius=radius)
+    for k in range(len(bank)):
+        network = weights_of(bank, k)
+        for image, x0 in enumerate(input_of(bank, pixels)):
+            expected = local_bound_by_hand(*network, x0, radius)
+            assert result[k, image].item() == pytest.approx(expected, rel=1e-4, abs=1e-12)
+
+
+@pytest.mark.parametrize("radius", RADII)
+def test_no_point_of_the_ball_breaks_the_local_bound(trained, pixels, radius):
+    bank, few = trained.select([1, 6]), pixels[:5]
+    result = local_lipschitz(bank, few, radius=radius)
+    stream = np.random.default_rng(1)
+    for k in range(2):
+        weights, biases = weights_of(bank, k)
+        for image, x0 in enumerate(input_of(bank, few)):
+            # random directions, half of them near the most sensitive one, at random distances up to the radius
+            steepest = np.linalg.svd(weights[0])[2][0]
+            moves = stream.normal(size=(500, len(x0))) + np.where(np.arange(500) % 2, 20, 0)[:, None] * steepest
+            moves *= (radius * stream.uniform(0.01, 1, 500) / np.linalg.norm(moves, axis=1))[:, None]
+            change = evaluate_by_hand(weights, biases, x0 + moves) - evaluate_by_hand(weights, biases, x0)
+            ratio = np.linalg.norm(change, axis=1) / np.linalg.norm(moves, axis=1)
+            assert ratio.max() <= result[k, image].item() * (1 + 1e-6)
+
+
+def test_the_local_bound_grows_with_the_radius_up_to_the_global_one(trained, pixels):
+    bounds = [local_lipschitz(trained, pixels[:8], radius=radius) for radius in (1e-9, 1e-3, *RADII, 1e6)]
+    for smaller, larger in zip(bounds, bounds[1:], strict=False):
+        assert (smaller <= larger * (1 + 1e-12)).all()
+    # in the smallest ball no unit switches: what is left is the product of the layers with their active units
+    assert (bounds[0] >= gradient_norm(trained, pixels[:8]) * (1 - 1e-9)).all()
+    masked = np.empty((8, 8))
+    for k in range(8):
+        weights, biases = weights_of(trained, k)
+        for image, x in enumerate(input_of(trained, pixels[:8])):
+            before, masked[k, image] = np.eye(len(x)), 1
+            for w, b in zip(weights[:-1], biases[:-1], strict=True):
+                x = w @ x + b
+                after = np.diag((x > 0).astype(float))
+                masked[k, image] *= spectral(after @ w @ before)
+                x, before = np.maximum(x, 0), after
+            masked[k, image] *= spectral(weights[-1] @ before)
+    np.testing.assert_allclose(bounds[0], masked, rtol=1e-5)
+    assert (bounds[-1] <= global_lipschitz(trained) * (1 + 1e-9)).all()
+    # in the largest one every unit switches, at nearly full slope
+    np.testing.assert_allclose(bounds[-1], global_lipschitz(trained).expand_dims(image=8, axis=1), rtol=1e-3)
+
+
+def test_one_active_unit_by_hand():
+    # f(x) = 3 relu(2 x - 0.5) in the first logit: from x0 = 0.2, y = -0.1 and, with radius 0.1, ybar = 0.1
+    tensors = {
+        "fc1.weight": torch.tensor([[[2.0]]]),
+        "fc1.bias": torch.tensor([[-0.5]]),
+        "fc2.weight": torch.tensor([[[3.0], [0.0]]]),
+        "fc2.bias": torch.zeros(1, 2),
+    }
+    bank = Bank(Architecture((1,), 2, (1, 1, 1), (0.0,), (1.0,)), tensors)
+    x0 = torch.full((1, 1, 1, 1), 0.2)
+    assert local_lipschitz(bank, x0, radius=0.1).item() == pytest.approx(0.5 * 2 * 3, rel=1e-6)
+    assert local_lipschitz(bank, x0, radius=0.04).item() == 0  # out of reach: constant
+    assert gradient_norm(bank, x0).item() == 0
+    assert global_lipschitz(bank).item() == pytest.approx(6)
+    assert local_lipschitz(bank, x0 + 0.1, radius=0.01).item() == pytest.approx(6)  # active throughout
+
+
+# ---- all bounds together
+
+
+@pytest.mark.parametrize("layer", ["fc1", "fc2", "fc3", "fc4"])
+def test_a_layer_of_zeros_makes_every_bound_zero(trained, pixels, layer):
+    """As a strong penalty may leave it; the other networks of the bank keep their bounds."""
+    alive = torch.ones(8).index_fill(0, torch.tensor([2, 5]), 0)[:, None, None]
+    bank = replace(trained, tensors=trained.tensors | {f"{layer}.weight": alive * trained.tensors[f"{layer}.weight"]})
+    for function in (
+        global_lipschitz,
+        eclipse_fast,
+        lambda bank: local_lipschitz(bank, pixels[:3], radius=0.1),
+        lambda bank: gradient_norm(bank, pixels[:3]),
+    ):
+        before, after = function(trained).values, function(bank).values
+        before[[2, 5]] = 0
+        np.testing.assert_allclose(after, before, rtol=1e-9)
+
+
+@given(bank=random_banks(), units=st.sampled_from(UNITS), radius=st.sampled_from(RADII))
+def test_every_upper_bound_lies_above_the_sampled_lower_bound(bank, units, radius):
+    pixels = some_pixels(bank)
+    lower = gradient_norm(bank, pixels, units=units)
+    local = local_lipschitz(bank, pixels, radius=radius, units=units)
+    assert (local >= lower * (1 - 1e-9)).all()
+    assert (local <= global_lipschitz(bank, units=units) * (1 + 1e-9)).all()
+    for bound in (global_lipschitz, eclipse_fast):
+        assert (bound(bank, units=units) >= lower.max("image") * (1 - 1e-9)).all()
+
+
+@pytest.mark.parametrize("factor", [0.5, 4.0])
+def test_scaled_logits_scale_every_measure(trained, pixels, test_images, factor):
+    few, scaled = pixels[:6], scaled_output(trained, factor)
+    for function in (
+        global_lipschitz,
+        eclipse_fast,
+        lambda bank: local_lipschitz(bank, few, radius=0.3),
+        lambda bank: gradient_norm(bank, few),
+        lambda bank: margin(bank, few, test_images.labels[:6]),
+        lambda bank: weight_norm(bank).sel(layer="fc4"),
+    ):
+        np.testing.assert_allclose(function(scaled), factor * function(trained), rtol=1e-5)
+
+
+def test_the_order_of_units_does_not_matter(trained, pixels, test_images, random_permutations):
+    permuted = random_permutations(trained, "regularity").apply(trained)
+    before, after = (
+        measure(bank, pixels, test_images.labels, radii=(0.1, 1.0), bounded=5) for bank in (trained, permuted)
+    )
+    for name in before.data_vars:
+        np.testing.assert_allclose(after[name], before[name], rtol=1e-4, atol=1e-5)
+
+
+# ---- margin
+
+
+def test_margin_by_hand():
+    architecture = Architecture((3,), 3, (3, 1, 1))
+    eye, zero = torch.eye(3)[None], torch.zeros(1, 3)
+    bank = Bank(architecture, {"fc1.weight": eye, "fc1.bias": zero, "fc2.weight": eye, "fc2.bias": zero})
+    pixels = torch.tensor([[0.9, 0.2, 0.4], [0.9, 0.2, 0.4], [0.5, 0.5, 0.1]]).view(3, 3, 1, 1)  # logits are pixels
+    result = margin(bank, pixels, torch.tensor([0, 1, 0]))
+    np.testing.assert_allclose(result, [[0.5, -0.7, 0.0]], atol=1e-6)
+    assert result.attrs["units"] == "logit"
+
+
+def test_margins_are_positive_where_networks_are_right(trained, pixels, test_images):
+    result = margin(trained, pixels, test_images.labels)
+    for k, network in enumerate(trained):
+        with torch.no_grad():
+            right = network(pixels).argmax(1) == test_images.labels
+        np.testing.assert_array_equal(result[k] > 0, right)
+
+
+# ---- the data set
+
+
+def test_measure_follows_the_schema(trained, test_images, tmp_path):
+    result = measure(trained, test_images.pixels, test_images.labels, radii=RADII[:2], bounded=7)
+    assert {name: result[name].dims for name in result.data_vars} == records.SCHEMAS["regularity"]
+    for name in (*result.data_vars, "layer", "bound", "radius"):
+        assert result[name].attrs["long_name"], name
+        assert result[name].attrs["units"], name
+    assert result.lipschitz.attrs["units"] == "logit per pixel range"
+    local = result.local_lipschitz
+    assert local.isel(image=slice(7)).notnull().all()
+    assert local.isel(image=slice(7, None)).isnull().all()
+    for name in set(result.data_vars) - {"local_lipschitz", "children_cosine", "predicted_norm"}:
+        assert np.isfinite(result[name]).all(), name
+    records.write(result, tmp_path / "regularity.nc", stage="regularity")
+    again = records.read(tmp_path / "regularity.nc", stage="regularity")
+    np.testing.assert_array_equal(again.local_lipschitz, local)
+
+
+@pytest.mark.parametrize("networks_at_once", [1, 3, 100])
+def test_measure_holds_each_measure(trained, test_images, networks_at_once, monkeypatch):
+    monkeypatch.setattr("hrebasin.lipschitz.bounds.NETWORKS_AT_ONCE", networks_at_once)
+    pixels, labels = test_images.pixels, test_images.labels
+    result = measure(trained, pixels, labels, radii=(0.1, 1.0), bounded=4)
+    expected = {
+        "weight_norm": weight_norm(trained),
+        "gradient_norm": gradient_norm(trained, pixels),
+        "margin": margin(trained, pixels, labels),
+    }
+    for name, values in expected.items():
+        np.testing.assert_allclose(result[name], values, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(result.lipschitz.sel(bound="global"), global_lipschitz(trained))
+    np.testing.assert_allclose(result.lipschitz.sel(bound="eclipse-fast"), eclipse_fast(trained))
+    for radius in (0.1, 1.0):
+        local = local_lipschitz(trained, pixels[:4], radius=radius)
+        np.testing.assert_allclose(result.local_lipschitz.sel(radius=radius).isel(image=slice(4)), local)
+    assert result.seed.values.tolist() == list(range(8))
+
+
+def test_all_images_may_be_bounded(trained, test_images):
+    few = slice(5)
+    result = measure(
+        trained.select([0]), test_images.pixels[few], test_images.labels[few], radii=(0.1,), bounded=len(test_images)
+    )
+    assert result.local_lipschitz.notnull().all()
+
+
+def test_whole_pixels_and_pixels_in_unit_range_agree(trained, test_images, pixels):
+    np.testing.assert_allclose(
+        gradient_norm(trained, test_images.pixels), gradient_norm(trained, pixels), rtol=1e-9, atol=0
+    )
+    np.testing.assert_allclose(
+        local_lipschitz(trained, test_images.pixels[:5], radius=0.2),
+        local_lipschitz(trained, pixels[:5], radius=0.2),
+        rtol=1e-5,
+    )
+
+
+# ---- inputs
+
+
+def test_inputs_are_not_changed(trained, test_images, pixels, unchanged):
+    bank = trained.select([0, 1])
+    unchanged(trained, bank)
+    for given_pixels in (pixels, test_images.pixels):
+        before, labels, radii = given_pixels.clone(), test_images.labels.clone(), [0.1, 1.0]
+        measure(bank, given_pixels, test_images.labels, radii=radii, bounded=3)
+        assert torch.equal(given_pixels, before)
+        assert torch.equal(test_images.labels, labels)
+        assert radii == [0.1, 1.0]
+
+
+def test_unknown_units(trained, pixels):
+    for function in (
+        global_lipschitz,
+        eclipse_fast,
+        lambda bank, units: gradient_norm(bank, pixels[:1], units=units),
+        lambda bank, units: local_lipschitz(bank, pixels[:1], radius=1, units=units),
+    ):
+        with pytest.raises(ValueError, match="units must be one of .*'pixel', 'normalised'.*, got 'byte'"):
+            function(trained, units="byte")

@@ -1,0 +1,131 @@
+import numpy as np
+import pytest
+import torch
+
+from hrebasin.bank import Bank
+from hrebasin.evaluation import evaluate
+from hrebasin.matching.weights import match_weights
+from hrebasin.merging.averages import merge_fold, merge_star
+from hrebasin.merging.distances import pairwise_distance, squared_norms
+from hrebasin.merging.many import merge_many, merge_many_from_tree
+from hrebasin.merging.tree import _greedy, align_tree, average_blocks, merge_paired_tree, merge_tree
+from hrebasin.study.questions.ways_to_merge import MERGERS, compare_mergers
+
+
+@pytest.fixture
+def eight(trained) -> Bank:
+    return trained.relabel(group=3)
+
+
+def assert_equal(a: Bank, b: Bank, **tolerance):
+    for name, tensor in a.tensors.items():
+        torch.testing.assert_close(tensor, b.tensors[name], **tolerance)
+
+
+def test_a_tree_of_neighbours_is_the_papers(eight):
+    top = merge_paired_tree(eight)
+    assert_equal(top, merge_tree(eight)[-1], rtol=1e-5, atol=1e-6)
+    assert top.labels["method"].tolist() == ["tree"]
+    assert (top.labels["n_merged"].item(), top.labels["stage"].item(), top.labels["node"].item()) == (8, 3, 0)
+
+
+def test_aligned_leaves_have_the_tree_as_mean_and_the_logits_of_the_leaves(eight, pixels):
+    stages = align_tree(eight)
+    leaves = stages[-1]
+    torch.testing.assert_close(leaves(pixels), eight(pixels), rtol=1e-4, atol=1e-4)
+    mean = Bank(leaves.architecture, {k: t.mean(0, keepdim=True) for k, t in leaves.tensors.items()})
+    assert_equal(mean, merge_tree(eight)[-1], rtol=1e-5, atol=1e-6)
+
+
+def test_every_stage_of_the_tree_is_the_mean_of_aligned_leaves(eight):
+    tree, stages = merge_tree(eight), align_tree(eight)
+    assert_equal(stages[0], eight, rtol=0, atol=0)
+    for stage in (1, 2, 3):
+        nodes = average_blocks(stages[stage], 2**stage)
+        assert_equal(nodes, tree[stage], rtol=1e-5, atol=1e-6)
+        for name in ("stage", "n_merged", "node", "group", "seed"):
+            assert nodes.labels[name].tolist() == tree[stage].labels[name].tolist()
+
+
+def test_all_mergers_are_compared_on_the_same_networks(eight, test_images):
+    found = compare_mergers(eight, test_images, sizes=[4, 8], limits=[1, 100], orders=2)
+    assert found.sizes["model"] == 2 * (2 + len(MERGERS) + 2 * 2)
+    tree = found.test_accuracy[(found.method == "tree") & (found.n_merged == 4)].item()
+    assert tree == pytest.approx(evaluate(merge_tree(eight)[2].select([0]), test_images).accuracy.item())
+    many = found.isel(model=((found.method == "merge-many") & (found.sweeps == 100) & (found.n_merged == 8)).values)
+    assert many.order.values.tolist() == [0, 1]
+    once = merge_many(eight)
+    np.testing.assert_allclose(many.pairwise_distance[0], once.history.pairwise_distance[0])
+
+
+def test_the_star_is_the_mean_of_all_aligned_to_the_first(eight):
+    first = eight.select([0])
+    moved = [
+        match_weights(first, eight.select([k]), seed=f"0/star/group-3/node-0/model-{k}").apply(eight.select([k]))
+        for k in range(1, 8)
+    ]
+    each = Bank.concat([first, *moved])
+    assert_equal(
+        merge_star(eight), Bank(each.architecture, {k: t.mean(0, keepdim=True) for k, t in each.tensors.items()})
+    )
+
+
+def test_the_fold_of_two_is_the_pair_and_of_three_weighs_all_alike(eight):
+    two = eight.select(slice(2))
+    name = "0/fold/group-3/node-0/model-1"
+    moved = match_weights(two.select([0]), two.select([1]), seed=name).apply(two.select([1]))
+    pair = {k: (t[:1] + moved.tensors[k]) / 2 for k, t in two.tensors.items()}
+    assert_equal(merge_fold(two), Bank(two.architecture, pair))
+    # the biases of the output are not permuted: their mean does not depend on any alignment
+    three = eight.select(slice(3))
+    last = f"{eight.architecture.layers[-1]}.bias"
+    torch.testing.assert_close(merge_fold(three).tensors[last], three.tensors[last].mean(0, keepdim=True))
+
+
+@pytest.mark.parametrize("name", MERGERS)
+def test_mergers_tell_their_distance_and_leave_what_they_are_given(eight, name):
+    before = {key: tensor.clone() for key, tensor in eight.tensors.items()}
+    merged = MERGERS[name](eight, seed=1)
+    assert all(torch.equal(tensor, before[key]) for key, tensor in eight.tensors.items())
+    assert len(merged) == 1
+    assert merged.labels["method"].tolist() == [name]
+    assert merged.labels["n_merged"].tolist() == [8]
+    distance = pairwise_distance(squared_norms(eight)[None], merged)
+    np.testing.assert_allclose(merged.history.pairwise_distance, distance, rtol=1e-6)
+    assert merged.history.seconds.item() > 0
+    assert_equal(merged, MERGERS[name](eight, seed=1))
+
+
+def test_pairs_are_drawn_by_the_seed(eight):
+    one, other = (merge_paired_tree(eight, pairing="random", seed=seed) for seed in (1, 2))
+    assert not torch.equal(one.tensors["fc1.weight"], other.tensors["fc1.weight"])
+
+
+def test_the_nearest_are_paired_first(eight):
+    assert _greedy([(0, 1), (0, 2), (0, 3), (1, 2), (1, 3), (2, 3)], [5, 1, 6, 2, 7, 3]) == [(0, 2), (1, 3)]
+    # twins: 0 and 4, 1 and 5 are the same networks, and a nearest pairing finds them at distance 0
+    twins = eight.select([0, 1, 2, 3]).tensors
+    doubled = Bank(eight.architecture, {k: torch.cat([t, t]) for k, t in twins.items()})
+    half = merge_paired_tree(doubled, pairing="nearest")
+    once = merge_paired_tree(eight.select(slice(4)), pairing="nearest")
+    assert abs(half.history.pairwise_distance.item() / (4 * once.history.pairwise_distance.item()) - 1) < 0.05
+
+
+def test_merge_many_continues_from_the_tree(eight):
+    merged = merge_many_from_tree(eight)
+    tree = merge_tree(eight)[-1]
+    assert merged.history.pairwise_distance <= tree.history.pairwise_distance.item() * (1 + 1e-6)
+    converged = merge_many(align_tree(eight)[-1], seed=0)
+    assert_equal(merged, converged)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"networks": 3}, r"a tree needs 2\*\*k networks, got 3"),
+        ({"pairing": "closest"}, "pairing must be one of .* got 'closest'"),
+    ],
+)
+def test_what_cannot_be_paired_is_refused(eight, change, message):
+    with pytest.raises(ValueError, match=message):
+        merge_paired_tree(eight.select(slice(change.get("networks", 8))), pairing=change.get("pairing", "random"))

@@ -1,0 +1,281 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+import xarray as xr
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hrebasin.bank import Bank
+from hrebasin.evaluation import evaluate
+from hrebasin.matching.weights import match_weights
+from hrebasin.merging.pairs import lines, pairs_of, permutation_choice
+from hrebasin.merging.tree import merge_pairs
+from hrebasin.networks import Architecture
+from hrebasin.random_streams import generator
+from hrebasin.study import records
+from hrebasin.training.train import initial_bank, train
+
+LAMBDAS = (0.0, 0.25, 0.5, 0.75, 1.0)
+TINY = Architecture((2,), 2, (1, 1, 1), (0.5,), (0.25,))
+
+
+@pytest.fixture(scope="module")
+def images(train_images, test_images):
+    return {"train": train_images, "test": test_images}
+
+
+@pytest.fixture(scope="module")
+def pairs(trained):
+    return pairs_of(trained, 6)
+
+
+@pytest.fixture(scope="module")
+def curves(pairs, images):
+    return lines(*pairs, images, LAMBDAS, seed="lines")
+
+
+@pytest.fixture(scope="module")
+def choice(pairs, test_images):
+    return permutation_choice(*pairs, test_images, seed="choice")
+
+
+def average(a, b):
+    return Bank(a.architecture, {name: (a.tensors[name] + b.tensors[name]) / 2 for name in a.tensors})
+
+
+# ---- pairs
+
+
+def test_neighbours_come_first_then_wider_gaps():
+    bank = initial_bank(TINY, range(10, 16))  # seeds differ from places
+    first, second = pairs_of(bank, 13)
+    expected = [(0, 1), (2, 3), (4, 5)]
+    expected += [(0, 2), (1, 3), (2, 4), (3, 5), (0, 3), (1, 4), (2, 5), (0, 4), (1, 5), (0, 5)]
+    assert [(a - 10, b - 10) for a, b in zip(first.labels["seed"], second.labels["seed"], strict=True)] == expected
+    for name, tensor in bank.tensors.items():
+        assert torch.equal(first.tensors[name], tensor[[a for a, _ in expected]])
+        assert torch.equal(second.tensors[name], tensor[[b for _, b in expected]])
+
+
+@given(size=st.integers(2, 9), n_groups=st.integers(1, 3), interleaved=st.booleans(), share=st.floats(0, 1))
+def test_no_pair_is_repeated_and_none_crosses_groups(size, n_groups, interleaved, share):
+    most = size // 2 + (size - 1) * (size - 2) // 2  # neighbours of the tree, and all with a gap of 2 or more
+    n = max(1, round(share * most))
+    groups = np.tile(np.arange(n_groups), size) if interleaved else np.repeat(np.arange(n_groups), size)
+    bank = initial_bank(TINY, range(size * n_groups)).relabel(group=groups)
+    first, second = pairs_of(bank, n)
+    assert len(first) == len(second) == n * n_groups
+    np.testing.assert_array_equal(first.labels["group"], second.labels["group"])
+    np.testing.assert_array_equal(first.labels["group"], np.repeat(np.arange(n_groups), n))
+    seeds = list(zip(first.labels["seed"], second.labels["seed"], strict=True))
+    assert len({frozenset(pair) for pair in seeds}) == n * n_groups
+    assert all(a < b for a, b in seeds)
+    with pytest.raises(ValueError, match=f"{most + 1} pairs asked for, {size} networks have {most}"):
+        pairs_of(bank, most + 1)
+
+
+def test_fewer_pairs_are_the_first_of_more(trained):
+    few, many = pairs_of(trained, 5), pairs_of(trained, 20)
+    for a, b in zip(few, many, strict=True):
+        np.testing.assert_array_equal(a.labels["seed"], b.labels["seed"][:5])
+
+
+# ---- lines
+
+
+def test_ends_are_the_networks_themselves(curves, pairs, images):
+    for split, part in images.items():
+        first, second = (evaluate(bank, part) for bank in pairs)
+        before = curves.sel(split=split, alignment="before")
+        for weight, expected in ((0.0, first), (1.0, second)):
+            point = before.sel({"lambda": weight})
+            np.testing.assert_array_equal(point.accuracy, expected.accuracy)
+            np.testing.assert_allclose(point.loss, expected.loss, rtol=1e-5)
+    # matching changes the order of units, not the functions
+    ends = curves.isel({"lambda": [0, -1]})
+    np.testing.assert_array_equal(ends.accuracy.sel(alignment="after"), ends.accuracy.sel(alignment="before"))
+    np.testing.assert_allclose(ends.loss.sel(alignment="after"), ends.loss.sel(alignment="before"), rtol=1e-4)
+
+
+def test_the_middle_is_the_average_without_and_with_matching(curves, pairs, images):
+    first, second = pairs
+    seeds = [f"lines/{a}-{b}" for a, b in zip(first.labels["seed"], second.labels["seed"], strict=True)]
+    aligned = match_weights(first, second, seed=seeds).apply(second)
+    for split, part in images.items():
+        middle = curves.sel({"split": split, "lambda": 0.5})
+        for alignment, other in (("before", second), ("after", aligned)):
+            expected = evaluate(average(first, other), part)
+            found = middle.sel(alignment=alignment)
+            np.testing.assert_allclose(found.loss, expected.loss, rtol=1e-4)
+            np.testing.assert_allclose(found.accuracy, expected.accuracy, atol=1 / len(part) + 1e-9)
+    assert (
+        curves.loss_barrier.sel(alignment="after").mean() < curves.loss_barrier.sel(alignment="before").mean()
+    ).all()
+
+
+def test_one_pair_of_one_hidden_layer_is_the_tree_merge(shallow, train_images, recipe):
+    # one hidden layer: matching has one solution, whatever its seed
+    bank = train(shallow, train_images, [0, 1], recipe)
+    curve = lines(bank.select([0]), bank.select([1]), {"train": train_images}, (0.0, 0.5, 1.0), seed=3)
+    merged = evaluate(merge_pairs(bank, seed="another"), train_images)
+    middle = curve.sel({"alignment": "after", "split": "train", "lambda": 0.5})
+    np.testing.assert_allclose(middle.loss, merged.loss, rtol=1e-4)
+    np.testing.assert_allclose(middle.accuracy, merged.accuracy)
+
+
+def test_barriers_follow_from_the_curves(curves):
+    weight = np.array(LAMBDAS)
+    for name, sign in (("loss", 1), ("accuracy", -1)):
+        values = curves[name].transpose(..., "lambda").values
+        chord = values[..., :1] * (1 - weight) + values[..., -1:] * weight
+        expected = (sign * (values - chord)).max(-1)
+        barrier = curves[f"{name}_barrier"]
+        np.testing.assert_allclose(barrier.transpose(*curves[name].dims[:-1]), expected, atol=1e-12)
+        assert (barrier >= 0).all()
+
+
+def test_a_permuted_copy_has_no_barrier_after_matching(shallow, train_images, recipe, random_permutations):
+    bank = train(shallow, train_images, [0, 1], recipe)
+    copies = random_permutations(bank, "ablations").apply(bank)
+    curve = lines(bank, copies, {"train": train_images}, LAMBDAS, seed=0)
+    assert (curve.loss_barrier.sel(alignment="before") > 0.01).all()
+    np.testing.assert_allclose(curve.loss_barrier.sel(alignment="after"), 0, atol=1e-5)
+    np.testing.assert_allclose(curve.accuracy_barrier.sel(alignment="after"), 0, atol=1e-12)
+
+
+def test_a_pair_does_not_depend_on_the_other_pairs(curves, pairs, images):
+    first, second = (bank.select([4, 2]) for bank in pairs)
+    fewer = lines(first, second, images, LAMBDAS, seed="lines")
+    assert fewer.pair.values.tolist() == curves.pair.values[[4, 2]].tolist()
+    for name in fewer.data_vars:
+        np.testing.assert_allclose(fewer[name], curves[name].isel(pair=[4, 2]), rtol=1e-4, atol=1 / 60 + 1e-9)
+
+
+def test_pairs_are_named_by_group_and_seeds(curves, pairs):
+    assert curves.pair.values.tolist() == ["pair/0-1", "pair/2-3", "pair/4-5", "pair/6-7", "pair/0-2", "pair/1-3"]
+    assert curves["first"].values.tolist() == [0, 2, 4, 6, 0, 1]
+    assert curves["second"].values.tolist() == [1, 3, 5, 7, 2, 3]
+    assert curves.group.values.tolist() == [0] * 6
+    assert "model" not in curves.coords
+    assert curves.split.values.tolist() == ["train", "test"]
+    assert curves.alignment.values.tolist() == ["before", "after"]
+
+
+# ---- which network is permuted
+
+
+def test_with_the_same_order_both_choices_agree_exactly(choice):
+    same = choice.choice_accuracy.sel(order="same")
+    np.testing.assert_array_equal(same.sel(permuted="first"), same.sel(permuted="second"))
+
+
+def test_another_order_ends_elsewhere(choice):
+    other = choice.choice_accuracy.sel(order="other")
+    assert np.isfinite(other).all()
+    assert ((other >= 0) & (other <= 1)).all()
+    # layer orders matter on three hidden layers: at least one of the six pairs ends in another minimum
+    assert (choice.choice_accuracy != choice.choice_accuracy.sel(order="same", permuted="second")).any()
+
+
+def test_both_choices_give_mirror_images(pairs, pixels):
+    interleaved = Bank.concat([bank.select([k]) for k in range(6) for bank in pairs]).relabel(node=np.arange(12))
+    merged = {permuted: merge_pairs(interleaved, seed="mirror", permute=permuted) for permuted in ("first", "second")}
+    torch.testing.assert_close(merged["first"](pixels), merged["second"](pixels), rtol=1e-4, atol=1e-4)
+    assert not torch.equal(merged["first"].tensors["fc1.weight"], merged["second"].tensors["fc1.weight"])
+
+
+@pytest.mark.parametrize("order", ["same", "other"])
+def test_the_choice_by_hand(choice, pairs, test_images, order):
+    first, second = pairs
+    for permuted, (fixed, moving) in {"second": (first, second), "first": (second, first)}.items():
+        stream = "choice/same" if order == "same" else f"choice/other/{permuted}"
+        seeds = [f"{stream}/group-0/stage-1/node-{node}" for node in range(6)]
+        aligned = match_weights(fixed, moving, seed=seeds).apply(moving)
+        expected = evaluate(average(fixed, aligned), test_images).accuracy
+        found = choice.choice_accuracy.sel(order=order, permuted=permuted)
+        np.testing.assert_allclose(found, expected, atol=1 / len(test_images) + 1e-9)  # one borderline image
+
+
+def test_each_network_is_permuted_under_each_order(pairs, test_images, monkeypatch):
+    # accuracies cannot tell: the two choices are one another's mirror images
+    calls = []
+
+    def spy(bank, *, seed, permute):
+        calls.append((seed, permute))
+        return merge_pairs(bank, seed=seed, permute=permute)
+
+    monkeypatch.setattr("hrebasin.merging.pairs.merge_pairs", spy)
+    permutation_choice(*pairs, test_images, seed=5)
+    same, other = (
+        [("5/same", "first"), ("5/same", "second")],
+        [("5/other/first", "first"), ("5/other/second", "second")],
+    )
+    assert calls == same + other
+
+
+def test_a_permuted_copy_is_recovered_whichever_is_permuted(shallow, train_images, recipe, random_permutations):
+    bank = train(shallow, train_images, [0, 1], recipe)
+    copies = random_permutations(bank, "choice").apply(bank)
+    result = permutation_choice(bank, copies, train_images, seed=0).choice_accuracy
+    expected = evaluate(bank, train_images).accuracy
+    for order in ("same", "other"):
+        for permuted in ("first", "second"):
+            np.testing.assert_array_equal(result.sel(order=order, permuted=permuted), expected)
+
+
+# ---- the data set
+
+
+def test_both_ablations_together_follow_the_schema(curves, choice, tmp_path):
+    record = xr.merge([curves, choice], compat="identical", combine_attrs="override")
+    assert {name: record[name].dims for name in record.data_vars} == records.SCHEMAS["ablations"]
+    for name, variable in record.variables.items():
+        assert variable.attrs["long_name"], name
+        assert variable.attrs["units"], name
+    assert record.loss.attrs["units"] == record.loss_barrier.attrs["units"] == "nat"
+    records.write(record, tmp_path / "ablations.nc", stage="ablations")
+    again = records.read(tmp_path / "ablations.nc", stage="ablations")
+    for name in record.data_vars:
+        np.testing.assert_array_equal(again[name], record[name])
+    assert again.pair.values.tolist() == record.pair.values.tolist()
+
+
+def test_groups_keep_their_pairs(trained, test_images):
+    groups = np.repeat([3, 7], 4)
+    bank = trained.relabel(group=groups)
+    first, second = pairs_of(bank, 2)
+    result = permutation_choice(first, second, test_images, seed=0)
+    assert result.group.values.tolist() == [3, 3, 7, 7]
+    assert result["first"].values.tolist() == [0, 2, 4, 6]
+    curve = lines(first, second, {"test": test_images}, (0.0, 1.0), seed=0)
+    xr.testing.assert_identical(curve.pair, result.pair)
+    expected = evaluate(bank, test_images).accuracy.values
+    ends = curve.accuracy.sel(alignment="before", split="test")
+    np.testing.assert_array_equal(ends.sel({"lambda": 0.0}), expected[[0, 2, 4, 6]])
+    np.testing.assert_array_equal(ends.sel({"lambda": 1.0}), expected[[1, 3, 5, 7]])
+
+
+def test_a_line_needs_both_ends(pairs, test_images):
+    with pytest.raises(ValueError, match=r"needs lambda = 0 and 1, got \[0.0, 0.5\]"):
+        lines(*pairs, {"test": test_images}, (0.0, 0.5), seed=0)
+
+
+def test_inputs_are_not_changed(trained, pairs, images, test_images, unchanged):
+    unchanged(trained, *pairs)
+    before = {split: part.pixels.clone() for split, part in images.items()}
+    lines(*pairs, images, (0.0, 1.0), seed=0)
+    permutation_choice(*pairs, test_images, seed=0)
+    for split, part in images.items():
+        assert torch.equal(part.pixels, before[split])
+
+
+def test_noisy_copies_stay_closer_after_matching(trained, test_images, random_permutations):
+    """Matching undoes most of a permutation even when the copy is not exact: the barrier shrinks."""
+    stream = generator("test/ablations/noise")
+    noisy = {n: t + 0.05 * t.std() * torch.empty(t.shape).normal_(generator=stream) for n, t in trained.tensors.items()}
+    moving = random_permutations(trained, "noisy").apply(replace(trained, tensors=noisy))
+    curve = lines(trained, moving, {"test": test_images}, LAMBDAS, seed=0)
+    barrier = curve.loss_barrier.sel(split="test").mean("pair")
+    assert barrier.sel(alignment="after") < 0.2 * barrier.sel(alignment="before")

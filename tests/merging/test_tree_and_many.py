@@ -1,0 +1,405 @@
+import itertools
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from hrebasin.bank import LABELS, Bank
+from hrebasin.matching.weights import match_weights
+from hrebasin.merging.averages import merge_naive
+from hrebasin.merging.many import merge_many, merge_many_sets
+from hrebasin.merging.path import interpolate
+from hrebasin.merging.tree import merge_pairs, merge_tree
+from hrebasin.random_streams import generator
+from hrebasin.training.train import initial_bank, train
+
+LOGITS = {"rtol": 1e-4, "atol": 1e-4}
+
+
+def assert_same(a, b, *, labels=True):
+    for name, tensor in a.tensors.items():
+        assert torch.equal(tensor, b.tensors[name]), name
+    for name in LABELS if labels else ():
+        assert a.labels[name].tolist() == b.labels[name].tolist(), name
+
+
+def distance(a, b):
+    """Squared distance of networks k of both banks, (k,) float64."""
+    return sum((a.tensors[n].double() - b.tensors[n].double()).square().flatten(1).sum(1) for n in a.tensors)
+
+
+def sum_of_distances(bank):
+    """sum_{i<j} |x_i - x_j|^2 by a double loop."""
+    pairs = itertools.combinations(range(len(bank)), 2)
+    return sum(distance(bank.select([i]), bank.select([j])).item() for i, j in pairs)
+
+
+def mean_of(bank):
+    return {name: tensor.double().mean(0) for name, tensor in bank.tensors.items()}
+
+
+def repeat(bank, times):
+    """Each network ``times`` times in a row."""
+    return bank.select(np.repeat(np.arange(len(bank)), times))
+
+
+def near(bank, n, scale=1e-3):
+    """``n`` slightly different copies of network 0: so near that no permutation brings them closer."""
+    copies = bank.select([0] * n)
+    noise = initial_bank(bank.architecture, range(100, 100 + n))
+    tensors = {name: tensor + scale * noise.tensors[name] for name, tensor in copies.tensors.items()}
+    return Bank(bank.architecture, tensors, {"seed": range(n)})
+
+
+@pytest.fixture(scope="module")
+def trained_shallow(shallow, train_images, recipe):
+    """Eight networks with one hidden layer."""
+    return train(shallow, train_images, range(8), recipe)
+
+
+@pytest.fixture(scope="module")
+def two_groups(trained):
+    """Two trees of four leaves."""
+    return trained.relabel(group=[3] * 4 + [5] * 4, node=[0, 1, 2, 3] * 2)
+
+
+# ---- pairs
+
+
+def test_a_pair_is_the_mean_of_the_first_and_the_aligned_second(trained):
+    first, second = trained.select([0, 2, 4, 6]), trained.select([1, 3, 5, 7])
+    seeds = [f"7/group-0/stage-1/node-{node}" for node in range(4)]
+    alignment = match_weights(first, second, seed=seeds)
+    aligned = alignment.apply(second)
+    merged = merge_pairs(trained, seed=7)
+    for name, tensor in merged.tensors.items():
+        expected = (first.tensors[name].double() + aligned.tensors[name].double()) / 2
+        np.testing.assert_allclose(tensor, expected, rtol=1e-6, atol=1e-7)
+    np.testing.assert_allclose(merged.history.pairwise_distance, distance(first, aligned), rtol=1e-9)
+    assert merged.history.sweeps_done.values.tolist() == alignment.sweeps.tolist()
+    assert merged.history.converged.values.tolist() == [1] * 4
+
+
+@pytest.mark.parametrize("weight", [0.0, 0.25, 1.0])
+def test_the_weight_is_the_second_networks(trained, weight):
+    first, second = trained.select([0, 2, 4, 6]), trained.select([1, 3, 5, 7])
+    merged = merge_pairs(trained, weight=weight)
+    aligned_mean = merge_pairs(trained)
+    for name, tensor in merged.tensors.items():
+        aligned = 2 * aligned_mean.tensors[name] - first.tensors[name]
+        expected = (1 - weight) * first.tensors[name] + weight * aligned
+        torch.testing.assert_close(tensor, expected, rtol=1e-5, atol=1e-6)
+    if weight == 0:
+        assert_same(merged, first, labels=False)
+    if weight == 1:
+        # the second network, permuted: the same function (checked on logits by the next test's invariant)
+        norms = [sum(t.double().square().sum() for t in bank.tensors.values()) for bank in (merged, second)]
+        torch.testing.assert_close(*norms)
+
+
+def test_with_all_weight_on_one_side_the_function_stays(trained, pixels):
+    for permute in ("first", "second"):
+        for weight, leaves in ((0.0, [0, 2, 4, 6]), (1.0, [1, 3, 5, 7])):
+            merged = merge_pairs(trained, weight=weight, permute=permute)
+            torch.testing.assert_close(merged(pixels), trained.select(leaves)(pixels), **LOGITS)
+
+
+def test_which_network_moves_makes_no_difference_to_a_global_optimum(trained_shallow, pixels):
+    second, first = (merge_pairs(trained_shallow, permute=which) for which in ("second", "first"))
+    torch.testing.assert_close(first(pixels), second(pixels), **LOGITS)
+    np.testing.assert_allclose(first.history.pairwise_distance, second.history.pairwise_distance, rtol=1e-6)
+    assert (first.tensors["fc1.weight"] != second.tensors["fc1.weight"]).any()  # units in another order
+
+
+def test_a_network_with_itself_gives_it_back(trained):
+    merged = merge_pairs(repeat(trained, 2))
+    assert_same(merged, trained, labels=False)
+    assert merged.history.pairwise_distance.values.tolist() == [0.0] * 8
+
+
+@pytest.mark.parametrize("bank_name", ["trained_shallow", "initial"])
+def test_a_network_with_its_permuted_copy_keeps_its_logits(
+    request, architecture, random_permutations, pixels, bank_name
+):
+    untrained = initial_bank(architecture, [0, 1, 2, 3])  # units that differ much: their places are found
+    bank = untrained if bank_name == "initial" else request.getfixturevalue(bank_name)
+    copy = random_permutations(bank, "copy").apply(bank)
+    both = Bank.concat([bank, copy]).select(np.arange(2 * len(bank)).reshape(2, -1).T.ravel())
+    torch.testing.assert_close(merge_pairs(both)(pixels), bank(pixels), **LOGITS)
+    # while the plain mean of the two is another function
+    naive = Bank.concat([merge_naive(both.select([2 * k, 2 * k + 1])) for k in range(len(bank))])
+    assert (naive(pixels) - bank(pixels)).abs().max() > 0.1 * bank(pixels).abs().max()
+
+
+def test_pairs_are_labelled(two_groups):
+    merged = merge_pairs(two_groups)
+    expected = {
+        "method": ["tree"] * 4,
+        "stage": [1] * 4,
+        "n_merged": [2] * 4,
+        "group": [3, 3, 5, 5],
+        "node": [0, 1, 0, 1],
+        "seed": [0, 2, 4, 6],
+    }
+    assert {name: merged.labels[name].tolist() for name in expected} == expected
+    assert merged.history.group.values.tolist() == [3, 3, 5, 5]
+
+
+# ---- the tree
+
+
+def test_two_leaves_are_a_pair(trained):
+    leaves = trained.select([2, 3]).relabel(node=[0, 1])
+    tree = merge_tree(leaves, seed=4)
+    assert len(tree) == 2
+    assert tree[0] is leaves
+    assert_same(tree[1], merge_pairs(leaves, seed=4))
+    np.testing.assert_allclose(
+        tree[1].history.pairwise_distance, merge_pairs(leaves, seed=4).history.pairwise_distance, rtol=1e-5
+    )
+
+
+def test_a_tree_merges_the_merged(trained):
+    tree = merge_tree(trained, seed=2)
+    assert [len(stage) for stage in tree] == [8, 4, 2, 1]
+    by_hand = trained
+    for number, stage in enumerate(tree):
+        assert_same(stage, by_hand)
+        assert stage.labels["stage"].tolist() == [number] * len(stage)
+        assert stage.labels["n_merged"].tolist() == [2**number] * len(stage)
+        assert stage.labels["node"].tolist() == list(range(len(stage)))
+        assert stage.labels["seed"].tolist() == list(range(0, 8, 2**number))
+        if len(by_hand) > 1:
+            by_hand = merge_pairs(by_hand, seed=2)
+
+
+def test_two_trees_at_once_are_each_alone(two_groups):
+    together = merge_tree(two_groups, leaves=4, seed=1)
+    assert [len(stage) for stage in together] == [8, 4, 2]
+    for group in (3, 5):
+        alone = merge_tree(two_groups.where(group=group), seed=1)
+        for stage, own in zip(together, alone, strict=True):
+            part = stage.where(group=group)
+            assert_same(part, own)
+            if own.labels["stage"][0] > 0:
+                for name in ("pairwise_distance", "sweeps_done", "converged"):
+                    np.testing.assert_allclose(part.history[name], own.history[name], rtol=1e-9)
+
+
+def test_groups_use_different_layer_orders(trained):
+    # the same leaves under another group's name: other random orders, so other local optima
+    pairs = [merge_pairs(trained.relabel(group=group)).tensors["fc2.weight"] for group in range(4)]
+    assert any((pair != pairs[0]).any() for pair in pairs)
+
+
+def test_the_tree_is_named_by_its_seed(trained):
+    first, again, *others = (merge_tree(trained, seed=seed)[3] for seed in (3, 3, 4, 5))
+    assert_same(first, again)
+    assert any((first.tensors["fc1.weight"] != other.tensors["fc1.weight"]).any() for other in others)
+
+
+def test_the_trees_distance_is_that_of_its_aligned_leaves(trained):
+    leaves = near(trained, 8)
+    tree = merge_tree(leaves)
+    for number in (1, 2, 3):
+        members = [leaves.select(slice(k, k + 2**number)) for k in range(0, 8, 2**number)]
+        for k, part in enumerate(members):
+            for name, mean in mean_of(part).items():  # nothing was permuted
+                np.testing.assert_allclose(tree[number].tensors[name][k], mean, rtol=1e-5, atol=1e-6)
+        size = sum(tensor.square().sum().item() for tensor in trained.select([0]).tensors.values())
+        expected = [sum_of_distances(part) for part in members]
+        # a difference of sums: exact to float32 rounding of the mean, relative to the networks' size
+        slack = 4**number * size * 1e-7
+        np.testing.assert_allclose(tree[number].history.pairwise_distance, expected, rtol=1e-4, atol=slack)
+
+
+def test_the_trees_distance_by_double_loop_over_composed_alignments(trained):
+    leaves = trained.select(slice(0, 4))
+    stage_1 = merge_pairs(leaves)
+    seeds = [f"0/group-0/stage-1/node-{node}" for node in range(2)]
+    first = match_weights(leaves.select([0, 2]), leaves.select([1, 3]), seed=seeds).apply(leaves.select([1, 3]))
+    second = match_weights(stage_1.select([0]), stage_1.select([1]), seed="0/group-0/stage-2/node-0")
+    right = [second.apply(leaf) for leaf in (leaves.select([2]), first.select([1]))]
+    aligned = Bank.concat([leaves.select([0]), first.select([0]), *right])
+    top = merge_tree(leaves)[2]
+    np.testing.assert_allclose(top.history.pairwise_distance, [sum_of_distances(aligned)], rtol=1e-5)
+    for name, mean in mean_of(aligned).items():
+        np.testing.assert_allclose(top.tensors[name][0], mean, rtol=1e-4, atol=1e-6)
+
+
+# ---- MergeMany
+
+
+@pytest.mark.parametrize("bank_name", ["trained", "trained_shallow"])
+@pytest.mark.parametrize("seed", [0, "other"])
+def test_merge_many_of_two_is_the_pair(request, bank_name, seed):
+    bank = request.getfixturevalue(bank_name).relabel(group=3)
+    for k in range(0, 8, 2):
+        two = bank.select([k, k + 1])
+        many, pair = merge_many(two, seed=seed), merge_pairs(two, seed=seed)
+        for name, tensor in pair.tensors.items():
+            torch.testing.assert_close(many.tensors[name], tensor, rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(many.history.pairwise_distance, pair.history.pairwise_distance, rtol=1e-5)
+        assert many.history.converged.item() == 1
+        for name in ("stage", "node", "n_merged", "group"):
+            assert many.labels[name] == pair.labels[name]
+
+
+def merge_many_by_hand(bank, max_sweeps, seed):
+    """Algorithm 3 as it is written, one network after the other, every mean computed anew; and the sweeps taken."""
+    name = f"{seed}/group-0/stage-{int(np.log2(len(bank)))}/node-0"
+    order, aligned = generator(f"model-order/{name}"), bank
+    for sweep in range(max_sweeps):
+        changed = False
+        for k in torch.randperm(len(bank), generator=order).tolist():
+            others = merge_naive(aligned.select([i for i in range(len(bank)) if i != k]))
+            found = match_weights(others, aligned.select([k]), seed=f"{name}/sweep-{sweep}/model-{k}")
+            for perm in found.permutations.values():
+                changed |= not torch.equal(perm, torch.arange(perm.shape[1])[None])
+            parts = [aligned.select([i]) if i != k else found.apply(aligned.select([k])) for i in range(len(bank))]
+            aligned = Bank.concat(parts)
+        if not changed:
+            break
+    return aligned, sweep + 1
+
+
+@pytest.mark.parametrize(("bank_name", "size"), [("trained", 3), ("trained", 8), ("trained_shallow", 8)])
+@pytest.mark.parametrize("max_sweeps", [1, 2, 100])
+def test_merge_many_follows_the_algorithm(request, bank_name, size, max_sweeps):
+    bank = request.getfixturevalue(bank_name).select(slice(0, size))
+    aligned, sweeps = merge_many_by_hand(bank, max_sweeps, "x")
+    merged = merge_many(bank, max_sweeps=max_sweeps, seed="x")
+    for name, mean in mean_of(aligned).items():
+        np.testing.assert_allclose(merged.tensors[name][0], mean, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(merged.history.pairwise_distance, [sum_of_distances(aligned)], rtol=1e-5)
+    assert merged.history.sweeps_done.values.tolist() == [sweeps]
+
+
+def test_merge_many_of_one_network_repeated_gives_it_back(trained):
+    merged = merge_many(trained.select([3, 3, 3, 3]))
+    for name, tensor in merged.tensors.items():
+        torch.testing.assert_close(tensor[0], trained.tensors[name][3], rtol=1e-6, atol=1e-7)
+    assert merged.history.sweeps_done.values.tolist() == [1]
+
+
+def test_merge_many_finds_permuted_copies(trained_shallow, random_permutations, pixels):
+    copies = trained_shallow.select([1] * 5)
+    merged = merge_many(random_permutations(copies, "many").apply(copies))
+    torch.testing.assert_close(merged(pixels), trained_shallow.select([1])(pixels), **LOGITS)
+    assert merged.history.pairwise_distance.item() == pytest.approx(0, abs=1e-3)
+
+
+def test_converged_is_a_fixed_point_and_the_distance_that_of_a_double_loop(trained_shallow):
+    merged = merge_many(trained_shallow, seed=5)
+    assert merged.history.converged.item() == 1
+    # With one hidden layer a converged network is also best aligned to the mean of all: M is a mean of the others,
+    # to which it is best aligned, and of itself, to which no order is nearer than its own.
+    aligned = match_weights(repeat(merged, 8), trained_shallow).apply(trained_shallow)
+    for name, mean in mean_of(aligned).items():
+        np.testing.assert_allclose(merged.tensors[name][0], mean, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(merged.history.pairwise_distance, sum_of_distances(aligned), rtol=1e-5)
+    for k in range(8):
+        others = {name: (t.sum(0, keepdim=True) - t[k]) / 7 for name, t in aligned.tensors.items()}
+        again = match_weights(replace(merged, tensors=others), aligned.select([k]))
+        assert torch.equal(again.permutations["P1"], torch.arange(16)[None])
+
+
+def test_near_networks_stay_where_they_are(trained):
+    leaves = near(trained, 5)
+    merged = merge_many(leaves)
+    for name, mean in mean_of(leaves).items():
+        np.testing.assert_allclose(merged.tensors[name][0], mean, rtol=1e-5, atol=1e-6)
+    assert merged.history.sweeps_done.values.tolist() == [1]
+
+
+LIMITS = (1, 2, 3, 4, 100)
+
+
+@pytest.mark.parametrize("bank_name", ["trained", "trained_shallow"])
+@pytest.mark.parametrize("seed", [0, 1])
+def test_the_distance_never_rises_with_the_limit(request, bank_name, seed):
+    bank = request.getfixturevalue(bank_name)
+    history = merge_many(bank, limits=LIMITS, seed=seed).history
+    distances = history.pairwise_distance.values
+    assert (np.diff(distances) <= 1e-6 * distances[0]).all()
+    assert distances[0] < sum_of_distances(bank)
+    assert (history.sweeps_done.values <= LIMITS).all()
+    assert history.converged.values[-1] == 1
+    assert history.sweeps.values.tolist() == list(LIMITS)
+
+
+def test_limits_at_once_are_separate_runs(trained):
+    together = merge_many(trained, limits=LIMITS, seed="x")
+    assert len(set(together.history.sweeps_done.values.tolist())) > 3
+    for k, limit in enumerate(LIMITS):
+        alone = merge_many(trained, max_sweeps=limit, seed="x")
+        assert_same(together.select([k]), alone)
+        for name in ("pairwise_distance", "sweeps_done", "converged"):
+            np.testing.assert_array_equal(together.history[name][[k]], alone.history[name])
+
+
+def test_sets_at_once_are_one_by_one(trained):
+    banks = [trained.select(part) for part in ([0, 1], [2, 3, 4], slice(0, 8), [5, 6, 7, 1])]
+    seeds = ["a", 2, "c", "d"]
+    together = merge_many_sets(banks, limits=(1, 50), seeds=seeds)
+    for result, bank, seed in zip(together, banks, seeds, strict=True):
+        alone = merge_many(bank, limits=(1, 50), seed=seed)
+        assert_same(result, alone)
+        np.testing.assert_allclose(result.history.pairwise_distance, alone.history.pairwise_distance, rtol=1e-9)
+        assert result.history.sweeps_done.values.tolist() == alone.history.sweeps_done.values.tolist()
+
+
+def test_the_order_of_merge_many_is_named_by_its_seed(trained):
+    first, again, other = (merge_many(trained, max_sweeps=1, seed=seed) for seed in (1, 1, 2))
+    assert_same(first, again)
+    assert (first.tensors["fc1.weight"] != other.tensors["fc1.weight"]).any()
+
+
+def test_merge_many_and_naive_are_labelled(two_groups):
+    part = two_groups.where(group=5)
+    expected = {"stage": [2], "n_merged": [4], "group": [5], "node": [0], "seed": [4]}
+    for merged, method, sweeps in ((merge_many(part, max_sweeps=2), "merge-many", 2), (merge_naive(part), "naive", 0)):
+        labels = {name: merged.labels[name].tolist() for name in (*expected, "method", "sweeps")}
+        assert labels == expected | {"method": [method], "sweeps": [sweeps]}
+
+
+# ---- naive mean and straight lines
+
+
+def test_naive_is_the_mean(trained):
+    merged = merge_naive(trained)
+    for name, mean in mean_of(trained).items():
+        np.testing.assert_allclose(merged.tensors[name][0], mean, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(merged.history.pairwise_distance, [sum_of_distances(trained)], rtol=1e-5)
+
+
+def test_aligning_brings_networks_closer_than_the_naive_mean(trained):
+    naive = merge_naive(trained).history.pairwise_distance.item()
+    assert merge_tree(trained)[3].history.pairwise_distance.item() < naive
+    assert merge_many(trained).history.pairwise_distance.item() < naive
+
+
+def test_a_line_ends_at_its_networks(trained):
+    a, b = trained.select(slice(0, 4)), trained.select(slice(4, 8))
+    start, quarter, end = interpolate(a, b, [0, 0.25, 1])
+    assert_same(start, a)
+    assert_same(end, b, labels=False)
+    for name, tensor in quarter.tensors.items():
+        torch.testing.assert_close(tensor, 0.75 * a.tensors[name] + 0.25 * b.tensors[name], rtol=1e-5, atol=1e-6)
+
+
+# ---- inputs and errors
+
+
+def test_inputs_are_not_changed(trained, unchanged):
+    unchanged(trained)
+    for merged in (
+        merge_pairs(trained),
+        *merge_tree(trained)[1:],
+        merge_many(trained, limits=(1, 3)),
+        merge_naive(trained),
+        *interpolate(trained, trained, [0.3]),
+    ):
+        for tensor in merged.tensors.values():
+            tensor.zero_()

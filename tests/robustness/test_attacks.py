@@ -1,0 +1,343 @@
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hrebasin.bank import Bank
+from hrebasin.evaluation import accuracy
+from hrebasin.networks import Architecture
+from hrebasin.random_streams import generator
+from hrebasin.study import records
+
+with warnings.catch_warnings():
+    # foolbox 3.3.4 imports from a namespace that SciPy deprecates
+    warnings.filterwarnings("ignore", message="Please import `gaussian_filter`", category=DeprecationWarning)
+    from foolbox import PyTorchModel
+    from foolbox.attacks import L2DeepFoolAttack, LinfDeepFoolAttack, LinfFastGradientAttack
+    from foolbox.criteria import Misclassification
+
+    from hrebasin.robustness.attacks import KINDS, attack, attack_suite
+
+# the tiny images have wide margins: most break within these ranges
+EPSILONS = (0.0, 0.02, 0.05, 0.1, 0.2)
+L2_EPSILONS = (0.0, 0.1, 0.3, 0.6, 1.0)
+SIZES = {"deepfool-linf": EPSILONS, "deepfool-l2": L2_EPSILONS}
+DEEPFOOL = {
+    "deepfool-linf": LinfDeepFoolAttack(steps=50, candidates=10, overshoot=0.02, loss="logits"),
+    "deepfool-l2": L2DeepFoolAttack(steps=50, candidates=10, overshoot=0.02, loss="logits"),
+}
+
+
+@pytest.fixture(scope="module")
+def labels(test_images):
+    return test_images.labels
+
+
+@pytest.fixture(scope="module")
+def deepfool(trained, pixels, labels):
+    """DeepFool on the trained bank, by kind."""
+    return {kind: attack(trained, pixels, labels, kind=kind, epsilons=SIZES[kind]) for kind in DEEPFOOL}
+
+
+def alone(bank, k):
+    """Network k as plain Foolbox sees it."""
+    return PyTorchModel(bank[k].eval(), bounds=(0, 1), device="cpu")
+
+
+def clean(bank, pixels, labels):
+    """Whether plain networks classify each image, (model, image)."""
+    with torch.no_grad():
+        return np.stack([(network.eval()(pixels).argmax(1) == labels).numpy() for network in bank])
+
+
+def one_image_at_a_time(bank, pixels, labels, n, **options):
+    """Robust accuracy of single images, that is whether each survives, (model, epsilon, image)."""
+    singles = [attack(bank, pixels[i : i + 1], labels[i : i + 1], **options).robust_accuracy.values for i in range(n)]
+    return np.stack(singles, axis=-1)
+
+
+# ---- a bank at once, against each network alone
+
+
+def test_fgsm_on_a_bank_equals_plain_foolbox_on_each_network(trained, pixels, labels):
+    together = one_image_at_a_time(trained, pixels, labels, 20, kind="fgsm", epsilons=EPSILONS)
+    whole = attack(trained, pixels, labels, kind="fgsm", epsilons=EPSILONS).robust_accuracy
+    for k in range(len(trained)):
+        plain = LinfFastGradientAttack(random_start=False)
+        _, _, broken = plain(alone(trained, k), pixels, Misclassification(labels), epsilons=EPSILONS)
+        np.testing.assert_array_equal(together[k], 1 - broken[:, :20].numpy())
+        np.testing.assert_allclose(whole[k], 1 - broken.numpy().mean(1), atol=1e-12)
+    assert 0.2 < whole.isel(epsilon=3).mean() < 0.9  # neither trivial
+
+
+def test_fgsm_equals_a_sign_gradient_step_by_hand(trained, pixels, labels):
+    whole = attack(trained, pixels, labels, kind="fgsm", epsilons=EPSILONS).robust_accuracy
+    for k, network in enumerate(trained):
+        x = pixels.clone().requires_grad_()
+        torch.nn.functional.cross_entropy(network.eval()(x), labels, reduction="sum").backward()
+        for position, epsilon in enumerate(EPSILONS):
+            with torch.no_grad():
+                attacked = (pixels + epsilon * x.grad.sign()).clamp(0, 1)
+                survived = network(attacked).argmax(1) == labels
+            assert whole[k, position].item() == pytest.approx(survived.double().mean().item())
+
+
+@pytest.mark.parametrize("kind", DEEPFOOL)
+def test_deepfool_on_a_bank_equals_plain_foolbox_on_each_network(kind, trained, pixels, labels, deepfool):
+    result = deepfool[kind]
+    for k in range(len(trained)):
+        raw, _, success = DEEPFOOL[kind](
+            alone(trained, k), pixels, Misclassification(labels), epsilons=[None, *SIZES[kind]]
+        )
+        change = (raw[0] - pixels).flatten(1)
+        norm = change.abs().amax(1) if kind == "deepfool-linf" else change.square().sum(1).sqrt()
+        np.testing.assert_array_equal(result.success[k], success[0])
+        np.testing.assert_allclose(result.perturbation_norm[k], norm, rtol=1e-3, atol=1e-6)
+        np.testing.assert_allclose(result.robust_accuracy_clipped[k], 1 - success[1:].double().mean(1), atol=1e-12)
+    assert result.success.mean() > 0.9
+
+
+@pytest.mark.parametrize("kind", ["fgsm", *DEEPFOOL])
+@pytest.mark.parametrize("samples_at_once", [1, 2 * 7, 2 * 59, 2 * 60])
+def test_the_number_of_samples_at_once_does_not_matter(kind, samples_at_once, trained, pixels, labels):
+    bank, few = trained.select([0, 3]), slice(0, 60 if samples_at_once > 1 else 9)
+    options = {"kind": kind, "epsilons": EPSILONS}
+    whole = attack(bank, pixels[few], labels[few], **options)
+    parts = attack(bank, pixels[few], labels[few], **options, samples_at_once=samples_at_once)
+    assert set(parts.data_vars) == set(whole.data_vars)
+    for name in whole.data_vars:
+        np.testing.assert_allclose(parts[name], whole[name], rtol=1e-3, atol=1e-6)
+        assert parts[name].attrs == whole[name].attrs
+    np.testing.assert_array_equal(parts.image, np.arange(len(pixels[few])))
+
+
+# ---- clean accuracy
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_nothing_at_epsilon_zero(kind, trained, pixels, labels, test_images):
+    result = attack(trained, pixels, labels, kind=kind, epsilons=[0.0], draws=2)
+    np.testing.assert_array_equal(result.correct, clean(trained, pixels, labels))
+    curves = result.robust_accuracy.values.reshape(len(trained), -1)  # one column, or one for each draw
+    np.testing.assert_allclose(curves, np.tile(accuracy(trained, test_images).values[:, None], curves.shape[1]))
+
+
+@pytest.mark.parametrize("kind", DEEPFOOL)
+def test_misclassified_images_are_left_alone(kind, trained, pixels, labels, deepfool):
+    wrong = ~clean(trained, pixels, labels)
+    assert wrong.any()
+    assert (deepfool[kind].perturbation_norm.values[wrong] == 0).all()
+    assert (deepfool[kind].success.values[wrong] == 1).all()
+    assert (deepfool[kind].perturbation_norm.values[~wrong] > 0).all()
+
+
+# ---- DeepFool's rules
+
+
+@pytest.mark.parametrize("kind", DEEPFOOL)
+def test_robust_accuracy_follows_from_norm_success_and_correct(kind, deepfool):
+    result = deepfool[kind]
+    for k in range(result.sizes["model"]):
+        for position, epsilon in enumerate(SIZES[kind]):
+            robust = [
+                correct and (not success or norm > epsilon)
+                for correct, success, norm in zip(
+                    result.correct[k].values, result.success[k].values, result.perturbation_norm[k].values, strict=True
+                )
+            ]
+            assert result.robust_accuracy[k, position].item() == pytest.approx(np.mean(robust))
+    assert (result.robust_accuracy.diff("epsilon") <= 0).all()
+    assert result.robust_accuracy.isel(epsilon=-1).mean() < result.robust_accuracy.isel(epsilon=0).mean() - 0.1
+
+
+@pytest.mark.parametrize("kind", DEEPFOOL)
+def test_an_image_breaks_at_exactly_the_norm_of_its_perturbation(kind, trained, pixels, labels, deepfool):
+    bank, found = trained.select([0]), deepfool[kind].isel(model=0)
+    image = np.flatnonzero((found.correct == 1) & (found.success == 1))[0]
+    part = slice(image, image + 1)
+    norm = attack(bank, pixels[part], labels[part], kind=kind, epsilons=[0.0]).perturbation_norm.item()
+    result = attack(bank, pixels[part], labels[part], kind=kind, epsilons=[np.nextafter(norm, 0), norm])
+    assert result.robust_accuracy.values.tolist() == [[1.0, 0.0]]
+
+
+@pytest.mark.parametrize("kind", DEEPFOOL)
+def test_few_second_predictions_differ(kind, deepfool):
+    repredicted = deepfool[kind].repredicted
+    assert repredicted.dims == ("model",)
+    assert repredicted.dtype.kind == "i"
+    assert (repredicted <= 2).all()
+
+
+def affine_bank(n=3):
+    """Two-class networks whose units are all active on [0, 1]^4, and their logit differences f(x) = w x + b."""
+    architecture = Architecture((5, 6), 2, (1, 2, 2), (0.5,), (0.25,))
+    stream = generator("test/affine")
+    tensors = {
+        name: torch.empty(n, *shape).uniform_(-0.5, 0.5, generator=stream)
+        for name, shape in architecture.shapes.items()
+    }
+    tensors["fc1.bias"] += 10  # |W x| <= 4 * 0.5 * 2 = 4 on normalised pixels in [-2, 2]
+    tensors["fc2.bias"] += 50  # |W y| <= 5 * 0.5 * 14.5 = 36.25
+    first, second, third = (tensors[f"fc{layer}.weight"].double() for layer in (1, 2, 3))
+    direction = ((third[:, :1] - third[:, 1:]) @ second @ first / 0.25)[:, 0]
+    # the boundary goes through the grey image, so that distances stay far from the bounds of [0, 1]
+    bank = Bank(architecture, tensors)
+    grey = bank(torch.full((1, 1, 2, 2), 0.5))[:, 0]
+    tensors["fc3.bias"] = tensors["fc3.bias"] - grey
+    return Bank(architecture, tensors), direction
+
+
+def affine_images(direction, distance):
+    """One image per network at a known distance from its boundary, in class 0."""
+    return 0.5 + distance * direction / direction.norm(dim=1, keepdim=True)
+
+
+@pytest.mark.parametrize(("kind", "dual"), [("deepfool-l2", 2), ("deepfool-linf", 1)])
+def test_deepfool_finds_the_exact_distance_of_an_affine_network(kind, dual):
+    bank, direction = affine_bank()
+    for k in range(len(bank)):
+        pixels = affine_images(direction, 0.2)[k].float().view(1, 1, 2, 2)
+        pixels = torch.cat([pixels, 1 - pixels])  # mirrored in the boundary: class 1
+        with torch.no_grad():
+            f = bank(pixels)[k].double() @ torch.tensor([1.0, -1.0], dtype=torch.float64)
+        assert f[0] > 0 > f[1]
+        expected = f.abs() / direction[k].norm(p=dual)
+        result = attack(bank.select([k]), pixels, torch.tensor([0, 1]), kind=kind, epsilons=[0.0])
+        assert (result.success == 1).all()
+        np.testing.assert_allclose(result.perturbation_norm[0], expected, rtol=0.05)
+        assert (result.perturbation_norm[0].values > expected.numpy()).all()  # overshoot: the boundary is crossed
+
+
+def test_fgsm_breaks_an_affine_network_exactly_beyond_its_distance():
+    bank, direction = affine_bank()
+    for k in range(len(bank)):
+        pixels = affine_images(direction, 0.2)[k].float().view(1, 1, 2, 2)
+        with torch.no_grad():
+            f = -bank(pixels)[k, 0].double().diff().item()
+        distance = f / direction[k].abs().sum().item()
+        epsilons = [0.9 * distance, 0.99 * distance, 1.01 * distance, 1.1 * distance]
+        result = attack(bank.select([k]), pixels, torch.tensor([0]), kind="fgsm", epsilons=epsilons)
+        assert result.robust_accuracy[0].values.tolist() == [1, 1, 0, 0]
+
+
+# ---- noise
+
+
+@pytest.mark.parametrize(
+    ("kind", "draw_noise"),
+    [("gaussian", torch.randn), ("uniform", lambda *a, **options: torch.rand(*a, **options) * 2 - 1)],
+)
+def test_noise_by_hand(kind, draw_noise, trained, pixels, labels):
+    magnitudes = (0.0, 0.1, 0.4)
+    result = attack(trained, pixels, labels, kind=kind, epsilons=magnitudes, draws=3).robust_accuracy
+    assert dict(result.sizes) == {"model": 8, "epsilon": 3, "draw": 3}
+    for draw in range(3):
+        noise = draw_noise(pixels.shape, generator=generator(f"noise/{kind}/{draw}"))
+        for position, magnitude in enumerate(magnitudes):
+            expected = clean(trained, (pixels + magnitude * noise).clamp(0, 1), labels).mean(1)
+            np.testing.assert_allclose(result[:, position, draw], expected, atol=1e-12)
+
+
+@pytest.mark.parametrize("kind", ["gaussian", "uniform"])
+def test_all_networks_and_calls_see_the_same_noise(kind, trained, pixels, labels):
+    twice = Bank.concat([trained.select([2]), trained.select([2])])
+    options = {"kind": kind, "epsilons": (0.3, 0.6), "draws": 4}
+    torch.manual_seed(1)
+    result = attack(twice, pixels, labels, **options).robust_accuracy
+    np.testing.assert_array_equal(result[0], result[1])
+    torch.manual_seed(2)  # global state is not used
+    np.testing.assert_array_equal(attack(twice, pixels, labels, **options).robust_accuracy, result)
+    assert len(np.unique(result[0], axis=1).T) > 1  # draws differ
+    fewer = attack(twice, pixels, labels, **options | {"draws": 2}).robust_accuracy
+    np.testing.assert_array_equal(fewer, result.isel(draw=slice(2)))  # and do not depend on how many there are
+
+
+# ---- all attacks
+
+
+@pytest.fixture(scope="module")
+def suite(trained, test_images, labels):
+    return attack_suite(trained, test_images.pixels, labels, epsilons=EPSILONS, magnitudes=(0.0, 0.3), draws=2)
+
+
+def test_the_suite_follows_the_schema(suite, tmp_path):
+    assert {name: suite[name].dims for name in suite.data_vars} == records.SCHEMAS["attack"]
+    for name, variable in suite.data_vars.items():
+        assert variable.attrs["long_name"], name
+        assert variable.attrs["units"], name
+    for name in ("attack", "norm", "noise", "epsilon", "magnitude"):
+        assert {"long_name", "units"} <= set(suite[name].attrs), name
+    assert suite.repredicted.attrs["units"] == "images"
+    assert suite.perturbation_norm.attrs["units"] == "pixel range"
+    records.write(suite, tmp_path / "attack.nc", stage="attack")
+    again = records.read(tmp_path / "attack.nc", stage="attack")
+    for name in suite.data_vars:
+        np.testing.assert_array_equal(again[name], suite[name])
+
+
+def test_the_suite_holds_each_attack(suite, trained, pixels, labels, deepfool):
+    curves = suite.robust_accuracy
+    fgsm = attack(trained, pixels, labels, kind="fgsm", epsilons=EPSILONS)
+    np.testing.assert_array_equal(curves.sel(attack="fgsm"), fgsm.robust_accuracy)
+    linf, l2 = deepfool["deepfool-linf"], deepfool["deepfool-l2"]
+    np.testing.assert_array_equal(curves.sel(attack="deepfool-linf"), linf.robust_accuracy)
+    np.testing.assert_array_equal(curves.sel(attack="deepfool-linf-clipped"), linf.robust_accuracy_clipped)
+    for norm, result in (("linf", linf), ("l2", l2)):
+        for name in ("success", "repredicted"):
+            np.testing.assert_array_equal(suite[name].sel(norm=norm), result[name])
+        np.testing.assert_allclose(
+            suite.perturbation_norm.sel(norm=norm), result.perturbation_norm, rtol=1e-3, atol=1e-6
+        )
+    for kind in ("gaussian", "uniform"):
+        noise = attack(trained, pixels, labels, kind=kind, epsilons=(0.0, 0.3), draws=2)
+        np.testing.assert_array_equal(suite.noise_accuracy.sel(noise=kind), noise.robust_accuracy)
+    np.testing.assert_array_equal(suite.correct, clean(trained, pixels, labels))
+    assert suite.epsilon.values.tolist() == list(EPSILONS)
+    assert suite.magnitude.values.tolist() == [0.0, 0.3]
+    assert suite.seed.values.tolist() == list(range(8))
+
+
+def test_norms_of_one_perturbation_are_ordered(suite):
+    # both attacks seek the nearest boundary, each in its own norm, and |v|_2 >= |v|_inf
+    norm = suite.perturbation_norm.where((suite.correct == 1) & (suite.success == 1).all("norm")).median("image")
+    assert (norm.sel(norm="l2") > norm.sel(norm="linf")).all()
+    assert (norm.sel(norm="l2") < norm.sel(norm="linf") * np.sqrt(48)).all()
+
+
+# ---- inputs
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_inputs_are_not_changed(kind, trained, pixels, test_images, labels, unchanged):
+    bank = trained.select([0, 1])
+    unchanged(trained, bank)
+    for given_pixels in (pixels, test_images.pixels):
+        before, before_labels, epsilons = given_pixels.clone(), labels.clone(), [0.0, 0.1]
+        attack(bank, given_pixels, labels, kind=kind, epsilons=epsilons, draws=2)
+        assert torch.equal(given_pixels, before)
+        assert torch.equal(labels, before_labels)
+        assert epsilons == [0.0, 0.1]
+        assert not given_pixels.requires_grad
+
+
+@settings(max_examples=6)
+@given(shape=st.sampled_from([(1, 2, 2), (3, 4, 4)]), widths=st.lists(st.integers(1, 6), min_size=1, max_size=3))
+def test_any_architecture_is_attacked(shape, widths):
+    channels = shape[0]
+    architecture = Architecture(tuple(widths), 3, shape, (0.4,) * channels, (0.3,) * channels)
+    stream = generator("test/any")
+    tensors = {name: torch.empty(2, *s).normal_(generator=stream) for name, s in architecture.shapes.items()}
+    images = torch.rand(3, *shape, generator=stream)
+    for kind in KINDS:
+        result = attack(Bank(architecture, tensors), images, torch.tensor([0, 1, 2]), kind=kind, epsilons=[0.0, 0.5])
+        assert ((result.robust_accuracy >= 0) & (result.robust_accuracy <= 1)).all()
+        assert (result.robust_accuracy.isel(epsilon=0) <= result.correct.mean("image") + 1e-12).all()
+
+
+def test_l2_sizes_may_exceed_one(trained, pixels, labels, deepfool):
+    result = attack(trained, pixels, labels, kind="deepfool-l2", epsilons=[0.0, 100.0])
+    broken = (deepfool["deepfool-l2"].success == 1) | (deepfool["deepfool-l2"].correct == 0)
+    np.testing.assert_allclose(result.robust_accuracy.isel(epsilon=1), 1 - broken.mean("image"), atol=1e-12)

@@ -1,0 +1,37 @@
+from matplotlib.figure import Figure
+
+from hrebasin.study.figures.alt_text import alt_text, curve_values
+
+
+def chart() -> Figure:
+    """Two panels that share the x axis, whose label and title stand at one of them."""
+    figure = Figure()
+    above, below = figure.subplots(2, 1, sharex=True)
+    above.plot([0, 1, 2], [3, 9, 4], label="tree")
+    above.plot([0, 1], [1, 1])  # no name
+    below.plot([0, 2], [0.5, 0.25], label="naive")
+    above.set(title="FGSM", ylabel="accuracy (%)")
+    below.set(xlabel="size (pixel range)", ylabel="loss\n(nat)")
+    return figure
+
+
+def test_a_figure_is_told_by_its_axes_and_curves():
+    assert alt_text(chart()) == (
+        "Chart of 2 panels: accuracy (%) by size (pixel range); loss (nat) by size (pixel range). Shown: tree; naive."
+    )
+
+
+def test_values_are_those_drawn():
+    tree, naive = curve_values(chart())
+    assert tree == {"panel": "accuracy (%), FGSM", "curve": "tree", "left": "3", "right": "4", "low": "3", "high": "9"}
+    assert naive == {
+        "panel": "loss (nat), FGSM", "curve": "naive", "left": "0.5", "right": "0.25", "low": "0.25", "high": "0.5"
+    }  # fmt: skip
+
+
+def test_bars_are_called_bars():
+    figure = Figure()
+    axes = figure.subplots()
+    axes.bar([0, 1], [1, 2], label="ratio")
+    axes.set(xlabel="row", ylabel="times (1)")
+    assert alt_text(figure) == "Bar chart: times (1) by row. Shown: ratio."

@@ -1,0 +1,130 @@
+import matplotlib
+import numpy as np
+import pytest
+from matplotlib import image
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from PIL import Image
+
+import synthetic
+from hrebasin.study.figures import paper as plots
+from hrebasin.study.figures import registry as figures
+from hrebasin.study.figures.style import COLOURS, STAGE_COLOURS
+
+
+@pytest.fixture(scope="module", params=[8, 1], ids=["8 groups", "1 group"])
+def results(request):
+    return synthetic.results(groups=request.param)
+
+
+@pytest.fixture(scope="module")
+def drawn(results):
+    return {name: draw(name, results) for name in figures.FIGURES}
+
+
+def draw(name: str, results: dict) -> Figure:
+    function, stages = figures.FIGURES[name]
+    return function(*(results[stage] for stage in stages))
+
+
+@pytest.mark.parametrize("name", figures.FIGURES)
+def test_every_figure_has_units_and_n(name, drawn, results):
+    figure = drawn[name]
+    assert type(figure) is Figure
+    groups = len(set(results["merge"].group.values))
+    (legend,) = figure.legends
+    assert f"n = {groups} group" in legend.get_title().get_text()
+    assert ("no interval" in legend.get_title().get_text()) == (groups == 1)
+    labels = [label for axes in figure.axes for label in (axes.get_xlabel(), axes.get_ylabel()) if label]
+    assert len(labels) >= 2
+    assert all("(" in label for label in labels if label != "matching of the two choices")  # categories have no unit
+
+
+@pytest.mark.parametrize("name", figures.FIGURES)
+def test_legends_cover_no_data_and_nothing_leaves_the_page(name, drawn):
+    figure = drawn[name]
+    renderer = FigureCanvasAgg(figure).get_renderer()
+    figure.draw_without_rendering()
+    legend = figure.legends[0].get_window_extent(renderer)
+    assert legend.x0 >= 0
+    assert legend.x1 <= figure.bbox.x1
+    for axes in figure.axes:
+        assert axes.get_legend() is None
+        extent = axes.get_tightbbox(renderer)
+        assert extent.y0 >= legend.y1 - 1
+        assert extent.x0 >= -1
+        assert extent.x1 <= figure.bbox.x1 + 1
+
+
+def test_saving_twice_gives_the_same_bytes_and_fonts_are_embedded(tmp_path, results):
+    first = plots.save(draw("fig1_accuracy", results), tmp_path / "a" / "fig", source="test data")
+    second = plots.save(draw("fig1_accuracy", results), tmp_path / "b" / "fig", source="test data")
+    assert [path.name for path in first] == ["fig.pdf", "fig.png"]
+    assert [path.read_bytes() for path in first] == [path.read_bytes() for path in second]
+    pdf = first[0].read_bytes()
+    assert b"/CIDFontType2" in pdf or b"/TrueType" in pdf
+    assert b"CreationDate" not in pdf
+    assert b"(test data)" in pdf
+    assert image.imread(first[1]).shape[1] == pytest.approx(85 / 25.4 * 300, abs=2)
+
+
+def test_drawing_leaves_the_sessions_style_alone(results):
+    before = dict(matplotlib.rcParams)
+    draw("fig6_permutation_choice", results)
+    assert dict(matplotlib.rcParams) == before
+
+
+def test_drawing_leaves_the_data_alone(results):
+    merge = results["merge"].copy(deep=True)
+    draw("fig1_accuracy", results)
+    assert merge.identical(results["merge"])
+
+
+def test_colours_differ_between_methods_and_between_stages_in_grey():
+    assert len(set(COLOURS.values())) == len(COLOURS)
+    lightness = [np.dot(matplotlib.colors.to_rgb(colour), [0.299, 0.587, 0.114]) for colour in STAGE_COLOURS]
+    assert all(later - earlier > 0.1 for earlier, later in zip(lightness[:-1], lightness[1:], strict=True))
+
+
+def test_a_method_keeps_its_colour_in_every_figure(drawn):
+    accuracy, robust = drawn["fig1_accuracy"], drawn["fig2_robust_accuracy"]
+    for figure, label in ((accuracy, "MergeMany, converged"), (robust, "MergeMany")):
+        (line,) = [line for line in figure.axes[0].lines if line.get_label().startswith(label)]
+        assert line.get_color() == COLOURS["merge-many"]
+
+
+def test_all_figures_are_drawn_whose_data_sets_are_there(tmp_path):
+    merge = {"merge": synthetic.results(groups=2, leaves=4)["merge"]}
+    assert list(figures.draw_all(merge, tmp_path)) == ["fig1_accuracy"]
+    files = {f"fig1_accuracy.{ending}" for ending in ("pdf", "png", "md")}
+    assert {path.name for path in tmp_path.iterdir()} == {*files, "SHA256SUMS"}
+
+
+def test_figures_name_the_data_sets_that_they_were_drawn_from(tmp_path):
+    merge = synthetic.results(groups=2, leaves=4)["merge"]
+    origin = {"created": "2026-01-02", "code_commit": "0123456789abcdef", "code_changed": 1}
+    figures.draw_all({"merge": merge.assign_attrs(origin, data_digest='{"test": "42"}')}, tmp_path)
+    named = "merge.nc of profile synthetic, made 2026-01-02 by commit 0123456789ab and changes to it"
+    named += " from synthetic images, test 42"
+    with Image.open(tmp_path / "fig1_accuracy.png") as png:
+        assert png.info["Description"] == named
+    assert f"/Subject ({named})".encode() in (tmp_path / "fig1_accuracy.pdf").read_bytes()
+
+
+def test_small_trees_can_be_drawn():
+    small = synthetic.results(groups=2, leaves=4)
+    assert all(draw(name, small).axes for name in figures.FIGURES)
+
+
+@pytest.mark.parametrize("name", figures.FIGURES)
+def test_captions_name_groups_data_and_interval(name, results):
+    text = figures.caption(name, results)
+    groups = len(set(results["merge"].group.values))
+    assert f"n = {groups} group" in text
+    assert ("studentised bootstrap" if groups > 1 else "no interval") in text
+    assert "synthetic images" in text
+
+
+def test_a_caption_of_no_figure_is_refused(results):
+    with pytest.raises(ValueError, match="no figure 'fig0'"):
+        figures.caption("fig0", results)

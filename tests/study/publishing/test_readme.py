@@ -1,0 +1,74 @@
+"""The README's examples run as they stand, one after the other, and do what it says of them."""
+
+import re
+
+import pytest
+
+from hrebasin.evaluation import accuracy
+from hrebasin.files import project_root
+from hrebasin.lipschitz import bounds as regularity
+from hrebasin.merging import methods
+from hrebasin.robustness import attacks as robustness
+from hrebasin.study.figures import paper as plots
+from hrebasin.study.figures import style as drawing
+
+ROOT = project_root()
+EXAMPLES = re.findall(r"^```python\n(.*?)^```", (ROOT / "README.md").read_text(), flags=re.MULTILINE | re.DOTALL)
+
+
+@pytest.fixture(scope="module")
+def names(tmp_path_factory):
+    """What the examples leave behind, run in a copy of the project's data folder; registries are put back after."""
+    folder = tmp_path_factory.mktemp("readme")
+    (folder / "data").mkdir()
+    for name in ("cifar10-sample.nc", "published"):
+        (folder / "data" / name).symlink_to(ROOT / "data" / name)
+    registries = (robustness.FIXED_SIZE, regularity.BOUNDS, methods.MERGES, drawing.NAMES, drawing.COLOURS)
+    before, left = [dict(registry) for registry in registries], {}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        for number, code in enumerate(EXAMPLES, start=1):
+            exec(compile(code, f"README.md, example {number}", "exec"), left)
+    yield left
+    for registry, kept in zip(registries, before, strict=True):
+        registry.clear()
+        registry.update(kept)
+
+
+def test_there_is_an_example_for_everything_that_can_be_added(names):
+    assert len(EXAMPLES) >= 6
+    assert len(names["train_set"]) == 120
+    assert names["train_set"].classes == ("bright", "dark")
+
+
+def test_networks_of_another_architecture_learn(names):
+    assert names["leaves"].architecture.units == (192, 24, 16, 16, 8, 2)
+    assert (accuracy(names["leaves"], names["test_set"]) > 0.8).all()
+
+
+def test_an_added_method_is_merged_attacked_and_drawn(names):
+    found = names["bank"].where(method="both")
+    assert found.labels["n_merged"].tolist() == [2, 4]
+    assert names["attacked"].method.values.tolist().count("both") == 2
+    labels = plots.robust_accuracy(names["attacked"]).axes[0].get_legend_handles_labels()[1]
+    assert any(label.startswith("tree and MergeMany") for label in labels)
+
+
+def test_an_added_attack_is_in_the_data_set_and_the_figure(names):
+    attacked = names["attacked"]
+    assert attacked.attack.values.tolist() == ["fgsm", "bim", "deepfool-linf", "deepfool-linf-clipped"]
+    weaker = attacked.robust_accuracy.sel(attack="fgsm") >= attacked.robust_accuracy.sel(attack="bim")
+    assert weaker.mean() > 0.9, "ten steps break more than one"
+    assert [axes.get_title() for axes in plots.robust_accuracy(attacked).axes][1] == "bim"
+
+
+def test_an_added_bound_is_in_the_data_set_and_the_figure(names):
+    measured = names["measured"]
+    assert measured.bound.values.tolist() == ["global", "eclipse-fast", "frobenius"]
+    assert (measured.lipschitz.sel(bound="frobenius") >= measured.gradient_norm.max("image")).all()
+    assert "frobenius" in plots.lipschitz(measured).axes[0].get_legend_handles_labels()[1]
+
+
+def test_own_networks_are_read_and_merged(names):
+    assert names["everything"].architecture.units == (3072, 64, 32, 10)
+    assert names["everything"].labels["n_merged"].tolist() == [1] * 4 + [2, 2, 4] + [2, 4] * 2

@@ -1,0 +1,125 @@
+"""Published files, changed in copies in all the ways that must be noticed."""
+
+import shutil
+import subprocess
+
+import pytest
+
+from hrebasin.files import project_root
+from hrebasin.study import records
+from hrebasin.study.publishing.verify import main, verify
+from hrebasin.study.records import checksums as manifest
+
+ROOT = project_root()
+
+
+@pytest.fixture
+def copy(tmp_path):
+    """A copy of the published data sets and figures: (data, figures)."""
+    return tuple(
+        shutil.copytree(ROOT / folder, tmp_path / name)
+        for folder, name in (("data/published", "published"), ("figures", "figures"))
+    )
+
+
+def rewrite(data, stage, **changes):
+    """A published data set written again with other attributes or variables, and entered as if that were right."""
+    record = records.read(data / f"{stage}.nc", stage=stage)
+    for name, value in changes.items():
+        if name in record:
+            record[name][:] = value
+        elif value is None:
+            del record.attrs[name]
+        else:
+            record.attrs[name] = value
+    records.write(record, data / f"{stage}.nc", stage=stage)
+    manifest.enter([data / f"{stage}.nc"])
+
+
+def damage(path):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(bytes(content))
+
+
+def replace(path, old, new):
+    """Another text of the same length in a figure's metadata, entered as if that were right."""
+    assert old in path.read_bytes()
+    path.write_bytes(path.read_bytes().replace(old, new))
+    manifest.enter([path])
+
+
+# By kind, what is changed together and what must be said of each
+CHANGES = {
+    "files": [
+        (lambda data, _: damage(data / "ablations.nc"), "ablations.nc is not the file that was written"),
+        (lambda _, drawn: damage(drawn / "fig7_noise.pdf"), "fig7_noise.pdf is not the file"),
+        (lambda _, drawn: (drawn / "fig4_lipschitz.png").unlink(), "fig4_lipschitz.png is missing"),
+        (lambda _, drawn: (drawn / "fig9.png").touch(), "fig9.png is not listed in SHA256SUMS"),
+    ],
+    "a missing data set": [(lambda data, _: (data / "attack.nc").unlink(), "attack.nc cannot be used")],
+    "no list": [(lambda data, _: (data / "SHA256SUMS").unlink(), "published/SHA256SUMS is missing")],
+    "origins": [
+        (lambda data, _: rewrite(data, "train", device=None), "train.nc does not tell device"),
+        (lambda data, _: rewrite(data, "merge", code_changed=1), "merge.nc was made by code that is in no"),
+        (lambda data, _: rewrite(data, "versions", code_commit="unknown"), "versions.nc was made by code that is in"),
+        (
+            lambda data, _: rewrite(data, "attack", created="2030-01-01T00:00:00+00:00"),
+            "fig7_noise.png was drawn from other data sets",
+        ),
+        (
+            lambda _, drawn: replace(drawn / "fig1_accuracy.pdf", b"merge.nc of profile", b"spoon.nc of profile"),
+            "fig1_accuracy.pdf was drawn from other data sets",
+        ),
+    ],
+    "another ledger": [
+        (lambda data, _: rewrite(data, "ledger", effect=1.0), "ledger.nc: effect of C1, C2, C3, C4"),
+        (lambda data, _: rewrite(data, "ledger", verdict="reproduced"), "ledger.nc: verdict of C1"),
+    ],
+    "other networks": [
+        (
+            lambda data, _: rewrite(data, "attack", data_digest='{"test": "b"}'),
+            "attack.nc differs from train.nc in test images",
+        ),
+        (
+            lambda data, _: rewrite(data, "scale", networks="b"),
+            "scale.nc differs from train.nc in the training of the networks",
+        ),
+    ],
+    "other data": [(lambda data, _: rewrite(data, "merge", test_accuracy=0.5), "ledger.nc: effect of C1")],
+}
+
+
+def test_what_is_published_is_what_was_written(capsys):
+    assert main([str(ROOT / "data" / "published"), str(ROOT / "figures")]) == 0
+    assert "the ledger's 10 claims" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("changes", CHANGES.values(), ids=CHANGES)
+def test_every_change_is_noticed_and_the_file_named(copy, changes, capsys):
+    for change, _ in changes:
+        change(*copy)
+    assert main([str(folder) for folder in copy]) == 1
+    said = capsys.readouterr()
+    for _, message in changes:
+        assert message in said.err
+    assert said.out == ""
+
+
+def test_a_listed_file_stays_listed_as_it_was_when_another_is_entered(copy):
+    data, figures = copy
+    damage(data / "train.nc")
+    manifest.enter([data / "merge.nc"])
+    assert any("train.nc is not the file" in problem for problem in verify(data, figures)[1])
+
+
+@pytest.mark.skipif(not shutil.which("sha256sum"), reason="no sha256sum here")
+def test_sha256sum_reads_the_lists(copy):
+    data, figures = copy
+    damage(figures / "fig1_accuracy.png")
+    answers = [
+        subprocess.run(["sha256sum", "--check", "--quiet", "SHA256SUMS"], cwd=folder, capture_output=True, text=True)
+        for folder in (data, figures)
+    ]
+    assert [answer.returncode for answer in answers] == [0, 1]
+    assert answers[1].stdout == "fig1_accuracy.png: FAILED\n"

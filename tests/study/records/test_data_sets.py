@@ -1,0 +1,294 @@
+import json
+import re
+import subprocess
+from datetime import datetime
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import xarray as xr
+
+import hrebasin
+import synthetic
+from hrebasin import digests
+from hrebasin.evaluation import evaluate
+from hrebasin.files import project_root
+from hrebasin.study import records
+from hrebasin.study.records.data_sets import concat, read, write
+from hrebasin.study.records.networks import load_networks
+from hrebasin.study.records.provenance import Clock, provenance
+from hrebasin.study.stages import STAGES
+from hrebasin.training.train import initial_bank
+
+
+def merge_record(bank, *, method="tree", group=0, attrs=None):
+    """A small but valid record of stage ``merge`` over the networks of a bank."""
+    bank = bank.relabel(method=method, group=group)
+    variables = {
+        name: bank.array(np.arange(len(bank)) + group + place / 10, name=name, long_name=name, units="1")
+        for place, name in enumerate(records.SCHEMAS["merge"])
+    }
+    return xr.Dataset(variables, attrs=attrs or {})
+
+
+@pytest.fixture(scope="module")
+def bank(shallow):
+    return initial_bank(shallow, range(3))
+
+
+@pytest.fixture
+def dataset(bank):
+    return merge_record(bank)
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "records" / "merge.nc"
+
+
+# ---- parameters of a notebook
+
+DECLARED = 'run_folder: str = "data"  # where\nepochs: int = 15  # passes'
+
+
+def test_plain_values_are_the_parameters_and_what_papermill_sets_must_be_declared():
+    cells = ["", "%matplotlib inline", "import json", DECLARED, "# Parameters\nepochs = 3\n"]
+    namespace = {"In": cells, "Out": {}, "_": 7, "json": json, "run_folder": "data", "epochs": 3}
+    assert records.plain_values(namespace) == {"run_folder": "data", "epochs": 3}
+    cells[-1] = "# Parameters\nepochs = 3\nepoch = 5\n"
+    with pytest.raises(ValueError, match=r"not declare the parameters \['epoch'\]; it declares \['epochs', 'run_fold"):
+        records.plain_values(namespace | {"epoch": 5})
+    corrected = [*cells, DECLARED, "# Parameters\nepochs = 5\n"]  # the same kernel, run again
+    assert records.plain_values(namespace | {"In": corrected})["epochs"] == 3
+    assert records.plain_values({"epochs": 3}) == {"epochs": 3}  # outside of a notebook
+
+
+# ---- one record
+
+
+def test_a_record_is_read_as_it_was_written(dataset, path):
+    before = dataset.copy(deep=True)
+    write(dataset, path, stage="merge", attrs={"profile": "tiny", "wall_seconds": 1.5})
+    xr.testing.assert_identical(dataset, before)
+    again = read(path, stage="merge")
+    xr.testing.assert_equal(again, dataset)
+    assert again.attrs == {"format": "hrebasin-record/1", "stage": "merge", "profile": "tiny", "wall_seconds": 1.5}
+    for name, variable in dataset.variables.items():
+        assert again[name].attrs == variable.attrs
+    assert again.method.values.tolist() == ["tree"] * 3
+    assert again.stage.dtype.kind == "i"
+    assert again.sel(model="tree/group-000/stage-0/node-01").seed == 1
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_a_record_that_was_read_can_be_written_again(dataset, path):
+    write(dataset, path, stage="merge")
+    first = read(path, stage="merge")
+    write(first, path, stage="merge")
+    xr.testing.assert_identical(read(path, stage="merge"), first)
+
+
+def test_a_trained_bank_gives_a_record(trained, train_images, test_images, path):
+    test = evaluate(trained, test_images)
+    record = trained.history.assign(test_accuracy=test.accuracy, test_loss=test.loss)
+    write(record, path, stage="train")
+    again = read(path, stage="train")
+    np.testing.assert_array_equal(again.train_loss, trained.history.train_loss)
+    assert again.test_accuracy.sel(model="unmerged/group-000/stage-0/node-05") == test.accuracy[5]
+
+
+def test_a_failing_write_leaves_the_old_record(dataset, path, monkeypatch):
+    write(dataset, path, stage="merge")
+
+    def half(self, content):
+        self.touch()
+        raise OSError("disk full")
+
+    monkeypatch.setattr(Path, "write_bytes", half)
+    with pytest.raises(OSError, match="disk full"):
+        write(dataset + 1, path, stage="merge")
+    xr.testing.assert_equal(read(path, stage="merge"), dataset)
+    assert list(path.parent.iterdir()) == [path]
+
+
+# ---- provenance
+
+
+def test_provenance_says_where_a_record_comes_from(dataset, path, train_images):
+    parameters = {"leaves": 16, "limits": [1, 2], "strength": 0.5, "name": "Größe"}
+    attrs = provenance(
+        profile="tiny", parameters=parameters, images={"train": train_images.first(9)}, device="cpu", clock=Clock()
+    )
+    write(dataset, path, stage="merge", attrs=attrs)
+    attrs = read(path, stage="merge").attrs
+    assert set(attrs) == {
+        "format",
+        "stage",
+        "profile",
+        "parameters",
+        "data_source",
+        "data_digest",
+        "n_classes",
+        "code_commit",
+        "code_changed",
+        "versions",
+        "device",
+        "wall_seconds",
+        "created",
+    }
+    assert json.loads(attrs["parameters"]) == parameters
+    assert json.loads(attrs["data_digest"]) == {"train": train_images.digest}  # of the whole split
+    assert attrs["n_classes"] == 4
+    assert attrs["data_source"] == train_images.source
+    versions = json.loads(attrs["versions"])
+    assert versions["torch"] == torch.__version__.split("+")[0] or versions["torch"] == torch.__version__
+    assert versions["hrebasin"] == hrebasin.__version__
+    assert set(versions) == {"python", *records.PACKAGES}
+    assert attrs["device"].startswith("cpu, ")
+    assert 0 <= attrs["wall_seconds"] < 60
+    assert datetime.fromisoformat(attrs["created"]).utcoffset().total_seconds() == 0
+
+
+def test_provenance_names_images_without_their_place(train_images):
+    parameters = {"dataset": "/home/me/images.tar.xz", "other": "their/originals", "run_folder": "data/runs/cpu"}
+    attrs = provenance(profile="p", parameters=parameters, images={"test": train_images}, device="cpu", clock=Clock())
+    kept = {"dataset": "images.tar.xz", "other": "originals", "run_folder": "data/runs/cpu"}
+    assert json.loads(attrs["parameters"]) == kept
+
+
+def test_the_commit_is_the_checkouts_or_unknown(train_images, monkeypatch):
+    def of(run=subprocess.run):
+        monkeypatch.setattr(subprocess, "run", run)
+        attrs = provenance(profile="p", parameters={}, images={"train": train_images}, device="cpu", clock=Clock())
+        return attrs["code_commit"], attrs["code_changed"]
+
+    def answers(commit, status):
+        def run(command, **_):
+            return subprocess.CompletedProcess(command, 0, stdout=commit if "rev-parse" in command else status)
+
+        return run
+
+    def fails(command, **_):
+        raise FileNotFoundError("git")
+
+    commit, changed = of()
+    assert re.fullmatch("[0-9a-f]{40}|unknown", commit)
+    assert changed in (0, 1)
+    assert of(answers("abc\n", "")) == ("abc", 0)
+    assert of(answers("abc\n", " M lib/hrebasin/bank.py\n")) == ("abc", 1)
+    assert of(fails) == ("unknown", 0)
+
+
+# ---- shards
+
+
+def write_shards(bank, folder, changes=({}, {}), strings=object):
+    """Two shards of one run, with method names of different length and other groups."""
+    paths = []
+    for group, (method, change) in enumerate(zip(("l1", "merge-many"), changes, strict=True)):
+        attrs = {"profile": "tiny", "data_digest": "{}", "wall_seconds": 1.5 + group} | change
+        paths.append(folder / f"{group}.nc")
+        record = merge_record(bank, method=method, group=group)
+        for name in ("method", "model"):
+            record[name] = record[name].astype(strings)
+        write(record, paths[-1], stage="merge", attrs=attrs)
+    return paths
+
+
+@pytest.mark.parametrize("strings", [object, str])  # str: NumPy's strings of fixed length
+def test_shards_join_without_cutting_names(bank, tmp_path, strings):
+    paths = write_shards(bank, tmp_path, strings=strings)
+    joined = concat(paths, stage="merge")
+    assert joined.method.values.tolist() == ["l1"] * 3 + ["merge-many"] * 3
+    assert joined.group.values.tolist() == [0] * 3 + [1] * 3
+    assert joined.model.values[-1] == "merge-many/group-001/stage-0/node-02"
+    for path, part in zip(paths, (slice(0, 3), slice(3, 6)), strict=True):
+        xr.testing.assert_equal(joined.isel(model=part), read(path, stage="merge"))
+    assert joined.attrs["wall_seconds"] == 4.0
+    assert joined.attrs["shards"] == 2
+    write(joined, tmp_path / "joined.nc", stage="merge", attrs=joined.attrs)
+    xr.testing.assert_equal(read(tmp_path / "joined.nc", stage="merge"), joined)
+
+
+def test_a_group_by_works_on_joined_shards(bank, tmp_path):
+    joined = concat(write_shards(bank, tmp_path), stage="merge")
+    means = joined.seconds.groupby("method").mean()
+    place = list(records.SCHEMAS["merge"]).index("seconds") / 10
+    np.testing.assert_allclose(means.sel(method=["l1", "merge-many"]), [1 + place, 2 + place])
+
+
+def test_joined_shards_tell_what_they_have_in_common_and_every_commit(bank, tmp_path):
+    def made(shard):
+        origin = {
+            "code_commit": "ab"[shard],
+            "code_changed": shard,
+            "created": f"2026-0{2 - shard}",
+            "device": "cpu",
+        }
+        parameters = {"epochs": 15, "shard": shard, "groups": [shard], "run_folder": "r"}
+        versions = {"torch": f"2.{shard}", "numpy": "2"}
+        return origin | {"parameters": json.dumps(parameters), "versions": json.dumps(versions)}
+
+    same = made(0), made(1)
+    attrs = concat(write_shards(bank, tmp_path, same), stage="merge").attrs
+    assert json.loads(attrs["parameters"]) == {"epochs": 15}
+    assert (attrs["code_commit"], attrs["code_changed"], attrs["created"]) == ("a; b", 1, "2026-02")
+    assert (attrs["device"], json.loads(attrs["versions"])) == ("cpu", {"torch": "2.0; 2.1", "numpy": "2"})
+
+
+def test_every_stage_has_a_schema():
+    assert set(STAGES) < set(records.SCHEMAS)
+    for stage in STAGES:
+        first = {dims[0] for dims in records.SCHEMAS[stage].values()}
+        assert len(first) == 1  # the dimension that shards are joined along
+
+
+def test_data_sets_of_other_networks_are_told_by_the_training_that_they_name():
+    results = synthetic.results(groups=4, leaves=2, stages=["train", "merge"])
+    halves = {code: results["train"].isel(model=results["train"].group // 2 == k) for k, code in enumerate("ab")}
+    halves = {code: half.assign_attrs(code_digest=code, parameters='{"epochs": 3}') for code, half in halves.items()}
+    train = records.join(halves, stage="train")
+    names = [records.networks_of(half) for half in halves.values()]
+    assert len(set(names)) == 2
+    assert train.attrs["networks"] == "; ".join(names)
+    for told in (names[0], train.attrs["networks"]):
+        assert not records.misfits({"train": train, "merge": results["merge"].assign_attrs(networks=told)})
+    other = halves["a"].assign_attrs(parameters='{"epochs": 4}')
+    stale = results["merge"].assign_attrs(networks=records.networks_of(other))
+    assert records.misfits({"train": train, "merge": stale}) == {"merge": "the training of the networks"}
+
+
+def test_networks_that_were_loaded_are_told_until_the_next_clock(write_run, train_images, test_images, tmp_path):
+    images = {"train": train_images, "test": test_images}
+    write_run(tmp_path)
+    clock = Clock()
+    load_networks(tmp_path, 0, images=images)
+    given = {"profile": "p", "parameters": {}, "images": images, "device": "cpu"}
+    expected = records.networks_of(read(tmp_path / "train" / "shard-000.nc", stage="train"))
+    assert provenance(**given, clock=clock)["networks"] == expected
+    assert "networks" not in provenance(**given, clock=Clock())
+
+
+def test_an_installed_copy_does_not_tell_the_commit_of_the_project_around_it(tmp_path, monkeypatch):
+    subprocess.run(["git", "init", "--quiet"], cwd=tmp_path, check=True)
+    identity = ["-c", "user.name=a", "-c", "user.email=a"]
+    subprocess.run(
+        ["git", *identity, "commit", "--quiet", "--allow-empty", "--message", "of another project"],
+        cwd=tmp_path, check=True,
+    )  # fmt: skip
+    (tmp_path / "records.py").touch()
+    monkeypatch.setattr(records, "__file__", str(tmp_path / "records.py"))
+    assert (Clock().commit, Clock().dirty) == ("unknown", False)
+    (tmp_path / records.COMMIT).write_text("abc\n")  # as `make offline` writes it
+    assert (Clock().commit, Clock().dirty) == ("abc", False)
+    (tmp_path / records.COMMIT).write_text("abc\nchanged\n")
+    assert (Clock().commit, Clock().dirty) == ("abc", True)
+
+
+def test_what_a_notebook_is_told_stands_in_its_data_sets(monkeypatch, train_images):
+    monkeypatch.setattr(digests, "executed", {})
+    digests.executing(project_root() / "notebooks" / "01_train.ipynb", profile="cpu", images_digest="abc")
+    attrs = provenance(profile="folder", parameters={}, images={"train": train_images}, device="cpu", clock=Clock())
+    assert (attrs["profile"], attrs["images_digest"]) == ("cpu", "abc")
+    assert attrs["code_digest"] == digests.notebook_digest(project_root() / "notebooks" / "01_train.ipynb")

@@ -1,0 +1,127 @@
+import json
+import os
+import re
+
+import pytest
+import yaml
+from PIL import Image
+from projects import call, copy_project
+
+from hrebasin.files import project_root
+from hrebasin.study.running import cluster, workflow
+from hrebasin.study.running.workflow import main
+from hrebasin.study.stages import NOTEBOOKS, PAPER, QUESTIONS
+
+ROOT = project_root()
+
+
+def test_the_slurm_profile_has_resources_for_every_rule_and_gpus_for_training_and_attacks():
+    profile = yaml.safe_load((ROOT / "config" / "slurm" / "config.yaml").read_text())
+    assert profile["executor"] == "slurm"
+    assert set(profile["set-threads"]) == set(profile["set-resources"]) == {*NOTEBOOKS, "paper", *QUESTIONS, "answers"}
+    for rule, resources in profile["set-resources"].items():
+        assert resources["mem_mb"] >= 4000
+        assert 30 <= resources["runtime"] <= 240
+        assert ("gpu" in resources) == (rule in ("merge", "regularity", "ablations", "mergers", "scale", "repair"))
+    # options of hrebasin.study.running.workflow, which a profile would take back
+    assert not {"cores", "snakefile", "directory", "config", "rerun-triggers", "nolock"} & set(profile)
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_a_run_on_slurm_is_planned_where_there_is_no_slurm(device, tmp_path):
+    (tmp_path / "bin").mkdir()
+    for program in ("bash", "sh", "which"):  # Snakemake's shell, and what the executor looks for Slurm with
+        (tmp_path / "bin" / program).symlink_to(f"/usr/bin/{program}")
+    project = copy_project(tmp_path / "copy")
+    options = ["--workflow-profile", "config/slurm", "--cores", "64", "--dry-run"]
+    settings = ["profile=tiny", "groups=1", f"device={device}"]
+    output = call(project, *options, *settings, "--", "--quiet", "host", "--printshellcmds", PATH=str(tmp_path / "bin"))
+    cores = yaml.safe_load((ROOT / "config" / "slurm" / "config.yaml").read_text())["set-threads"]
+    for stage, notebook in NOTEBOOKS.items():
+        origin = "--profile tiny --images=[0-9a-f]{64}" if stage == "train" else "--profile tiny"
+        [place] = re.findall(rf"--place '(.*)' {origin} --label '{notebook} 000' --threads {cores[stage]} ", output)
+        there = device if stage in ("train", "attack") else "cpu"
+        assert json.loads(place) == {"run_folder": "data/runs/tiny", "device": there}
+    assert f"--label '{PAPER}' --threads {cores['paper']} " in output
+
+
+def test_images_are_there_before_a_job_asks_for_them(tmp_path):
+    folder = tmp_path / "images"
+    for split in ("train", "test"):
+        for name in ("dark", "bright"):
+            (folder / split / name).mkdir(parents=True)
+            Image.new("RGB", (2, 2)).save(folder / split / name / "1.png")
+    (tmp_path / "profile").mkdir()
+    (tmp_path / "profile" / "config.yaml").write_text("executor: kubernetes\n")
+    data = tmp_path / "data"
+    cluster.prepare(str(tmp_path / "profile"), tmp_path / "run", dataset=str(folder), data=data)
+    assert len(list((data / "raw" / "decoded").glob("images-*.npy"))) == 2
+    with pytest.raises(ValueError, match="nowhere"):
+        cluster.prepare(str(tmp_path / "profile"), tmp_path / "run", dataset="nowhere", data=data)
+
+
+def given_to_snakemake(monkeypatch, *arguments):
+    """The options that Snakemake gets from the command."""
+    got = []
+    monkeypatch.setattr(workflow, "_snakemake", lambda options: got.extend(options) or 0)
+    assert main(["--dry-run", *arguments]) == 0
+    return got
+
+
+def test_cores_are_all_of_this_machine_but_no_limit_for_a_cluster(monkeypatch):
+    local = given_to_snakemake(monkeypatch, "profile=tiny")
+    assert local[local.index("--cores") + 1] == "all"
+    assert "--workflow-profile" not in local
+    there = given_to_snakemake(monkeypatch, "--workflow-profile", "config/slurm", "profile=tiny")
+    assert "--cores" not in there
+    assert there[there.index("--workflow-profile") + 1] == "config/slurm"
+    assert there[there.index("--slurm-logdir") + 1] == str(ROOT / "data" / "runs" / "tiny" / "logs")
+
+
+def test_what_follows_two_dashes_goes_to_snakemake(monkeypatch):
+    options = ["--jobs", "3", "--set-threads", "train=1"]
+    assert given_to_snakemake(monkeypatch, "profile=tiny", "--", *options)[-4:] == options
+
+
+def test_a_missing_profile_of_snakemake_is_named(capsys):
+    assert main(["--workflow-profile", "config/pbs", "profile=tiny"]) == 2
+    assert "no profile of Snakemake in config/pbs" in capsys.readouterr().err
+
+
+@pytest.fixture
+def queue(tmp_path, monkeypatch):
+    """``queue(*lines)``: a squeue on the path that prints these lines."""
+
+    def answer(*lines, code=0):
+        script = tmp_path / "squeue"
+        script.write_text("#!/bin/sh\n" + "".join(f"echo '{line}'\n" for line in lines) + f"exit {code}\n")
+        script.chmod(0o755)
+        monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+
+    return answer
+
+
+def test_jobs_left_by_a_killed_run_are_named_before_anything_starts(queue, tmp_path, monkeypatch, capsys):
+    for name in ("config", "notebooks", "pyproject.toml"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(workflow, "_snakemake", lambda options: pytest.fail("it started"))
+    mine, other = (cluster.job_name(tmp_path / "data" / "runs" / run) for run in ("tiny", "sample"))
+    queue(f"17 {mine}_0b5e", f"18 {other}_77aa", f"19 {mine}_0b5e", "20 lunch")
+    assert main(["--workflow-profile", "config/slurm", "profile=tiny"]) == 2
+    assert "scancel 17 19\n" in capsys.readouterr().err
+    assert cluster.jobs_in_queue(tmp_path / "data" / "runs" / "cpu") == []
+
+
+def test_a_slurm_that_is_not_there_or_does_not_answer_is_an_error(queue, tmp_path, monkeypatch):
+    queue(code=1)
+    with pytest.raises(ValueError, match="Slurm does not answer"):
+        cluster.jobs_in_queue(tmp_path)
+    monkeypatch.setenv("PATH", str(tmp_path / "nothing"))
+    with pytest.raises(ValueError, match="squeue is not on PATH"):
+        cluster.jobs_in_queue(tmp_path)
+
+
+def test_names_of_jobs_are_as_the_executor_wants_them(tmp_path):
+    assert re.fullmatch(r"[A-Za-z0-9_-]{1,50}", cluster.job_name(tmp_path / "a.b c"))
+    assert cluster.job_name(tmp_path / "a") != cluster.job_name(tmp_path / "b")

@@ -1,0 +1,318 @@
+import ast
+import json
+import os
+import re
+import shutil
+import tempfile
+
+import nbformat
+import papermill
+import pytest
+import yaml
+from papermill.exceptions import PapermillExecutionError
+from PIL import Image
+
+from hrebasin.files import project_root
+from hrebasin.study.figures.registry import BENCHMARKS
+from hrebasin.study.notebook_code import notebook_digest
+from hrebasin.study.records.data_sets import read
+from hrebasin.study.records.origins import describe
+from hrebasin.study.records.provenance import PROVENANCE
+from hrebasin.study.running.notebook_runner import declared_parameters, failure, main, run_notebook
+from hrebasin.study.running.plan import Plan
+from hrebasin.study.settings import Profile
+from hrebasin.study.stages import ANSWERS, NOTEBOOKS, PAPER, QUESTIONS, STAGES
+from hrebasin.study.tour.example_networks import write_example
+
+ROOT = project_root()
+PATHS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+PIPELINE = [*NOTEBOOKS.values(), PAPER]
+STAGE_NOTEBOOKS = [*PIPELINE, *QUESTIONS.values(), ANSWERS]
+WIRING = {"run_folder", "shard", "shards", "groups", "questions", "recipe_shards"}
+MOST_CELLS, MOST_LINES, MOST_LINES_A_CELL = 14, 80, 15
+
+
+def cells(path, kind="code"):
+    return [cell for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == kind]
+
+
+def is_parameters(cell):
+    return "parameters" in cell.metadata.get("tags", [])
+
+
+def test_every_stage_has_its_notebook():
+    assert {path.stem for path in PATHS} >= set(STAGE_NOTEBOOKS)
+
+
+@pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
+def test_notebooks_stay_thin(path):
+    code = [cell for cell in cells(path) if not is_parameters(cell)]
+    lines = [[line for line in cell.source.splitlines() if line.strip()] for cell in code]
+    assert len(code) <= MOST_CELLS
+    assert sum(map(len, lines)) <= MOST_LINES
+    assert max(map(len, lines)) <= MOST_LINES_A_CELL
+    for cell in code:
+        kinds = {type(node) for node in ast.walk(ast.parse(cell.source))}
+        assert not kinds & {ast.FunctionDef, ast.ClassDef, ast.AsyncFunctionDef}, (
+            "what needs a function belongs to lib/"
+        )
+
+
+@pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
+def test_notebooks_are_committed_without_outputs(path):
+    assert all(not cell.outputs and cell.execution_count is None for cell in cells(path))
+    assert str(ROOT) not in path.read_text()
+
+
+@pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
+def test_notebooks_open_with_a_question_and_have_one_parameters_cell(path):
+    assert "**Question.**" in cells(path, "markdown")[0].source
+    assert sum(map(is_parameters, cells(path))) == 1
+
+
+@pytest.mark.parametrize("name", STAGE_NOTEBOOKS)
+def test_parameters_are_typed_literals_with_a_comment(name):
+    [cell] = filter(is_parameters, cells(ROOT / "notebooks" / f"{name}.ipynb"))
+    for statement in ast.parse(cell.source).body:
+        assert isinstance(statement, ast.AnnAssign)
+        ast.literal_eval(statement.value)
+    # the formatter may move a comment behind the last line of a long list
+    assert len(re.findall(r"  # \S", cell.source)) == len(ast.parse(cell.source).body)
+
+
+@pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
+def test_papermill_explains_every_parameter(path):
+    declared = papermill.inspect_notebook(str(path))
+    assert declared
+    assert [name for name, entry in declared.items() if not entry["help"]] == []
+    assert {entry["inferred_type_name"] for entry in declared.values()} <= {"str", "int", "float", "bool", "list"}
+
+
+@pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
+def test_parameters_are_checked_before_anything_is_computed(path):
+    code = cells(path)
+    after = code[next(place for place, cell in enumerate(code) if is_parameters(cell)) + 1]
+    assert "records.plain_values(globals())" in "".join(after.source.splitlines()[:2])
+
+
+def test_papermill_alone_refuses_a_parameter_that_is_not_declared(tmp_path):
+    with pytest.raises(PapermillExecutionError, match=r"not declare the parameters \['epsilons'\]; it declares"):
+        papermill.execute_notebook(
+            str(ROOT / "notebooks" / "01_train.ipynb"),
+            str(tmp_path / "out.ipynb"),
+            {"epsilons": [0.1]},
+            kernel_name="python3",
+            progress_bar=False,
+        )
+
+
+def test_default_parameters_are_the_sample_profile():
+    sample = yaml.safe_load((ROOT / "config" / "sample.yaml").read_text())
+    declared_by_any = set()
+    for name in STAGE_NOTEBOOKS:
+        declared = declared_parameters(ROOT / "notebooks" / f"{name}.ipynb")
+        for parameter, source in declared.items():
+            if parameter not in WIRING:
+                assert ast.literal_eval(source) == sample[parameter], f"{name}: {parameter}"
+        declared_by_any |= set(declared)
+    # they decide which groups a notebook gets
+    shards_only = {"n_groups", "first_group", "groups_per_shard", "recipe_groups"}
+    assert set(Profile.__dataclass_fields__) - shards_only <= declared_by_any
+
+
+@pytest.fixture(scope="session")
+def executed(tmp_path_factory):
+    """Every stage run once, on one tree of two leaves and a few images, with an own method of merging.
+
+    Its lines are those of the worked example; the library is a copy that a user has changed.
+    """
+    example = cells(ROOT / "notebooks" / "11_your_networks.ipynb")
+    [lines] = [cell.source for cell in example if cell.source.startswith("register(")]
+    assert len(lines.splitlines()) <= 10
+    root = tmp_path_factory.mktemp("own")
+    library = shutil.copytree(ROOT / "lib" / "hrebasin", root / "lib" / "hrebasin")
+    with (library / "methods.py").open("a") as file:
+        file.write(f"\n{lines}\n")
+    folder = root / "run"
+    plan = Plan.from_config({"profile": "tiny"})
+    smaller = {"leaves": 2, "merge_many_sizes": [2], "epochs": 4, "ablation_pairs": 1, "train_images": 300, "shard": 0}
+    smaller |= {"groups": [0], "shards": [0], "attacked_images": 10, "bounded_images": 2, "run_folder": str(folder)}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(library.parent), prepend=os.pathsep)
+        for name in PIPELINE:
+            values = json.loads(plan.parameters(name, None if name == PAPER else 0))
+            values |= {key: value for key, value in smaller.items() if key in values}
+            run_notebook(
+                ROOT / "notebooks" / f"{name}.ipynb", folder / "notebooks" / f"{name}.ipynb", values, threads=1
+            )
+    return folder
+
+
+def test_every_notebook_runs_and_writes_its_data_set(executed):
+    for stage in STAGES:
+        assert read(executed / stage / "shard-000.nc", stage=stage).attrs["profile"] == executed.name
+    ledger = read(executed / "results" / "ledger.nc", stage="ledger")
+    assert set(ledger.verdict.values) <= {"no verdict", "not tested"}, "one group decides nothing"
+    assert (executed / "index.html").stat().st_size > 100_000
+
+
+def test_every_result_tells_where_it_comes_from(executed):
+    paths = [*executed.glob("*/shard-000.nc"), *executed.glob("results/*.nc")]
+    assert {path.stem for path in paths} >= {*STAGES, "ledger"}
+    for path in paths:
+        stage = path.stem if path.parent.name == "results" else path.parent.name
+        attrs = read(path, stage=stage).attrs
+        assert all(attrs.get(name, "") != "" for name in PROVENANCE), path
+        code = notebook_digest(ROOT / "notebooks" / f"{NOTEBOOKS.get(stage, PAPER)}.ipynb")
+        assert len(attrs["code_digest"]) == 64
+        changed = stage in ("merge", "attack", "regularity")  # they use methods.py
+        assert (attrs["code_digest"] != code) == changed, path
+    with Image.open(executed / "figures" / "fig1_accuracy.png") as png:
+        assert png.info["Description"] == describe(read(executed / "results" / "merge.nc", stage="merge"))
+
+
+def test_a_stage_refuses_networks_that_were_trained_on_other_images(executed, tmp_path):
+    for number in range(20):
+        path = tmp_path / "mine" / ("train", "test")[number % 2] / f"class-{number // 2}" / f"{number}.png"
+        path.parent.mkdir(parents=True)
+        Image.new("RGB", (32, 32), (number, 0, 0)).save(path)
+    record = executed / "attack" / "shard-000.nc"
+    before = record.read_bytes()
+    values = {"dataset": str(tmp_path / "mine"), "run_folder": str(executed), "attacked_images": 10}
+    with pytest.raises(RuntimeError, match=r"(?s)unmerged-000\.safetensors.* networks of other images: test digest"):
+        run_notebook(ROOT / "notebooks" / "03_attack.ipynb", tmp_path / "out.ipynb", values, threads=1)
+    assert record.read_bytes() == before
+    assert not (tmp_path / "out.ipynb").exists()
+
+
+def test_executed_copies_are_whole_and_leave_nothing_behind(executed):
+    copies = sorted((executed / "notebooks").iterdir())
+    assert [path.stem for path in copies] == sorted(PIPELINE)
+    for path in copies:
+        outputs = [output for cell in cells(path) for output in cell.outputs]
+        assert not [output for output in outputs if output.output_type == "error"]
+        assert pictures(path) >= 1, path.stem
+
+
+def pictures(path):
+    return sum("image/png" in output.get("data", {}) for cell in cells(path) for output in cell.outputs)
+
+
+def test_the_tour_runs(tmp_path):
+    values = {"train_images": 600, "evaluated_images": 200, "widths": [48, 32]}
+    run_notebook(ROOT / "notebooks" / "00_tour.ipynb", tmp_path / "out.ipynb", values, threads=1)
+    assert pictures(tmp_path / "out.ipynb") == 5
+
+
+def test_the_explorer_runs_and_leaves_figure_and_tables(tmp_path):
+    run_notebook(ROOT / "notebooks" / "10_explore.ipynb", tmp_path / "out.ipynb", {"epsilon": 0.005}, threads=1)
+    assert pictures(tmp_path / "out.ipynb") == 1
+    text = (tmp_path / "out.ipynb").read_text()
+    assert "robust at 0.005" in text
+    assert "widget-view" not in text, "nobody is there to move them"
+
+
+def test_own_networks_run(tmp_path):
+    networks, images, mean, std = write_example(
+        tmp_path, data=ROOT / "data", n=3, widths=(24, 16), epochs=8, n_images=400
+    )
+    values = {"networks": str(networks), "image_folder": str(images), "mean": mean, "std": std}
+    values |= {"attacked_images": 8, "bounded_images": 2, "epsilons": [0.0, 0.01]}
+    run_notebook(ROOT / "notebooks" / "11_your_networks.ipynb", tmp_path / "out.ipynb", values, threads=1)
+    assert pictures(tmp_path / "out.ipynb") == 4
+    assert "median, matched to the first of 3" in (tmp_path / "out.ipynb").read_text()
+
+
+def test_a_method_at_the_end_of_the_file_takes_part_in_every_stage(executed):
+    for stage in ("merge", "attack", "regularity"):
+        for folder in (executed / stage, executed / "results"):
+            [path] = [*folder.glob("shard-*.nc"), *folder.glob(f"{stage}.nc")]
+            assert (read(path, stage=stage).method == "median").sum() == 1, path
+    assert "median" in (executed / "index.html").read_text()
+
+
+def test_a_failing_notebook_says_where_and_why_and_keeps_its_copy(tmp_path, capsys):
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("x = 1"), nbformat.v4.new_code_cell("1 / 0")])
+    nbformat.write(notebook, tmp_path / "bad.ipynb")
+    assert main([str(tmp_path / "bad.ipynb"), str(tmp_path / "out.ipynb"), "--label", "shard 7"]) == 1
+    message = capsys.readouterr().err
+    assert "[shard 7] bad.ipynb failed in cell 2: ZeroDivisionError: division by zero" in message
+    assert not (tmp_path / "out.ipynb").exists()
+    assert (tmp_path / "out.failed.ipynb").is_file()
+
+
+def test_a_job_may_run_in_another_place_than_the_parameters_say(monkeypatch):
+    ran = []
+    monkeypatch.setattr("hrebasin.study.running.notebook_runner.run_notebook", lambda *values, **_: ran.append(values[2]))
+    values = ["-p", "device", "cuda", "-p", "shard", "1"]
+    assert main(["a.ipynb", "b.ipynb", *values, "--place", '{"device": "cpu"}']) == 0
+    assert ran == [{"device": "cpu", "shard": 1}]
+
+
+def test_the_runner_takes_parameters_as_papermill_does_and_logs_whole_lines(tmp_path, capsys):
+    source = "import sys, time\nfrom hrebasin import progress\nprogress.SECONDS = 0\n"
+    source += "for _ in progress.track(range(3), label='work'): time.sleep(0.01)\nprint(a, b, c, d)"
+    declared = "a: int = 1  # first\nb: float = 1.0  # second\nc: list = []  # third\nd: str = ''  # fourth"
+    parameters = nbformat.v4.new_code_cell(declared, metadata={"tags": ["parameters"]})
+    kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
+    notebook = nbformat.v4.new_notebook(cells=[parameters, nbformat.v4.new_code_cell(source)], metadata=kernel)
+    nbformat.write(notebook, tmp_path / "in.ipynb")
+    (tmp_path / "more.yaml").write_text("a: 2\nc: [2]\n")
+    command = [str(tmp_path / "in.ipynb"), str(tmp_path / "out.ipynb"), '{"a": 0, "d": "json"}']
+    command += ["-p", "b", "1e-5", "-y", "a: 3", "-f", str(tmp_path / "more.yaml"), "--label", "a run"]
+    assert main(command) == 0
+    [printed] = [o.text for cell in cells(tmp_path / "out.ipynb") for o in cell.outputs if o.get("name") == "stdout"]
+    assert printed == "3 1e-05 [2] json\n"
+    lines = capsys.readouterr().err.split("\n")
+    assert lines.pop() == ""
+    assert len(lines) >= 3
+    assert all(line.startswith("[a run] work: ") and "\r" not in line for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["-p", "epoch", "3"], r"does not declare the parameters ['epoch']"),
+        (["-y", "[1, 2]"], "-y '[1, 2]' must hold names and values of parameters, got [1, 2]"),
+        (["-y", "{a: "], "parameters are not valid YAML"),
+        (["-f", "absent.yaml"], "absent.yaml"),
+    ],
+)
+def test_parameters_that_cannot_be_are_an_error_in_words(tmp_path, capsys, options, message):
+    assert main([str(ROOT / "notebooks" / "01_train.ipynb"), str(tmp_path / "out.ipynb"), *options]) == 1
+    assert message in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_kernel_that_dies_is_told_apart_and_leaves_the_copy(tmp_path):
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("import os; os.kill(os.getpid(), 9)")])
+    nbformat.write(notebook, tmp_path / "greedy.ipynb")
+    with pytest.raises(RuntimeError, match=r"greedy.ipynb: Kernel died; .* memory did not suffice"):
+        run_notebook(tmp_path / "greedy.ipynb", tmp_path / "out.ipynb", {})
+    assert failure(tmp_path / "out.failed.ipynb").startswith("out failed: its kernel died (see ")
+    assert not (tmp_path / "out.ipynb").exists()
+
+
+def test_kernels_are_reached_even_where_temporary_files_have_long_names(tmp_path, monkeypatch):
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("1")])
+    nbformat.write(notebook, tmp_path / "one.ipynb")
+    (long := tmp_path / ("long name " * 9)).mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(long))
+    run_notebook(tmp_path / "one.ipynb", tmp_path / "out.ipynb", {})
+    assert nbformat.read(tmp_path / "out.ipynb", as_version=4).cells[0].outputs
+
+
+def test_the_benchmark_notebook_runs(tmp_path):
+    values = {"train_images": 1000, "widths": [32, 32, 16], "batch_size": 32, "epochs": 2, "repeats": 1, "workers": 0}
+    values |= {"rows_wanted": ["training-float32", "matching"], "counts": [16]}
+    values |= {"full_counts": [], "epochs_timed": 1, "stages_wanted": ["merge"]}
+    values |= dict.fromkeys(("run_folder", "output_folder", "figures_folder"), str(tmp_path))
+    run_notebook(ROOT / "notebooks" / "90_benchmarks.ipynb", tmp_path / "out.ipynb", values, threads=1)
+    record = read(tmp_path / "benchmarks.nc", stage="benchmarks")
+    assert record.row.values.tolist() == values["rows_wanted"]
+    assert record.share.sel(row="training-float32") > 0
+    assert (record.scaling_seconds > 0).all()
+    assert (record.scaling_memory >= 0).all()
+    assert {path.name for path in tmp_path.glob("bench*.p??")} == {
+        f"{name}.{ending}" for name in BENCHMARKS for ending in ("pdf", "png")
+    }

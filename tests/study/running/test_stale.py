@@ -1,0 +1,142 @@
+"""Results made from other parameters or other code are made again, and nothing else is."""
+
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+
+import h5py
+import pytest
+
+from hrebasin.files import project_root
+from hrebasin.study.figures.catalogue import figure_files
+from hrebasin.study.running.plan import Plan
+from hrebasin.study.stages import NOTEBOOKS, PAPER
+
+ROOT = project_root()
+ALL = {*NOTEBOOKS, "paper"}
+# name, file that changes, old text, new text, settings, stages that are due then
+STEPS = [
+    ("nothing", "", "", "", [], set()),
+    ("another device", "", "", "", ["device=cuda"], ALL),
+    ("a cluster", "", "", "", ["--workflow-profile", "config/slurm"], set()),
+    ("a value of training", "", "", "", ["epochs=3"], ALL),
+    ("a value of merging", "", "", "", ["merge_many_sets=2"], ALL - {"train", "ablations"}),
+    ("a value of one stage", "", "", "", ["noise_draws=3"], {"attack", "paper"}),
+    ("code of training", "lib/hrebasin/training/train.py", "+= losses *", "+= 2 * losses *", [], ALL),
+    ("code of one stage", "lib/hrebasin/robustness/attacks.py", "(1, 3, 50)", "(1, 3, 51)", [], {"attack", "paper"}),
+    ("a notebook", "notebooks/04_regularity.ipynb", "=bounded_images", "=1", [], {"regularity", "paper"}),
+    ("the page's look", "lib/hrebasin/page.html", "<h1", "<h1 ", [], {"paper"}),
+    ("other images of the same name", "data/cifar10-sample.nc", "images", "others", [], ALL),
+    ("deleted networks", "data/runs/tiny/weights/unmerged-000.safetensors", "", "deleted", [], ALL),
+    ("a deleted data set", "data/runs/tiny/merge/shard-001.nc", "", "deleted", [], ALL - {"train", "ablations"}),
+    (
+        "a deleted notebook",
+        "data/runs/tiny/notebooks/05_ablations-000.ipynb",
+        "",
+        "deleted",
+        [],
+        {"ablations", "paper"},
+    ),
+    ("a deleted ledger", "data/runs/tiny/results/ledger.nc", "", "deleted", [], {"paper"}),
+    ("a deleted figure", "data/runs/tiny/figures/fig3_weight_norm.png", "", "deleted", [], {"paper"}),
+    ("a docstring", "lib/hrebasin/training/train.py", "Train one network for", "Train a network for", [], set()),
+    ("a job that did not end", "", "", "", [], ALL - {"train", "ablations"}),
+    ("a copied folder", "", "", "", [], set()),
+    ("a copied folder, another value", "", "", "", ["noise_draws=3"], {"attack", "paper"}),
+    ("a copied folder, other images of the same name", "data/cifar10-sample.nc", "images", "others", [], ALL),
+    (
+        "a copied folder, other code",
+        "lib/hrebasin/robustness/attacks.py",
+        "(1, 3, 50)",
+        "(1, 3, 51)",
+        [],
+        {"attack", "paper"},
+    ),
+    ("a copied folder, other conclusions", "lib/hrebasin/study/statistics.py", "import", "import sys\nimport", [], {"paper"}),
+]
+DRIVER = """
+import json, shutil, sys
+from base64 import b64encode
+from pathlib import Path
+from hrebasin.study.running.workflow import _snakemake, main
+
+steps = json.loads(sys.argv[1])
+command = ["--cores", "1", "--nolock", "--config", "profile=tiny"]
+assert _snakemake([*command, "--touch", "--forceall", "--quiet", "all"]) == 0
+for name, file, old, new, settings in steps:
+    if new == "deleted":
+        Path(file).rename("away")
+    elif file:
+        kept = Path(file).read_text()
+        assert old in kept
+        Path(file).write_text(kept.replace(old, new))
+    if name == "a job that did not end":  # Snakemake's mark of a job that has begun
+        unfinished = Path(".snakemake/incomplete", b64encode(b"data/runs/tiny/merge/shard-001.nc").decode())
+        unfinished.write_text("{}")
+    if name == "a copied folder":
+        unfinished.unlink()
+        shutil.rmtree(".snakemake")  # what Snakemake noted of the jobs stays behind
+    print("STEP", name, flush=True)
+    assert main(["--cores", "1", "--dry-run", "profile=tiny", *settings]) == 0
+    if new == "deleted":
+        Path("away").rename(file)
+    elif file:
+        Path(file).write_text(kept)
+"""
+
+
+def write_results(folder):
+    """Files of a finished run; its data sets hold nothing but their parameters and the digest of their code."""
+    plan = Plan.from_config({"profile": "tiny"})
+    run = folder / plan.run
+    files = [run / "index.html", run / "notebooks" / f"{PAPER}.ipynb", run / "figures" / "fig9_controls.png"]
+    files += [folder / path for path in figure_files(f"{plan.run}/figures", NOTEBOOKS)]
+    files += [run / "results" / f"{stage}.nc" for stage in (*NOTEBOOKS, "ledger")]
+    for shard in plan.shards:
+        files += [run / "weights" / f"{part}-{shard:03d}.safetensors" for part in ("unmerged", "merged")]
+        files += [run / "notebooks" / f"{notebook}-{shard:03d}.ipynb" for notebook in NOTEBOOKS.values()]
+        for stage, notebook in NOTEBOOKS.items():
+            path = run / stage / f"shard-{shard:03d}.nc"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with h5py.File(path, "w") as file:
+                file.attrs["parameters"] = plan.parameters(notebook, shard)
+                file.attrs["code_digest"] = plan.code(notebook)
+                if stage == "train":
+                    file.attrs["images_digest"] = hashlib.sha256(b"images").hexdigest()
+    (run / "results").mkdir()
+    with h5py.File(run / "results" / "ledger.nc", "w") as file:
+        file.attrs["code_digest"] = plan.code(PAPER)
+    (folder / "data" / "cifar10-sample.nc").write_text("images")
+    for path in files:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+
+
+@pytest.fixture(scope="module")
+def due(tmp_path_factory):
+    """For each step, the stages that a dry-run says are due."""
+    folder = tmp_path_factory.mktemp("stale")
+    for name in ("config", "notebooks", "lib"):
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("Snakefile", "pyproject.toml"):
+        shutil.copy(ROOT / name, folder)
+    write_results(folder)
+    run = subprocess.run(
+        [sys.executable, "-c", DRIVER, json.dumps([step[:-1] for step in STEPS])],
+        cwd=folder, env=os.environ | {"PYTHONPATH": str(folder / "lib")}, text=True, check=False,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+    )  # fmt: skip
+    assert run.returncode == 0, run.stdout
+    return {
+        part.splitlines()[0].strip(): {line.split()[0] for line in part.splitlines() if len(line.split()) == 2}
+        for part in run.stdout.split("STEP")[1:]
+    }
+
+
+@pytest.mark.parametrize("step", STEPS, ids=lambda step: step[0])
+def test_what_a_change_makes_due(step, due):
+    name, *_, expected = step
+    assert due[name] & ALL == expected

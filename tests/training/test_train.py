@@ -1,0 +1,485 @@
+import itertools
+import json
+import math
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch.optim.optimizer import register_optimizer_step_pre_hook
+
+import hrebasin.training.batches
+import hrebasin.training.train
+from hrebasin.bank import Bank
+from hrebasin.networks import Architecture
+from hrebasin.random_streams import generator
+from hrebasin.training.recipe import Recipe
+from hrebasin.training.train import initial_bank, train
+
+
+def assert_same(a, b):
+    for name, tensor in a.tensors.items():
+        assert torch.equal(tensor, b.tensors[name]), name
+
+
+def draw_weights(architecture, seed):
+    stream = generator(f"initial-weights/{seed}")
+    weights = {}
+    for number, (fan_in, fan_out) in enumerate(itertools.pairwise(architecture.units), start=1):
+        bound = 1 / math.sqrt(fan_in)
+        for name, shape in ((f"fc{number}.weight", (fan_out, fan_in)), (f"fc{number}.bias", (fan_out,))):
+            weights[name] = torch.empty(shape).uniform_(-bound, bound, generator=stream).double().numpy()
+    return weights
+
+
+def gradients_by_hand(weights, x, labels, recipe):
+    """Loss of each image, right answers and gradients of mean loss plus penalties, by the chain rule."""
+    depth = len(weights) // 2
+    inputs = [x]
+    for number in range(1, depth + 1):
+        y = inputs[-1] @ weights[f"fc{number}.weight"].T + weights[f"fc{number}.bias"]
+        inputs.append(np.maximum(y, 0) if number < depth else y)
+    logits = inputs.pop()
+    exponentials = np.exp(logits - logits.max(1, keepdims=True))
+    shares = exponentials / exponentials.sum(1, keepdims=True)
+    rows = np.arange(len(x))
+    losses, right = -np.log(shares[rows, labels]), logits.argmax(1) == labels
+    delta = shares.copy()
+    delta[rows, labels] -= 1
+    delta /= len(x)
+    gradients = {}
+    for number in range(depth, 0, -1):
+        gradients[f"fc{number}.weight"] = delta.T @ inputs[number - 1]
+        gradients[f"fc{number}.bias"] = delta.sum(0)
+        delta = (delta @ weights[f"fc{number}.weight"]) * (inputs[number - 1] > 0)
+    for name, w in weights.items():
+        gradients[name] += recipe.l1 * np.sign(w) + 2 * recipe.l2 * w
+    return losses, right, gradients
+
+
+def train_by_hand(architecture, images, seed, recipe):
+    """One network in float64 NumPy, from the definitions of the recipe; weights, losses and accuracies."""
+    mean, std = (np.reshape(v, (1, -1, 1, 1)) for v in (architecture.mean, architecture.std))
+    x = ((images.pixels.numpy() / 255 - mean) / std).reshape(len(images), -1)
+    labels, n = images.labels.numpy(), len(images)
+    weights = draw_weights(architecture, seed)
+    first, second = ({name: np.zeros_like(w) for name, w in weights.items()} for _ in range(2))
+    total, step = recipe.epochs * math.ceil(n / recipe.batch_size), 0
+    history = []
+    for epoch in range(recipe.epochs):
+        order = torch.randperm(n, generator=generator(f"batch-order/{seed}/{epoch}")).numpy()
+        seen = []
+        for start in range(0, n, recipe.batch_size):
+            batch = order[start : start + recipe.batch_size]
+            losses, right, gradients = gradients_by_hand(weights, x[batch], labels[batch], recipe)
+            seen.append((losses.sum(), right.sum()))
+            rate = recipe.learning_rate * (1 + math.cos(math.pi * step / total)) / 2
+            step += 1
+            for name, w in weights.items():
+                g = gradients[name] + recipe.weight_decay * w
+                if recipe.optimizer == "sgd":
+                    first[name] = recipe.momentum * first[name] + g
+                    update = first[name]
+                else:
+                    first[name] = 0.9 * first[name] + 0.1 * g
+                    second[name] = 0.999 * second[name] + 0.001 * g**2
+                    update = (first[name] / (1 - 0.9**step)) / (np.sqrt(second[name] / (1 - 0.999**step)) + 1e-8)
+                weights[name] = w - rate * update
+        history.append(np.sum(seen, axis=0) / n)
+    return weights, *np.transpose(history)
+
+
+SGD = Recipe(optimizer="sgd", learning_rate=0.2, batch_size=20, epochs=4)  # 96 images: the last batch has 16
+ADAM = Recipe(learning_rate=2e-2, batch_size=20, epochs=4)
+
+
+@pytest.mark.parametrize(
+    "recipe",
+    [
+        SGD,
+        replace(SGD, momentum=0.0, learning_rate=0.5),
+        replace(SGD, weight_decay=1e-2),
+        replace(SGD, l1=1e-3),
+        replace(SGD, l2=1e-2),
+        ADAM,
+        replace(ADAM, weight_decay=1e-2),
+        replace(ADAM, l1=1e-3),
+        replace(ADAM, l2=1e-2, batch_size=96, epochs=8),
+    ],
+    ids=lambda recipe: f"{recipe.optimizer}-{recipe.momentum}-{recipe.weight_decay}-{recipe.l1}-{recipe.l2}",
+)
+def test_training_equals_numpy(architecture, train_images, recipe):
+    bank = train(architecture, train_images, [7], recipe)
+    weights, losses, accuracies = train_by_hand(architecture, train_images, 7, recipe)
+    for name, expected in weights.items():  # float32 against float64 over 20 steps
+        np.testing.assert_allclose(bank.tensors[name][0], expected, rtol=1e-4, atol=1e-5, err_msg=name)
+    np.testing.assert_allclose(bank.history.train_loss.sel(model=bank.history.model[0]), losses, rtol=1e-5)
+    np.testing.assert_allclose(bank.history.train_accuracy[0], accuracies)
+
+
+def test_initial_weights_come_from_named_streams(architecture):
+    bank = initial_bank(architecture, [3, 17])
+    for position, seed in enumerate((3, 17)):
+        for name, expected in draw_weights(architecture, seed).items():
+            np.testing.assert_array_equal(bank.tensors[name][position], expected)
+
+
+def test_initial_weights_do_not_depend_on_the_bank(architecture):
+    assert_same(initial_bank(architecture, [4, 2]), initial_bank(architecture, range(6)).select([4, 2]))
+
+
+# ---- seeds
+
+
+def test_order_and_shard_do_not_matter_bit_for_bit(architecture, train_images, trained, recipe):
+    shard = train(architecture, train_images, [5, 2], recipe)
+    assert_same(shard, trained.select([5, 2]))
+    np.testing.assert_array_equal(shard.history.train_loss, trained.history.train_loss[[5, 2]])
+    assert shard.labels["seed"].tolist() == [5, 2]
+
+
+@pytest.mark.parametrize("bank_size", [3, 8])
+def test_the_bank_size_does_not_matter(architecture, train_images, trained, recipe, bank_size):
+    bank = train(architecture, train_images, range(8), recipe, bank_size=bank_size)
+    for name, tensor in trained.tensors.items():
+        # batched products differ in the last bits of float32, and 36 steps of Adam carry that on
+        torch.testing.assert_close(bank.tensors[name], tensor, rtol=1e-3, atol=1e-4)
+
+
+def test_another_seed_is_another_network(trained):
+    for a, b in itertools.combinations(range(len(trained)), 2):
+        assert all((tensor[a] != tensor[b]).any() for tensor in trained.tensors.values())
+
+
+def test_the_number_of_threads_does_not_matter_bit_for_bit(architecture, train_images, trained, recipe):
+    """Threads side by side, each on its own networks."""
+    torch.set_num_threads(2)
+    try:
+        assert_same(train(architecture, train_images, range(8), recipe), trained)
+        assert torch.get_num_threads() == 2  # a worker's own setting stays with it
+    finally:
+        torch.set_num_threads(1)
+
+
+def test_networks_with_and_without_penalty_train_together(architecture, train_images, trained, recipe):
+    recipes = [recipe, replace(recipe, l1=1e-3), replace(recipe, l2=1e-3), replace(recipe, l2=3e-3), recipe]
+    seeds = [2, 2, 2, 2, 5]
+    bank = train(architecture, train_images, seeds, recipes)
+    assert_same(bank.select([0, 4]), trained.select([2, 5]))
+    for position in (1, 2, 3):
+        alone = train(architecture, train_images, [2], recipes[position])
+        assert_same(bank.select([position]), alone)
+    assert bank.labels["method"].tolist() == ["unmerged", "l1", "l2", "l2", "unmerged"]
+    assert bank.labels["strength"].tolist() == [0, 1e-3, 1e-3, 3e-3, 0]
+    batched = train(architecture, train_images, seeds, recipes, bank_size=5)
+    for name, tensor in bank.tensors.items():
+        torch.testing.assert_close(batched.tensors[name], tensor, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_little_memory_changes_nothing(architecture, train_images, recipe, monkeypatch, precision):
+    recipe = replace(recipe, precision=precision)
+    kept = train(architecture, train_images, [3], recipe)
+    monkeypatch.setattr(hrebasin.training.batches, "fitting", lambda *_, **__: 1)
+    assert hrebasin.training.batches.Batches(architecture, train_images, recipe).inputs is None
+    assert_same(train(architecture, train_images, [3], recipe), kept)
+
+
+def test_on_a_gpu_the_bank_is_halved_until_it_fits(architecture, train_images, trained, recipe, monkeypatch):
+    """As on a GPU, with a processor that reports too little memory for more than two networks."""
+    original = hrebasin.training.train._Run.__init__
+
+    def cramped(self, batches, seeds, *arguments):
+        if len(seeds) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        original(self, batches, seeds, *arguments)
+
+    monkeypatch.setattr(hrebasin.training.train._Run, "__init__", cramped)
+    monkeypatch.setattr(
+        hrebasin.training.train, "_on_threads", lambda finish, n, size, stop: hrebasin.training.train._one_by_one(finish, n, size)
+    )
+    with pytest.warns(UserWarning, match=r"out of GPU memory with [84] networks at once"):
+        bank = train(architecture, train_images, range(7), recipe, bank_size=8)
+    assert bank.labels["seed"].tolist() == list(range(7))
+    for name, tensor in bank.tensors.items():
+        torch.testing.assert_close(tensor, trained.tensors[name][:7], rtol=1e-3, atol=1e-4)
+
+
+def test_the_same_network_in_another_process(architecture, train_images, trained, recipe, tmp_path):
+    torch.save((train_images.pixels, train_images.labels), tmp_path / "images.pt")
+    code = f"""
+import json, torch
+from hrebasin.images.sources import Images
+from hrebasin.networks import Architecture
+from hrebasin.training.train import Recipe, train
+pixels, labels = torch.load("images.pt")
+architecture = Architecture(**json.loads('{json.dumps(architecture.as_dict())}'))
+train(architecture, Images(pixels, labels, {train_images.classes}, "x"), [3], {recipe}).save("bank.safetensors")
+"""
+    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True)
+    assert_same(Bank.load(tmp_path / "bank.safetensors"), trained.select([3]))
+
+
+def test_global_random_state_is_neither_used_nor_changed(architecture, train_images, trained, recipe):
+    torch.manual_seed(99)
+    before = torch.get_rng_state()
+    bank = train(architecture, train_images, [1], recipe)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert_same(bank, trained.select([1]))
+
+
+def test_the_images_are_not_changed(shallow, make_images, recipe):
+    images = make_images("train", 96)
+    pixels = images.pixels.clone()
+    train(shallow, images, [0], replace(recipe, crop_padding=1, flip=True))
+    assert torch.equal(images.pixels, pixels)
+
+
+# ---- what training does
+
+
+def test_the_networks_learn_their_images(trained, test_images):
+    history = trained.history
+    assert (history.train_loss.isel(epoch=-1) < history.train_loss.isel(epoch=0)).all()
+    assert history.epoch.values.tolist() == list(range(1, 7))
+    right = trained(test_images.pixels).argmax(-1) == test_images.labels
+    assert right.double().mean() > 0.7  # four classes
+
+
+def test_labels_and_history_say_what_was_trained(trained):
+    assert trained.labels["method"].tolist() == ["unmerged"] * 8
+    assert trained.labels["node"].tolist() == trained.labels["seed"].tolist() == list(range(8))
+    assert trained.history.seed.values.tolist() == list(range(8))
+    assert (trained.history.seconds > 0).all()
+    for variable in trained.history.data_vars.values():
+        assert {"long_name", "units"} <= set(variable.attrs)
+
+
+def test_the_learning_rate_falls_along_a_cosine_to_zero(architecture, train_images):
+    rates = []
+    hook = register_optimizer_step_pre_hook(lambda optimizer, *_: rates.append(optimizer.param_groups[0]["lr"]))
+    try:
+        train(architecture, train_images, [0], ADAM)
+    finally:
+        hook.remove()
+    total = 4 * 5
+    expected = [2e-2 * 0.5 * (1 + math.cos(math.pi * step / total)) for step in range(total)]
+    np.testing.assert_allclose(rates, expected, rtol=1e-12)
+    assert rates[0] == 2e-2
+    assert all(later < earlier for earlier, later in itertools.pairwise(rates))
+    # zero would be step 20, the first that is not taken; a parabola around it gives the last one
+    assert rates[-1] == pytest.approx(2e-2 * (math.pi / total) ** 2 / 4, rel=0.02)
+
+
+@pytest.mark.parametrize(("penalty", "norm"), [("l1", torch.Tensor.abs), ("l2", torch.Tensor.square)])
+def test_penalties_shrink_their_norm(architecture, train_images, trained, recipe, penalty, norm):
+    def norms(bank):
+        return sum(norm(tensor).flatten(1).sum(1) for tensor in bank.tensors.values())
+
+    free = norms(trained.select([0, 3]))
+    weak, strong = (
+        train(architecture, train_images, [0, 3], replace(recipe, **{penalty: strength})) for strength in (1e-3, 3e-3)
+    )
+    assert (norms(strong) < norms(weak)).all()
+    assert (norms(weak) < free).all()
+    assert strong.labels["method"].tolist() == [penalty] * 2
+    assert strong.labels["strength"].tolist() == [3e-3] * 2
+
+
+@pytest.mark.parametrize("penalty", ["l1", "l2"])
+def test_a_vanishing_penalty_changes_nothing(architecture, train_images, trained, recipe, penalty):
+    bank = train(architecture, train_images, [2], replace(recipe, **{penalty: 1e-30}))
+    assert_same(bank, trained.select([2]))
+
+
+def test_bfloat16_products_keep_float32_weights(architecture, train_images, trained, recipe):
+    bank = train(architecture, train_images, [3], replace(recipe, precision="bfloat16"))
+    assert all(tensor.dtype == torch.float32 for tensor in bank.tensors.values())
+    expected = trained.history.train_loss[3, -1].item()
+    assert bank.history.train_loss[0, -1].item() == pytest.approx(expected, rel=0.1)
+    assert (bank.tensors["fc1.weight"] != trained.tensors["fc1.weight"][3]).any()
+
+
+def crops_and_flips(image, padding, flip):
+    """All images that augmentation may give, {(top, left, mirrored): image}, cut from the padded one."""
+    padded = np.pad(image, ((0, 0), (padding, padding), (padding, padding)))
+    _, height, width = image.shape
+    return {
+        (top, left, mirrored): crop[..., ::-1] if mirrored else crop
+        for top in range(2 * padding + 1)
+        for left in range(2 * padding + 1)
+        for mirrored in ((False, True) if flip else (False,))
+        for crop in [padded[:, top : top + height, left : left + width]]
+    }
+
+
+def augmentations(images, seed, *, padding, flip):
+    """Crop and flip (top, left, mirrored) that each image got in training, (epoch, image) in batch order."""
+    architecture = Architecture((32,), 4, (2, 3, 4), (0.5, 0.5), (0.2, 0.2))
+    recipe = Recipe(learning_rate=2e-2, batch_size=48, epochs=12, crop_padding=padding, flip=flip)
+    batches, normalize = [], hrebasin.training.batches.normalize
+
+    def record(architecture, pixels):
+        batches.append(pixels.clone())
+        return normalize(architecture, pixels)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(hrebasin.training.batches, "normalize", record)
+        train(architecture, images, [seed], recipe)
+    found = []
+    for epoch in range(recipe.epochs):
+        order = torch.randperm(96, generator=generator(f"batch-order/{seed}/{epoch}"))
+        given = torch.cat(batches[2 * epoch : 2 * epoch + 2], dim=1)[0]
+        assert given.dtype == torch.uint8
+        for number, image in zip(order, given.numpy(), strict=True):
+            candidates = crops_and_flips(images.pixels[number].numpy(), padding, flip)
+            (match,) = [key for key, candidate in candidates.items() if (candidate == image).all()]
+            found.append(match)
+    return np.array(found).reshape(recipe.epochs, len(images), 3)
+
+
+@pytest.fixture(scope="module")
+def oblong_images(make_images):
+    """Not square, so that a mixed-up axis shows."""
+    return make_images("train", 96, shape=(2, 3, 4), noise=40)
+
+
+@pytest.mark.parametrize(("padding", "flip"), [(1, True), (1, False), (0, True)])
+def test_augmented_images_are_crops_and_flips(oblong_images, padding, flip):
+    found = augmentations(oblong_images, 0, padding=padding, flip=flip).reshape(-1, 3)
+    counts = np.unique(found, axis=0, return_counts=True)[1]
+    assert len(counts) == (2 * padding + 1) ** 2 * (1 + flip)  # every crop and flip occurs,
+    assert np.abs(counts - counts.mean()).max() < 5 * math.sqrt(counts.mean())  # about equally often
+
+
+def test_augmentation_differs_between_epochs_and_seeds(oblong_images):
+    first, again, other = (augmentations(oblong_images, seed, padding=1, flip=True) for seed in (0, 0, 1))
+    np.testing.assert_array_equal(first, again)
+    # 18 equally likely draws agree by chance in 5 or 6 of 96 images
+    assert (first == other).all(-1).mean() < 0.1
+    assert (first[0] == first[1]).all(-1).mean() < 0.2
+
+
+def test_augmentation_does_not_depend_on_the_bank(shallow, train_images, recipe):
+    augmented = replace(recipe, crop_padding=1, flip=True)
+    together = train(shallow, train_images, [0, 3], augmented)
+    assert_same(train(shallow, train_images, [3], augmented), together.select([1]))
+    batched = train(shallow, train_images, [0, 3], augmented, bank_size=2)
+    torch.testing.assert_close(batched.tensors["fc1.weight"], together.tensors["fc1.weight"], rtol=1e-3, atol=1e-4)
+
+
+# ---- interruption
+
+
+class Steps:
+    """Counts optimizer steps, and stops the training before a given one."""
+
+    def __init__(self, stop=None):
+        self.count, self.stop = 0, stop
+
+    def __enter__(self):
+        self.hook = register_optimizer_step_pre_hook(self._before)
+        return self
+
+    def _before(self, *_):
+        if self.count == self.stop:
+            raise KeyboardInterrupt
+        self.count += 1
+
+    def __exit__(self, *_):
+        self.hook.remove()
+
+
+@pytest.mark.parametrize("bank_size", [1, 3])
+@pytest.mark.parametrize("recipe", [replace(SGD, flip=True), ADAM], ids=["sgd", "adam"])
+def test_an_interrupted_training_continues_bit_for_bit(shallow, train_images, tmp_path, monkeypatch, recipe, bank_size):
+    monkeypatch.setattr(hrebasin.training.train, "CHECKPOINT_SECONDS", 0)
+    arguments = (shallow, train_images, [0, 1, 2], recipe)
+    whole = train(*arguments, bank_size=bank_size)
+    # 20 steps a run: stops in the second epoch of the first run, or of the second
+    stop = 7 if bank_size == 3 else 27
+    with Steps(stop), pytest.raises(KeyboardInterrupt):
+        train(*arguments, bank_size=bank_size, checkpoints=tmp_path)
+    with Steps() as steps:
+        continued = train(*arguments, bank_size=bank_size, checkpoints=tmp_path)
+    assert steps.count == 20 * (3 // bank_size) - stop + 2  # the two steps of the open epoch are taken again
+    assert_same(continued, whole)
+    for name in ("train_loss", "train_accuracy"):
+        np.testing.assert_array_equal(continued.history[name], whole.history[name])
+    assert (continued.history.seconds > 0).all()
+    with Steps() as steps:
+        assert_same(train(*arguments, bank_size=bank_size, checkpoints=tmp_path), whole)
+    assert steps.count == 0
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+import torch
+import hrebasin.training.train
+from conftest import _images
+from test_train import ADAM, Architecture, register_optimizer_step_pre_hook
+torch.set_num_threads(1)
+hrebasin.training.train.CHECKPOINT_SECONDS = 0
+steps = iter(range(1, 28))
+register_optimizer_step_pre_hook(lambda *_: os.kill(os.getpid(), signal.SIGKILL) if next(steps, None) is None else None)
+images = _images("train", 96)
+architecture = Architecture((16,), 4, images.shape, *images.statistics())
+hrebasin.training.train(architecture, images, [0, 1, 2], ADAM, checkpoints=Path(sys.argv[1]))
+"""
+
+
+def test_a_killed_training_continues_bit_for_bit(shallow, train_images, tmp_path):
+    killed = subprocess.run([sys.executable, "-c", KILLED, str(tmp_path)], cwd=Path(__file__).parent)
+    assert killed.returncode == -signal.SIGKILL
+    with Steps() as steps:
+        continued = train(shallow, train_images, [0, 1, 2], ADAM, checkpoints=tmp_path)
+    assert steps.count == 35, "60, less 20 of the first network and 5 of the second's first epoch"
+    assert_same(continued, train(shallow, train_images, [0, 1, 2], ADAM))
+
+
+def test_a_checkpoint_of_other_code_is_not_used(shallow, train_images, tmp_path, monkeypatch):
+    train(shallow, train_images, [0], ADAM, checkpoints=tmp_path)
+    monkeypatch.setattr(hrebasin.training.train, "module_digest", lambda name: f"another {name}")
+    with Steps() as steps:
+        train(shallow, train_images, [0], ADAM, checkpoints=tmp_path)
+    assert steps.count == 20
+
+
+def test_a_damaged_checkpoint_is_not_used(shallow, train_images, tmp_path):
+    whole = train(shallow, train_images, [0], ADAM, checkpoints=tmp_path)
+    [path] = tmp_path.iterdir()
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.warns(UserWarning, match=f"{path.name} is damaged and not used"):
+        assert_same(train(shallow, train_images, [0], ADAM, checkpoints=tmp_path), whole)
+
+
+def test_a_checkpoint_serves_only_the_same_training(architecture, train_images, make_images, tmp_path):
+    train(architecture, train_images, [0], ADAM, checkpoints=tmp_path)
+    other = replace(ADAM, learning_rate=2e-2)
+    assert_same(
+        train(architecture, train_images, [0], other, checkpoints=tmp_path),
+        train(architecture, train_images, [0], other),
+    )
+    images = make_images("other", 96)
+    assert_same(train(architecture, images, [0], ADAM, checkpoints=tmp_path), train(architecture, images, [0], ADAM))
+
+
+# ---- errors
+
+
+def test_stopped_early_is_the_same_training_cut_short(shallow, train_images, tmp_path):
+    whole, short = (train(shallow, train_images, [0, 1], ADAM, stop_after=n) for n in (None, 2))
+    assert short.history.sizes["epoch"] == 2
+    np.testing.assert_array_equal(short.history.train_loss, whole.history.train_loss.isel(epoch=slice(2)))
+    shorter_recipe = train(shallow, train_images, [0, 1], replace(ADAM, epochs=2))  # whose learning rate falls sooner
+    assert not torch.equal(short.tensors["fc1.weight"], shorter_recipe.tensors["fc1.weight"])
+    train(shallow, train_images, [0, 1], ADAM, checkpoints=tmp_path)
+    assert_same(train(shallow, train_images, [0, 1], ADAM, stop_after=2, checkpoints=tmp_path), short)
+    for epochs in (0, ADAM.epochs + 1):
+        with pytest.raises(ValueError, match=f"within the recipe's {ADAM.epochs} epochs, got {epochs}"):
+            train(shallow, train_images, [0], ADAM, stop_after=epochs)
