@@ -16,6 +16,8 @@ from typing import NamedTuple
 
 import torch
 
+from .table import table
+
 
 class Factor(NamedTuple):
     """Units that one permutation moves, or that stay (``name=None``)."""
@@ -74,18 +76,7 @@ def simplify(axis: Axis) -> Axis:
         if counted and counted[-1][1] == tuple(rest):
             count += counted.pop()[0]
         counted.append((count, tuple(rest)))
-    return tuple((Factor(None, count), *rest) if count > 1 else rest for count, rest in counted)
-
-
-def axis_text(axis: Axis) -> str:
-    """An axis for readers: ``P8 x 49 fixed``, ``P0 | P1``, ``fixed``."""
-    if all(factor.name is None for segment in axis for factor in segment):
-        return "fixed"
-    segments = []
-    for segment in axis:
-        factors = [factor.name or f"{factor.size} fixed" for factor in segment]
-        segments.append(" x ".join(factors) or "1 fixed")
-    return " | ".join(segments)
+    return tuple((Factor(None, count), *rest) if count != 1 else rest for count, rest in counted)
 
 
 def inverse(permutations: Mapping[str, torch.Tensor]) -> Permutations:
@@ -94,7 +85,7 @@ def inverse(permutations: Mapping[str, torch.Tensor]) -> Permutations:
 
 
 def compose(first: Mapping[str, torch.Tensor], then: Mapping[str, torch.Tensor]) -> Permutations:
-    """One set of permutations that does what ``first`` and afterwards ``then`` do; a name in only one is taken as it is.
+    """Permutations that do what ``first`` and afterwards ``then`` do; a name in only one of them is taken as it is.
 
     >>> compose({"P1": torch.tensor([2, 0, 1])}, {"P1": torch.tensor([1, 0, 2])})["P1"].tolist()
     [0, 2, 1]
@@ -144,27 +135,8 @@ class Symmetry:
         return self.table()
 
     def table(self, *, max_rows: int | None = None) -> str:
-        """One line for tensors of one module with the same axes; with ``max_rows``, the middle is left out."""
-        groups: list[tuple[str, list[str], str]] = []  # (module, its tensors, their axes)
-        for tensor, axes in self.axes.items():
-            module, _, name = tensor.rpartition(".")
-            text = f"({', '.join(map(axis_text, axes))})"
-            if module and groups and (groups[-1][0], groups[-1][2]) == (module, text):
-                groups[-1][1].append(name)
-            else:
-                groups.append((module, [name], text))
-        rows = []
-        for module, names, text in groups:
-            label = names[0] if len(names) == 1 else f"{{{', '.join(names)}}}"
-            rows.append((f"{module}.{label}" if module else label, text))
-        if max_rows is not None and len(rows) > max_rows:
-            head = (max_rows + 1) // 2
-            rows = [*rows[:head], ("...", f"{len(rows) - max_rows} more"), *rows[len(rows) - max_rows + head :]]
-        width = max((len(label) for label, _ in rows), default=0)
-        sizes = ", ".join(f"{name} ({size})" for name, size in self.permutations.items())
-        plural = "" if len(self.permutations) == 1 else "s"
-        title = f"{len(self.permutations)} permutation{plural}" + (f": {sizes}" if sizes else "")
-        return "\n".join([title, *(f"{label:{width}}  {text}" for label, text in rows)])
+        """The table of ``str(symmetry)``; with ``max_rows``, its middle is left out."""
+        return table(self.permutations, self.axes, max_rows)
 
     def places(self) -> dict[str, tuple[Place, ...]]:
         """For every permutation all places where it stands; weight matching sums its cost over these."""
@@ -188,19 +160,17 @@ class Symmetry:
         >>> Symmetry({"P1": 2}, {}).expand(axis, {"P1": torch.tensor([1, 0])}).tolist()
         [3, 4, 5, 0, 1, 2, 7, 6]
         """
+        like = next(iter(permutations.values()), torch.zeros(0, dtype=torch.int64))
         orders, start = [], 0
         for segment in axis:
-            order = torch.zeros(1, dtype=torch.int64)
+            order = like.new_zeros((*like.shape[:-1], 1))
             for factor in segment:
                 perm = permutations.get(factor.name) if factor.name is not None else None
-                perm = torch.arange(factor.size, device=order.device) if perm is None else perm
-                order = order.to(perm.device)[..., :, None] * factor.size + perm[..., None, :]
-                order = order.flatten(-2)
+                perm = torch.arange(factor.size, device=like.device) if perm is None else perm
+                order = (order[..., :, None] * factor.size + perm[..., None, :]).flatten(-2)
             orders.append(start + order)
             start += segment_size(segment)
-        leading = torch.broadcast_shapes(*(order.shape[:-1] for order in orders))
-        device = max((order.device for order in orders), key=lambda device: device.type != "cpu")
-        return torch.cat([order.to(device).expand(*leading, order.shape[-1]) for order in orders], dim=-1)
+        return torch.cat(orders, dim=-1)
 
     def apply(
         self, tensors: Mapping[str, torch.Tensor], permutations: Mapping[str, torch.Tensor]
@@ -215,19 +185,23 @@ class Symmetry:
         Raises:
             ValueError: tensors or permutations that do not belong to this symmetry.
         """
-        n_models = self._check_permutations(permutations)
-        permuted = {}
-        for name, tensor in tensors.items():
-            axes = self._check_tensor(name, tensor, n_models)
-            for number, axis in enumerate(axes):
-                if any(factor.name in permutations for segment in axis for factor in segment):
-                    index = self.expand(axis, permutations).to(tensor.device)
-                    tensor = tensor.index_select(number, index) if n_models is None else _take(tensor, index, number)
-            permuted[name] = tensor
-        return permuted
+        self._check_permutations(permutations)
+        return {name: self.permute_tensor(name, tensor, permutations) for name, tensor in tensors.items()}
 
-    def _check_permutations(self, permutations: Mapping[str, torch.Tensor]) -> int | None:
-        """The number of networks that they are for, None for a single one without a dimension of its own."""
+    def permute_tensor(self, name: str, tensor: torch.Tensor, permutations: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        """One tensor as of `apply`, which also checks the permutations."""
+        stacked = any(perm.ndim > 1 for perm in permutations.values())
+        shape = tuple(map(axis_size, self.axes.get(name, ())))
+        if name not in self.axes or tuple(tensor.shape[stacked:]) != shape:
+            known = f"must have shape {shape}" if name in self.axes else "is not in the symmetry"
+            raise ValueError(f"{name!r} {known}{' for every network' * stacked}, got {tuple(tensor.shape)}")
+        for number, axis in enumerate(self.axes[name]):
+            if any(factor.name in permutations for segment in axis for factor in segment):
+                index = self.expand(axis, permutations).to(tensor.device)
+                tensor = _take(tensor, index, number) if stacked else tensor.index_select(number, index)
+        return tensor
+
+    def _check_permutations(self, permutations: Mapping[str, torch.Tensor]) -> None:
         for name, perm in permutations.items():
             size = self.permutations.get(name)
             if size is None:
@@ -239,19 +213,9 @@ class Symmetry:
                 )
             if not torch.equal(perm.sort(dim=-1).values, torch.arange(size, device=perm.device).expand_as(perm)):
                 raise ValueError(f"permutation {name!r} does not hold every unit from 0 to {size - 1} once")
-        leading = {tuple(perm.shape[:-1]) for perm in permutations.values()} or {()}
-        if len(leading) > 1:
-            raise ValueError(f"permutations are for different numbers of networks: {sorted(leading)}")
-        return next(iter(*leading), None)
-
-    def _check_tensor(self, name: str, tensor: torch.Tensor, n_models: int | None) -> tuple[Axis, ...]:
-        if name not in self.axes:
-            raise ValueError(f"the symmetry has no tensor {name!r}")
-        expected = tuple(map(axis_size, self.axes[name]))
-        expected = expected if n_models is None else (n_models, *expected)
-        if tuple(tensor.shape) != expected:
-            raise ValueError(f"{name!r} must have shape {expected}, got {tuple(tensor.shape)}")
-        return self.axes[name]
+        if len({perm.shape[:-1] for perm in permutations.values()}) > 1:
+            shapes = {name: tuple(perm.shape) for name, perm in permutations.items()}
+            raise ValueError(f"permutations are for different numbers of networks: {shapes}")
 
     def agrees_with(self, other: "Symmetry") -> bool:
         """Whether both say the same, whatever their permutations are called."""

@@ -35,13 +35,11 @@ class Call:
 
     Attributes:
         target: the operation.
-        written: its arguments as the graph has them, without those named.
         args: all its arguments by the names of its schema, defaults filled in; tensors are `Value`.
         shapes: of its outputs.
     """
 
     target: torch._ops.OpOverload
-    written: tuple
     args: dict
     shapes: tuple[tuple[int, ...], ...]
 

@@ -18,6 +18,8 @@ from .factors import Factors, fixed
 from .rules import find_rule
 from .subject import Example, Subject, arguments, untouched_random_state
 
+BY_HAND = "write the symmetry by hand with symmetry_from_spec and test it with prove_symmetry"
+
 
 def derive_symmetry(network: nn.Module, example: Example) -> Symmetry:
     """Every permutation that the network's graph allows, for parameters and saved buffers.
@@ -56,7 +58,7 @@ def derive_symmetry(network: nn.Module, example: Example) -> Symmetry:
     _fix_unused(factors, program, tensors, values)
     if without_rule:
         warnings.warn(
-            f"no rule for {', '.join(without_rule)}: the axes that they touch are fixed, so permutations may be missing",
+            f"no rule for {', '.join(without_rule)}: all axes that they touch stay, so permutations may be missing",
             stacklevel=2,
         )
     return _named(factors, values, without_rule)
@@ -73,7 +75,7 @@ def _exported(subject: Subject, example: Example) -> torch.export.ExportedProgra
         raise ValueError(
             f"torch.export cannot read the forward pass of {type(subject.network).__name__} "
             f"({type(error).__name__}: {reason}). Branches must not depend on the values of tensors: rewrite them with "
-            "torch.where, or write the symmetry by hand with symmetry_from_spec and test it with prove_symmetry"
+            f"torch.where, or {BY_HAND}"
         ) from error
 
 
@@ -84,39 +86,36 @@ def _walk(factors: Factors, program: torch.export.ExportedProgram, tensors: dict
     without_rule: dict[str, None] = {}
     for node in program.graph.nodes:
         shapes = _shapes(node)
-        if node.op == "placeholder":
+        if node.op in ("placeholder", "get_attr"):
             # inputs, constants and buffers that are not saved stay as they are
-            name = (inputs[node.name].target or "").removeprefix("network.")
+            spec = inputs.get(node.name)
             stays = Value(map(fixed, shapes[0])) if shapes else None
-            values[node] = tensors.get(name, stays)
+            values[node] = tensors.get((spec and spec.target or "").removeprefix("network."), stays)
         elif node.op == "output":
-            for value in _values_in(torch.fx.map_arg(node.args, values.get)):
-                _fix(factors, value)
+            _fix_all(factors, node, values)
         elif node.target is operator.getitem:
             values[node] = values[node.args[0]][node.args[1]]
-        elif node.op == "call_function" and shapes:
+        elif shapes or getattr(getattr(node.target, "_schema", None), "is_mutable", False):
             out = _outputs(factors, node, values, shapes)
             if out is None:
                 without_rule[str(node.target)] = None
-                for value in _values_in(torch.fx.map_arg((node.args, node.kwargs), values.get)):
-                    _fix(factors, value)
+                _fix_all(factors, node, values)
                 out = [Value(map(fixed, shape)) for shape in shapes]
-            values[node] = out if isinstance(node.meta["val"], (tuple, list)) else out[0]
+            values[node] = out if isinstance(node.meta["val"], (tuple, list)) or not out else out[0]
     return tuple(without_rule)
 
 
 def _outputs(factors: Factors, node: torch.fx.Node, values: dict, shapes: tuple) -> list[Value] | None:
     """The outputs of an operation by its rule, None if it has none."""
-    tensors_in = list(_values_in(torch.fx.map_arg((node.args, node.kwargs), values.get)))
+    args, kwargs = (torch.fx.map_arg(given, values.get) for given in (node.args, node.kwargs))
     rule = find_rule(node.target) if isinstance(node.target, torch._ops.OpOverload) else None
     if rule is None:
-        # what depends on no tensor is a constant
+        # what depends on no tensor and is not random is a constant
         random = torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ())
-        return None if tensors_in or random else [Value(map(fixed, shape)) for shape in shapes]
-    args, kwargs = (torch.fx.map_arg(given, values.get) for given in (node.args, node.kwargs))
-    names = [argument.name for argument in node.target._schema.arguments]
-    defaults = {a.name: a.default_value for a in node.target._schema.arguments if a.has_default_value()}
-    call = Call(node.target, args, {**defaults, **dict(zip(names, args, strict=False)), **kwargs}, shapes)
+        constant = not random and not any(True for _ in _values_in((args, kwargs)))
+        return [Value(map(fixed, shape)) for shape in shapes] if constant else None
+    named = {argument.name: argument.default_value for argument in node.target._schema.arguments}
+    call = Call(node.target, named | dict(zip(named, args, strict=False)) | kwargs, shapes)
     out = rule(factors, call)
     if out is not None and tuple(value.shape for value in out) != shapes:
         raise RuntimeError(f"the rule of {node.target} gives {[value.shape for value in out]} instead of {shapes}")
@@ -127,7 +126,10 @@ def _shapes(node: torch.fx.Node) -> tuple[tuple[int, ...], ...]:
     """Shapes of the tensors that a node gives, none for what gives no tensor."""
     given = node.meta.get("val")
     given = given if isinstance(given, (tuple, list)) else (given,)
-    return tuple(tuple(map(int, value.shape)) for value in given if isinstance(value, torch.Tensor))
+    shapes = tuple(tuple(value.shape) for value in given if isinstance(value, torch.Tensor))
+    if not all(isinstance(size, int) for shape in shapes for size in shape):
+        raise ValueError(f"{node.target} gives a tensor whose shape {shapes} depends on values; {BY_HAND}")
+    return shapes
 
 
 def _values_in(given) -> Iterator[Value]:
@@ -140,9 +142,11 @@ def _values_in(given) -> Iterator[Value]:
             yield from _values_in(value)
 
 
-def _fix(factors: Factors, value: Value) -> None:
-    for axis in value:
-        factors.fix(axis)
+def _fix_all(factors: Factors, node: torch.fx.Node, values: dict) -> None:
+    """Nothing may move what goes into a node."""
+    for value in _values_in(torch.fx.map_arg((node.args, node.kwargs), values.get)):
+        for axis in value:
+            factors.fix(axis)
 
 
 def _fix_unused(factors: Factors, program, tensors: dict[str, torch.Tensor], values: dict[str, Value]) -> None:
@@ -153,7 +157,8 @@ def _fix_unused(factors: Factors, program, tensors: dict[str, torch.Tensor], val
             used.add(id(tensors.get((spec.target or "").removeprefix("network."))))
     unused = [name for name, tensor in tensors.items() if id(tensor) not in used and tensor.is_floating_point()]
     for name in unused:
-        _fix(factors, values[name])
+        for axis in values[name]:
+            factors.fix(axis)
     if unused:
         more = f" and {len(unused) - 3} more" if len(unused) > 3 else ""
         warnings.warn(

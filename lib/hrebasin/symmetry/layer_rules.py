@@ -152,13 +152,13 @@ def attention(factors: Factors, call: Call):
     return [Value((*heads, query[-2], value[-1]))]
 
 
-POOLS = ("avg_pool", "max_pool", "adaptive_avg_pool", "_adaptive_avg_pool", "adaptive_max_pool")
-UPSAMPLINGS = ("nearest1d", "nearest2d", "nearest3d", "linear1d", "bilinear2d", "bicubic2d", "trilinear3d")
+POOLS = ("avg_pool", "max_pool", "adaptive_avg_pool", "_adaptive_avg_pool", "adaptive_max_pool", "upsample_nearest")
+POOLS += ("_upsample_nearest_exact", "reflection_pad", "replication_pad")
+UPSAMPLINGS = ("linear1d", "bilinear2d", "bicubic2d", "trilinear3d")
 
 
 @rule(*(f"{pool}{n}d" for pool in POOLS for n in (1, 2, 3)), "max_pool2d_with_indices", "max_pool3d_with_indices")
-@rule(*(f"upsample_{kind}" for kind in (*UPSAMPLINGS, "_nearest_exact2d")), *(f"_upsample_{k}_aa" for k in UPSAMPLINGS))
-@rule(*(f"{kind}_pad{n}d" for kind in ("reflection", "replication") for n in (1, 2, 3)))
+@rule(*(f"upsample_{kind}" for kind in UPSAMPLINGS), "_upsample_bilinear2d_aa", "_upsample_bicubic2d_aa")
 def pooling(factors: Factors, call: Call):
     """The last axes are pixels; the others are free."""
     n_pixels = int(re.search(r"([123])d", call.name)[1])

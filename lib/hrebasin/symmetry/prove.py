@@ -1,6 +1,7 @@
 """The test of a symmetry on its network: with every permutation drawn at random, the outputs must stay."""
 
 import hashlib
+import math
 from collections.abc import Sequence
 
 import torch
@@ -57,43 +58,46 @@ def prove_symmetry(
     subject = Subject(network).double()
     tensors = subject.tensors()
     _check_names(tensors, symmetry)
-    _draw(subject, symmetry, seed)
+    _draw(tensors, symmetry, seed)
     before = subject.run(example)
-    _check_outputs(before, subject.run(example))
+    _check_outputs(before)
     permutations = _moving_permutations(symmetry, seed)
+    _permute(tensors, symmetry, permutations)
+    found = max(map(_relative_error, before, subject.run(example)))
+    if found <= tolerance:
+        return found
+    _permute(tensors, symmetry, inverse(permutations))
+    if not all(map(torch.equal, before, subject.run(example))):
+        raise ValueError("the outputs differ between two runs in evaluation mode: the network draws random numbers")
 
-    def error(names: Sequence[str]) -> float:
+    def breaking(names: list[str]) -> list[str]:
         chosen = {name: permutations[name] for name in names}
         _permute(tensors, symmetry, chosen)
         after = subject.run(example)
         _permute(tensors, symmetry, inverse(chosen))
-        return max(map(_relative_error, before, after))
-
-    def breaking(names: list[str]) -> list[str]:
-        if error(names) <= tolerance:
+        if max(map(_relative_error, before, after)) <= tolerance:
             return []
         half = len(names) // 2
         # two that only break it together are both named
         return names if half == 0 else breaking(names[:half]) + breaking(names[half:]) or names
 
-    found = error(list(permutations))
-    if not found <= tolerance:
-        culprits = breaking(list(permutations))
-        raise SymmetryRefutedError(
-            f"the outputs change by {found:.1e} of their size, more than {tolerance:.0e}, because of {_shown(culprits)}",
-            tuple(culprits),
-            found,
-        )
-    return found
+    culprits = tuple(breaking(list(permutations)))
+    message = f"the outputs change by {found:.1e} of their size, more than {tolerance:.0e}, because of "
+    raise SymmetryRefutedError(message + _shown(culprits), culprits, found)
 
 
-def _shown(names: list[str]) -> str:
+def _shown(names: Sequence[str]) -> str:
     return ", ".join(names[:10]) + (f" and {len(names) - 10} more permutations" if len(names) > 10 else "")
 
 
 def _generator(name: str) -> torch.Generator:
     digest = hashlib.sha256(name.encode()).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest[:8], "little") >> 1)
+
+
+def _moves(symmetry: Symmetry, tensor: str) -> bool:
+    """Whether the symmetry has a permutation of the tensor."""
+    return any(f.name is not None for axis in symmetry.axes[tensor] for segment in axis for f in segment)
 
 
 def _check_names(tensors: dict[str, torch.Tensor], symmetry: Symmetry) -> None:
@@ -103,32 +107,26 @@ def _check_names(tensors: dict[str, torch.Tensor], symmetry: Symmetry) -> None:
         raise ValueError(f"the symmetry has tensors that the network lacks: {lacking[:3]}")
     first: dict[int, str] = {}
     for name, tensor in tensors.items():
-        moved = any(f.name is not None for axis in symmetry.axes[name] for segment in axis for f in segment)
-        if moved and not tensor.is_floating_point():
+        if _moves(symmetry, name) and not tensor.is_floating_point():
             raise ValueError(f"{name!r} holds integers, which must stay; its axes are {symmetry.axes[name]}")
         other = first.setdefault(id(tensor), name)
         if symmetry.axes[other] != symmetry.axes[name]:
             raise ValueError(f"{other!r} and {name!r} are tied, but have different axes in the symmetry")
 
 
-def _check_outputs(outputs: tuple[torch.Tensor, ...], again: tuple[torch.Tensor, ...]) -> None:
-    if not all(torch.equal(x, y) for x, y in zip(outputs, again, strict=True)):
-        if all(bool(x.isfinite().all()) for x in outputs):
-            raise ValueError("the outputs differ between two runs in evaluation mode: the network draws random numbers")
+def _check_outputs(outputs: tuple[torch.Tensor, ...]) -> None:
     if not all(bool(x.isfinite().all()) for x in outputs):
         raise ValueError("the outputs are not finite with weights drawn at random, so that nothing can be compared")
     if not any(bool(x.any()) for x in outputs):
         raise ValueError("the outputs are 0 with weights drawn at random, so that nothing can be compared")
 
 
-def _draw(subject: Subject, symmetry: Symmetry, seed: int | str) -> None:
+def _draw(tensors: dict[str, torch.Tensor], symmetry: Symmetry, seed: int | str) -> None:
     """Draw all parameters, and buffers that are permuted, at the scale of a new network."""
-    parameters = {id(parameter) for parameter in subject.parameters()}
     drawn = set()
-    for name, tensor in subject.tensors().items():
-        permuted = any(f.name is not None for axis in symmetry.axes[name] for segment in axis for f in segment)
-        wanted = tensor.is_floating_point() and (permuted or id(tensor) in parameters) and id(tensor) not in drawn
-        if wanted and tensor.numel() and bool(tensor.isfinite().all()):
+    for name, tensor in tensors.items():
+        wanted = isinstance(tensor, nn.Parameter) or _moves(symmetry, name)
+        if wanted and tensor.is_floating_point() and tensor.numel() and id(tensor) not in drawn:
             drawn.add(id(tensor))
             _draw_tensor(tensor.detach(), _generator(f"symmetry/{seed}/{name}"))
 
@@ -136,6 +134,8 @@ def _draw(subject: Subject, symmetry: Symmetry, seed: int | str) -> None:
 def _draw_tensor(tensor: torch.Tensor, stream: torch.Generator) -> None:
     """Random numbers of the sign, and about the size, that the tensor has."""
     least, most = (float(value) for value in tensor.aminmax())
+    if not (math.isfinite(least) and math.isfinite(most)):
+        return  # a mask
     if least == most == 0 or (least < 0 < most):
         if tensor.ndim > 1:
             scale = (2 * tensor.shape[0] / tensor.numel()) ** 0.5  # keeps the size of activations (He et al. 2015)
@@ -160,14 +160,12 @@ def _moving_permutations(symmetry: Symmetry, seed: int | str) -> Permutations:
 
 
 def _permute(tensors: dict[str, torch.Tensor], symmetry: Symmetry, permutations: Permutations) -> None:
-    """Permute in place, one tensor at a time: a large network is held only once."""
-    seen = set()
+    """Permute one tensor at a time: a large network is held only once."""
+    done = set()  # tied tensors
     for name, tensor in tensors.items():
-        if id(tensor) not in seen:
-            seen.add(id(tensor))
-            permuted = symmetry.apply({name: tensor.detach()}, permutations)[name]
-            if permuted.data_ptr() != tensor.data_ptr():
-                tensor.detach().copy_(permuted)
+        if id(tensor) not in done:
+            done.add(id(tensor))
+            tensor.data = symmetry.permute_tensor(name, tensor.data, permutations)
 
 
 def _relative_error(before: torch.Tensor, after: torch.Tensor) -> float:

@@ -9,7 +9,9 @@ from .factors import Factors
 
 def find_rule(target: torch._ops.OpOverload) -> Rule | None:
     """The rule of an operation; one in place has the rule of the one that is not."""
-    name = target._schema.name.partition("::")[2]
+    namespace, _, name = target._schema.name.partition("::")
+    if namespace != "aten":
+        return None  # an extension's, whatever its name
     plain = name if name in RULES else name.rstrip("_")
     if plain in RULES:
         return RULES[plain]
@@ -37,10 +39,10 @@ def unchanged(factors: Factors, call: Call):
     return [call.x]
 
 
-@rule("dropout", "feature_dropout", "alpha_dropout", "feature_alpha_dropout")
+@rule("dropout", "feature_dropout", "alpha_dropout", "feature_alpha_dropout", "rrelu")
 def dropout(factors: Factors, call: Call):
-    """It does nothing, unless it is told to even in evaluation mode."""
-    return None if call.train else [call.x]
+    """Nothing is random, unless the network asks for it even in evaluation mode."""
+    return None if call.train or call.training else [call.x]
 
 
 @rule("mean", "sum", "amax", "amin", "prod", "var", "std", "var_mean", "std_mean", "norm", "linalg_vector_norm")

@@ -41,7 +41,8 @@ def reshaping(factors: Factors, call: Call):
 def permuting(factors: Factors, call: Call):
     """Axes change places; torch itself tells how, on a tensor with a size of its own for every axis."""
     sizes = torch.empty(tuple(range(1, len(call.x) + 1)), device="meta")
-    return [Value(call.x[size - 1] for size in call.target(sizes, *call.written[1:]).shape)]
+    how = {name: value for name, value in call.args.items() if name != "self"}
+    return [Value(call.x[size - 1] for size in call.target(sizes, **how).shape)]
 
 
 @rule("cat", "concat", "concatenate")

@@ -15,8 +15,8 @@ def symmetry_from_spec(spec: Spec, shapes: Mapping, *, sizes: Mapping[str, int] 
     """A symmetry from ``{"fc1.weight": ("P1", None), "fc1.bias": ("P1",)}``: one entry for every axis.
 
     An entry is None where nothing moves, a permutation's name, a tuple for a product whose major factor comes first
-    (``("P8", 49)``: a flattened channel of 49 pixels each), or a list for a concatenation (``["P0", "P1", 3]``). Numbers
-    are units that stay.
+    (``("P8", 49)``: a flattened channel of 49 pixels each), or a list for a concatenation (``["P0", "P1", 3]``).
+    Numbers are units that stay.
 
     >>> spec = {"conv.bias": ("P1",), "fc.weight": (None, ("P1", 49))}
     >>> print(symmetry_from_spec(spec, {"conv.bias": (8,), "fc.weight": (10, 392)}))
@@ -25,7 +25,7 @@ def symmetry_from_spec(spec: Spec, shapes: Mapping, *, sizes: Mapping[str, int] 
     fc.weight  (fixed, P1 x 49 fixed)
 
     Args:
-        spec: entries by the tensor's name. Integer buffers, such as batch norm's counters, may be left out.
+        spec: entries by the tensor's name. Scalars and tensors of integers may be left out.
         shapes: of every tensor by its name; a state dict will do.
         sizes: of permutations that no axis tells, since they only stand in products with other unknown ones.
 
@@ -38,8 +38,8 @@ def symmetry_from_spec(spec: Spec, shapes: Mapping, *, sizes: Mapping[str, int] 
         if tensor not in given:
             raise ValueError(f"the specification names {tensor!r}, which the network does not have")
     for tensor, shape in shapes.items():
-        counts = isinstance(shape, torch.Tensor) and not (shape.is_floating_point() or shape.is_complex())
-        if tensor not in spec and not counts:
+        counts = isinstance(shape, torch.Tensor) and not shape.is_floating_point()
+        if tensor not in spec and given[tensor] and not counts:
             raise ValueError(f"the specification lacks {tensor!r} of shape {given[tensor]}")
     entries = {tensor: tuple(spec.get(tensor, (None,) * len(shape))) for tensor, shape in given.items()}
     for tensor, shape in given.items():
@@ -65,7 +65,7 @@ def _segments(entry: Entry, size: int, where: str) -> list[tuple[str | int, ...]
     products = [segment if isinstance(segment, tuple) else (segment,) for segment in segments]
     for part in (part for product in products for part in product):
         named = isinstance(part, str) and part != ""
-        if not named and (isinstance(part, bool) or not isinstance(part, int) or part < 0):
+        if not named and (isinstance(part, bool) or not isinstance(part, int) or part < 1):
             raise ValueError(f"{where}: an entry holds names and sizes, not {part!r}, in {entry!r}")
     return products
 
