@@ -65,7 +65,9 @@ def code_digest(
     library = library or Path(__file__).parent
     tree = ast.parse(source)
     bound = _bound(tree, None, library)
-    pending = {(name, WHOLE) for name in modules} | _reached(tree, bound, library) | _only_imported(tree, bound, library)
+    pending = (
+        {(name, WHOLE) for name in modules} | _reached(tree, bound, library) | _only_imported(tree, bound, library)
+    )
     seen = {}
     while pending:
         place = name, _ = pending.pop()
@@ -95,11 +97,10 @@ def _part(name: str, symbol: str, library: Path) -> tuple[str, set[Place]]:
     if symbol == WHOLE:
         passed_on = module.bound.values() if module.path.name == "__init__.py" else ()
         return "", {(name, each) for each in ("", *module.definitions)}.union(*passed_on)
-    elsewhere = module.bound.get(symbol, set())
     if symbol and symbol not in module.definitions:  # imported there, or made when the module runs
-        return "", {(name, ""), *elsewhere}
+        return "", {(name, ""), *module.bound.get(symbol, ())}
     content = ast.Module(module.definitions[symbol] if symbol else module.others, [])
-    further = _reached(content, _known(name, module), library) | elsewhere | {(name, "")}
+    further = _reached(content, _known(name, module), library) | {(name, "")}
     return _dump(content) + _data_beside(module.path, content), further if symbol else further | module.on_import
 
 

@@ -34,9 +34,9 @@ def images(top=""):
     }
 
 
-@pytest.mark.parametrize("top", ["", "set/"])
 @pytest.mark.parametrize(
-    ("ending", "mode"), [("tar", "w"), ("tar.gz", "w:gz"), ("tar.bz2", "w:bz2"), ("tar.xz", "w:xz")]
+    ("ending", "mode", "top"),
+    [("tar", "w", ""), ("tar.gz", "w:gz", "set/"), ("tar.bz2", "w:bz2", ""), ("tar.xz", "w:xz", "set/")],
 )
 def test_an_archive_is_the_folder_in_it(tmp_path, top, ending, mode):
     path = tmp_path / f"set.{ending}"
