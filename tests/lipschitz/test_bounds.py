@@ -99,7 +99,7 @@ def some_pixels(bank, n=12):
 
 def scaled_output(bank, factor):
     """The bank with its logits times ``factor``."""
-    last = bank.architecture.layers[-1]
+    last = list(bank.architecture.layers)[-1]
     return replace(bank, tensors={n: t * (factor if n.startswith(last) else 1) for n, t in bank.tensors.items()})
 
 

@@ -60,7 +60,7 @@ def test_a_method_need_not_know_its_history(trained, registered):
 @pytest.mark.parametrize(
     ("merge", "message"),
     [
-        (lambda bank, seed: bank, "must give one network of .48, 12, 10, 8, 4., got Bank.8 unmerged"),
+        (lambda bank, seed: bank, "must give one network of 48-12-10-8-4, got Bank.8 unmerged"),
         (lambda bank, seed: bank.tensors, "must give one network"),
         (
             lambda bank, seed: Bank(bank.architecture, {n: t[:1] / 0 for n, t in bank.tensors.items()}),

@@ -10,7 +10,6 @@ from ..bank import Bank, check_finite, check_same_architecture
 from ..checks import check_pixels
 from ..evaluation import evaluate
 from ..images.sources import Images
-from ..networks import normalize
 from ..random_streams import Seed
 from ..robustness.attacks import robust_accuracies
 from .tree import align_tree, average_blocks
@@ -193,7 +192,7 @@ def _pre_activations(bank: Bank, pixels: torch.Tensor):
     check_pixels(bank.architecture, pixels)
     check_finite(bank, "activations")
     for part in pixels.split(IMAGES_AT_ONCE):
-        x = normalize(bank.architecture, part.to(bank.device)).expand(len(bank), -1, -1)
+        x = bank.architecture.prepare(part.to(bank.device)).expand(len(bank), -1, -1)
         values = []
         for layer in bank.architecture.layers:
             bias = bank.tensors[f"{layer}.bias"][:, None]

@@ -27,7 +27,7 @@ class Subject(nn.Module):
         super().__init__()
         if not isinstance(network, nn.Module):
             raise ValueError(f"a network must be a torch.nn.Module, got {type(network).__name__}")
-        _check_tensors(network)
+        check_tensors(network)
         try:
             self.network = copy.deepcopy(network).cpu().eval()
         except Exception as error:  # whatever a module's own code may raise
@@ -91,7 +91,7 @@ def arguments(example: Example, subject: Subject) -> tuple[tuple, dict]:
     return tuple(map(placed, args)), {}
 
 
-def _check_tensors(network: nn.Module) -> None:
+def check_tensors(network: nn.Module) -> None:
     for name, tensor in (*network.named_parameters(), *network.named_buffers()):
         if isinstance(tensor, UninitializedTensorMixin):
             raise ValueError(f"{name!r} is not initialised: run the lazy module once on an example")
