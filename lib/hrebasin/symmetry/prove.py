@@ -141,7 +141,7 @@ def _draw_tensor(tensor: torch.Tensor, stream: torch.Generator) -> None:
         # variances and scales keep their sign; those near 0, as of fresh layer scales, would switch a layer off
         scale = max(abs(float(tensor.mean())), 0.1)
         tensor.uniform_(0.5 * scale, 1.5 * scale, generator=stream)
-        if most <= 0:
+        if most <= 0 and least < 0:
             tensor.neg_()
 
 
