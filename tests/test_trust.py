@@ -19,7 +19,7 @@ from hrebasin.files import project_root
 from hrebasin.images.archives import unpacked
 from hrebasin.images.sources import load_images
 from hrebasin.study import records
-from hrebasin.study.settings import load_profile
+from hrebasin.study.settings import load_setting
 from hrebasin.training.train import train
 
 ROOT = project_root()
@@ -245,7 +245,7 @@ def test_a_bomb_as_profile_is_refused(tmp_path):
     path = tmp_path / "mine.yaml"
     path.write_text(f"dataset: !!python/object/apply:os.mkdir ['{tmp_path / 'exploded'}']\n")
     with pytest.raises(ValueError, match=r"mine\.yaml is not valid YAML"):
-        load_profile(path)
+        load_setting(path)
     assert not (tmp_path / "exploded").exists()
 
 

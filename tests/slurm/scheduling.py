@@ -42,7 +42,7 @@ def row(a_job: int, trees: int, *, on_slurm: bool) -> str:
         environment = stack.enter_context(slurm(folder)) if on_slurm else None
         project = copy_project(folder / "project", empty_jobs=True)
         where = ["--workflow-profile", "config/slurm"] if on_slurm else ["--cores", "2"]
-        options = [*where, "profile=tiny", f"groups={trees}", f"groups_per_shard={a_job}"]
+        options = [*where, "setting=tiny", f"groups={trees}", f"groups_per_shard={a_job}"]
         more = ["--", *(ONE_NODE if on_slurm else ["--max-threads", "1"])]
         planned, _ = measure(project, ["--dry-run", *options, *more], environment)
         processors, clock = measure(project, [*options, *more], environment)

@@ -12,7 +12,7 @@ from hrebasin.study.records import checksums as manifest
 from hrebasin.study.stages import QUESTIONS, STAGES
 
 ATTRS = {
-    "profile": "test",
+    "setting": "test",
     "data_source": "synthetic images",
     "versions": '{"python": "3"}',
     "code_commit": "0" * 40,

@@ -68,7 +68,7 @@ CHANGES = {
             "fig7_noise.png was drawn from other data sets",
         ),
         (
-            lambda _, drawn: replace(drawn / "fig1_accuracy.pdf", b"merge.nc of profile", b"spoon.nc of profile"),
+            lambda _, drawn: replace(drawn / "fig1_accuracy.pdf", b"merge.nc of setting", b"spoon.nc of setting"),
             "fig1_accuracy.pdf was drawn from other data sets",
         ),
     ],
