@@ -9,7 +9,9 @@ from typing import Annotated, Literal, TypeVar, get_args, get_origin
 import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, create_model, model_validator
 
-from .stages import METHODS, OPTIMIZERS, PRECISIONS, QUESTIONS
+from ..merging.looks import PAPER as METHODS
+from ..training.recipe import OPTIMIZERS, PRECISIONS
+from .stages import QUESTIONS
 
 DATASETS = ("cifar10-sample", "cifar10", "fashion-mnist")
 CHECKS = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False, protected_namespaces=())

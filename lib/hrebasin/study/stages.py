@@ -23,7 +23,4 @@ QUESTIONS = {
 ANSWERS = "29_answers"
 TRAINING = ("train", "recipes")  # stages that train networks of their own
 EXTRA = {"versions": "07_versions"} | QUESTIONS  # data sets that a run may have beside its stages, and their notebooks
-OPTIMIZERS = ("adam", "sgd")
-PRECISIONS = ("float32", "bfloat16")
 ATTACKS = ("fgsm", "deepfool-linf")  # these decide; "deepfool-linf-clipped" is Foolbox's rule, reported beside
-METHODS = ("unmerged", "tree", "merge-many", "naive", "l1", "l2")
