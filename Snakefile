@@ -8,7 +8,7 @@ from functools import cache
 
 from hrebasin.study.figures.catalogue import figure_files
 from hrebasin.study.stages import ANSWERS, NOTEBOOKS, PAPER, QUESTIONS, STAGES
-from hrebasin.study.running.workflow import Plan
+from hrebasin.study.running.plan import Plan
 
 plan = Plan.from_config(config)
 shards = list(plan.shards)

@@ -21,7 +21,7 @@ SIZES = ("1:100", "1:1000", "10:10000", "1:10000")
 
 def measure(project: Path, options: list[str], environment: dict[str, str] | None) -> tuple[float, float]:
     """Seconds of processors and of the clock that one call of the workflow takes."""
-    command = [sys.executable, "-m", "hrebasin.study.running.workflow", *options]
+    command = [sys.executable, "-m", "hrebasin.study.command", "run", *options]
     start, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
     with (project / "output.txt").open("w") as output:
         run = subprocess.run(

@@ -48,14 +48,14 @@ def run(
     folder = project_root() / plan.run
     if part == "questions":
         _check_questions(plan)
-    command = [*snakemake_options(plan, values, part=part, cores=cores, elsewhere=elsewhere), *more]
+    command = snakemake_options(plan, values, part=part, cores=cores, elsewhere=elsewhere)
     if dry_run:
-        return _snakemake([*command, "--dry-run"])
+        return _snakemake([*command, "--dry-run", *more])
     if elsewhere:
         cluster.prepare(elsewhere, folder, dataset=plan.setting.dataset, data=project_root() / "data")
     # Temporary files of jobs elsewhere are for their machines to place.
     with only_writer(folder), nullcontext() if elsewhere else scratch(folder):
-        code = _snakemake(command)
+        code = _snakemake([*command, *more])
         if code == 0:
             _remove_checkpoints(plan, folder / "checkpoints", questions=part == "questions")
     if code:
