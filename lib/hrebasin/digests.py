@@ -167,7 +167,8 @@ def _base(node: ast.ImportFrom, package: str | None) -> str | None:
 
 @cache
 def _origin(base: str, name: str, library: Path) -> tuple[str, str]:
-    """Where ``from <base> import <name>`` has a name from: a module, a definition in one, or what a package passes on."""
+    """Where ``from <base> import <name>`` has a name from: a module, a definition in one, or what a package passes on.
+    """
     inner = f"{base}.{name}" if base else name
     if _find(inner, library):
         return inner, WHOLE

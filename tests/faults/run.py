@@ -29,8 +29,8 @@ from hrebasin.study.stages import NOTEBOOKS, PAPER
 VALUES = ("setting=tiny",)
 # What writes files, ends with a run or goes on with one; faults that other such code has met do not count
 MODULES = (
-    "study.command", "study.records.data_sets", "study.records.networks", "study.running.cluster", "study.running.notebook_runner",
-    "study.running.workflow", "training.train",
+    "study.command", "study.records.data_sets", "study.records.networks", "study.running.cluster",
+    "study.running.notebook_runner", "study.running.workflow", "training.train",
 )  # fmt: skip
 # Options of Snakemake's: every job has one thread, so that as many run at once as there are cores; one job at a time
 ONE_THREAD = ("--", "--set-threads", *(f"{stage}=1" for stage in NOTEBOOKS))

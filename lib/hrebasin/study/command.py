@@ -26,7 +26,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ModuleNotFoundError as error:
         if not error.name or error.name.partition(".")[0] == "hrebasin":
             raise
-        print(f"error: hrebasin {given.command} needs the package {error.name}: install hrebasin[study]", file=sys.stderr)
+        print(
+            f"error: hrebasin {given.command} needs the package {error.name}: install hrebasin[study]", file=sys.stderr
+        )
         return REFUSED
     except (OSError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
@@ -136,7 +138,9 @@ def _parser() -> argparse.ArgumentParser:
         added.set_defaults(act=act, passes_on=passes_on)
         return added
 
-    run = add("run", _run, "train, merge, attack, measure and draw", epilog="What follows -- goes to Snakemake as it is.")
+    run = add(
+        "run", _run, "train, merge, attack, measure and draw", epilog="What follows -- goes to Snakemake as it is."
+    )
     run.add_argument("--cores", help="a number or all, which is the default on this machine")
     run.add_argument("--workflow-profile", metavar="FOLDER", help="Snakemake's: where else jobs run, e.g. config/slurm")
     run.add_argument("--dry-run", action="store_true", help="only say what would run")

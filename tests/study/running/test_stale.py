@@ -39,7 +39,14 @@ STEPS = [
     ("a copied folder", "", "", "", [], set()),
     ("a copied folder, another value", "", "", "", ["noise_draws=3"], {"attack", "paper"}),
     ("a copied folder, other images", "data/cifar10-sample.nc", "images", "others", [], ALL),
-    ("a copied folder, other conclusions", f"{LIBRARY}/study/statistics.py", "import", "import re\nimport", [], {"paper"}),
+    (
+        "a copied folder, other conclusions",
+        f"{LIBRARY}/study/statistics.py",
+        "import",
+        "import re\nimport",
+        [],
+        {"paper"},
+    ),
 ]
 DRIVER = """
 import json, shutil, sys

@@ -33,7 +33,7 @@ PLANNED |= {"more than a thousand": ["--dry-run", "setting=tiny", "run=many", "g
 
 @pytest.fixture(scope="module")
 def planned(tmp_path_factory):
-    """Rules and numbers of their jobs, for each of `PLANNED`, in a project that has the tiny setting's networks alone."""
+    """Rules and numbers of their jobs, of each of `PLANNED`, where the tiny setting's networks alone are there."""
     project = copy_project(tmp_path_factory.mktemp("workflow") / "copy")
     folder = project / "data" / "runs" / "tiny" / "weights"
     folder.mkdir(parents=True)
@@ -85,9 +85,7 @@ def test_questions_without_networks_name_what_is_missing(tmp_path, monkeypatch, 
     assert "data/runs/tiny/weights/unmerged-000.safetensors is not there" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(
-    "text", ["im #2", "[x]", "y: z", "2024", "007", "1e3", "true", "null", "a b", "\"q'", "$x"]
-)
+@pytest.mark.parametrize("text", ["im #2", "[x]", "y: z", "2024", "007", "1e3", "true", "null", "a b", "\"q'", "$x"])
 def test_names_reach_every_process_as_they_were_given(text, tmp_path, monkeypatch):
     for name in ("config", "notebooks", "pyproject.toml"):
         (tmp_path / name).symlink_to(ROOT / name)

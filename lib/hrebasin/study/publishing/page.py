@@ -41,7 +41,7 @@ def write_page(
         path: of the page.
         results: data sets by stage.
         claims: the ledger.
-        drawn: figures by name, as `hrebasin.study.figures.registry.draw_all` returns them; the first one is the main figure.
+        drawn: figures by name, as `figures.registry.draw_all` returns them; the first one is the main figure.
         data, notebooks, files: folders of data sets, notebooks and figures, from the page's folder.
         asked: the answers to open questions, where the page should show them too.
         benchmarks: their data set, where the page should show them too.
@@ -64,7 +64,10 @@ def write_page(
             speed.append(_picture(name, draw(benchmarks), text, links, files))
     attrs = results["merge"].attrs
     environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("hrebasin.study.publishing", "."), autoescape=True, trim_blocks=True, lstrip_blocks=True
+        loader=jinja2.PackageLoader("hrebasin.study.publishing", "."),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
     html = environment.get_template("page.html").render(
         answer=answer(claims, results),

@@ -141,7 +141,9 @@ class Plan:
             notebook: its name.
             images: whether the rule has the digest of the images' files among its ``params``, for the data set to tell.
         """
-        origin = f"--setting {shlex.quote(self.name)}" + " --images={params.images:q}" * images  # = since there may be none
+        origin = (
+            f"--setting {shlex.quote(self.name)}" + " --images={params.images:q}" * images
+        )  # = since there may be none
         label = notebook if notebook in (PAPER, ANSWERS) else f"{notebook} {{wildcards.shard}}"
         python = shlex.quote(sys.executable)
         return (
