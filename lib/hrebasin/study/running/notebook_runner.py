@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-# jsonschema would parse a grammar of addresses, a third of the time that a small notebook takes; notebooks need it not
+# jsonschema would parse a grammar of addresses, half of the time that these imports take; notebooks need it not
 sys.modules.setdefault("rfc3987_syntax", None)
 import nbformat
 import papermill
