@@ -165,8 +165,10 @@ def _base(node: ast.ImportFrom, package: str | None) -> str | None:
     return ".".join([*parts[: len(parts) - node.level + 1], *filter(None, [node.module])])
 
 
+@cache
 def _origin(base: str, name: str, library: Path) -> tuple[str, str]:
-    """Where ``from <base> import <name>`` has a name from: a module, a definition in one, or what a package passes on."""
+    """Where ``from <base> import <name>`` has a name from: a module, a definition in one, or what a package passes on.
+    """
     inner = f"{base}.{name}" if base else name
     if _find(inner, library):
         return inner, WHOLE
