@@ -8,7 +8,7 @@ from snakemake.cli import parse_config
 from snakemake.utils import format as snakemake_format
 
 from hrebasin.files import project_root
-from hrebasin.study.figures.catalogue import FIGURES, figure_files
+from hrebasin.study.figures import FIGURES, figure_files
 from hrebasin.study.running.notebook_runner import declared_parameters
 from hrebasin.study.running.plan import PARTS, Plan
 from hrebasin.study.running.workflow import _options, _parser, _remove_checkpoints, _settings, main

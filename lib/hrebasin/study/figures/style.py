@@ -44,12 +44,6 @@ NAMES = {
     "deepfool-linf-clipped": "DeepFool, clipped",
     "global": "product of spectral norms",
     "eclipse-fast": "ECLipsE-Fast",
-    "tree-random": "tree, random pairs",
-    "tree-nearest": "tree, nearest pairs",
-    "merge-many-from-tree": "MergeMany from the tree",
-    "repair-children": "REPAIR towards the children",
-    "repair-leaves": "REPAIR towards the leaves",
-    "repair-along": "REPAIR before merging further",
 }
 UNKNOWN = "#777777"  # a method of a data set that is not registered here
 # Stages by lightness, dash and marker, so that print in grey works; further stages repeat the last colour
@@ -72,6 +66,28 @@ def styled(draw: Callable[..., Figure]) -> Callable[..., Figure]:
         return drawn
 
     return inner
+
+
+def numbers_behind(dataset: xr.Dataset) -> list[str]:
+    """How many images and pairs of networks a data set holds, for captions."""
+    shown = {"image": "test images", "pair": "pairs of networks"}
+    return [f"{dataset.sizes[dim]} {name}." for dim, name in shown.items() if dim in dataset.sizes]
+
+
+def captioned(caption: str, *, about: Callable[[xr.Dataset], list[str]] = numbers_behind) -> Callable:
+    """Draw `styled`, and give the function what `hrebasin.study.figures.registry.caption` writes of its figure.
+
+    Args:
+        caption: what is shown.
+        about: gives, of the data set, the sentences that only data can tell.
+    """
+
+    def decorate(draw: Callable[..., Figure]) -> Callable[..., Figure]:
+        inner = styled(draw)
+        inner.caption, inner.about = caption, about
+        return inner
+
+    return decorate
 
 
 def _png(figure: Figure) -> bytes:

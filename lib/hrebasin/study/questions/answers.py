@@ -3,15 +3,13 @@
 There are no verdicts: nothing was claimed.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import numpy as np
 import xarray as xr
 
 from ..groups import Results
-from ..statistics import Test
-from .merging_answers import mergers, recipes, repair
-from .robustness_answers import controls, scale, strong
+from . import OPEN, load
 
 # variable -> long name, units
 VARIABLES = {
@@ -22,17 +20,6 @@ VARIABLES = {
     "n": ("groups", "groups"),
     "p": ("two-sided p value that the mean is zero, not adjusted", "1"),
     "effect_units": ("units of the effect and its interval", "1"),
-}
-
-
-Question = tuple[str, str, Callable[[xr.Dataset], tuple[list[Test], str]]]
-QUESTIONS: dict[str, Question] = {
-    "Q1": ("Robustness or lower accuracy?", "controls", controls),
-    "Q2": ("Is the crossing an artefact of weak attacks?", "strong", strong),
-    "Q3": ("MergeMany or tree?", "mergers", mergers),
-    "Q4": ("Does the bound fall beyond scale?", "scale", scale),
-    "Q5": ("Is it variance collapse?", "repair", repair),
-    "Q6": ("Does the recipe decide?", "recipes", recipes),
 }
 
 
@@ -47,11 +34,11 @@ def answer(results: Results) -> xr.Dataset:
         ``asked``, with the question's ``title``.
     """
     rows, sentences = [], {}
-    for name, (title, stage, function) in QUESTIONS.items():
+    for name, stage in ((f"Q{number}", stage) for number, stage in enumerate(OPEN, start=1)):
         if stage not in results:
             continue
-        tests, sentences[name] = function(results[stage])
-        sentences[name] = (title, sentences[name])
+        tests, sentence = load(stage).answer(results[stage])
+        sentences[name] = (load(stage).TITLE, sentence)
         rows += [(name, test, *test.interval(name)) for test in tests]
     columns = {
         "comparison": [test.name for _, test, _, _ in rows],

@@ -3,7 +3,7 @@
 from .data_sets import FORMAT, concat, join, read, read_results, write
 from .origins import describe, misfits, networks_of
 from .provenance import PROVENANCE, Clock, derived, loaded, plain_values, provenance
-from .schemas import SCHEMAS
+from .schemas import SCHEMAS, schema
 
 __all__ = [
     "FORMAT",
@@ -21,5 +21,6 @@ __all__ = [
     "provenance",
     "read",
     "read_results",
+    "schema",
     "write",
 ]

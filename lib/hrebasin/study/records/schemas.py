@@ -1,4 +1,6 @@
-"""What each stage writes: its variables and their dimensions."""
+"""What each stage writes: its variables and their dimensions; of questions, their modules say it."""
+
+from .. import questions
 
 # stage -> variable -> dimensions
 SCHEMAS: dict[str, dict[str, tuple[str, ...]]] = {
@@ -43,54 +45,6 @@ SCHEMAS: dict[str, dict[str, tuple[str, ...]]] = {
         "accuracy_barrier": ("pair", "alignment", "split"),
         "choice_accuracy": ("pair", "permuted", "order"),
     },
-    "versions": {
-        "robust_accuracy": ("model", "version", "attack", "epsilon"),
-        "agreement": ("model",),
-        "psnr": ("image",),
-    },
-    "controls": {
-        "test_accuracy": ("model",),
-        "robust_accuracy": ("model", "attack", "epsilon"),
-        "robust_at_stage": ("model", "attack", "epsilon"),
-        "robust_at_method": ("model", "attack", "epsilon"),
-        "median_perturbation": ("model",),
-        "common_images": ("model",),
-    },
-    "strong": {
-        "robust_accuracy": ("model", "attack", "epsilon"),
-        "zero_gradients": ("model",),
-    },
-    "mergers": {
-        "test_accuracy": ("model",),
-        "test_loss": ("model",),
-        "pairwise_distance": ("model",),
-        "sweeps_done": ("model",),
-        "converged": ("model",),
-        "seconds": ("model",),
-        "order": ("model",),
-    },
-    "scale": {
-        "test_accuracy": ("model",),
-        "weight_norm": ("model", "layer"),
-        "lipschitz": ("model", "bound"),
-        "gradient_norm": ("model",),
-        "median_margin": ("model",),
-        "certified_radius": ("model", "certificate"),
-    },
-    "repair": {
-        "test_accuracy": ("model",),
-        "test_loss": ("model",),
-        "robust_accuracy": ("model", "attack", "epsilon"),
-        "variance_ratio": ("model", "layer"),
-        "feature_distance": ("model", "layer"),
-    },
-    "recipes": {
-        "test_accuracy": ("model",),
-        "train_accuracy": ("model",),
-        "robust_accuracy": ("model", "attack", "epsilon"),
-        "loss_barrier": ("model", "alignment"),
-        "accuracy_barrier": ("model", "alignment"),
-    },
     "answers": {
         "effect": ("row",),
         "low": ("row",),
@@ -123,3 +77,12 @@ SCHEMAS: dict[str, dict[str, tuple[str, ...]]] = {
         "p_holm": ("claim",),
     },
 }
+
+
+def schema(stage: str) -> dict[str, tuple[str, ...]]:
+    """Variable -> dimensions of the data set of a stage."""
+    if stage in questions.ALL:
+        return questions.load(stage).SCHEMA  # loaded only now: it measures and draws too
+    if stage not in SCHEMAS:
+        raise ValueError(f"unknown stage {stage!r}; known are {[*SCHEMAS, *questions.ALL]}")
+    return SCHEMAS[stage]
