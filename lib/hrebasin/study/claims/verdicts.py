@@ -6,12 +6,13 @@ inconclusive otherwise; both after Holm's correction over the claims. Two-sided 
 direction. A single group gives a number and no verdict.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import xarray as xr
 
+from ..groups import Results
 from ..statistics import Test, holm
 
 ALPHA = 0.05  # the usual level of significance, for all claims together
@@ -52,6 +53,26 @@ class Finding:
     tests: list[Test]
     headline: Test
     reading: str = ""
+
+
+# What a claim is tested by: takes the data sets by stage, gives the comparisons, one value a group, that bear on the
+# claim, and which of them decide; its docstring says the rule.
+Rule = Callable[[Results], Finding]
+
+
+def claim(name: str, statement: str) -> Callable[[Rule], Rule]:
+    """Mark a rule as that of a claim; it has the attributes ``claim`` and ``statement`` then.
+
+    Args:
+        name: of the claim, such as "C1".
+        statement: of the paper, in a sentence.
+    """
+
+    def mark(rule: Rule) -> Rule:
+        rule.claim, rule.statement = name, statement
+        return rule
+
+    return mark
 
 
 def assemble(findings: Mapping[str, Finding | str], titles: Mapping[str, str]) -> xr.Dataset:
