@@ -9,11 +9,13 @@ from hrebasin.bank import Bank
 from hrebasin.evaluation import evaluate
 from hrebasin.merging.averages import merge_naive
 from hrebasin.merging.distances import HISTORY
+from hrebasin.merging.looks import LOOKS
 from hrebasin.merging.many import merge_many
 from hrebasin.merging.methods import MERGES, SPARE, added, match_to_first, merge_all, register, unregister
 from hrebasin.merging.tree import merge_pairs
+from hrebasin.study import records
 from hrebasin.study.figures import paper as plots
-from hrebasin.study.figures.style import COLOURS, NAMES, STAGE_COLOURS, SWEEP_COLOURS
+from hrebasin.study.figures.style import COLOURS, STAGE_COLOURS, SWEEP_COLOURS
 from hrebasin.study.figures.vision import VISIONS, contrast, distance
 
 
@@ -75,14 +77,13 @@ def test_what_is_no_network_is_refused_with_the_name_of_the_method(trained, regi
 def test_methods_get_names_and_colours_of_their_own(registered):
     registered("star", star, title="star: to the first")
     registered("other", star)
-    assert (NAMES["star"], NAMES["other"]) == ("star: to the first", "other")
-    assert [COLOURS["star"], COLOURS["other"]] == list(SPARE[:2])
-    assert len(set(COLOURS.values())) == len(COLOURS)
-    registered("star", star, colour="tab:red")  # the cell of a notebook is run again
-    assert COLOURS["star"] == "#D62728"
+    assert (LOOKS["star"], LOOKS["other"]) == (("star: to the first", SPARE[0]), ("other", SPARE[1]))
+    registered("star", star, colour="#d62728")  # the cell of a notebook is run again
+    assert LOOKS["star"] == ("star", "#D62728")
+    assert len({colour for _, colour in LOOKS.values()}) == len(LOOKS)
     assert added() == ["star", "other"]
     unregister("star")
-    assert "star" not in MERGES | NAMES | COLOURS
+    assert "star" not in MERGES | LOOKS
 
 
 @pytest.mark.parametrize(
@@ -93,7 +94,7 @@ def test_methods_get_names_and_colours_of_their_own(registered):
         ("", {}, "got ''"),
         ("tree", {}, "'tree' is a method of the paper"),
         ("star", {"colour": COLOURS["tree"]}, "colour #0072B2 of 'star' is that of 'tree'"),
-        ("star", {"colour": "no colour"}, "no colour"),
+        ("star", {"colour": "red"}, "must be like '#A89048', got 'red'"),
     ],
 )
 def test_names_and_colours_that_cannot_be_are_refused(name, options, message):
@@ -171,18 +172,25 @@ def with_star(results):
     return grown
 
 
-@pytest.mark.parametrize("known", [True, False])
-def test_every_figure_shows_a_method_that_was_added(known, registered):
-    if known:
-        registered("star", star, title="my star")
+@pytest.mark.parametrize("known", ["here", "in the file", "nowhere"])
+def test_every_figure_shows_a_method_that_was_added(known, registered, tmp_path):
     results = with_star(synthetic.results(groups=2))
+    if known != "nowhere":
+        registered("star", star, title="my star")
+    if known == "in the file":  # whoever draws may never have heard of the method
+        for stage, data in results.items():
+            records.write(data, tmp_path / f"{stage}.nc", stage=stage)
+        unregister("star")
+        results = {stage: records.read(tmp_path / f"{stage}.nc", stage=stage) for stage in results}
     drawn = [(plots.accuracy_by_merged, "merge"), (plots.robust_accuracy, "attack"), (plots.noise, "attack")]
     drawn += [(plots.weight_norm, "regularity"), (plots.lipschitz, "regularity")]
     for draw, stage in drawn:
         lines = [line for axes in draw(results[stage]).axes for line in axes.lines]
-        [*mine] = [line for line in lines if str(line.get_label()).startswith("my star" if known else "star")]
+        [*mine] = [
+            line for line in lines if str(line.get_label()).startswith("star" if known == "nowhere" else "my star")
+        ]
         assert mine, draw.__name__
-        assert {line.get_color() for line in mine} == {COLOURS["star"] if known else "#777777"}
+        assert {line.get_color() for line in mine} == {"#777777" if known == "nowhere" else SPARE[0]}
 
 
 def test_an_added_method_is_evaluated_as_all_others(trained, test_images, registered):

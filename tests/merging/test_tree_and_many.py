@@ -8,10 +8,9 @@ import torch
 from hrebasin.bank import LABELS, Bank
 from hrebasin.matching.weights import match_weights
 from hrebasin.merging.averages import merge_naive
-from hrebasin.merging.many import merge_many, merge_many_sets
+from hrebasin.merging.many import merge_many, merge_many_as_published, merge_many_sets
 from hrebasin.merging.path import interpolate
 from hrebasin.merging.tree import merge_pairs, merge_tree
-from hrebasin.random_streams import generator
 from hrebasin.training.train import initial_bank, train
 
 LOGITS = {"rtol": 1e-4, "atol": 1e-4}
@@ -246,29 +245,11 @@ def test_merge_many_of_two_is_the_pair(request, bank_name, seed):
             assert many.labels[name] == pair.labels[name]
 
 
-def merge_many_by_hand(bank, max_sweeps, seed):
-    """Algorithm 3 as it is written, one network after the other, every mean computed anew; and the sweeps taken."""
-    name = f"{seed}/group-0/stage-{int(np.log2(len(bank)))}/node-0"
-    order, aligned = generator(f"model-order/{name}"), bank
-    for sweep in range(max_sweeps):
-        changed = False
-        for k in torch.randperm(len(bank), generator=order).tolist():
-            others = merge_naive(aligned.select([i for i in range(len(bank)) if i != k]))
-            found = match_weights(others, aligned.select([k]), seed=f"{name}/sweep-{sweep}/model-{k}")
-            for perm in found.permutations.values():
-                changed |= not torch.equal(perm, torch.arange(perm.shape[1])[None])
-            parts = [aligned.select([i]) if i != k else found.apply(aligned.select([k])) for i in range(len(bank))]
-            aligned = Bank.concat(parts)
-        if not changed:
-            break
-    return aligned, sweep + 1
-
-
 @pytest.mark.parametrize(("bank_name", "size"), [("trained", 3), ("trained", 8), ("trained_shallow", 8)])
 @pytest.mark.parametrize("max_sweeps", [1, 2, 100])
 def test_merge_many_follows_the_algorithm(request, bank_name, size, max_sweeps):
     bank = request.getfixturevalue(bank_name).select(slice(0, size))
-    aligned, sweeps = merge_many_by_hand(bank, max_sweeps, "x")
+    aligned, sweeps = merge_many_as_published(bank, max_sweeps=max_sweeps, seed="x")
     merged = merge_many(bank, max_sweeps=max_sweeps, seed="x")
     for name, mean in mean_of(aligned).items():
         np.testing.assert_allclose(merged.tensors[name][0], mean, rtol=1e-4, atol=1e-6)

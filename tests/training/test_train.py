@@ -200,7 +200,9 @@ def test_on_a_gpu_the_bank_is_halved_until_it_fits(architecture, train_images, t
 
     monkeypatch.setattr(hrebasin.training.train._Run, "__init__", cramped)
     monkeypatch.setattr(
-        hrebasin.training.train, "_on_threads", lambda finish, n, size, stop: hrebasin.training.train._one_by_one(finish, n, size)
+        hrebasin.training.train,
+        "_on_threads",
+        lambda finish, n, size, stop: hrebasin.training.train._one_by_one(finish, n, size),
     )
     with pytest.warns(UserWarning, match=r"out of GPU memory with [84] networks at once"):
         bank = train(architecture, train_images, range(7), recipe, bank_size=8)

@@ -170,6 +170,9 @@ class Descent:
         self.varying: dict[str, list[tuple[str, int, str]]] = {name: [] for name in self.names}
         fixed: dict[str, list[tuple[str, int]]] = {name: [] for name in self.names}
         for key, axes in spec.items():
+            permuted = [name for name in axes if name is not None]
+            if len(set(permuted)) != len(permuted) or len(permuted) > 2:
+                raise ValueError(f"{key} has the permutations {axes}: at most two different ones can be matched")
             for axis, name in enumerate(axes):
                 if name is None:
                     continue

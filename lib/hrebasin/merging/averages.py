@@ -39,6 +39,7 @@ def merge_fold(bank: Bank, *, seed: Seed = 0) -> Bank:
 
 
 def place_of(bank: Bank) -> str:
+    """Group and node of the first network: they name the random streams of a set."""
     return f"group-{bank.labels['group'][0]}/node-{bank.labels['node'][0]}"
 
 

@@ -8,11 +8,12 @@ import numpy as np
 import torch
 
 from ..bank import Bank, check_finite, check_same_architecture
-from ..matching.weights import Descent, permute
+from ..matching.weights import Descent, match_weights, permute
 from ..networks import permutation_spec
 from ..progress import track
 from ..random_streams import Seed, generator
 from ..resources import side_by_side
+from .averages import merge_naive
 from .distances import CONVERGENCE, merged_labels, pairwise_distance, squared_norms, with_history
 from .tree import align_tree
 
@@ -70,6 +71,34 @@ def merge_many_sets(
     return results
 
 
+def merge_many_as_published(bank: Bank, *, max_sweeps: int = CONVERGENCE, seed: Seed = 0) -> tuple[Bank, int]:
+    """Algorithm 3 as it is written: the oracle of `merge_many`, which saves most of the work and finds the same.
+
+    Returns:
+        The aligned networks, whose mean is the merged one, and the sweeps taken.
+    """
+    name = _stream(bank, seed)
+    order, aligned = generator(f"model-order/{name}"), bank
+    for sweep in range(max_sweeps):
+        changed = False
+        for k in torch.randperm(len(bank), generator=order).tolist():
+            others = merge_naive(aligned.select([i for i in range(len(bank)) if i != k]))
+            found = match_weights(others, aligned.select([k]), seed=f"{name}/sweep-{sweep}/model-{k}")
+            changed |= any((perm != torch.arange(perm.shape[1])).any() for perm in found.permutations.values())
+            moved = found.apply(aligned.select([k]))
+            aligned = Bank.concat([moved if i == k else aligned.select([i]) for i in range(len(bank))])
+        if not changed:
+            break
+    return aligned, sweep + 1
+
+
+def _stream(bank: Bank, seed: Seed) -> str:
+    """Name of a run's random streams: what it merges, not where."""
+    labels = merged_labels(bank)
+    place = {name: np.ravel(labels[name])[0] for name in ("group", "stage", "node")}
+    return f"{seed}/group-{place['group']}/stage-{place['stage']}/node-{place['node']}"
+
+
 class _MergeMany:
     """One MergeMany run: networks as given, the permutations that align them, and the sum of the aligned ones.
 
@@ -80,9 +109,7 @@ class _MergeMany:
 
     def __init__(self, bank: Bank, limits: list[int], seed: Seed, at_once: int):
         self.bank, self.limits, self.at_once = bank, limits, at_once
-        labels = merged_labels(bank)
-        place = {name: np.ravel(labels[name])[0] for name in ("group", "stage", "node")}
-        self.name = f"{seed}/group-{place['group']}/stage-{place['stage']}/node-{place['node']}"
+        self.name = _stream(bank, seed)
         self.spec = permutation_spec(bank.architecture)
         n, device = len(bank), bank.device
         widths = {f"P{number}": width for number, width in enumerate(bank.architecture.widths, start=1)}

@@ -16,15 +16,13 @@ from functools import partial
 
 import numpy as np
 import torch
-from matplotlib.colors import to_hex
 
 from ..bank import Bank
 from ..matching.weights import match_weights
 from ..random_streams import Seed
-from ..study.figures.style import COLOURS, NAMES
-from ..study.stages import METHODS
 from .averages import merge_naive
 from .distances import HISTORY, merged_labels, with_history
+from .looks import LOOKS, PAPER, SPARE
 from .many import merge_many_sets
 from .tree import merge_tree
 
@@ -33,8 +31,6 @@ Merge = Callable[[Bank, Seed], Bank]
 # Methods that merge a set of networks at once. The tree, which gives every stage, and MergeMany, whose sweeps are
 # limited, have more to say than one network, so notebooks call them themselves.
 MERGES: dict[str, Merge] = {"naive": lambda bank, seed: merge_naive(bank)}
-# Colours of methods that are registered without one, apart from all others for colour-blind readers too
-SPARE = ("#9000F0", "#D80048", "#A89048", "#F018D8")
 
 
 def register(name: str, merge: Merge, *, title: str = "", colour: str = "") -> None:
@@ -45,32 +41,33 @@ def register(name: str, merge: Merge, *, title: str = "", colour: str = "") -> N
         merge: takes the networks to merge and a seed, gives a bank of one network of the same architecture. With
             `hrebasin.merging.distances.HISTORY` where it has some; its time is measured here.
         title: its name in figures; by default the same.
-        colour: in figures, as matplotlib takes it; by default one that no other method has.
+        colour: in figures, such as ``"#A89048"``; by default one that no other method has.
 
     Raises:
         ValueError: a name that is no label or belongs to a method of the paper, a colour that is taken or none.
     """
     if not re.fullmatch(r"[a-z][a-z0-9]*(-[a-z0-9]+)*", name):
         raise ValueError(f"a method's name is made of small letters, digits and hyphens, got {name!r}")
-    if name in METHODS:
+    if name in PAPER:
         raise ValueError(f"{name!r} is a method of the paper; give yours another name")
-    others = {other: used.upper() for other, used in COLOURS.items() if other != name}
+    if colour and not re.fullmatch("#[0-9A-Fa-f]{6}", colour):
+        raise ValueError(f"the colour of {name!r} must be like '#A89048', got {colour!r}")
+    others = {other: used for other, (_, used) in LOOKS.items() if other != name}
     spare = [candidate for candidate in SPARE if candidate not in others.values()]
     if not colour and not spare:
         raise ValueError(f"no colour is left for {name!r}; name one that is none of {sorted(others.values())}")
-    colour = to_hex(colour or spare[0]).upper()
+    colour = (colour or spare[0]).upper()
     if taken := [other for other, used in others.items() if used == colour]:
         raise ValueError(f"colour {colour} of {name!r} is that of {taken[0]!r} already")
     MERGES[name] = partial(_merge, name, merge)
-    NAMES[name], COLOURS[name] = title or name, colour
+    LOOKS[name] = title or name, colour
 
 
 def unregister(name: str) -> None:
     """Forget a method that was added."""
     if name not in added():
         raise ValueError(f"{name!r} was not registered; registered are {added()}")
-    for table in (MERGES, NAMES, COLOURS):
-        del table[name]
+    del MERGES[name], LOOKS[name]
 
 
 def match_to_first(bank: Bank, *, seed: Seed = 0) -> Bank:
@@ -128,4 +125,4 @@ def merge_all(bank: Bank, *, seed: Seed = 0) -> Bank:
 
 def added() -> list[str]:
     """Names of the methods that were registered."""
-    return [name for name in MERGES if name not in METHODS]
+    return [name for name in MERGES if name not in PAPER]

@@ -18,8 +18,7 @@ from ..bank import Bank, check_finite
 from ..checks import check_pixels
 from ..progress import track
 from ..resources import fitting, halving
-from ..study.stages import ATTACKS
-from .noise import _noise
+from .noise import noise_accuracy
 
 KINDS = ("fgsm", "deepfool-linf", "deepfool-l2", "gaussian", "uniform")
 DEEPFOOL = {"candidates": 10, "overshoot": 0.02, "loss": "logits"}
@@ -115,7 +114,7 @@ def robust_accuracies(
     labels: torch.Tensor,
     *,
     epsilons: Sequence[float],
-    kinds: Sequence[str] = ATTACKS,
+    kinds: Sequence[str] = ("fgsm", "deepfool-linf"),
     device: str = "cpu",
 ) -> xr.DataArray:
     """Robust accuracy (model, attack, epsilon) under several attacks; all arguments as in `attack`."""
@@ -142,7 +141,7 @@ def _attack(bank, pixels, labels, kind, epsilons, draws, samples_at_once) -> xr.
     epsilon = xr.Variable("epsilon", epsilons, {"long_name": "size of the perturbation", "units": "pixel range"})
     describe = {"long_name": "accuracy under attack", "units": "1", "name": "robust_accuracy", "epsilon": epsilon}
     if kind in ("gaussian", "uniform"):
-        accuracy = _noise(bank, pixels, labels, kind, epsilons, draws)
+        accuracy = noise_accuracy(bank, pixels, labels, kind, epsilons, draws)
         dims = ("model", "epsilon", "draw")
         result["robust_accuracy"] = bank.array(accuracy, dims, **describe, draw=np.arange(draws))
         return xr.Dataset(result)

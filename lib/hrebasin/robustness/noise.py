@@ -1,14 +1,28 @@
 """Accuracy under random perturbations of the pixels."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 
+from ..bank import Bank
 from ..progress import track
 from ..random_streams import generator
 
 
-def _noise(bank, pixels, labels, kind, epsilons, draws) -> np.ndarray:
-    """Accuracy under random perturbations, (model, epsilon, draw)."""
+def noise_accuracy(
+    bank: Bank, pixels: torch.Tensor, labels: torch.Tensor, kind: str, epsilons: Sequence[float], draws: int
+) -> np.ndarray:
+    """Accuracy under random perturbations, (model, epsilon, draw); draw d uses the stream ``noise/<kind>/<d>``.
+
+    Args:
+        bank: the networks.
+        pixels: (image, channel, y, x) in [0, 1]; the perturbed image is clipped to that range.
+        labels: (image,) true classes.
+        kind: ``"gaussian"``, of standard deviation epsilon, or ``"uniform"``, in +-epsilon.
+        epsilons: sizes, pixel range.
+        draws: how many, the same for every network.
+    """
     accuracy = np.empty((len(bank), len(epsilons), draws))
     draw_noise = {"gaussian": torch.randn, "uniform": lambda *a, **k: 2 * torch.rand(*a, **k) - 1}[kind]
     with torch.no_grad():

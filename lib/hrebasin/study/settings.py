@@ -8,8 +8,9 @@ from typing import get_args, get_origin
 
 import yaml
 
-from ..training.recipe import Recipe
-from .stages import METHODS, OPTIMIZERS, PRECISIONS, QUESTIONS
+from ..merging.looks import PAPER as METHODS
+from ..training.recipe import OPTIMIZERS, PRECISIONS, Recipe
+from .stages import QUESTIONS
 
 DATASETS = ("cifar10-sample", "cifar10", "fashion-mnist")
 DEVICE = re.compile(r"cpu|cuda(:\d+)?")

@@ -19,7 +19,4 @@ QUESTIONS = {stage: question.notebook for stage, question in questions.OPEN.item
 EXTRA = {stage: question.notebook for stage, question in questions.ALL.items()}  # data sets that a run may have besides
 TRAINS_ITS_OWN = tuple(stage for stage, question in questions.OPEN.items() if question.trains)
 TRAINING = ("train", *TRAINS_ITS_OWN)  # stages that train networks
-OPTIMIZERS = ("adam", "sgd")
-PRECISIONS = ("float32", "bfloat16")
 ATTACKS = ("fgsm", "deepfool-linf")  # these decide; "deepfool-linf-clipped" is Foolbox's rule, reported beside
-METHODS = ("unmerged", "tree", "merge-many", "naive", "l1", "l2")

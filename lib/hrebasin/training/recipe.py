@@ -3,7 +3,8 @@
 import math
 from dataclasses import dataclass
 
-from ..study.stages import OPTIMIZERS, PRECISIONS
+OPTIMIZERS = ("adam", "sgd")
+PRECISIONS = ("float32", "bfloat16")
 
 
 @dataclass(frozen=True)

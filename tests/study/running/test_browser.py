@@ -212,7 +212,14 @@ def test_its_only_kernel_is_the_python_that_has_the_library(server):
 
 
 def test_it_does_not_start_without_a_token(project, variables):
-    command = [sys.executable, "-m", "hrebasin.study.running.lab", "--no-browser", "--allow-root", "--IdentityProvider.token="]
+    command = [
+        sys.executable,
+        "-m",
+        "hrebasin.study.running.lab",
+        "--no-browser",
+        "--allow-root",
+        "--IdentityProvider.token=",
+    ]
     ended = subprocess.run(command, cwd=project, env=variables, capture_output=True, text=True, timeout=120)
     assert ended.returncode == 1
     assert "error: the token is switched off" in ended.stderr

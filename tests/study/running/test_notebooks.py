@@ -243,7 +243,9 @@ def test_a_failing_notebook_says_where_and_why_and_keeps_its_copy(tmp_path, caps
 
 def test_a_job_may_run_in_another_place_than_the_parameters_say(monkeypatch):
     ran = []
-    monkeypatch.setattr("hrebasin.study.running.notebook_runner.run_notebook", lambda *values, **_: ran.append(values[2]))
+    monkeypatch.setattr(
+        "hrebasin.study.running.notebook_runner.run_notebook", lambda *values, **_: ran.append(values[2])
+    )
     values = ["-p", "device", "cuda", "-p", "shard", "1"]
     assert main(["a.ipynb", "b.ipynb", *values, "--place", '{"device": "cpu"}']) == 0
     assert ran == [{"device": "cpu", "shard": 1}]

@@ -55,7 +55,14 @@ STEPS = [
         [],
         {"attack", "paper"},
     ),
-    ("a copied folder, other conclusions", "lib/hrebasin/study/statistics.py", "import", "import sys\nimport", [], {"paper"}),
+    (
+        "a copied folder, other conclusions",
+        "lib/hrebasin/study/statistics.py",
+        "import",
+        "import sys\nimport",
+        [],
+        {"paper"},
+    ),
 ]
 DRIVER = """
 import json, shutil, sys

@@ -19,9 +19,8 @@ from ...merging.tree import merge_tree
 from ...networks import Architecture
 from ...progress import track
 from ...robustness.attacks import attack
-from ...training.recipe import Recipe
+from ...training.recipe import PRECISIONS, Recipe
 from ...training.train import train
-from ..stages import PRECISIONS
 from . import baselines as alternatives
 
 SIDES = ("hrebasin", "alternative")

@@ -23,6 +23,7 @@ from .style import (
     draw_stages,
     fewer,
     label_stages,
+    looks,
     shape,
     stacked,
     stage_look,
@@ -53,7 +54,8 @@ def accuracy_by_merged(merge: xr.Dataset) -> Figure:
             xs.append(n * shift)
             parts.append(by_group(chosen, n_merged=n).values * PERCENT)
         look = {"color": colour, "linestyle": dash, "marker": MARKERS[position]}
-        draw_points(axes, xs, parts, _method_label(method, limit, bool(merge.converged[mask].all())), **look)
+        label = _method_label(looks(merge)[method][0], limit, bool(merge.converged[mask].all()))
+        draw_points(axes, xs, parts, label, **look)
     single = by_group(merge.test_accuracy, method="unmerged").values * PERCENT
     draw_points(
         axes, [1], [single], NAMES["unmerged"], color=COLOURS["unmerged"], linestyle="none", marker="*", markersize=5
@@ -74,12 +76,10 @@ def _leaves_of_merge_many(merge: xr.Dataset) -> np.ndarray:
     return np.array([not many or place in many for place in places])
 
 
-def _method_label(method: str, limit: int, converged: bool = True) -> str:
+def _method_label(title: str, limit: int, converged: bool = True) -> str:
     if not limit:
-        return NAMES.get(method, method)
-    if limit >= CONVERGENCE and converged:
-        return f"{NAMES[method]}, converged"
-    return f"{NAMES[method]}, {limit} sweep{'s' * (limit > 1)}"
+        return title
+    return f"{title}, converged" if limit >= CONVERGENCE and converged else f"{title}, {limit} sweep{'s' * (limit > 1)}"
 
 
 @captioned(
@@ -126,8 +126,7 @@ def _representative(robust: xr.DataArray, method: str) -> tuple[xr.DataArray, st
     curves = {kind: by_group(chosen, **dict(zip(keys, kind, strict=True))) for kind in kinds}
     if merges:
         best = max(curves)
-        name = NAMES.get(method, method)
-        return curves[best], _method_label(method, best[1]).replace(name, f"{name} of {best[0]}")
+        return curves[best], _method_label(f"{looks(robust)[method][0]} of {best[0]}", best[1])
     best = max(curves, key=lambda kind: curves[kind].mean().item())
     return curves[best], f"{NAMES[method]}, strength {best[0]:g}"
 
@@ -145,10 +144,13 @@ def weight_norm(regularity: xr.Dataset) -> Figure:
     draw_stages(above, total, stages, "tree", color=COLOURS["tree"], marker="o")
     many = total[(total.method.values == "merge-many") & (total.sweeps.values == CONVERGENCE)]
     if many.size:
-        label, look = _method_label("merge-many", CONVERGENCE), {"color": COLOURS["merge-many"], "linestyle": "--"}
+        label, look = (
+            _method_label(NAMES["merge-many"], CONVERGENCE),
+            {"color": COLOURS["merge-many"], "linestyle": "--"},
+        )
         _draw_merged(above, many, "merge-many", label, shift=0.12, marker="s", **look)
     for place, (name, look) in enumerate(added_methods(total).items(), start=2):
-        _draw_merged(above, total, name, _method_label(name, 0), shift=0.12 * place, **look)
+        _draw_merged(above, total, name, looks(total)[name][0], shift=0.12 * place, **look)
     for position, layer in enumerate(norm.layer.values):
         look = {"color": STAGE_COLOURS[1 + position % 4], **shape(position)}
         draw_stages(below, norm.sel(layer=layer), stages, f"tree, layer {layer}", **look)
@@ -188,7 +190,7 @@ def lipschitz(regularity: xr.Dataset) -> Figure:
         draw_stages(axes, values, stages, label, shift=shift, **look, **shape(position))
     bound = regularity.bound.values[0]
     for place, (name, look) in enumerate(added_methods(regularity).items(), start=len(series)):
-        label = f"{_method_label(name, 0)}, {NAMES.get(str(bound), str(bound))}"
+        label = f"{looks(regularity)[name][0]}, {NAMES.get(str(bound), str(bound))}"
         _draw_merged(axes, regularity.lipschitz.sel(bound=bound), name, label, shift=0.08 * place, **look)
     axes.set_yscale("log")
     for axis_part in (axes.yaxis.set_major_formatter, axes.yaxis.set_minor_formatter):

@@ -1,6 +1,7 @@
 """What all figures share: style, palette, marks with their spread, the legend, and saving."""
 
 import io
+import json
 from collections.abc import Callable
 from functools import partial, wraps
 from pathlib import Path
@@ -14,8 +15,8 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from ...files import replacing
+from ...merging.looks import LOOKS, PAPER
 from ..groups import tree
-from ..stages import METHODS
 from ..statistics import interval
 
 FEWEST = 5  # groups that an interval needs; of fewer, figures show the range instead
@@ -23,22 +24,8 @@ STYLE = Path(__file__).with_name("paper.mplstyle")
 COLUMN = 85 / 25.4  # inches; the width of one column of print, which every figure keeps to
 SCREEN = 178 / 25.4  # inches; figures that only notebooks show
 
-# From Okabe and Ito, L1 darker: apart for colour-blind readers, and at least 3:1 on white (tests/test_legibility.py)
-COLOURS = {
-    "unmerged": "#000000",
-    "tree": "#0072B2",
-    "merge-many": "#D55E00",
-    "naive": "#CC79A7",
-    "l1": "#882255",
-    "l2": "#009E73",
-}
-NAMES = {
-    "unmerged": "unmerged",
-    "tree": "tree",
-    "merge-many": "MergeMany",
-    "naive": "naive average",
-    "l1": "L1",
-    "l2": "L2",
+COLOURS = {method: LOOKS[method][1] for method in PAPER}
+NAMES = {method: LOOKS[method][0] for method in PAPER} | {
     "fgsm": "FGSM",
     "deepfool-linf": "DeepFool, minimal norm",
     "deepfool-linf-clipped": "DeepFool, clipped",
@@ -152,10 +139,18 @@ def shape(position: int) -> dict:
     return {"linestyle": DASHES[position % len(DASHES)], "marker": MARKERS[position % len(MARKERS)]}
 
 
+def looks(dataset: xr.Dataset | xr.DataArray) -> dict[str, tuple[str, str]]:
+    """Title and colour of each method in a data set, which it carries of those that are none of the paper's."""
+    carried = json.loads(dataset.method.attrs.get("looks", "{}"))
+    known = {name: (name, UNKNOWN) for name in dict.fromkeys(dataset.method.values)}
+    known |= {name: (NAMES[name], COLOURS.get(name, UNKNOWN)) for name in known if name in NAMES}
+    return known | LOOKS | {name: tuple(look) for name, look in carried.items()}
+
+
 def added_methods(dataset: xr.Dataset | xr.DataArray) -> dict[str, dict]:
     """Colour, dash and marker of each method in a data set that is none of the paper's, see `hrebasin.merging.methods`."""
-    names = [name for name in dict.fromkeys(dataset.method.values) if name not in METHODS]
-    return {name: {"color": COLOURS.get(name, UNKNOWN), **shape(2 + place)} for place, name in enumerate(names)}
+    names = [name for name in dict.fromkeys(dataset.method.values) if name not in PAPER]
+    return {name: {"color": looks(dataset)[name][1], **shape(2 + place)} for place, name in enumerate(names)}
 
 
 def spread(values: np.ndarray, label: str) -> tuple[np.ndarray, np.ndarray]:

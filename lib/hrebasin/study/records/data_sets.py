@@ -12,6 +12,7 @@ import xarray as xr
 
 from ...bank import LABELS
 from ...files import write_atomically
+from ...merging.looks import LOOKS, PAPER
 from ..stages import EXTRA, STAGES
 from .origins import _origin, _parameters, networks_of
 from .schemas import schema
@@ -30,6 +31,10 @@ def write(dataset: xr.Dataset, path: Path | str, *, stage: str, attrs: Mapping |
     """
     dataset = dataset.assign_attrs({"format": FORMAT, "stage": stage, **(attrs or {})})
     _check(dataset, stage, str(path))
+    if "method" in dataset.coords:  # who draws need not know the methods that were registered here
+        added = {name: LOOKS[name] for name in dict.fromkeys(dataset.method.values) if name in set(LOOKS) - set(PAPER)}
+        if added:
+            dataset.method.attrs["looks"] = json.dumps(added)
     for name, variable in dataset.variables.items():
         if not {"long_name", "units"} <= set(variable.attrs):
             raise ValueError(f"{path}: {name} lacks long_name or units")

@@ -12,13 +12,12 @@ from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
 from ...merging.distances import CONVERGENCE
 from ...progress import in_batch
 from ..figures.style import (
-    COLOURS,
     FAINT,
     NAMES,
     SCREEN,
-    UNKNOWN,
     draw_curve,
     draw_legend,
+    looks,
     shape,
     spread,
     stage_look,
@@ -61,22 +60,26 @@ def measures(results: Results) -> xr.Dataset:
 def kinds(data: xr.Dataset, methods: Sequence[str], stages: Sequence[int]) -> dict[Kind, str]:
     """Kinds of networks of the given methods and stages, each with its name; an unmerged one has stage 0."""
     rows = zip(*(data[label].values.tolist() for label in LABELS), strict=True)
-    found = {kind: _name(*kind) for kind in dict.fromkeys(rows) if kind[0] in methods and kind[1] in stages}
+    titles = {method: title for method, (title, _) in looks(data).items()}
+    found = {
+        kind: _name(titles[kind[0]], *kind[1:])
+        for kind in dict.fromkeys(rows)
+        if kind[0] in methods and kind[1] in stages
+    }
     return dict(sorted(found.items(), key=lambda item: (list(methods).index(item[0][0]), item[0][1:])))
 
 
-def _name(method: str, stage: int, n_merged: int, sweeps: int, strength: float) -> str:
-    name = NAMES.get(method, method)
+def _name(name: str, stage: int, n_merged: int, sweeps: int, strength: float) -> str:
     if strength:
         return f"{name}, strength {strength:g}"
     limit = f", {sweeps} sweeps" if 0 < sweeps < CONVERGENCE else ""
     return f"{name} of {n_merged}{limit}" if stage else name
 
 
-def _look(kind: Kind, position: int) -> dict:
+def _look(colour: str, kind: Kind, position: int) -> dict:
     """Colour, dash and marker; stages of the tree have the colours that they have in every figure."""
     method, stage, _, _, strength = kind
-    look = {"color": COLOURS.get(method, UNKNOWN)} | shape(position if strength else stage)
+    look = {"color": colour} | shape(position if strength else stage)
     return look | stage_look(stage) if method in ("unmerged", "tree") else look
 
 
@@ -94,7 +97,7 @@ def draw(data: xr.Dataset, chosen: Mapping[Kind, str], *, attack: str, epsilon: 
     robust = data.robust_accuracy.sel(attack=attack) * PERCENT
     here, bound = robust.sel(epsilon=epsilon), data.bound.sel(measure=measure)
     for position, (kind, label) in enumerate(chosen.items()):
-        labels, look = dict(zip(LABELS, kind, strict=True)), _look(kind, position)
+        labels, look = dict(zip(LABELS, kind, strict=True)), _look(looks(data)[kind[0]][1], kind, position)
         draw_curve(left, data.epsilon.values, by_group(robust, **labels), label, **look | {"markevery": 4})
         mask = np.logical_and.reduce([data[name].values == value for name, value in labels.items()])
         right.plot(bound.values[mask], here.values[mask], color=look["color"], **FAINT)
@@ -164,7 +167,7 @@ def explorer(results: Results, *, epsilon: float = 0.01) -> widgets.Widget | Non
     named = {
         "attack": [(NAMES.get(attack, attack), attack) for attack in data.attack.values.tolist()],
         "epsilon": [(f"{size:g}", size) for size in sizes],
-        "methods": [(NAMES.get(method, method), method) for method in methods],
+        "methods": [(looks(data)[method][0], method) for method in methods],
     }
     start = min(sizes, key=lambda size: abs(size - epsilon))
     first = [method for method in methods if method in FIRST] or methods

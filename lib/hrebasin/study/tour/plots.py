@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator
 
-from ..figures.style import COLOURS, NAMES, SCREEN, added_methods, styled
+from ..figures.style import COLOURS, SCREEN, added_methods, looks, styled
 from ..groups import PERCENT
 
 HALO = [withStroke(linewidth=2.2, foreground="white")]
@@ -94,7 +94,7 @@ def draw_tree(merged: xr.Dataset, *, chance: float) -> Figure:
         value = float(accuracy[(merged.method.values == method) & (merged.n_merged.values == leaves)].mean())
         axes.plot(x, value, markersize=8, markeredgecolor="white", **look)
         axes.annotate(f"{value:.1f}", (x, value), (8, -2), textcoords="offset points")
-        ticks[x] = f"{NAMES.get(method, method)}\nof {leaves}"
+        ticks[x] = f"{looks(merged)[method][0]}\nof {leaves}"
     axes.axvline(leaves - 0.5, color="#8A8A8A", linewidth=0.6)
     axes.axhline(PERCENT * chance, color="black", linewidth=0.6, linestyle=(0, (4, 3)))
     axes.annotate("chance", (-0.45, PERCENT * chance), (0, 3), textcoords="offset points")
@@ -107,11 +107,11 @@ def draw_tree(merged: xr.Dataset, *, chance: float) -> Figure:
 
 def _others(accuracy: xr.DataArray, leaves: int) -> dict[str, dict]:
     """Colour and marker of the methods, beside the tree, that merge all of its leaves."""
-    looks = {"merge-many": {"marker": "s"}, "naive": {"marker": "X"}}
-    looks = {name: look | {"color": COLOURS[name], "linestyle": "none"} for name, look in looks.items()}
-    looks |= {name: look | {"linestyle": "none"} for name, look in added_methods(accuracy).items()}
+    shown = {"merge-many": {"marker": "s"}, "naive": {"marker": "X"}}
+    shown = {name: look | {"color": COLOURS[name], "linestyle": "none"} for name, look in shown.items()}
+    shown |= {name: look | {"linestyle": "none"} for name, look in added_methods(accuracy).items()}
     there = set(accuracy.method.values[accuracy.n_merged.values == leaves])
-    return {name: look for name, look in looks.items() if name in there}
+    return {name: look for name, look in shown.items() if name in there}
 
 
 @styled
@@ -146,7 +146,7 @@ def _labels(closeup: xr.Dataset) -> list[str]:
     """Names of the networks: method and how many are in it."""
     names = {"unmerged": "one network", "tree": "tree of {}", "naive": "average of {}"}
     columns = zip(closeup.method.values, closeup.n_merged.values, strict=True)
-    return [names.get(method, NAMES.get(method, method) + " of {}").format(n) for method, n in columns]
+    return [names.get(method, looks(closeup)[method][0] + " of {}").format(n) for method, n in columns]
 
 
 def _draw_answers(axes: Axes, probability: xr.DataArray, truth: str, *, last: bool) -> None:

@@ -1,0 +1,14 @@
+"""Title and colour of every method, which its data sets carry for the figures; free of imports."""
+
+# From Okabe and Ito, L1 darker: apart for colour-blind readers, and at least 3:1 on white
+LOOKS: dict[str, tuple[str, str]] = {
+    "unmerged": ("unmerged", "#000000"),
+    "tree": ("tree", "#0072B2"),
+    "merge-many": ("MergeMany", "#D55E00"),
+    "naive": ("naive average", "#CC79A7"),
+    "l1": ("L1", "#882255"),
+    "l2": ("L2", "#009E73"),
+}
+PAPER = tuple(LOOKS)  # the paper's own methods; `hrebasin.register` adds others
+# Colours of methods that are registered without one, apart from all others for colour-blind readers too
+SPARE = ("#9000F0", "#D80048", "#A89048", "#F018D8")

@@ -1,0 +1,186 @@
+"""A network's symmetry, derived from its own graph.
+
+At first every axis of every tensor is one unknown factor, those of inputs and outputs are fixed, and every operation of
+the graph that ``torch.export`` reads ties axes by its rule. What is not fixed in the end may be permuted.
+"""
+
+import operator
+import warnings
+from collections.abc import Iterator
+
+import torch
+from torch import nn
+from torch.export.graph_signature import InputKind
+
+from .axes import Axis, Factor, Symmetry, simplify
+from .calls import Call, Value
+from .factors import Factors, fixed
+from .rules import find_rule
+from .subject import Example, Subject, arguments, untouched_random_state
+
+BY_HAND = "write the symmetry by hand with symmetry_from_spec and test it with prove_symmetry"
+
+
+def derive_symmetry(network: nn.Module, example: Example) -> Symmetry:
+    """Every permutation that the network's graph allows, for parameters and saved buffers.
+
+    Operations without a rule fix every axis that touches them: the symmetry is right, but may lack permutations; a
+    warning names them. `prove_symmetry` tests the result.
+
+    >>> network = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3))
+    >>> print(derive_symmetry(network, torch.zeros(2, 4)))
+    1 permutation: P1 (8)
+    0.weight  (P1, fixed)
+    0.bias    (P1)
+    2.weight  (fixed, P1)
+    2.bias    (fixed)
+
+    Args:
+        network: any module with weights in float32 or float64; it is not changed, a copy is read in evaluation mode.
+        example: a tensor, or a tuple of arguments, or a mapping of named ones, on which the network runs. Only its
+            shapes count.
+
+    Raises:
+        ValueError: an example that does not fit, tensors that are not real with 32 or 64 bits, or a forward pass
+            that ``torch.export`` cannot read.
+    """
+    subject = Subject(network)
+    subject.run(example)
+    program = _exported(subject, example)
+    tensors = subject.tensors()
+    factors = Factors()
+    by_tensor: dict[int, Value] = {}  # tied tensors are one object
+    for tensor in tensors.values():
+        free = tensor.is_floating_point()
+        by_tensor.setdefault(id(tensor), Value(map(factors.new if free else fixed, tensor.shape)))
+    values = {name: by_tensor[id(tensor)] for name, tensor in tensors.items()}
+    without_rule = _walk(factors, program, values)
+    _fix_unused(factors, program, tensors, values)
+    if without_rule:
+        warnings.warn(
+            f"no rule for {', '.join(without_rule)}: all axes that they touch stay, so permutations may be missing",
+            stacklevel=2,
+        )
+    return _named(factors, values, without_rule)
+
+
+def _exported(subject: Subject, example: Example) -> torch.export.ExportedProgram:
+    args, kwargs = arguments(example, subject)
+    try:
+        with torch.enable_grad(), untouched_random_state(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch's own, about its insides
+            return torch.export.export(subject, args, kwargs)
+    except Exception as error:  # export raises errors of many kinds
+        reason = str(error).strip().split("\n")[0]
+        raise ValueError(
+            f"torch.export cannot read the forward pass of {type(subject.network).__name__} "
+            f"({type(error).__name__}: {reason}). Branches must not depend on the values of tensors: rewrite them with "
+            f"torch.where, or {BY_HAND}"
+        ) from error
+
+
+def _walk(factors: Factors, program: torch.export.ExportedProgram, tensors: dict[str, Value]) -> tuple[str, ...]:
+    """Apply every operation's rule; which operations have none."""
+    inputs = {spec.arg.name: spec for spec in program.graph_signature.input_specs}
+    values: dict[torch.fx.Node, object] = {}
+    without_rule: dict[str, None] = {}
+    for node in program.graph.nodes:
+        shapes = _shapes(node)
+        if node.op in ("placeholder", "get_attr"):
+            # inputs, constants and buffers that are not saved stay as they are
+            spec = inputs.get(node.name)
+            stays = Value(map(fixed, shapes[0])) if shapes else None
+            values[node] = tensors.get((spec and spec.target or "").removeprefix("network."), stays)
+        elif node.op == "output":
+            _fix_all(factors, node, values)
+        elif node.target is operator.getitem:
+            values[node] = values[node.args[0]][node.args[1]]
+        elif shapes or getattr(getattr(node.target, "_schema", None), "is_mutable", False):
+            out = _outputs(factors, node, values, shapes)
+            if out is None:
+                without_rule[str(node.target)] = None
+                _fix_all(factors, node, values)
+                out = [Value(map(fixed, shape)) for shape in shapes]
+            values[node] = out if isinstance(node.meta["val"], (tuple, list)) or not out else out[0]
+    return tuple(without_rule)
+
+
+def _outputs(factors: Factors, node: torch.fx.Node, values: dict, shapes: tuple) -> list[Value] | None:
+    """The outputs of an operation by its rule, None if it has none."""
+    args, kwargs = (torch.fx.map_arg(given, values.get) for given in (node.args, node.kwargs))
+    rule = find_rule(node.target) if isinstance(node.target, torch._ops.OpOverload) else None
+    if rule is None:
+        # what depends on no tensor and is not random is a constant
+        random = torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ())
+        constant = not random and not any(True for _ in _values_in((args, kwargs)))
+        return [Value(map(fixed, shape)) for shape in shapes] if constant else None
+    named = {argument.name: argument.default_value for argument in node.target._schema.arguments}
+    call = Call(node.target, named | dict(zip(named, args, strict=False)) | kwargs, shapes)
+    out = rule(factors, call)
+    if out is not None and tuple(value.shape for value in out) != shapes:
+        raise RuntimeError(f"the rule of {node.target} gives {[value.shape for value in out]} instead of {shapes}")
+    return None if out is None else list(out)
+
+
+def _shapes(node: torch.fx.Node) -> tuple[tuple[int, ...], ...]:
+    """Shapes of the tensors that a node gives, none for what gives no tensor."""
+    given = node.meta.get("val")
+    given = given if isinstance(given, (tuple, list)) else (given,)
+    shapes = tuple(tuple(value.shape) for value in given if isinstance(value, torch.Tensor))
+    if not all(isinstance(size, int) for shape in shapes for size in shape):
+        raise ValueError(f"{node.target} gives a tensor whose shape {shapes} depends on values; {BY_HAND}")
+    return shapes
+
+
+def _values_in(given) -> Iterator[Value]:
+    if isinstance(given, Value):
+        yield given
+    elif isinstance(given, dict):
+        yield from _values_in(tuple(given.values()))
+    elif isinstance(given, (tuple, list)):
+        for value in given:
+            yield from _values_in(value)
+
+
+def _fix_all(factors: Factors, node: torch.fx.Node, values: dict) -> None:
+    """Nothing may move what goes into a node."""
+    for value in _values_in(torch.fx.map_arg((node.args, node.kwargs), values.get)):
+        for axis in value:
+            factors.fix(axis)
+
+
+def _fix_unused(factors: Factors, program, tensors: dict[str, torch.Tensor], values: dict[str, Value]) -> None:
+    """Tensors without part in the outputs stay: nothing tells what they would have to agree with."""
+    used = set()
+    for node, spec in zip(program.graph.nodes, program.graph_signature.input_specs, strict=False):
+        if spec.kind in (InputKind.PARAMETER, InputKind.BUFFER) and node.users:
+            used.add(id(tensors.get((spec.target or "").removeprefix("network."))))
+    unused = [name for name, tensor in tensors.items() if id(tensor) not in used and tensor.is_floating_point()]
+    for name in unused:
+        for axis in values[name]:
+            factors.fix(axis)
+    if unused:
+        more = f" and {len(unused) - 3} more" if len(unused) > 3 else ""
+        warnings.warn(
+            f"{', '.join(unused[:3])}{more} take no part in the outputs in evaluation mode: nothing permutes them",
+            stacklevel=3,
+        )
+
+
+def _named(factors: Factors, values: dict[str, Value], without_rule: tuple[str, ...]) -> Symmetry:
+    """The symmetry with permutations P1, P2, ... in the order in which the tensors show them."""
+    names: dict[str, str] = {}
+    permutations: dict[str, int] = {}
+
+    def named(axis: Axis) -> Axis:
+        segments = []
+        for segment in simplify(factors.resolve(axis)):
+            for factor in segment:
+                if factor.name is not None and factor.name not in names:
+                    names[factor.name] = f"P{len(names) + 1}"
+                    permutations[names[factor.name]] = factor.size
+            segments.append(tuple(Factor(names.get(factor.name), factor.size) for factor in segment))
+        return tuple(segments) or fixed(0)
+
+    axes = {name: tuple(map(named, value)) for name, value in values.items()}
+    return Symmetry(permutations, axes, without_rule)
