@@ -127,7 +127,7 @@ def write_run(trained, train_images, test_images):
             bank = banks[part]
             ones = {
                 name: bank.array(np.ones(len(bank)), name=name, long_name=name, units="1")
-                for name, dims in records.SCHEMAS[stage].items()
+                for name, dims in records.schema(stage).items()
                 if dims == ("model",)
             }
             record = bank.history.assign(ones)

@@ -383,7 +383,7 @@ def test_margins_are_positive_where_networks_are_right(trained, pixels, test_ima
 
 def test_measure_follows_the_schema(trained, test_images, tmp_path):
     result = measure(trained, test_images.pixels, test_images.labels, radii=RADII[:2], bounded=7)
-    assert {name: result[name].dims for name in result.data_vars} == records.SCHEMAS["regularity"]
+    assert {name: result[name].dims for name in result.data_vars} == records.schema("regularity")
     for name in (*result.data_vars, "layer", "bound", "radius"):
         assert result[name].attrs["long_name"], name
         assert result[name].attrs["units"], name

@@ -13,6 +13,7 @@ import numpy as np
 import xarray as xr
 
 from ..groups import Results
+from ..records import columns
 from ..statistics import Test, holm
 
 ALPHA = 0.05  # the usual level of significance, for all claims together
@@ -106,25 +107,14 @@ def assemble(findings: Mapping[str, Finding | str], titles: Mapping[str, str]) -
             row["sentence"] = _sentence(row, finding)
         rows.append(row)
     tests = [
-        {
-            "test_name": test.name,
-            "test_units": test.units,
-            "test_effect": test.effect,
-            **dict(zip(("test_low", "test_high"), test.interval(claim), strict=True)),
-            "test_n": test.n,
-            "test_p": test.p,
-            "test_decides": np.int8(test.decides),
-            "test_claim": claim,
-        }
+        {f"test_{name}": value for name, value in test.row(claim).items()}
+        | {"test_decides": np.int8(test.decides), "test_claim": claim}
         for claim, finding in tested.items()
         for test in finding.tests
     ]
-    variables = {name: _column(rows, name, "claim", *about) for name, about in CLAIM_VARIABLES.items()}
-    variables |= {name: _column(tests, name, "test", *about) for name, about in TEST_VARIABLES.items()}
-    coords = {
-        "claim": ("claim", np.array(list(findings), dtype=object), {"long_name": "claim", "units": "1"}),
-        "test_claim": _column(tests, "test_claim", "test", "claim that the test belongs to", "1"),
-    }
+    variables = columns(rows, "claim", CLAIM_VARIABLES) | columns(tests, "test", TEST_VARIABLES)
+    coords = columns([{"claim": name} for name in findings], "claim", {"claim": ("claim", "1")})
+    coords |= columns(tests, "test", {"test_claim": ("claim that the test belongs to", "1")})
     return xr.Dataset(variables, coords=coords)
 
 
@@ -177,9 +167,3 @@ def _p_text(p: float) -> str:
 
 def _unit(units: str) -> str:
     return "" if units == "1" else f" {units.removeprefix('1 ')}"
-
-
-def _column(rows: list[dict], name: str, dim: str, long_name: str, units: str) -> tuple:
-    values = [row[name] for row in rows]
-    text = bool(values) and isinstance(values[0], str)
-    return dim, np.array(values, dtype=object) if text else np.array(values), {"long_name": long_name, "units": units}

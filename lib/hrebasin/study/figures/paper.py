@@ -20,6 +20,7 @@ from .style import (
     draw_curve,
     draw_legend,
     draw_points,
+    draw_stage_curves,
     draw_stages,
     fewer,
     label_stages,
@@ -265,11 +266,7 @@ def noise(attack: xr.Dataset) -> Figure:
     size = {"gaussian": "standard deviation (pixel range)", "uniform": "half width (pixel range)"}
     for column, kind in enumerate(kinds):
         for row, values in enumerate((accuracy, retained)):
-            for stage in tree_stages(attack):
-                label = f"stage {stage}" if stage else "stage 0 (unmerged)"
-                curve = tree(values.sel(noise=kind), stage) * PERCENT
-                look = stage_look(stage) | shape(stage)
-                draw_curve(panels[row, column], attack.magnitude.values, curve, label, **look)
+            draw_stage_curves(panels[row, column], attack.magnitude.values, values.sel(noise=kind))
             for name, look in added_methods(attack).items():
                 curve, label = _representative(values.sel(noise=kind), name)
                 draw_curve(panels[row, column], attack.magnitude.values, curve * PERCENT, label, **look)

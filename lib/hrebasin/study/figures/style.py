@@ -16,7 +16,7 @@ from PIL.PngImagePlugin import PngInfo
 
 from ...files import replacing
 from ...merging.looks import LOOKS, PAPER
-from ..groups import tree
+from ..groups import PERCENT, tree, tree_stages
 from ..statistics import interval
 
 FEWEST = 5  # groups that an interval needs; of fewer, figures show the range instead
@@ -172,6 +172,13 @@ def draw_curve(axes: Axes, x: np.ndarray, values: xr.DataArray, label: str, **lo
     if values.sizes["group"] > 1:
         low, high = spread(values.values, label)
         axes.fill_between(x, low, high, color=look["color"], alpha=0.2, linewidth=0)
+
+
+def draw_stage_curves(axes: Axes, x: np.ndarray, values: xr.DataArray) -> None:
+    """`draw_curve` of every stage of the tree, of values (model, x) that are shares, in percent."""
+    for stage in tree_stages(values):
+        label = f"stage {stage}" if stage else "stage 0 (unmerged)"
+        draw_curve(axes, x, tree(values, stage) * PERCENT, label, **stage_look(stage) | shape(stage))
 
 
 def draw_points(axes: Axes, x, parts: list[np.ndarray], label: str, **look) -> None:

@@ -1,6 +1,6 @@
 """Questions that the paper leaves open: the list of them, and for each a module that holds everything else.
 
-A module has the ``TITLE`` of its question; the ``SCHEMA`` of its data set, variable -> dimensions; ``measure``, which
+A module has the ``TITLE`` of its question; the ``SCHEMA`` of its data set, dimensions -> variables; ``measure``, which
 its notebook calls; ``answer``, which gives comparisons over groups and a sentence; ``draw``, which gives its figure and
 has its caption. Nothing heavy is imported here: the workflow starts with this list.
 """

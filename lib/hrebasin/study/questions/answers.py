@@ -3,12 +3,11 @@
 There are no verdicts: nothing was claimed.
 """
 
-from collections.abc import Mapping
-
 import numpy as np
 import xarray as xr
 
 from ..groups import Results
+from ..records import columns
 from . import OPEN, load
 
 # variable -> long name, units
@@ -33,30 +32,18 @@ def answer(results: Results) -> xr.Dataset:
         The variables of `VARIABLES` over ``row``, with the coordinate ``question``; ``sentence`` over
         ``asked``, with the question's ``title``.
     """
-    rows, sentences = [], {}
+    rows, asked = [], []
     for name, stage in ((f"Q{number}", stage) for number, stage in enumerate(OPEN, start=1)):
         if stage not in results:
             continue
         tests, sentence = load(stage).answer(results[stage])
-        sentences[name] = (load(stage).TITLE, sentence)
-        rows += [(name, test, *test.interval(name)) for test in tests]
-    columns = {
-        "comparison": [test.name for _, test, _, _ in rows],
-        "effect": [test.effect for _, test, _, _ in rows],
-        "low": [low for *_, low, _ in rows],
-        "high": [high for *_, high in rows],
-        "n": [test.n for _, test, _, _ in rows],
-        "p": [test.p for _, test, _, _ in rows],
-        "effect_units": [test.units for _, test, _, _ in rows],
-    }
-    variables = {name: _column("row", columns[name], *about) for name, about in VARIABLES.items()}
-    variables["sentence"] = _column("asked", [text for _, text in sentences.values()], "answer", "1")
-    variables["title"] = _column("asked", [title for title, _ in sentences.values()], "question", "1")
-    coords = {
-        "asked": _column("asked", list(sentences), "question", "1"),
-        "question": _column("row", [name for name, *_ in rows], "question", "1"),
-    }
-    return xr.Dataset(variables, coords=coords)
+        asked.append({"asked": name, "title": load(stage).TITLE, "sentence": sentence})
+        rows += [test.row(name) | {"question": name} for test in tests]
+    rows = [row | {"comparison": row["name"], "effect_units": row["units"]} for row in rows]
+    variables = columns(rows, "row", VARIABLES)
+    variables |= columns(asked, "asked", {"sentence": ("answer", "1"), "title": ("question", "1")})
+    coords = columns(asked, "asked", {"asked": ("question", "1")})
+    return xr.Dataset(variables, coords=coords | columns(rows, "row", {"question": ("question", "1")}))
 
 
 def sentences(found: xr.Dataset) -> list[tuple[str, str, str]]:
@@ -90,8 +77,3 @@ def table(found: xr.Dataset) -> str:
             parts.append(f"| {one['comparison']} | {one['effect']:.3g}{unit}{spread} | {one['n']} | {p} |")
         parts.append("")
     return "\n".join(parts)
-
-
-def _column(dim: str, values: list, long_name: str, units: str) -> tuple[str, np.ndarray, Mapping]:
-    text = bool(values) and isinstance(values[0], str)
-    return dim, np.array(values, dtype=object) if text else np.array(values), {"long_name": long_name, "units": units}

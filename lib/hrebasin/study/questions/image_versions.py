@@ -11,14 +11,10 @@ from matplotlib.ticker import MaxNLocator
 from ...bank import Bank
 from ...images.sources import Images
 from ...robustness.attacks import along, attack
-from ..figures.style import MARKERS, NAMES, captioned, draw_curve, draw_legend, numbers_behind, stacked, stage_look
-from ..groups import PERCENT, count_groups, tree, tree_stages
+from ..figures.style import NAMES, captioned, draw_legend, draw_stage_curves, numbers_behind, stacked
+from ..groups import count_groups, tree, tree_stages
 
-SCHEMA = {
-    "robust_accuracy": ("model", "version", "attack", "epsilon"),
-    "agreement": ("model",),
-    "psnr": ("image",),
-}
+SCHEMA = {"model version attack epsilon": "robust_accuracy", "model": "agreement", "image": "psnr"}
 KINDS = ("fgsm", "deepfool-linf")
 PEAK = 255.0  # largest value of a pixel, for the signal-to-noise ratio
 
@@ -103,13 +99,10 @@ def draw(data: xr.Dataset) -> Figure:
     kinds = data.attack.values
     (figure, panels), n_max = stacked(len(kinds), sharey=True), count_groups(data)
     first, second = (data.robust_accuracy.isel(version=position, drop=True) for position in (0, 1))
-    difference = (first - second).rename("difference") * PERCENT
+    difference = (first - second).rename("difference")
     for axes, kind in zip(panels, kinds, strict=True):
         axes.axhline(0, color="#888888", linewidth=0.6)
-        for stage in tree_stages(data):
-            label = f"stage {stage}" if stage else "stage 0 (unmerged)"
-            curve = tree(difference.sel(attack=kind), stage)
-            draw_curve(axes, data.epsilon.values, curve, label, **stage_look(stage), marker=MARKERS[stage])
+        draw_stage_curves(axes, data.epsilon.values, difference.sel(attack=kind))
         axes.set(title=NAMES.get(kind, kind), ylabel="first minus second\n(percentage points)")
     panels[-1].set_xlabel("size of the attack, L-infinity (pixel range)")
     panels[-1].xaxis.set_major_locator(MaxNLocator(5))

@@ -27,12 +27,8 @@ from ..statistics import Test, no_difference
 
 TITLE = "Robustness or lower accuracy?"
 SCHEMA = {
-    "test_accuracy": ("model",),
-    "robust_accuracy": ("model", "attack", "epsilon"),
-    "robust_at_stage": ("model", "attack", "epsilon"),
-    "robust_at_method": ("model", "attack", "epsilon"),
-    "median_perturbation": ("model",),
-    "common_images": ("model",),
+    "model": "test_accuracy median_perturbation common_images",
+    "model attack epsilon": "robust_accuracy robust_at_stage robust_at_method",
 }
 FAMILIES = {  # of networks that were not merged
     "stopped": "early-stopped networks",

@@ -28,12 +28,10 @@ from ..statistics import Test, no_difference
 
 TITLE = "Does the bound fall beyond scale?"
 SCHEMA = {
-    "test_accuracy": ("model",),
-    "weight_norm": ("model", "layer"),
-    "lipschitz": ("model", "bound"),
-    "gradient_norm": ("model",),
-    "median_margin": ("model",),
-    "certified_radius": ("model", "certificate"),
+    "model": "test_accuracy gradient_norm median_margin",
+    "model layer": "weight_norm",
+    "model bound": "lipschitz",
+    "model certificate": "certified_radius",
 }
 SQRT2 = 2**0.5  # two logits differ by at most sqrt(2) times the change of all logits
 ALIKE = 0.02  # difference of accuracies up to which networks count as equally accurate

@@ -20,12 +20,12 @@ from ...robustness.strong import (
     transferred,
     zero_gradients,
 )
-from ..figures.style import captioned, draw_curve, draw_legend, shape, stacked, stage_look
+from ..figures.style import captioned, draw_legend, draw_stage_curves, stacked
 from ..groups import BROKEN, PERCENT, POINTS, count_groups, crossings, large, minus, tree, tree_stages
 from ..statistics import Test, by_sign, no_difference
 
 TITLE = "Is the crossing an artefact of weak attacks?"
-SCHEMA = {"robust_accuracy": ("model", "attack", "epsilon"), "zero_gradients": ("model",)}
+SCHEMA = {"model attack epsilon": "robust_accuracy", "model": "zero_gradients"}
 IN_WORDS = {
     "fgsm": "FGSM",
     "fgsm-float64": "FGSM in float64",
@@ -139,10 +139,7 @@ def draw(data: xr.Dataset) -> Figure:
     figure, panels = stacked(len(kinds), sharey=True)
     few = data.robust_accuracy.isel(epsilon=(data.epsilon <= LARGEST_SHOWN).values)
     for axes, kind in zip(panels, kinds, strict=True):
-        for stage in tree_stages(data):
-            curve = tree(few.sel(attack=kind), stage) * PERCENT
-            label = f"stage {stage}" if stage else "stage 0 (unmerged)"
-            draw_curve(axes, few.epsilon.values, curve, label, **stage_look(stage) | shape(stage))
+        draw_stage_curves(axes, few.epsilon.values, few.sel(attack=kind))
         axes.set(title=PANELS[kind], ylabel="robust accuracy (%)")
         axes.set_ylim(bottom=0)
     panels[-1].set_xlabel("size of the attack, L-infinity (pixel range)")

@@ -29,11 +29,9 @@ from ..statistics import Test, by_sign
 
 TITLE = "Does the recipe decide?"
 SCHEMA = {
-    "test_accuracy": ("model",),
-    "train_accuracy": ("model",),
-    "robust_accuracy": ("model", "attack", "epsilon"),
-    "loss_barrier": ("model", "alignment"),
-    "accuracy_barrier": ("model", "alignment"),
+    "model": "test_accuracy train_accuracy",
+    "model attack epsilon": "robust_accuracy",
+    "model alignment": "loss_barrier accuracy_barrier",
 }
 LEARNING_RATES = {"adam": 1e-3, "sgd": 0.05}
 WEIGHT_DECAY = 5e-4

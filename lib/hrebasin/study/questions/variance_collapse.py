@@ -20,11 +20,9 @@ from ..statistics import Test, no_difference
 
 TITLE = "Is it variance collapse?"
 SCHEMA = {
-    "test_accuracy": ("model",),
-    "test_loss": ("model",),
-    "robust_accuracy": ("model", "attack", "epsilon"),
-    "variance_ratio": ("model", "layer"),
-    "feature_distance": ("model", "layer"),
+    "model": "test_accuracy test_loss",
+    "model attack epsilon": "robust_accuracy",
+    "model layer": "variance_ratio feature_distance",
 }
 REPAIRED = {  # method -> name, colour
     "repair-children": ("REPAIR towards the children", COLOURS["merge-many"]),

@@ -21,15 +21,7 @@ from ..groups import PERCENT, POINTS, by_group, count_groups, minus, sweeps_in_w
 from ..statistics import Test, no_difference
 
 TITLE = "MergeMany or tree?"
-SCHEMA = {
-    "test_accuracy": ("model",),
-    "test_loss": ("model",),
-    "pairwise_distance": ("model",),
-    "sweeps_done": ("model",),
-    "converged": ("model",),
-    "seconds": ("model",),
-    "order": ("model",),
-}
+SCHEMA = {"model": "test_accuracy test_loss pairwise_distance sweeps_done converged seconds order"}
 NAMES = COMMON_NAMES | {
     "tree-random": "tree, random pairs",
     "tree-nearest": "tree, nearest pairs",
