@@ -53,8 +53,10 @@ def code_digest(
 
     Args:
         source: Python code that imports by absolute names.
-        modules: modules of which everything counts, by their names within the library ("matching.weights").
-        without: modules, or packages with all in them, that do not count, nor what only they reach.
+        modules: modules of which everything counts, by their names within the library ("matching.weights"), or single
+            definitions ("matching.weights:match_weights").
+        without: packages, modules or definitions ("matching.weights.match_weights") that do not count, nor what only
+            they reach.
         library: the library's folder; by default the one that holds this file.
 
     Raises:
@@ -62,10 +64,11 @@ def code_digest(
     """
     library = library or Path(__file__).parent
     tree = ast.parse(source)
-    pending, seen = {(name, WHOLE) for name in modules} | _reached(tree, _bound(tree, None, library)), {}
+    named = {(name, symbol or WHOLE) for name, _, symbol in (each.partition(":") for each in modules)}
+    pending, seen = named | _reached(tree, _bound(tree, None, library)), {}
     while pending:
-        place = name, _ = pending.pop()
-        if place in seen or any(name == other or name.startswith(f"{other}.") for other in without):
+        place = pending.pop()
+        if place in seen or any(".".join((*place, "")).startswith(f"{other}.") for other in without):
             continue
         seen[place], further = _part(*place, library)
         pending |= further
@@ -167,8 +170,7 @@ def _base(node: ast.ImportFrom, package: str | None) -> str | None:
 
 @cache
 def _origin(base: str, name: str, library: Path) -> tuple[str, str]:
-    """Where ``from <base> import <name>`` has a name from: a module, a definition in one, or what a package passes on.
-    """
+    """Where ``from <base> import <name>`` has a name from: a module, a definition in one, or what a package passes on."""
     inner = f"{base}.{name}" if base else name
     if _find(inner, library):
         return inner, WHOLE

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import torch
 import xarray as xr
+from hrebasin.study.figures.vision import VISIONS, contrast, distance
 from matplotlib.colors import to_rgb
 
 import synthetic
@@ -16,7 +17,6 @@ from hrebasin.merging.tree import merge_pairs
 from hrebasin.study import records
 from hrebasin.study.figures import paper as plots
 from hrebasin.study.figures.style import COLOURS, STAGE_COLOURS, SWEEP_COLOURS
-from hrebasin.study.figures.vision import VISIONS, contrast, distance
 
 
 def star(bank, seed):

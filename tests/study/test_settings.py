@@ -34,9 +34,7 @@ def test_every_value_is_explained(path):
 
 def test_the_schema_is_the_committed_one_and_says_what_the_settings_say():
     text = schema(CONFIG / "sample.yaml")
-    assert text == (CONFIG / "setting.schema.json").read_text(), (
-        "run: hrebasin settings --schema"
-    )
+    assert text == (CONFIG / "setting.schema.json").read_text(), "run: hrebasin settings --schema"
     found = json.loads(text)["properties"]
     assert list(found) == list(Setting.model_fields)
     assert all(entry["description"] for entry in found.values())

@@ -29,7 +29,7 @@ LIPSCHITZ = {"pixel": "logit per pixel range", "normalised": "logit per normalis
 def measure(
     bank: Bank, pixels: torch.Tensor, labels: torch.Tensor, *, radii: Sequence[float], bounded: int
 ) -> xr.Dataset:
-    """Every measure of the paper as one data set of stage ``regularity``, see `hrebasin.study.records.schemas.SCHEMAS`.
+    """Every measure of the paper as one data set of stage ``regularity``, see `hrebasin.study.records.schemas`.
 
     Args:
         bank, pixels, labels: networks, images (image, channel, y, x) and their classes (image,).
