@@ -1,14 +1,14 @@
 # The whole paper as a workflow: papermill runs one notebook a rule, groups of networks are its shards.
 #
-#   make paper [PROFILE=sample|cpu|paper] [DATASET=...] [DEVICE=...] [GROUPS=...] [PRECISION=...] [EXECUTOR=slurm]
+#   make paper [SETTING=sample|plain|paper] [DATASET=...] [DEVICE=...] [GROUPS=...] [PRECISION=...] [EXECUTOR=slurm]
 #
-# or, with Snakemake's own options (executors, dry-run, ...): snakemake --config profile=sample
+# or, with Snakemake's own options (executors, dry-run, ...): snakemake --config setting=sample
 
 from functools import cache
 
-from hrebasin.study.figures.catalogue import figure_files
-from hrebasin.study.stages import ANSWERS, NOTEBOOKS, PAPER, QUESTIONS, STAGES
-from hrebasin.study.running.workflow import Plan
+from hrebasin.study.figures import figure_files
+from hrebasin.study.stages import ANSWERS, NOTEBOOKS, PAPER, QUESTIONS, STAGES, TRAINS_ITS_OWN
+from hrebasin.study.running.plan import Plan
 
 plan = Plan.from_config(config)
 shards = list(plan.shards)
@@ -163,16 +163,16 @@ for question, name in QUESTIONS.items():
         name:
             question
         input:
-            [] if question == "recipes" else [rules.train.output.weights, rules.merge.output.weights],
+            [] if question in TRAINS_ITS_OWN else [rules.train.output.weights, rules.merge.output.weights],
         output:
             record=f"{run}/{question}/shard-{{shard}}.nc",
             notebook=f"{run}/notebooks/{name}-{{shard}}.ipynb",
-        threads: all_cores if question == "recipes" else half_the_cores
+        threads: all_cores if question in TRAINS_ITS_OWN else half_the_cores
         resources:
             gpu=plan.gpus,
         params:
             notebook=name,
-            images=lambda wildcards, question=question: plan.images if question == "recipes" else "",
+            images=lambda wildcards, question=question: plan.images if question in TRAINS_ITS_OWN else "",
             values=lambda wildcards, name=name: plan.parameters(name, int(wildcards.shard)),
             place=lambda wildcards, output, resources: plan.place(output.notebook, resources.gpu),
             code=lambda wildcards, name=name: code(name),

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hrebasin.matching.weights import Descent, match_weights
+from hrebasin.matching.weights import match_weights
 from hrebasin.networks import Architecture
 from hrebasin.random_streams import generator
 from hrebasin.training.train import initial_bank
@@ -234,10 +234,3 @@ def test_the_same_seed_agrees_and_another_orders_layers_differently(trained):
 
 
 # ---- errors
-
-
-@pytest.mark.parametrize("axes", [("P1", "P1"), ("P1", "P2", "P3")])
-def test_weights_that_descent_cannot_match_are_refused(axes):
-    weight = {"square": torch.zeros([3] * len(axes))}
-    with pytest.raises(ValueError, match="square has the permutations .*: at most two different ones can be matched"):
-        Descent(weight, weight, {"square": axes})

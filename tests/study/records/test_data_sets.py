@@ -26,7 +26,7 @@ def merge_record(bank, *, method="tree", group=0, attrs=None):
     bank = bank.relabel(method=method, group=group)
     variables = {
         name: bank.array(np.arange(len(bank)) + group + place / 10, name=name, long_name=name, units="1")
-        for place, name in enumerate(records.SCHEMAS["merge"])
+        for place, name in enumerate(records.schema("merge"))
     }
     return xr.Dataset(variables, attrs=attrs or {})
 
@@ -68,11 +68,11 @@ def test_plain_values_are_the_parameters_and_what_papermill_sets_must_be_declare
 
 def test_a_record_is_read_as_it_was_written(dataset, path):
     before = dataset.copy(deep=True)
-    write(dataset, path, stage="merge", attrs={"profile": "tiny", "wall_seconds": 1.5})
+    write(dataset, path, stage="merge", attrs={"setting": "tiny", "wall_seconds": 1.5})
     xr.testing.assert_identical(dataset, before)
     again = read(path, stage="merge")
     xr.testing.assert_equal(again, dataset)
-    assert again.attrs == {"format": "hrebasin-record/1", "stage": "merge", "profile": "tiny", "wall_seconds": 1.5}
+    assert again.attrs == {"format": "hrebasin-record/1", "stage": "merge", "setting": "tiny", "wall_seconds": 1.5}
     for name, variable in dataset.variables.items():
         assert again[name].attrs == variable.attrs
     assert again.method.values.tolist() == ["tree"] * 3
@@ -113,7 +113,7 @@ def test_provenance_says_where_a_record_comes_from(dataset, path, train_images):
     parameters = {"leaves": 16, "limits": [1, 2], "strength": 0.5, "name": "Größe", "run_folder": "data/runs/cpu"}
     places = {"dataset": "/home/me/images.tar.xz", "other": "their/originals"}  # told without their folders
     attrs = provenance(
-        profile="tiny",
+        setting="tiny",
         parameters=parameters | places,
         images={"train": train_images.first(9)},
         device="cpu",
@@ -122,7 +122,7 @@ def test_provenance_says_where_a_record_comes_from(dataset, path, train_images):
     write(dataset, path, stage="merge", attrs=attrs)
     attrs = read(path, stage="merge").attrs
     assert set(attrs) == {
-        "format", "stage", "profile", "parameters", "data_source", "data_digest", "n_classes", "code_commit",
+        "format", "stage", "setting", "parameters", "data_source", "data_digest", "n_classes", "code_commit",
         "code_changed", "versions", "device", "wall_seconds", "created",
     }  # fmt: skip
     assert json.loads(attrs["parameters"]) == parameters | {"dataset": "images.tar.xz", "other": "originals"}
@@ -141,7 +141,7 @@ def test_provenance_says_where_a_record_comes_from(dataset, path, train_images):
 def test_the_commit_is_the_checkouts_or_unknown(train_images, monkeypatch):
     def of(run=subprocess.run):
         monkeypatch.setattr(subprocess, "run", run)
-        attrs = provenance(profile="p", parameters={}, images={"train": train_images}, device="cpu", clock=Clock())
+        attrs = provenance(setting="p", parameters={}, images={"train": train_images}, device="cpu", clock=Clock())
         return attrs["code_commit"], attrs["code_changed"]
 
     def answers(commit, status):
@@ -168,7 +168,7 @@ def write_shards(bank, folder, changes=({}, {}), strings=object):
     """Two shards of one run, with method names of different length and other groups."""
     paths = []
     for group, (method, change) in enumerate(zip(("l1", "merge-many"), changes, strict=True)):
-        attrs = {"profile": "tiny", "data_digest": "{}", "wall_seconds": 1.5 + group} | change
+        attrs = {"setting": "tiny", "data_digest": "{}", "wall_seconds": 1.5 + group} | change
         paths.append(folder / f"{group}.nc")
         record = merge_record(bank, method=method, group=group)
         for name in ("method", "model"):
@@ -231,7 +231,7 @@ def test_networks_that_were_loaded_are_told_until_the_next_clock(write_run, trai
     write_run(tmp_path)
     clock = Clock()
     load_networks(tmp_path, 0, images=images)
-    given = {"profile": "p", "parameters": {}, "images": images, "device": "cpu"}
+    given = {"setting": "p", "parameters": {}, "images": images, "device": "cpu"}
     expected = records.networks_of(read(tmp_path / "train" / "shard-000.nc", stage="train"))
     assert provenance(**given, clock=clock)["networks"] == expected
     assert "networks" not in provenance(**given, clock=Clock())
@@ -252,7 +252,7 @@ def test_what_a_notebook_is_told_stands_in_its_data_sets(monkeypatch, train_imag
     notebook = project_root() / "notebooks" / "01_train.ipynb"
     monkeypatch.setattr(notebook_code, "executed", told := {})
     monkeypatch.setattr(sys.modules[Clock.__module__], "executed", told)
-    notebook_code.executing(notebook, profile="sample", images_digest="abc")
-    attrs = provenance(profile="folder", parameters={}, images={"train": train_images}, device="cpu", clock=Clock())
-    assert (attrs["profile"], attrs["images_digest"]) == ("sample", "abc")
+    notebook_code.executing(notebook, setting="sample", images_digest="abc")
+    attrs = provenance(setting="folder", parameters={}, images={"train": train_images}, device="cpu", clock=Clock())
+    assert (attrs["setting"], attrs["images_digest"]) == ("sample", "abc")
     assert attrs["code_digest"] == notebook_code.notebook_digest(notebook)

@@ -15,18 +15,19 @@ from ...files import write_atomically
 from ...merging.looks import LOOKS, PAPER
 from ..stages import EXTRA, STAGES
 from .origins import _origin, _parameters, networks_of
-from .schemas import SCHEMAS
+from .schemas import schema
 
 FORMAT = "hrebasin-record/1"
+FORMER = {"cpu": "plain"}  # names of settings in data sets that tell them as "profile", as they did once
 
 
 def write(dataset: xr.Dataset, path: Path | str, *, stage: str, attrs: Mapping | None = None) -> None:
     """Validate and write a data set atomically.
 
     Args:
-        dataset: variables as in ``SCHEMAS[stage]``, each with ``long_name`` and ``units``.
+        dataset: variables as in ``schema(stage)``, each with ``long_name`` and ``units``.
         path: netCDF file.
-        stage: a key of `SCHEMAS`.
+        stage: that `schema` knows.
         attrs: provenance, see `provenance`.
     """
     dataset = dataset.assign_attrs({"format": FORMAT, "stage": stage, **(attrs or {})})
@@ -74,16 +75,18 @@ def read(path: Path | str, *, stage: str) -> xr.Dataset:
             json.loads(dataset.attrs.get(name, "{}"))
         except (TypeError, ValueError) as error:
             raise ValueError(f"{path}: the attribute {name} is not valid JSON: {error}") from error
+    if "profile" in dataset.attrs:
+        former = dataset.attrs.pop("profile")
+        dataset.attrs["setting"] = FORMER.get(former, former)
     halves = {name: v.astype("float32") for name, v in dataset.data_vars.items() if v.dtype == "float16"}
     return dataset.assign(halves)  # float16 is for storage only
 
 
 def _check(dataset: xr.Dataset, stage: str, path: str) -> None:
-    if stage not in SCHEMAS:
-        raise ValueError(f"unknown stage {stage!r}; known are {list(SCHEMAS)}")
+    expected = schema(stage)
     if dataset.attrs.get("stage") != stage:
         raise ValueError(f"{path} is a data set of stage {dataset.attrs.get('stage')!r}, not {stage!r}")
-    for name, dims in SCHEMAS[stage].items():
+    for name, dims in expected.items():
         if name not in dataset:
             raise ValueError(f"{path}: variable {name!r} of stage {stage!r} is missing")
         if set(dataset[name].dims) != set(dims):
@@ -101,7 +104,7 @@ def concat(paths: Iterable[Path | str], *, stage: str) -> xr.Dataset:
     """Join the shards of a stage along their first dimension.
 
     Raises:
-        ValueError: shards that come from different data, parameters (other than `SHARD_PARAMETERS`) or profiles, or
+        ValueError: shards that come from different data, parameters (other than `SHARD_PARAMETERS`) or settings, or
             that hold the same network twice.
     """
     return join({path: read(path, stage=stage) for path in paths}, stage=stage)
@@ -112,11 +115,11 @@ def join(parts: Mapping[Path | str, xr.Dataset], *, stage: str) -> xr.Dataset:
 
     Args:
         parts: data sets by the place that a message should name.
-        stage: a key of `SCHEMAS`.
+        stage: that `schema` knows.
     """
     if not parts:
         raise ValueError(f"no shards of stage {stage!r} to join")
-    dim = next(iter(SCHEMAS[stage].values()))[0]
+    dim = next(iter(schema(stage).values()))[0]
     first, *others = parts
     origin = _origin(parts[first])
     for place in others:
