@@ -151,7 +151,9 @@ def test_code_counts_but_for_layout_comments_and_docstrings(digest):
     assert digest(code.replace("in pixels", "range").replace("(sizes)", "( sizes )")) == digest(code)
     assert digest(code.replace("0.0", "0.1")) != digest(code)
     twice = "def f():\n    '''Told.'''\n    'more'\n"
-    assert code_digest(twice) == code_digest(twice.replace("Told", "Said")) != code_digest(twice.replace("more", "less"))
+    assert (
+        code_digest(twice) == code_digest(twice.replace("Told", "Said")) != code_digest(twice.replace("more", "less"))
+    )
 
 
 def test_a_notebook_is_its_code(tmp_path):
