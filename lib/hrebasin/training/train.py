@@ -208,7 +208,7 @@ class _Run:
         self.path = None
         if checkpoints is not None:
             how = [asdict(r) for r in recipes]
-            code = module_digest(__name__.rpartition(".")[2])  # another version's training goes another way
+            code = module_digest(__name__.partition(".")[2])  # another version's training goes another way
             self.identity = json.dumps(
                 [self.architecture.as_dict(), how, last, seeds, self.images.digest, str(device), code],
             )
