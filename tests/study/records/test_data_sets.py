@@ -1,6 +1,7 @@
 import json
 import re
 import subprocess
+import sys
 from datetime import datetime
 from pathlib import Path
 
@@ -11,13 +12,12 @@ import xarray as xr
 
 import hrebasin
 import synthetic
-from hrebasin import digests
 from hrebasin.evaluation import evaluate
 from hrebasin.files import project_root
-from hrebasin.study import records
+from hrebasin.study import notebook_code, records
 from hrebasin.study.records.data_sets import concat, read, write
 from hrebasin.study.records.networks import load_networks
-from hrebasin.study.records.provenance import Clock, provenance
+from hrebasin.study.records.provenance import PACKAGES, Clock, provenance
 from hrebasin.study.stages import EXTRA, STAGES
 from hrebasin.training.train import initial_bank
 
@@ -144,7 +144,7 @@ def test_provenance_says_where_a_record_comes_from(dataset, path, train_images):
     versions = json.loads(attrs["versions"])
     assert versions["torch"] == torch.__version__.split("+")[0] or versions["torch"] == torch.__version__
     assert versions["hrebasin"] == hrebasin.__version__
-    assert set(versions) == {"python", *records.PACKAGES}
+    assert set(versions) == {"python", *PACKAGES}
     assert attrs["device"].startswith("cpu, ")
     assert 0 <= attrs["wall_seconds"] < 60
     assert datetime.fromisoformat(attrs["created"]).utcoffset().total_seconds() == 0
@@ -275,18 +275,31 @@ def test_an_installed_copy_does_not_tell_the_commit_of_the_project_around_it(tmp
         ["git", *identity, "commit", "--quiet", "--allow-empty", "--message", "of another project"],
         cwd=tmp_path, check=True,
     )  # fmt: skip
-    (tmp_path / "records.py").touch()
-    monkeypatch.setattr(records, "__file__", str(tmp_path / "records.py"))
+    (tmp_path / "provenance.py").touch()
+    monkeypatch.setattr(sys.modules[Clock.__module__], "__file__", str(tmp_path / "provenance.py"))
     assert (Clock().commit, Clock().dirty) == ("unknown", False)
-    (tmp_path / records.COMMIT).write_text("abc\n")  # as `make offline` writes it
-    assert (Clock().commit, Clock().dirty) == ("abc", False)
-    (tmp_path / records.COMMIT).write_text("abc\nchanged\n")
-    assert (Clock().commit, Clock().dirty) == ("abc", True)
 
 
 def test_what_a_notebook_is_told_stands_in_its_data_sets(monkeypatch, train_images):
-    monkeypatch.setattr(digests, "executed", {})
-    digests.executing(project_root() / "notebooks" / "01_train.ipynb", setting="cpu", images_digest="abc")
+    for name in ("setting", "images_digest", "code_digest"):
+        monkeypatch.setitem(notebook_code.executed, name, "")  # and taken out again at last
+    notebook_code.executing(project_root() / "notebooks" / "01_train.ipynb", setting="plain", images_digest="abc")
     attrs = provenance(setting="folder", parameters={}, images={"train": train_images}, device="cpu", clock=Clock())
-    assert (attrs["setting"], attrs["images_digest"]) == ("cpu", "abc")
-    assert attrs["code_digest"] == digests.notebook_digest(project_root() / "notebooks" / "01_train.ipynb")
+    assert (attrs["setting"], attrs["images_digest"]) == ("plain", "abc")
+    assert attrs["code_digest"] == notebook_code.notebook_digest(project_root() / "notebooks" / "01_train.ipynb")
+
+
+def test_a_setting_s_former_name_is_read_and_goes_together_with_the_new_one(tmp_path):
+    folder = project_root() / "data" / "published"
+    published = read(folder / "merge.nc", stage="merge")
+    assert "profile" not in published.attrs
+    assert published.attrs["setting"] == "plain"
+    with xr.open_dataset(folder / "merge.nc", engine="h5netcdf") as file:
+        assert file.attrs["profile"] == "cpu"  # as it was written
+    later = published.isel(model=published.group.values == 0)
+    later = later.assign_coords(
+        group=later.group + 100, model=later.model.copy(data=[f"{name} later" for name in later.model.values])
+    )
+    write(later, tmp_path / "later.nc", stage="merge")
+    joined = concat([folder / "merge.nc", tmp_path / "later.nc"], stage="merge")
+    assert joined.sizes["model"] == published.sizes["model"] + later.sizes["model"]
