@@ -1,14 +1,14 @@
 # The whole paper as a workflow: papermill runs one notebook a rule, groups of networks are its shards.
 #
-#   make paper [PROFILE=sample|cpu|paper] [DATASET=...] [DEVICE=...] [GROUPS=...] [PRECISION=...] [EXECUTOR=slurm]
+#   make paper [SETTING=sample|plain|paper] [DATASET=...] [DEVICE=...] [GROUPS=...] [PRECISION=...] [EXECUTOR=slurm]
 #
-# or, with Snakemake's own options (executors, dry-run, ...): snakemake --config profile=sample
+# or, with Snakemake's own options (executors, dry-run, ...): snakemake --config setting=sample
 
 from functools import cache
 
 from hrebasin.study.figures import figure_files
 from hrebasin.study.stages import ANSWERS, NOTEBOOKS, PAPER, QUESTIONS, STAGES, TRAINS_ITS_OWN
-from hrebasin.study.running.workflow import Plan
+from hrebasin.study.running.plan import Plan
 
 plan = Plan.from_config(config)
 shards = list(plan.shards)

@@ -20,7 +20,7 @@ from hrebasin.study.claims.verdicts import ALPHA
 from hrebasin.study.records import checksums as manifest
 from hrebasin.study.stages import STAGES
 
-PLANNED = {8: 1, 100: 5}  # groups of the profiles `cpu` and `paper` -> by what experiments, costlier there, are divided
+PLANNED = {8: 1, 100: 5}  # groups of the settings `cpu` and `paper` -> by what experiments, costlier there, are divided
 # Nothing to find, but for C4: accuracy falls, so that MergeMany of 8 lies half-way to chance and C2 has its null
 NULL = dict.fromkeys(CLAIMS, 0.0) | {"C4": 1.0}
 FLAT = NULL | {"C4": 0.0}  # the null of C4

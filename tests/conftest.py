@@ -122,7 +122,7 @@ def write_run(trained, train_images, test_images):
 
     def write(folder, *, change=(), attrs=None):
         changes = dict(change)
-        origin = records.provenance(profile="p", parameters={}, images=images, device="cpu", clock=records.Clock())
+        origin = records.provenance(setting="p", parameters={}, images=images, device="cpu", clock=records.Clock())
         for part, stage in (("unmerged", "train"), ("merged", "merge")):
             bank = banks[part]
             ones = {

@@ -22,7 +22,7 @@ CROSSING = 0.0113  # epsilon at which all stages are planted to be equal
 UNMERGED = 0.55
 FALL = 0.075  # accuracy a stage; stage 3 then lies half-way between unmerged and chance
 N_IMAGES = 12
-ATTRS = {"data_source": "synthetic images", "profile": "synthetic", "data_digest": "{}", "n_classes": 10}
+ATTRS = {"data_source": "synthetic images", "setting": "synthetic", "data_digest": "{}", "n_classes": 10}
 
 
 def results(

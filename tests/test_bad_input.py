@@ -9,7 +9,7 @@ import json
 import struct
 import tarfile
 import zlib
-from dataclasses import fields, replace
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -42,11 +42,10 @@ from hrebasin.robustness.strong import (
     zero_gradients,
 )
 from hrebasin.study import records
+from hrebasin.study.command import main
 from hrebasin.study.questions.variance_collapse import feature_distance
 from hrebasin.study.records.networks import load_networks
-from hrebasin.study.running import notebook_runner as notebook
-from hrebasin.study.running import workflow
-from hrebasin.study.settings import Profile, load_profile
+from hrebasin.study.settings import Setting, load_setting
 from hrebasin.study.tour.attacked_image import closeup, first_correct
 from hrebasin.study.tour.landscape import landscape
 from hrebasin.training.recipe import Recipe
@@ -83,7 +82,7 @@ class Box:
         self.keep()
         return file
 
-    def command(self, main, *arguments):
+    def command(self, *arguments):
         if main([str(argument) for argument in arguments]) != 0:
             raise RefusedError(self.capsys.readouterr().err)
 
@@ -96,279 +95,158 @@ def box(tmp_path, monkeypatch, trained, train_images, test_images, write_run, ca
     return Box(tmp_path, trained, train_images, test_images, write_run, capsys)
 
 
-# ---- profiles
+# ---- settings
 
-# what is said of a key's value -> key, value, and what is shown of it if not all
+# what is said of a key, after its name -> key -> values of which it is said; of one at a place of a list, that value
 VALUES = {
-    "{name} must be str, got {}": [
-        ("dataset", 10),
-        ("dataset", None),
-        ("device", 0),
-        ("optimizer", ["adam"]),
-        ("attacked_methods", ["tree", 3], "3"),
-    ],
-    "{name} must be int, got {}": [
-        ("train_images", 1.5),
-        ("train_images", True),
-        ("test_images", "200"),
-        ("n_groups", 2.0),
-        ("n_groups", False),
-        ("leaves", "16"),
-        ("widths", [512, 256.0], "256.0"),
-        ("widths", [512, True], "True"),
-        ("batch_size", 51.2),
-        ("crop_padding", False),
-    ],
-    "{name} must be a list, got {}": [
-        ("widths", 512),
-        ("widths", "512"),
-        ("epsilons", 0.02),
-        ("attacked_methods", "tree"),
-        ("merge_many_sizes", {"2": 4}),
-    ],
-    "{name} must be float, got {}": [
-        ("learning_rate", "1e-3"),  # what YAML makes of 1e-3 without a point
-        ("learning_rate", True),
-        ("learning_rate", None),
-        ("epsilons", [0.0, "0.01"], "'0.01'"),
-        ("epsilons", [False, 0.01], "False"),
-    ],
-    "{name} must be bool, got {}": [
-        ("flip", 1),
-        ("flip", "yes"),
-    ],
-    "{name} must be one of ('cifar10-sample', 'cifar10', 'fashion-mnist') or an existing folder or archive, got {}": [
-        ("dataset", "cifar100"),
-        ("dataset", "no/such/folder"),
-    ],
-    "{name} must be one of ('adam', 'sgd'), got {}": [
-        ("optimizer", "lion"),
-    ],
-    "{name} must be one of ('float32', 'bfloat16'), got {}": [
-        ("precision", "float16"),
-    ],
-    "{name} must be one or more of ('unmerged', 'tree', 'merge-many', 'naive', 'l1', 'l2'), got {}": [
-        ("attacked_methods", ["tree", "forest"]),
-        ("attacked_methods", []),
-    ],
-    "{name} lacks ['unmerged'], which every comparison needs": [
-        ("attacked_methods", ["tree", "l2"]),
-    ],
-    "{name} lacks ['tree'], which every comparison needs": [
-        ("attacked_methods", ["unmerged"]),
-    ],
-    "{name} must be cpu, cuda or cuda:<number>, got {}": [
-        ("device", "gpu"),
-        ("device", "cuda:x"),
-        ("device", "cpu "),
-    ],
-    "a tree needs 2**k leaves, got leaves={}": [
-        ("leaves", 0),
-        ("leaves", 1),
-        ("leaves", 6),
-        ("leaves", -4),
-    ],
-    "{name} must be at least 1, got {}": [
-        ("n_groups", 0),
-        ("groups_per_shard", 0),
-        ("regularised_models", 0),
-        ("merge_many_sets", 0),
-        ("attacked_images", 0),
-        ("noise_draws", 0),
-        ("bounded_images", -3),
-        ("ablation_pairs", 0),
-        ("evaluated_images", 0),
-        ("control_seeds", 0),
-        ("strong_networks", 0),
-        ("strong_images", 0),
-        ("pgd_steps", 0),
-        ("pgd_restarts", -1),
-        ("merger_orders", 0),
-        ("scale_bounded_images", 0),
-        ("repair_images", 0),
-        ("recipe_groups", 0),
-    ],
-    "{name} must be at least 0, got {}": [
-        ("first_group", -1),
-        ("regularised_groups", -1),
-        ("matching_seed", -1),
-        ("train_images", -1),
-        ("test_images", -10),
-        ("recipe_images", -1),
-        ("width_images", -1),
-    ],
-    "{name}=5 exceeds leaves=4": [
-        ("regularised_models", 5),
-    ],
-    "{name}=6 exceeds the 5 of leaves=4": [
-        ("ablation_pairs", 6),
-    ],
-    "{name} must be positive, got {}": [
-        ("widths", []),
-        ("widths", [512, 0]),
-        ("learning_rate", 0.0),
-        ("learning_rate", -0.1),
-        ("learning_rate", NAN),
-        ("batch_size", 0),
-        ("epochs", 0),
-        ("epochs", -5),
-    ],
-    "{name} must be at least 2, got {}": [
-        ("n_lambdas", 1),
-    ],
-    "{name} must increase within [2, 1e+06], got {}": [
-        ("merge_many_sizes", []),
-        ("merge_many_sizes", [1, 2]),
-        ("merge_many_sizes", [4, 2]),
-    ],
-    "{name} must lie in [2, leaves=4], got {}": [
-        ("merge_many_sizes", [2, 8], "8"),
-        ("merger_sizes", [4, 8], "8"),
-    ],
-    "{name} must increase within [1, 10000], got {}": [
-        ("merge_many_limits", []),
-        ("merge_many_limits", [0, 1]),
-        ("merge_many_limits", [2, 2]),
-        ("merge_many_limits", [1, 20_000]),
-        ("control_epochs", [0, 1]),
-        ("control_epochs", []),
-        ("merger_limits", [0]),
-    ],
-    "{name} must increase within [0, 1], got {}": [
-        ("epsilons", []),
-        ("epsilons", [-0.01, 0.0]),
-        ("epsilons", [0.0, 1.01]),
-        ("epsilons", [0.02, 0.01]),
-        ("epsilons", [0.0, 0.0]),
-        ("epsilons", [0.0, NAN]),
-        ("noise_magnitudes", [0.0, 2.0]),
-        ("noise_magnitudes", [0.2, 0.1]),
-        ("noise_magnitudes", []),
-        ("strong_epsilons", [0.0, 1.5]),
-    ],
-    "{name} must start at 0, to compare with, got {}": [
-        ("noise_magnitudes", [0.1, 0.2]),
-    ],
-    "{name} must increase within [1e-12, 1e+06], got {}": [
-        ("l1_strengths", [0.0]),
-        ("l1_strengths", [-1e-05, 1e-05]),
-        ("l2_strengths", [0.001, 0.0001]),
-        ("l2_strengths", [NAN]),
-        ("radii", [0.0, 1.0]),
-        ("radii", [1.0, 1.0]),
-        ("radii", []),
-    ],
-    "{name} must not be negative, got {}": [
-        ("momentum", -0.9),
-        ("weight_decay", -0.1),
-        ("weight_decay", NAN),
-        ("crop_padding", -4),
-    ],
-    "{name} must increase within [1e-06, 1], got {}": [
-        ("control_shares", [0.5, 1.5]),
-        ("control_shares", [0.0]),
-    ],
-    "{name} must be below leaves=4, got {}": [
-        ("strong_networks", 4),
-    ],
-    "{name} must be powers of two, for trees of as many leaves, got {}": [
-        ("merger_sizes", [3]),
-    ],
-    "a tree needs 2**k leaves, got recipe_leaves={}": [
-        ("recipe_leaves", 6),
-    ],
-    "{name} must increase within [0.001, 1000], got {}": [
-        ("width_factors", [0.0, 1.0]),
-    ],
-}
+    " should be a valid string": {"dataset": [10, None], "device": [0]},
+    " should be a valid integer": {
+        "train_images": [1.5, True], "test_images": ["200"], "n_groups": [2.0, False], "leaves": ["16"],
+        "batch_size": [51.2], "crop_padding": [False],
+    },
+    "[1] should be a valid integer": {"widths": [[512, 256.0], [512, True]]},
+    " should be a valid list": {
+        "widths": [512, "512"], "epsilons": [0.02], "attacked_methods": ["tree"], "merge_many_sizes": [{"2": 4}],
+    },
+    " should be a valid number": {"learning_rate": ["1e-3", True, None]},  # what YAML makes of 1e-3 without a point
+    "[1] should be a valid number": {"epsilons": [[0.0, "0.01"], [0.01, False]]},
+    " should be a finite number": {"learning_rate": [NAN, INF], "weight_decay": [NAN]},
+    "[0] should be a finite number": {"l2_strengths": [[NAN]], "epsilons": [[NAN]]},
+    " should be a valid boolean": {"flip": [1, "yes"]},
+    " should be one of ('cifar10-sample', 'cifar10', 'fashion-mnist') or an existing folder or archive": {
+        "dataset": ["cifar100", "no/such/folder"],
+    },
+    " should be 'adam' or 'sgd'": {"optimizer": ["lion", ["adam"]]},
+    " should be 'float32' or 'bfloat16'": {"precision": ["float16"]},
+    "[1] should be 'unmerged', 'tree', 'merge-many', 'naive', 'l1' or 'l2'": {
+        "attacked_methods": [["tree", "forest"], ["tree", 3]],
+    },
+    " lacks ['unmerged'], which every comparison needs": {"attacked_methods": [["tree", "l2"]]},
+    " should match pattern '^(cpu|cuda(:\\d+)?)$'": {"device": ["gpu", "cuda:x", "cpu "]},
+    " should be greater than or equal to 2": {"leaves": [0, 1, -4], "n_lambdas": [1]},
+    "[0] should be greater than or equal to 2": {"merge_many_sizes": [[1, 2]]},
+    " should be a power of two, for a tree of as many leaves": {"leaves": [6], "recipe_leaves": [6]},
+    "[0] should be a power of two, for a tree of as many leaves": {"merger_sizes": [[3]]},
+    " should be greater than or equal to 1": {
+        "n_groups": [0], "groups_per_shard": [0], "batch_size": [0], "epochs": [0, -5], "regularised_models": [0],
+        "merge_many_sets": [0], "attacked_images": [0], "noise_draws": [0], "bounded_images": [-3],
+        "ablation_pairs": [0], "evaluated_images": [0], "control_seeds": [0], "strong_networks": [0],
+        "strong_images": [0], "pgd_steps": [0], "pgd_restarts": [-1], "merger_orders": [0],
+        "scale_bounded_images": [0], "repair_images": [0], "recipe_groups": [0],
+    },
+    "[0] should be greater than or equal to 1": {
+        "widths": [[0]], "merge_many_limits": [[0, 1]], "control_epochs": [[0, 1]], "merger_limits": [[0]],
+    },
+    "[1] should be less than or equal to 10000": {"merge_many_limits": [[1, 20_000]]},
+    " should be greater than or equal to 0": {
+        "first_group": [-1], "regularised_groups": [-1], "matching_seed": [-1], "train_images": [-1],
+        "test_images": [-10], "recipe_images": [-1], "width_images": [-1], "momentum": [-0.9], "weight_decay": [-0.1],
+        "crop_padding": [-4],
+    },
+    " should be greater than 0": {"learning_rate": [0.0, -0.1]},
+    "[0] should be greater than or equal to 0": {"epsilons": [[-0.01, 0.0]]},
+    "[1] should be less than or equal to 1": {
+        "epsilons": [[0.0, 1.01]], "noise_magnitudes": [[0.0, 2.0]], "strong_epsilons": [[0.0, 1.5]],
+        "control_shares": [[0.5, 1.5]],
+    },
+    "[0] should be greater than or equal to 0.000000000001": {
+        "l1_strengths": [[0.0], [-1e-05, 1e-05]], "radii": [[0.0, 1.0]],
+    },
+    "[0] should be greater than or equal to 0.000001": {"control_shares": [[0.0]]},
+    "[0] should be greater than or equal to 0.001": {"width_factors": [[0.0, 1.0]]},
+    " should have at least 1 item after validation, not 0": {
+        "widths": [[]], "attacked_methods": [[]], "merge_many_sizes": [[]], "epsilons": [[]], "radii": [[]],
+    },
+    " should increase": {
+        "merge_many_sizes": [[4, 2]], "merge_many_limits": [[2, 2]], "epsilons": [[0.02, 0.01], [0.0, 0.0]],
+        "noise_magnitudes": [[0.2, 0.1]], "l2_strengths": [[0.001, 0.0001]], "radii": [[1.0, 1.0]],
+    },
+    " should start at 0, to compare with": {"noise_magnitudes": [[0.1, 0.2]]},
+}  # fmt: skip
 
 
-def profile(text):
-    return lambda box: load_profile(box.file("mine.yaml", text))
+def setting(text):
+    return lambda box: load_setting(box.file("mine.yaml", text))
 
 
-def value(said, name, bad, shown=None):
-    message = said.format(shown or repr(bad), name=name)
-    return profile(yaml.safe_dump(TINY | {name: bad})), f"mine.yaml: {message}"
+def value(said, name, bad):
+    shown = bad[int(said[1])] if said.startswith("[") else bad
+    return setting(yaml.safe_dump(TINY | {name: bad})), f"mine.yaml: {name}{said}, got {shown!r}"
 
 
-PROFILES = [
-    *(value(said, *case) for said, cases in VALUES.items() for case in cases),
-    (profile(yaml.safe_dump(TINY | {"n_group": 3})), "mine.yaml: unknown keys ['n_group']; known are", "'n_groups'"),
-    (profile(yaml.safe_dump({"widths": [4]})), "mine.yaml: keys ['dataset', ", "'epochs'"),
-    (profile(""), "mine.yaml must hold keys and values"),
-    (profile("- a\n- b\n"), "mine.yaml must hold keys and values"),
-    (profile("dataset: [cifar10\n"), "mine.yaml is not valid YAML", "line 2"),
-    (profile(b"dataset: \xff\n"), "mine.yaml is not valid YAML"),
-    (lambda box: load_profile("config/huge.yaml"), "no profile 'huge': config holds cpu, paper, sample, tiny"),
-    (lambda box: load_profile("huge.yaml"), "no profile 'huge': . holds none"),
-    (lambda box: load_profile("config/tiny.yaml", depth=3), "override: unknown keys ['depth']"),
-    (lambda box: load_profile("config/tiny.yaml", epochs="3"), "tiny.yaml: epochs must be int, got '3'"),
-    (
-        lambda box: load_profile("config/tiny.yaml", leaves=2, ablation_pairs=1),
-        "merge_many_sizes must lie in [2, leaves=2], got 4",
-    ),
+def apart(said, **bad):
+    """Values that are fine alone."""
+    return setting(yaml.safe_dump(TINY | bad)), f"mine.yaml: {said}"
+
+
+SETTINGS = [
+    *(value(said, name, bad) for said, keys in VALUES.items() for name, values in keys.items() for bad in values),
+    apart("regularised_models=5 exceeds leaves=4", regularised_models=5),
+    apart("ablation_pairs=6 exceeds the 5 of leaves=4", ablation_pairs=6),
+    apart("merge_many_sizes should lie in [2, leaves=4], got 8", merge_many_sizes=[2, 8]),
+    apart("merger_sizes should lie in [2, leaves=4], got 8", merger_sizes=[4, 8]),
+    apart("strong_networks should be below leaves=4, got 4", strong_networks=4),
+    (*apart("batch_size should be", epochs=0, batch_size="64"), "got '64'; epochs should be", "got 0"),  # all at once
+    (setting(yaml.safe_dump(TINY | {"n_group": 3})), "mine.yaml: unknown keys ['n_group']"),
+    (setting(yaml.safe_dump({"widths": [4]})), "mine.yaml: missing keys ['ablation_pairs', ", "'epochs'"),
+    (setting(""), "mine.yaml must hold keys and values"),
+    (setting("- a\n- b\n"), "mine.yaml must hold keys and values"),
+    (setting("dataset: [cifar10\n"), "mine.yaml is not valid YAML", "line 2"),
+    (setting(b"dataset: \xff\n"), "mine.yaml is not valid YAML"),
+    (lambda box: load_setting("config/huge.yaml"), "no setting 'huge': config holds paper, plain, sample, tiny"),
+    (lambda box: load_setting("huge.yaml"), "no setting 'huge': . holds none"),
+    (lambda box: load_setting("config/tiny.yaml", depth=3), "unknown keys ['depth']"),
+    (lambda box: load_setting("config/tiny.yaml", epochs="3"), "tiny.yaml: epochs should be", "got '3'"),
+    (lambda box: load_setting("config/tiny.yaml", leaves=2, ablation_pairs=1), "lie in [2, leaves=2], got 4"),
 ]
 
 
 def test_the_table_of_bad_values_covers_every_key():
-    assert {name for cases in VALUES.values() for name, *_ in cases} == {field.name for field in fields(Profile)}
+    assert {name for keys in VALUES.values() for name in keys} == set(Setting.model_fields)
 
 
 # ---- commands
 
 
-def settings(*given):
-    return lambda box: box.command(workflow.main, "--cores", "1", *given)
+def run(*given):
+    return lambda box: box.command("run", "--cores", "1", *given)
 
 
 def parameters(name, /, **given):
-    return lambda box: box.command(notebook.main, f"notebooks/{name}.ipynb", "out/executed.ipynb", json.dumps(given))
+    return lambda box: box.command("notebook", f"notebooks/{name}.ipynb", "out/executed.ipynb", json.dumps(given))
 
 
 COMMANDS = [
-    (settings("profil=tiny"), "unknown settings ['profil']"),
-    (settings("profile=huge"), "no profile 'huge'"),
-    (settings("profile=tiny", "run=../elsewhere"), "got '../elsewhere'"),
-    (settings("profile=tiny", "device=gpu"), "device must be cpu", "got 'gpu'"),
-    (settings("profile=tiny", "dataset=cifar100"), "dataset must be one of", "got 'cifar100'"),
-    (settings("profile=tiny", "optimizer=lion"), "optimizer must be one of", "got 'lion'"),
-    (settings("profile=tiny", "groups=0"), "n_groups must be at least 1, got 0"),
-    (settings("profile=tiny", "first=3", "groups_per_shard=2"), "first_group", "multiple of groups_per_shard=2, got 3"),
-    (settings("profile=tiny", "ask=control"), "no open questions ['control']"),
-    (settings("--part", "questions", "profile=tiny", "first=2", "ask=recipes"), "('recipes',) are asked of none"),
-    (settings("profile=tiny", "groups=two"), "n_groups must be int, got 'two'"),
-    (settings("profile=tiny", "leaves=6"), "leaves=6"),
-    (settings("profile=tiny", "train_images=-1"), "train_images must be at least 0, got -1"),
-    (settings("profile=tiny", "epochs=1.5"), "epochs must be int, got 1.5"),
-    (settings("profile=tiny", "epochs=3", "epochs=4"), "'epochs' is set twice"),
-    (settings("profile=tiny", "learning_rate=fast"), "learning_rate must be float, got 'fast'"),
-    (settings("profile=tiny", "widths=32"), "unknown settings ['widths']"),
-    (settings("tiny"), "key=value, got 'tiny'"),
+    (run("profile=tiny"), "unknown values ['profile']; known are ('setting', "),
+    (run("setting=huge"), "no setting 'huge'"),
+    (run("setting=tiny", "run=../elsewhere"), "got '../elsewhere'"),
+    (run("setting=tiny", "device=gpu"), "device should match", "got 'gpu'"),
+    (run("setting=tiny", "dataset=cifar100"), "dataset should be one of", "got 'cifar100'"),
+    (run("setting=tiny", "groups=0"), "n_groups should be greater than or equal to 1, got 0"),
+    (run("setting=tiny", "first=3", "groups_per_shard=2"), "first_group", "multiple of groups_per_shard=2, got 3"),
+    (run("setting=tiny", "ask=control"), "no open questions ['control']"),
+    (run("--part", "questions", "setting=tiny", "first=2", "ask=recipes"), "('recipes',) are asked of none"),
+    (run("--part", "trian", "setting=tiny"), "a run has the parts ('train', ", "got 'trian'"),
+    (run("setting=tiny", "groups=two"), "n_groups should be a valid integer, got 'two'"),
+    (run("setting=tiny", "epochs=1.5"), "epochs should be a valid integer, got 1.5"),
+    (run("setting=tiny", "epochs=3", "epochs=4"), "'epochs' is set twice"),
+    (run("setting=tiny", "widths=32"), "unknown values ['widths']"),
+    (run("tiny"), "key=value, got 'tiny'"),
     (parameters("01_trian"), "no notebook at notebooks/01_trian.ipynb"),
-    (lambda box: box.command(notebook.main, "notebooks/01_train.ipynb", "config"), "config is a folder"),
+    (lambda box: box.command("notebook", "notebooks/01_train.ipynb", "config"), "config is a folder"),
     (parameters("01_train", epoch=3), "01_train.ipynb does not declare the parameters ['epoch']", "'epochs'"),
-    (parameters("01_train", epochs="3"), "01_train.ipynb: epochs must be int, got '3'"),
-    (parameters("01_train", epochs=0), "epochs must be positive, got 0"),
-    (parameters("01_train", flip=1), "flip must be bool, got 1"),
-    (parameters("01_train", widths=32), "widths must be a list, got 32"),
-    (parameters("01_train", leaves=12), "leaves=12"),
-    (parameters("01_train", groups=[]), "groups must increase within", "got []"),
-    (parameters("01_train", groups=[0, 0]), "groups must increase within", "got [0, 0]"),
-    (parameters("01_train", groups=["0"]), "groups must be int, got '0'"),
-    (parameters("01_train", shard=-1), "shard must be at least 0, got -1"),
-    (parameters("01_train", run_folder=7), "run_folder must be str, got 7"),
-    (parameters("01_train", dataset="mnist"), "dataset must be one of", "got 'mnist'"),
+    (parameters("01_train", epochs="3"), "01_train.ipynb: epochs should be a valid integer, got '3'"),
+    (parameters("01_train", widths=32), "widths should be a valid list, got 32"),
+    (parameters("01_train", leaves=12), "leaves should be a power of two", "got 12"),
+    (parameters("01_train", groups=[]), "groups should have at least 1 item", "got []"),
+    (parameters("01_train", groups=[0, 0]), "groups should increase, got [0, 0]"),
+    (parameters("01_train", shard=-1), "shard should be greater than or equal to 0, got -1"),
+    (parameters("01_train", run_folder=7), "run_folder should be a valid string, got 7"),
     (parameters("01_train", device="cuda:99"), "device 'cuda:99' is not there"),
-    (parameters("02_merge", merge_many_sizes=[2, 32]), "merge_many_sizes must lie in [2, leaves=16], got 32"),
-    (parameters("02_merge", merge_many_limits=[0, 100]), "merge_many_limits must increase", "got [0, 100]"),
-    (parameters("03_attack", epsilons=[0.0, 1.5]), "epsilons must increase within [0, 1], got [0.0, 1.5]"),
-    (parameters("03_attack", epsilons=[0.02, 0.01]), "epsilons must increase", "got [0.02, 0.01]"),
-    (parameters("03_attack", epsilons=[-0.01]), "epsilons must increase", "got [-0.01]"),
-    (parameters("03_attack", attacked_methods=["unmerged", "forest"]), "attacked_methods must be", "'forest'"),
-    (parameters("04_regularity", radii=[0.0]), "radii must increase", "got [0.0]"),
-    (parameters("05_ablations", n_lambdas=1), "n_lambdas must be at least 2, got 1"),
-    (parameters("06_paper", shards=[1, 0]), "shards must increase", "got [1, 0]"),
+    (parameters("02_merge", merge_many_sizes=[2, 32]), "merge_many_sizes should lie in [2, leaves=16], got 32"),
+    (parameters("03_attack", epsilons=[0.0, 1.5]), "epsilons[1] should be less than or equal to 1, got 1.5"),
+    (parameters("06_paper", shards=[1, 0]), "shards should increase, got [1, 0]"),
+    (parameters("90_benchmarks", repeats="3"), "repeats should be a valid integer, got '3'"),
 ]
 
 
@@ -679,7 +557,7 @@ DATA_SETS = [
     (written(format="hrebasin-record/2"), "merge.nc: format 'hrebasin-record/2' instead of 'hrebasin-record/1'"),
     (shards(), "no shards of stage 'merge' to join"),
     (shards({"own": 0}, {"own": 0}), "the same network appears twice"),
-    (shards({"profile": "one"}, {"profile": "two"}), "shard-1.nc differ in profile: 'one' and 'two'"),
+    (shards({"setting": "one"}, {"setting": "two"}), "shard-1.nc differ in setting: 'one' and 'two'"),
     (shards({"data_digest": "[1]"}, {"data_digest": "[2]"}), "shard-1.nc differ in data_digest: '[1]' and '[2]'"),
     (shards({"parameters": '{"epochs": 15}'}, {"parameters": '{"epochs": 2}'}), "differ in epochs: 15 and 2"),
     (shards({"parameters": "{}"}, {"parameters": '{"flip": true}'}), "shard-1.nc differ in flip: None and True"),
@@ -966,7 +844,7 @@ NETWORKS = [
 TABLE = {
     f"{part}-{number}": row
     for part, rows in {
-        "profile": PROFILES,
+        "setting": SETTINGS,
         "command": COMMANDS,
         "images": IMAGES,
         "weights": WEIGHTS,

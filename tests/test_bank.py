@@ -142,9 +142,9 @@ def test_save_and_load_round_trip(tmp_path_factory, widths, n):
     bank = bank_of(widths, n)
     labels = bank.labels | {"method": "merge-many", "stage": 2, "strength": 1 / 3, "group": range(n)}
     bank = Bank(bank.architecture, bank.tensors, labels)
-    bank.save(path, origin={"profile": "tiny", "wall_seconds": 1.5})
+    bank.save(path, origin={"setting": "tiny", "wall_seconds": 1.5})
     assert_same(Bank.load(path), bank)
-    assert read_origin(path) == {"profile": "tiny", "wall_seconds": 1.5}
+    assert read_origin(path) == {"setting": "tiny", "wall_seconds": 1.5}
     bank.save(path)
     assert read_origin(path) == {}
     assert [entry.name for entry in path.parent.iterdir()] == ["bank.safetensors"]

@@ -1,6 +1,6 @@
 """What interruptions, damage, full disks and parallel jobs do to a run, with figures: `make faults`.
 
-The tiny profile is stopped at random moments, spread evenly over a whole run, and repeated with the same command; its
+The tiny setting is stopped at random moments, spread evenly over a whole run, and repeated with the same command; its
 results are damaged; its disk is too small; and it is run with several jobs at once, many times. In the end all results
 are compared with those of an undisturbed run, bit for bit.
 """
@@ -26,11 +26,11 @@ from hrebasin.study.notebook_code import notebook_code
 from hrebasin.study.records import checksums as manifest
 from hrebasin.study.stages import NOTEBOOKS, PAPER
 
-SETTINGS = ("profile=tiny",)
+VALUES = ("setting=tiny",)
 # What writes files, ends with a run or goes on with one; faults that other such code has met do not count
 MODULES = (
-    "study.records.data_sets", "study.records.networks", "study.running.cluster", "study.running.notebook_runner",
-    "study.running.workflow", "training.train",
+    "study.command", "study.records.data_sets", "study.records.networks", "study.running.cluster",
+    "study.running.notebook_runner", "study.running.workflow", "training.train",
 )  # fmt: skip
 # Options of Snakemake's: every job has one thread, so that as many run at once as there are cores; one job at a time
 ONE_THREAD = ("--", "--set-threads", *(f"{stage}=1" for stage in NOTEBOOKS))
@@ -62,10 +62,10 @@ def compare(whole: dict, sandbox: Sandbox) -> list[str]:
 
 def interrupted(whole: dict, folder: Path, moment: float, stop: signal.Signals) -> tuple:
     """Interrupt a run and repeat it; how, and what is wrong with it then."""
-    while (stopped := Sandbox(folder, *SETTINGS).interrupt(moment, stop)) is None:  # faster than the undisturbed run
+    while (stopped := Sandbox(folder, *VALUES).interrupt(moment, stop)) is None:  # faster than the undisturbed run
         shutil.rmtree(folder)
         moment *= 0.8
-    sandbox = Sandbox(folder, *SETTINGS)
+    sandbox = Sandbox(folder, *VALUES)
     code = sandbox.finish()
     wrong = [f"processes left: {stopped.processes}"] if stopped.processes else []
     wrong += ["exit code 0 when stopped"] if stopped.code == 0 else []
@@ -96,7 +96,7 @@ def on_small_disks(whole: dict, folder: Path) -> list[str] | None:
             return None
         for size in SIZES:
             mount(size)
-            sandbox = Sandbox(folder, *SETTINGS)
+            sandbox = Sandbox(folder, *VALUES)
             if sandbox.finish() == 0:
                 break
             if "No space left on device" not in sandbox.log.read_text():
@@ -150,7 +150,7 @@ class Report:
 
 def table(faults: Sequence[dict]) -> str:
     """How many faults of each kind there were and how many were met without harm, as Markdown."""
-    lines = ["| the tiny profile | times | the same results, nothing left behind |", "|---|---|---|"]
+    lines = ["| the tiny setting | times | the same results, nothing left behind |", "|---|---|---|"]
     for kind in dict.fromkeys(fault["kind"] for fault in faults):
         harmless = [not fault["wrong"] for fault in faults if fault["kind"] == kind]
         lines.append(f"| {kind} | {len(harmless)} | {sum(harmless)} |")
@@ -195,12 +195,12 @@ def run_together(report: Report, folder: Path, n: int, cores: int) -> None:
     kind = f"run with up to {cores} jobs at once"
     if not (numbers := [number for number in range(n) if (kind, number) not in report]):
         return
-    one_by_one = Sandbox(folder / "one-by-one", *SETTINGS, *ONE_THREAD, *ONE_BY_ONE, cores=cores)
+    one_by_one = Sandbox(folder / "one-by-one", *VALUES, *ONE_THREAD, *ONE_BY_ONE, cores=cores)
     if code := one_by_one.finish():
         raise SystemExit(f"jobs one by one ended with exit code {code}:\n{one_by_one.log.read_text()}")
     whole = one_by_one.contents()
     for number in numbers:
-        sandbox = Sandbox(folder / "parallel", *SETTINGS, *ONE_THREAD, cores=cores)
+        sandbox = Sandbox(folder / "parallel", *VALUES, *ONE_THREAD, cores=cores)
         code = sandbox.finish()
         wrong = [f"exit code {code}"] if code else compare(whole, sandbox)
         wrong += [line for line in sandbox.log.read_text().splitlines() if any(fault in line for fault in FAULTS)]
@@ -240,7 +240,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="faults-") as name:
         folder, start = Path(name), time.perf_counter()
         report = Report(given.record or folder / "record.jsonl")
-        undisturbed = Sandbox(folder / "undisturbed", *SETTINGS)
+        undisturbed = Sandbox(folder / "undisturbed", *VALUES)
         if code := undisturbed.finish():
             print(f"the undisturbed run ended with exit code {code}:\n{undisturbed.log.read_text()}")
             return 1

@@ -32,8 +32,8 @@ class Sandbox:
     Sockets of kernels lie in it, so the folder needs a short path.
     """
 
-    def __init__(self, folder: Path, *settings: str, cores: int = 2, notebooks: Path | None = None):
-        self.folder, self.settings, self.cores, self.starts = folder, settings, cores, 0
+    def __init__(self, folder: Path, *values: str, cores: int = 2, notebooks: Path | None = None):
+        self.folder, self.values, self.cores, self.starts = folder, values, cores, 0
         sources = ("Snakefile", "config", "notebooks", "pyproject.toml", "data/cifar10-sample.nc")
         sources = {name: project_root() / name for name in sources} | ({"notebooks": notebooks} if notebooks else {})
         for name, source in sources.items():
@@ -48,7 +48,7 @@ class Sandbox:
     def start(self) -> subprocess.Popen:
         """Start the run, or go on with it, in a process group of its own."""
         self.starts += 1
-        command = [sys.executable, "-m", "hrebasin.study.running.workflow", "--cores", str(self.cores), *self.settings]
+        command = [sys.executable, "-m", "hrebasin.study.command", "run", "--cores", str(self.cores), *self.values]
         with self.log.open("w") as log:
             return subprocess.Popen(
                 command,

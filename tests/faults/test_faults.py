@@ -35,7 +35,7 @@ write_atomically(folder / stage / f"shard-{shard:03d}.nc", record.getvalue())
 if weights:
     write_atomically(folder / "weights" / f"{weights}-{shard:03d}.safetensors", bytes([shard]) * 1_000_000)
 """
-TRAINED, MERGED = (("--part", part, "profile=tiny") for part in ("train", "merge"))
+TRAINED, MERGED = (("--part", part, "setting=tiny") for part in ("train", "merge"))
 
 
 @pytest.fixture

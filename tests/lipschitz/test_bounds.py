@@ -11,7 +11,7 @@ from hrebasin.lipschitz import bounds as regularity
 from hrebasin.lipschitz.bounds import eclipse_fast, global_lipschitz, gradient_norm, local_lipschitz, margin, measure
 from hrebasin.lipschitz.norms import weight_norm
 from hrebasin.lipschitz.spectra import proven_eigenvalue
-from hrebasin.networks import Architecture, normalize
+from hrebasin.networks import Architecture
 from hrebasin.random_streams import generator
 from hrebasin.study import records
 from hrebasin.training.train import initial_bank
@@ -40,7 +40,7 @@ def evaluate_by_hand(weights, biases, x):
 
 
 def input_of(bank, pixels, units="pixel"):
-    x = pixels if units == "pixel" else normalize(bank.architecture, pixels)
+    x = pixels if units == "pixel" else bank.architecture.prepare(pixels)
     return x.flatten(1).double().numpy()
 
 
@@ -99,7 +99,7 @@ def some_pixels(bank, n=12):
 
 def scaled_output(bank, factor):
     """The bank with its logits times ``factor``."""
-    last = bank.architecture.layers[-1]
+    last = list(bank.architecture.layers)[-1]
     return replace(bank, tensors={n: t * (factor if n.startswith(last) else 1) for n, t in bank.tensors.items()})
 
 

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hrebasin.matching.weights import Descent, match_weights
+from hrebasin.matching.weights import match_weights
 from hrebasin.networks import Architecture
 from hrebasin.random_streams import generator
 from hrebasin.training.train import initial_bank
@@ -253,10 +253,3 @@ def test_one_seed_for_all_is_that_seed_for_each(trained):
 
 
 # ---- errors
-
-
-@pytest.mark.parametrize("axes", [("P1", "P1"), ("P1", "P2", "P3")])
-def test_weights_that_descent_cannot_match_are_refused(axes):
-    weight = {"square": torch.zeros([3] * len(axes))}
-    with pytest.raises(ValueError, match="square has the permutations .*: at most two different ones can be matched"):
-        Descent(weight, weight, {"square": axes})

@@ -63,7 +63,7 @@ def test_the_fold_of_two_is_the_pair_and_of_three_weighs_all_alike(eight):
     assert_equal(merge_fold(two), Bank(two.architecture, pair))
     # the biases of the output are not permuted: their mean does not depend on any alignment
     three = eight.select(slice(3))
-    last = f"{eight.architecture.layers[-1]}.bias"
+    last = f"{list(eight.architecture.layers)[-1]}.bias"
     torch.testing.assert_close(merge_fold(three).tensors[last], three.tensors[last].mean(0, keepdim=True))
 
 

@@ -85,7 +85,7 @@ def test_rescaled_logits_leave_decisions_and_a_factor_of_one_everything(bank, fe
 
 def test_saturated_networks_have_no_gradient_and_only_seem_robust(bank, few):
     assert (zero_gradients(bank, *few) == 0).all()
-    last = bank.architecture.layers[-1]
+    last = list(bank.architecture.layers)[-1]
     huge = {k: t * 1e4 if k.startswith(last) else t for k, t in bank.tensors.items()}
     masked = Bank(bank.architecture, huge, bank.labels)
     assert (zero_gradients(masked, *few) > 0.5).all()

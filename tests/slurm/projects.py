@@ -1,5 +1,6 @@
 """A copy of the project without results, and the workflow's command in it."""
 
+import json
 import os
 import subprocess
 import sys
@@ -9,10 +10,10 @@ from hrebasin.files import project_root
 
 # Before the Snakefile: the same workflow with jobs that do nothing. The last has to leave a ledger.
 EMPTY = """\
-from hrebasin.study.running.workflow import Plan
+from hrebasin.study.running.plan import Plan
 
 last = "mkdir -p {{output.figures}} && touch {{output}} && cp {ledger} {{output.results[5]}}"
-Plan.shell = lambda plan, notebook: last if notebook == "06_paper" else "touch {{output}}"
+Plan.shell = lambda plan, notebook, **_: last if notebook == "06_paper" else "touch {{output}}"
 """
 
 
@@ -26,13 +27,25 @@ def copy_project(folder: Path, *, empty_jobs: bool = False) -> Path:
     return folder
 
 
-def call(project, *options, **environment):
-    """Run the command in a copy of the project; what it printed."""
-    command = [sys.executable, "-m", "hrebasin.study.running.workflow", *options]
-    environment = {**os.environ, **environment}
-    run = subprocess.run(command, cwd=project, env=environment, capture_output=True, text=True, check=False)
-    assert run.returncode == 0, run.stderr
-    return run.stdout + run.stderr
+# Several commands in one process, since Snakemake is slow to import
+COMMANDS = """
+import json, sys
+from hrebasin.study.command import main
+
+for arguments in json.loads(sys.argv[1]):
+    print("COMMAND", flush=True)
+    assert main(["run", *arguments]) == 0, arguments
+"""
+
+
+def call(project, *commands, **environment):
+    """Run commands in a copy of the project, each a list of what follows ``hrebasin run``; what each printed."""
+    run = subprocess.run(
+        [sys.executable, "-c", COMMANDS, json.dumps(commands)], cwd=project, env={**os.environ, **environment},
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False,
+    )  # fmt: skip
+    assert run.returncode == 0, run.stdout
+    return run.stdout.split("COMMAND\n")[1:]
 
 
 def counts(output):

@@ -36,7 +36,7 @@ class Cluster:
     def start(self, *options: str, slurm: bool = True, more: list[str] = ONE_NODE) -> subprocess.Popen:
         """The workflow in a session of its own."""
         where = ["--workflow-profile", "config/slurm"] if slurm else ["--cores", "1"]
-        command = ["-m", "hrebasin.study.running.workflow", *where, *options, *(["--", *more] if slurm else [])]
+        command = ["-m", "hrebasin.study.command", "run", *where, *options, *(["--", *more] if slurm else [])]
         print(f"\n$ python {' '.join(command)}", flush=True)
         return subprocess.Popen(
             [sys.executable, *command], cwd=self.project, env=self.environment, start_new_session=True
@@ -88,7 +88,7 @@ def results(run: Path) -> dict[str, tuple[int, int]]:
 def a_killed_job_is_all_that_is_run_again(cluster: Cluster) -> None:
     """Cancel an attack that is at work; the others finish, and the same command runs what is missing."""
     run = cluster.project / "data" / "runs" / "tiny"
-    workflow = cluster.start("profile=tiny")
+    workflow = cluster.start("setting=tiny")
     number = cluster.job("rule_attack_wildcards_001")
     log = run / "logs" / "rule_attack" / "001" / f"{number}.log"
     wait_for("the attack's notebook at work", lambda: list((run / "notebooks").glob(".03_attack-001-*")))
@@ -98,19 +98,19 @@ def a_killed_job_is_all_that_is_run_again(cluster: Cluster) -> None:
     before, jobs = results(run), cluster.jobs("all")
     check("all other jobs have finished", len(jobs) == 10 and "attack/shard-001.nc" not in before)
 
-    check("the same command completes", cluster.start("profile=tiny").wait(PATIENCE) == 0)
+    check("the same command completes", cluster.start("setting=tiny").wait(PATIENCE) == 0)
     again = {text for number, text in cluster.jobs("all").items() if number not in jobs}
     check(f"it ran only {sorted(again)}", again == {"rule_attack_wildcards_001", "rule_paper"})
     check("no result that was there has been written again", before.items() <= results(run).items())
 
     before, jobs = results(run), cluster.jobs("all")
-    check("once more: it succeeds", cluster.start("profile=tiny").wait(PATIENCE) == 0)
+    check("once more: it succeeds", cluster.start("setting=tiny").wait(PATIENCE) == 0)
     check("and starts no job", cluster.jobs("all") == jobs and results(run) == before)
 
 
 def results_are_those_without_slurm(cluster: Cluster) -> None:
     """Every variable of every data set, bit for bit; only times differ."""
-    check("the run without Slurm succeeds", cluster.start("profile=tiny", "run=here", slurm=False).wait(PATIENCE) == 0)
+    check("the run without Slurm succeeds", cluster.start("setting=tiny", "run=here", slurm=False).wait(PATIENCE) == 0)
     for stage in (*STAGES, "ledger"):
         there, here = (
             xr.load_dataset(cluster.project / "data" / "runs" / run / "results" / f"{stage}.nc", engine="h5netcdf")
@@ -122,7 +122,7 @@ def results_are_those_without_slurm(cluster: Cluster) -> None:
 
 def a_stopped_run_takes_its_jobs_along(cluster: Cluster) -> None:
     """Ctrl-C and a closed terminal cancel the jobs, `kill` lets them finish, what `kill -9` leaves behind is named."""
-    train, folder = ["--part", "train", "profile=tiny", "run=stopped"], cluster.project / "data" / "runs" / "stopped"
+    train, folder = ["--part", "train", "setting=tiny", "run=stopped"], cluster.project / "data" / "runs" / "stopped"
 
     def stopped_by(event: signal.Signals) -> int:
         workflow = cluster.start(*train)
@@ -147,10 +147,10 @@ def a_stopped_run_takes_its_jobs_along(cluster: Cluster) -> None:
     check("and keeps their results", trained.items() <= results(folder).items())
 
 
-def jobs_ask_for_what_the_profile_says(cluster: Cluster) -> None:
+def jobs_ask_for_what_config_slurm_says(cluster: Cluster) -> None:
     """Empty jobs on a pretended GPU: cores, memory, minutes and GPUs that Slurm was asked for."""
     options = [*ONE_NODE, "--max-threads", str(CPUS)]
-    code = cluster.start("profile=tiny", "groups=1", "run=empty", "device=cuda", more=options).wait(PATIENCE)
+    code = cluster.start("setting=tiny", "groups=1", "run=empty", "device=cuda", more=options).wait(PATIENCE)
     check("empty jobs run", code == 0)
     profile = yaml.safe_load((cluster.project / "config" / "slurm" / "config.yaml").read_text())
     rules = (*STAGES, "paper")
@@ -179,7 +179,7 @@ def main() -> None:
         a_killed_job_is_all_that_is_run_again(cluster)
         results_are_those_without_slurm(cluster)
         a_stopped_run_takes_its_jobs_along(cluster)
-        jobs_ask_for_what_the_profile_says(Cluster(copy_project(Path(folder) / "empty", empty_jobs=True), environment))
+        jobs_ask_for_what_config_slurm_says(Cluster(copy_project(Path(folder) / "empty", empty_jobs=True), environment))
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ SIZES = ("1:100", "1:1000", "10:10000", "1:10000")
 
 def measure(project: Path, options: list[str], environment: dict[str, str] | None) -> tuple[float, float]:
     """Seconds of processors and of the clock that one call of the workflow takes."""
-    command = [sys.executable, "-m", "hrebasin.study.running.workflow", *options]
+    command = [sys.executable, "-m", "hrebasin.study.command", "run", *options]
     start, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
     with (project / "output.txt").open("w") as output:
         run = subprocess.run(
@@ -42,7 +42,7 @@ def row(a_job: int, trees: int, *, on_slurm: bool) -> str:
         environment = stack.enter_context(slurm(folder)) if on_slurm else None
         project = copy_project(folder / "project", empty_jobs=True)
         where = ["--workflow-profile", "config/slurm"] if on_slurm else ["--cores", "2"]
-        options = [*where, "profile=tiny", f"groups={trees}", f"groups_per_shard={a_job}"]
+        options = [*where, "setting=tiny", f"groups={trees}", f"groups_per_shard={a_job}"]
         more = ["--", *(ONE_NODE if on_slurm else ["--max-threads", "1"])]
         planned, _ = measure(project, ["--dry-run", *options, *more], environment)
         processors, clock = measure(project, [*options, *more], environment)

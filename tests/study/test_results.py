@@ -38,7 +38,7 @@ def test_every_stage_tells_where_it_comes_from(results, published_ledger):
         assert digests.items() <= json.loads(results["train"].attrs["data_digest"]).items(), stage
         assert dataset.attrs["code_changed"] == 0, f"{stage} was made by code that is in no commit"
         assert {"python", "torch", "foolbox"} <= set(json.loads(dataset.attrs["versions"]))
-        for name in ("profile", "parameters", "data_source", "device", "created"):
+        for name in ("setting", "parameters", "data_source", "device", "created"):
             assert dataset.attrs[name], f"{stage}: {name}"
 
 
@@ -50,7 +50,7 @@ def test_no_attribute_holds_a_path_of_some_machine(results, published_ledger):
 
 
 def test_all_stages_come_from_one_run(results):
-    assert len({dataset.attrs["profile"] for dataset in results.values()}) == 1
+    assert len({dataset.attrs["setting"] for dataset in results.values()}) == 1
     # stages may come from different commits: what a notebook's code left as it was is not computed again
     parameters = [json.loads(dataset.attrs["parameters"]) for dataset in results.values()]
     for name in set.intersection(*map(set, parameters)) - set(records.SHARD_PARAMETERS):

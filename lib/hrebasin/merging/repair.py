@@ -7,7 +7,6 @@ import torch
 
 from ..bank import Bank, check_finite
 from ..checks import check_pixels
-from ..networks import normalize
 from ..random_streams import Seed
 from .tree import align_tree, average_blocks
 
@@ -109,7 +108,7 @@ def pre_activations(bank: Bank, pixels: torch.Tensor) -> Iterator[list[torch.Ten
     check_pixels(bank.architecture, pixels)
     check_finite(bank, "activations")
     for part in pixels.split(IMAGES_AT_ONCE):
-        x = normalize(bank.architecture, part.to(bank.device)).expand(len(bank), -1, -1)
+        x = bank.architecture.prepare(part.to(bank.device)).expand(len(bank), -1, -1)
         values = []
         for layer in bank.architecture.layers:
             bias = bank.tensors[f"{layer}.bias"][:, None]

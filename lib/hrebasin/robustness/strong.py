@@ -143,7 +143,7 @@ def fgsm_with_rescaled_logits(
     """
     if not 0 < factor < float("inf"):
         raise ValueError(f"factor must be positive and finite, got {factor}")
-    last = bank.architecture.layers[-1]
+    last = list(bank.architecture.layers)[-1]
     tensors = {key: tensor * factor if key.startswith(f"{last}.") else tensor for key, tensor in bank.tensors.items()}
     return fgsm(Bank(bank.architecture, tensors, bank.labels), pixels, labels, epsilons=epsilons)
 

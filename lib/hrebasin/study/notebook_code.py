@@ -13,6 +13,7 @@ from .stages import ANSWERS, PAPER
 # format's name in `records`.
 PRESENTATION = (
     *NEUTRAL,
+    "study.command",
     "study.figures",
     "study.notebook_code",
     "study.publishing",

@@ -22,7 +22,7 @@ from ..checks import check_images
 from ..digests import module_digest
 from ..files import write_atomically
 from ..images.sources import Images
-from ..networks import Architecture, logits
+from ..networks import Architecture
 from ..progress import track
 from ..random_streams import generator
 from ..resources import fitting, halving, limited_to
@@ -208,7 +208,7 @@ class _Run:
         self.path = None
         if checkpoints is not None:
             how = [asdict(r) for r in recipes]
-            code = module_digest(__name__.rpartition(".")[2])  # another version's training goes another way
+            code = module_digest("training.train")  # another version's training goes another way
             self.identity = json.dumps(
                 [self.architecture.as_dict(), how, last, seeds, self.images.digest, str(device), code],
             )
@@ -271,7 +271,7 @@ class _Run:
 
     def _step(self, inputs, labels):
         weights = self.tensors if self.rounded is None else self._round()
-        outputs = logits(self.architecture, weights, inputs).float()
+        outputs = self.architecture.logits(weights, inputs).float()
         losses = torch.nn.functional.cross_entropy(outputs.flatten(0, 1), labels.flatten(), reduction="none").view_as(
             labels
         )

@@ -13,11 +13,11 @@ from matplotlib.text import Text
 from PIL import Image
 
 import synthetic
+from colour_vision import VISIONS, contrast, distance, lab
 from hrebasin.files import project_root
 from hrebasin.study import records
 from hrebasin.study.figures import registry as figures
 from hrebasin.study.figures.style import STYLE
-from hrebasin.study.figures.vision import VISIONS, contrast, distance, lab
 
 ROOT = project_root()
 COLUMN, PAGE = 85, 235  # mm: one column of print, and the height of its text
@@ -154,8 +154,3 @@ def test_colour_blindness_brings_the_colours_together_that_it_confuses():
     for vision, pair in (("protanopia", red_green), ("deuteranopia", red_green), ("tritanopia", blue_green)):
         colours = [to_rgb(colour) for colour in pair]
         assert distance(*colours, vision) < 0.5 * distance(*colours), vision
-
-
-def test_an_unknown_vision_is_refused():
-    with pytest.raises(ValueError, match="unknown vision 'x-ray'"):
-        lab([0, 0, 0], "x-ray")

@@ -92,7 +92,7 @@ def test_figures_name_the_data_sets_that_they_were_drawn_from(tmp_path):
     merge = synthetic.results(groups=2, leaves=4)["merge"]
     origin = {"created": "2026-01-02", "code_commit": "0123456789abcdef", "code_changed": 1}
     registry.draw_all({"merge": merge.assign_attrs(origin, data_digest='{"test": "42"}')}, tmp_path)
-    named = "merge.nc of profile synthetic, made 2026-01-02 by commit 0123456789ab and changes to it"
+    named = "merge.nc of setting synthetic, made 2026-01-02 by commit 0123456789ab and changes to it"
     named += " from synthetic images, test 42"
     with Image.open(tmp_path / "fig1_accuracy.png") as png:
         assert png.info["Description"] == named

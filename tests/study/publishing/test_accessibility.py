@@ -7,21 +7,21 @@ from urllib.parse import unquote
 from xml.etree import ElementTree
 
 import pytest
+from finished_runs import ATTRS
 from matplotlib.colors import to_rgb
-from test_page import ATTRS
 
 import synthetic
+from colour_vision import contrast
 from hrebasin.files import project_root
 from hrebasin.study import records
 from hrebasin.study.claims.ledger import ledger
 from hrebasin.study.figures import registry as figures
-from hrebasin.study.figures.vision import contrast
 from hrebasin.study.publishing import page
 from hrebasin.study.stages import EXTRA, NOTEBOOKS, STAGES
 
 PUBLISHED = project_root() / "figures" / "index.html"
-VOID = {"meta", "img", "br", "input", "link", "fecolormatrix"}
-TEXT_CONTRAST, PART_CONTRAST = 4.5, 3  # WCAG 2.2: text, and outlines of controls
+VOID = {"meta", "img", "br", "link"}
+TEXT_CONTRAST, PART_CONTRAST = 4.5, 3  # WCAG 2.2: text, and outlines of what has the focus
 
 
 class Element:
@@ -101,7 +101,7 @@ def test_nothing_is_loaded_and_every_link_leads_somewhere(path, document):
     assert not list(document.all("script", "link", "iframe", "object"))
     assert all(image.attrs["src"].startswith("data:") for image in document.all("img"))
     assert "@import" not in path.read_text()
-    assert set(re.findall(r"url\((.)", unquote(path.read_text()))) == {"#"}
+    assert set(re.findall(r"url\((.)", unquote(path.read_text()))) <= {"#"}
     ids = [element.attrs["id"] for element in document.all() if "id" in element.attrs]
     assert len(ids) == len(set(ids))
     targets = [link.attrs["href"] for link in document.all("a")]
@@ -189,13 +189,9 @@ def test_the_keyboard_reaches_everything_and_shows_where_it_is(document, rules):
         assert element.attrs["tabindex"] == "0"
         assert element.attrs["role"] == "region"
         assert element.attrs["aria-label"]
-    for choice in document.all("input"):
-        assert choice.parent.tag == "label"
-        assert choice.parent.words()
-    assert all(list(fieldset.all("legend")) for fieldset in document.all("fieldset"))
 
 
-def test_text_and_controls_have_enough_contrast(rules):
+def test_text_and_focus_have_enough_contrast(rules):
     white, measured = to_rgb("#ffffff"), 0
     for selector, style in rules:
         background = to_rgb(style["background"]) if "background" in style else white
@@ -206,17 +202,3 @@ def test_text_and_controls_have_enough_contrast(rules):
     assert measured > 8
     [outline] = (style["outline"] for selector, style in rules if selector == ":focus-visible")
     assert contrast(to_rgb(outline.removeprefix("3pxsolid")), white) >= PART_CONTRAST
-    [border] = (style["border"] for selector, style in rules if selector == "fieldset")
-    assert contrast(to_rgb(border.removeprefix("1pxsolid")), white) >= PART_CONTRAST
-
-
-def test_figures_can_be_seen_as_others_see_them(document, rules):
-    kinds = {element.attrs["id"] for element in document.all("filter")}
-    assert kinds == {"grey", "protanopia", "deuteranopia", "tritanopia"}
-    for kind in kinds:
-        assert any(selector == f"body:has(#see-{kind}:checked) img" for selector, _ in rules)
-    for matrix in document.all("fecolormatrix"):
-        values = [float(value) for value in matrix.attrs["values"].split()]
-        assert len(values) == 20
-        for row in range(3):
-            assert sum(values[5 * row : 5 * row + 3]) == pytest.approx(1, abs=1e-3), "white stays white"

@@ -7,7 +7,8 @@ import pytest
 
 from hrebasin.files import project_root
 from hrebasin.study import records
-from hrebasin.study.publishing.verify import main, verify
+from hrebasin.study.command import main
+from hrebasin.study.publishing.verify import verify
 from hrebasin.study.records import checksums as manifest
 
 ROOT = project_root()
@@ -68,7 +69,7 @@ CHANGES = {
             "fig7_noise.png was drawn from other data sets",
         ),
         (
-            lambda _, drawn: replace(drawn / "fig1_accuracy.pdf", b"merge.nc of profile", b"spoon.nc of profile"),
+            lambda _, drawn: replace(drawn / "fig1_accuracy.pdf", b"merge.nc of setting", b"spoon.nc of setting"),
             "fig1_accuracy.pdf was drawn from other data sets",
         ),
     ],
@@ -91,7 +92,7 @@ CHANGES = {
 
 
 def test_what_is_published_is_what_was_written(capsys):
-    assert main([str(ROOT / "data" / "published"), str(ROOT / "figures")]) == 0
+    assert main(["verify"]) == 0
     assert "the ledger's 10 claims" in capsys.readouterr().out
 
 
@@ -99,7 +100,7 @@ def test_what_is_published_is_what_was_written(capsys):
 def test_every_change_is_noticed_and_the_file_named(copy, changes, capsys):
     for change, _ in changes:
         change(*copy)
-    assert main([str(folder) for folder in copy]) == 1
+    assert main(["verify", *map(str, copy)]) == 1
     said = capsys.readouterr()
     for _, message in changes:
         assert message in said.err

@@ -69,11 +69,11 @@ def test_plain_values_are_the_parameters_and_what_papermill_sets_must_be_declare
 
 def test_a_record_is_read_as_it_was_written(dataset, path):
     before = dataset.copy(deep=True)
-    write(dataset, path, stage="merge", attrs={"profile": "tiny", "wall_seconds": 1.5})
+    write(dataset, path, stage="merge", attrs={"setting": "tiny", "wall_seconds": 1.5})
     xr.testing.assert_identical(dataset, before)
     again = read(path, stage="merge")
     xr.testing.assert_equal(again, dataset)
-    assert again.attrs == {"format": "hrebasin-record/1", "stage": "merge", "profile": "tiny", "wall_seconds": 1.5}
+    assert again.attrs == {"format": "hrebasin-record/1", "stage": "merge", "setting": "tiny", "wall_seconds": 1.5}
     for name, variable in dataset.variables.items():
         assert again[name].attrs == variable.attrs
     assert again.method.values.tolist() == ["tree"] * 3
@@ -118,14 +118,14 @@ def test_a_failing_write_leaves_the_old_record(dataset, path, monkeypatch):
 def test_provenance_says_where_a_record_comes_from(dataset, path, train_images):
     parameters = {"leaves": 16, "limits": [1, 2], "strength": 0.5, "name": "Größe"}
     attrs = provenance(
-        profile="tiny", parameters=parameters, images={"train": train_images.first(9)}, device="cpu", clock=Clock()
+        setting="tiny", parameters=parameters, images={"train": train_images.first(9)}, device="cpu", clock=Clock()
     )
     write(dataset, path, stage="merge", attrs=attrs)
     attrs = read(path, stage="merge").attrs
     assert set(attrs) == {
         "format",
         "stage",
-        "profile",
+        "setting",
         "parameters",
         "data_source",
         "data_digest",
@@ -152,7 +152,7 @@ def test_provenance_says_where_a_record_comes_from(dataset, path, train_images):
 
 def test_provenance_names_images_without_their_place(train_images):
     parameters = {"dataset": "/home/me/images.tar.xz", "other": "their/originals", "run_folder": "data/runs/cpu"}
-    attrs = provenance(profile="p", parameters=parameters, images={"test": train_images}, device="cpu", clock=Clock())
+    attrs = provenance(setting="p", parameters=parameters, images={"test": train_images}, device="cpu", clock=Clock())
     kept = {"dataset": "images.tar.xz", "other": "originals", "run_folder": "data/runs/cpu"}
     assert json.loads(attrs["parameters"]) == kept
 
@@ -160,7 +160,7 @@ def test_provenance_names_images_without_their_place(train_images):
 def test_the_commit_is_the_checkouts_or_unknown(train_images, monkeypatch):
     def of(run=subprocess.run):
         monkeypatch.setattr(subprocess, "run", run)
-        attrs = provenance(profile="p", parameters={}, images={"train": train_images}, device="cpu", clock=Clock())
+        attrs = provenance(setting="p", parameters={}, images={"train": train_images}, device="cpu", clock=Clock())
         return attrs["code_commit"], attrs["code_changed"]
 
     def answers(commit, status):
@@ -187,7 +187,7 @@ def write_shards(bank, folder, changes=({}, {}), strings=object):
     """Two shards of one run, with method names of different length and other groups."""
     paths = []
     for group, (method, change) in enumerate(zip(("l1", "merge-many"), changes, strict=True)):
-        attrs = {"profile": "tiny", "data_digest": "{}", "wall_seconds": 1.5 + group} | change
+        attrs = {"setting": "tiny", "data_digest": "{}", "wall_seconds": 1.5 + group} | change
         paths.append(folder / f"{group}.nc")
         record = merge_record(bank, method=method, group=group)
         for name in ("method", "model"):
@@ -262,7 +262,7 @@ def test_networks_that_were_loaded_are_told_until_the_next_clock(write_run, trai
     write_run(tmp_path)
     clock = Clock()
     load_networks(tmp_path, 0, images=images)
-    given = {"profile": "p", "parameters": {}, "images": images, "device": "cpu"}
+    given = {"setting": "p", "parameters": {}, "images": images, "device": "cpu"}
     expected = records.networks_of(read(tmp_path / "train" / "shard-000.nc", stage="train"))
     assert provenance(**given, clock=clock)["networks"] == expected
     assert "networks" not in provenance(**given, clock=Clock())
@@ -286,7 +286,7 @@ def test_an_installed_copy_does_not_tell_the_commit_of_the_project_around_it(tmp
 
 def test_what_a_notebook_is_told_stands_in_its_data_sets(monkeypatch, train_images):
     monkeypatch.setattr(digests, "executed", {})
-    digests.executing(project_root() / "notebooks" / "01_train.ipynb", profile="cpu", images_digest="abc")
-    attrs = provenance(profile="folder", parameters={}, images={"train": train_images}, device="cpu", clock=Clock())
-    assert (attrs["profile"], attrs["images_digest"]) == ("cpu", "abc")
+    digests.executing(project_root() / "notebooks" / "01_train.ipynb", setting="cpu", images_digest="abc")
+    attrs = provenance(setting="folder", parameters={}, images={"train": train_images}, device="cpu", clock=Clock())
+    assert (attrs["setting"], attrs["images_digest"]) == ("cpu", "abc")
     assert attrs["code_digest"] == digests.notebook_digest(project_root() / "notebooks" / "01_train.ipynb")

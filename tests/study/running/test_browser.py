@@ -77,7 +77,7 @@ def server(project, variables):
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    command = [sys.executable, "-m", "hrebasin.study.running.lab", "--no-browser", f"--port={port}"]
+    command = [sys.executable, "-m", "hrebasin.study.command", "lab", "--no-browser", f"--port={port}"]
     command += ["--allow-root"] if os.name == "posix" and os.geteuid() == 0 else []
     log = project / "server.log"
     with log.open("w") as stream:
@@ -212,16 +212,10 @@ def test_its_only_kernel_is_the_python_that_has_the_library(server):
 
 
 def test_it_does_not_start_without_a_token(project, variables):
-    command = [
-        sys.executable,
-        "-m",
-        "hrebasin.study.running.lab",
-        "--no-browser",
-        "--allow-root",
-        "--IdentityProvider.token=",
-    ]
+    command = [sys.executable, "-m", "hrebasin.study.command", "lab", "--no-browser", "--allow-root"]
+    command += ["--IdentityProvider.token="]
     ended = subprocess.run(command, cwd=project, env=variables, capture_output=True, text=True, timeout=120)
-    assert ended.returncode == 1
+    assert ended.returncode == 2
     assert "error: the token is switched off" in ended.stderr
 
 

@@ -8,8 +8,8 @@ from PIL import Image
 from projects import call, copy_project
 
 from hrebasin.files import project_root
+from hrebasin.study.command import main
 from hrebasin.study.running import cluster, workflow
-from hrebasin.study.running.workflow import main
 from hrebasin.study.stages import NOTEBOOKS, PAPER, QUESTIONS
 
 ROOT = project_root()
@@ -23,26 +23,26 @@ def test_the_slurm_profile_has_resources_for_every_rule_and_gpus_for_training_an
         assert resources["mem_mb"] >= 4000
         assert 30 <= resources["runtime"] <= 240
         assert ("gpu" in resources) == (rule in ("merge", "regularity", "ablations", "mergers", "scale", "repair"))
-    # options of hrebasin.study.running.workflow, which a profile would take back
+    # options of the workflow, which a profile would take back
     assert not {"cores", "snakefile", "directory", "config", "rerun-triggers", "nolock"} & set(profile)
 
 
-@pytest.mark.parametrize("device", ["cpu", "cuda"])
-def test_a_run_on_slurm_is_planned_where_there_is_no_slurm(device, tmp_path):
+def test_a_run_on_slurm_is_planned_where_there_is_no_slurm(tmp_path):
     (tmp_path / "bin").mkdir()
     for program in ("bash", "sh", "which"):  # Snakemake's shell, and what the executor looks for Slurm with
         (tmp_path / "bin" / program).symlink_to(f"/usr/bin/{program}")
-    project = copy_project(tmp_path / "copy")
-    options = ["--workflow-profile", "config/slurm", "--cores", "64", "--dry-run"]
-    settings = ["profile=tiny", "groups=1", f"device={device}"]
-    output = call(project, *options, *settings, "--", "--quiet", "host", "--printshellcmds", PATH=str(tmp_path / "bin"))
+    options = ["--workflow-profile", "config/slurm", "--cores", "64", "--dry-run", "setting=tiny", "groups=1"]
+    show = ["--", "--quiet", "host", "--printshellcmds"]
+    commands = {device: [*options, f"device={device}", *show] for device in ("cpu", "cuda")}
+    outputs = call(copy_project(tmp_path / "copy"), *commands.values(), PATH=str(tmp_path / "bin"))
     cores = yaml.safe_load((ROOT / "config" / "slurm" / "config.yaml").read_text())["set-threads"]
-    for stage, notebook in NOTEBOOKS.items():
-        origin = "--profile tiny --images=[0-9a-f]{64}" if stage == "train" else "--profile tiny"
-        [place] = re.findall(rf"--place '(.*)' {origin} --label '{notebook} 000' --threads {cores[stage]} ", output)
-        there = device if stage in ("train", "attack") else "cpu"
-        assert json.loads(place) == {"run_folder": "data/runs/tiny", "device": there}
-    assert f"--label '{PAPER}' --threads {cores['paper']} " in output
+    for device, output in zip(commands, outputs, strict=True):
+        for stage, notebook in NOTEBOOKS.items():
+            origin = "--setting tiny" + " --images=[0-9a-f]{64}" * (stage == "train")
+            [place] = re.findall(rf"--place '(.*)' {origin} --label '{notebook} 000' --threads {cores[stage]} ", output)
+            there = device if stage in ("train", "attack") else "cpu"
+            assert json.loads(place) == {"run_folder": "data/runs/tiny", "device": there}
+        assert f"--label '{PAPER}' --threads {cores['paper']} " in output
 
 
 def test_images_are_there_before_a_job_asks_for_them(tmp_path):
@@ -64,15 +64,15 @@ def given_to_snakemake(monkeypatch, *arguments):
     """The options that Snakemake gets from the command."""
     got = []
     monkeypatch.setattr(workflow, "_snakemake", lambda options: got.extend(options) or 0)
-    assert main(["--dry-run", *arguments]) == 0
+    assert main(["run", "--dry-run", *arguments]) == 0
     return got
 
 
 def test_cores_are_all_of_this_machine_but_no_limit_for_a_cluster(monkeypatch):
-    local = given_to_snakemake(monkeypatch, "profile=tiny")
+    local = given_to_snakemake(monkeypatch, "setting=tiny")
     assert local[local.index("--cores") + 1] == "all"
     assert "--workflow-profile" not in local
-    there = given_to_snakemake(monkeypatch, "--workflow-profile", "config/slurm", "profile=tiny")
+    there = given_to_snakemake(monkeypatch, "--workflow-profile", "config/slurm", "setting=tiny")
     assert "--cores" not in there
     assert there[there.index("--workflow-profile") + 1] == "config/slurm"
     assert there[there.index("--slurm-logdir") + 1] == str(ROOT / "data" / "runs" / "tiny" / "logs")
@@ -80,11 +80,11 @@ def test_cores_are_all_of_this_machine_but_no_limit_for_a_cluster(monkeypatch):
 
 def test_what_follows_two_dashes_goes_to_snakemake(monkeypatch):
     options = ["--jobs", "3", "--set-threads", "train=1"]
-    assert given_to_snakemake(monkeypatch, "profile=tiny", "--", *options)[-4:] == options
+    assert given_to_snakemake(monkeypatch, "setting=tiny", "--", *options)[-4:] == options
 
 
 def test_a_missing_profile_of_snakemake_is_named(capsys):
-    assert main(["--workflow-profile", "config/pbs", "profile=tiny"]) == 2
+    assert main(["run", "--workflow-profile", "config/pbs", "setting=tiny"]) == 2
     assert "no profile of Snakemake in config/pbs" in capsys.readouterr().err
 
 
@@ -108,7 +108,7 @@ def test_jobs_left_by_a_killed_run_are_named_before_anything_starts(queue, tmp_p
     monkeypatch.setattr(workflow, "_snakemake", lambda options: pytest.fail("it started"))
     mine, other = (cluster.job_name(tmp_path / "data" / "runs" / run) for run in ("tiny", "sample"))
     queue(f"17 {mine}_0b5e", f"18 {other}_77aa", f"19 {mine}_0b5e", "20 lunch")
-    assert main(["--workflow-profile", "config/slurm", "profile=tiny"]) == 2
+    assert main(["run", "--workflow-profile", "config/slurm", "setting=tiny"]) == 2
     assert "scancel 17 19\n" in capsys.readouterr().err
     assert cluster.jobs_in_queue(tmp_path / "data" / "runs" / "cpu") == []
 

@@ -13,14 +13,15 @@ from papermill.exceptions import PapermillExecutionError
 from PIL import Image
 
 from hrebasin.files import project_root
+from hrebasin.study.command import main
 from hrebasin.study.figures.registry import BENCHMARKS
 from hrebasin.study.notebook_code import notebook_digest
 from hrebasin.study.records.data_sets import read
 from hrebasin.study.records.origins import describe
 from hrebasin.study.records.provenance import PROVENANCE
-from hrebasin.study.running.notebook_runner import declared_parameters, failure, main, run_notebook
+from hrebasin.study.running.notebook_runner import declared_parameters, failure, run_notebook
 from hrebasin.study.running.plan import Plan
-from hrebasin.study.settings import Profile
+from hrebasin.study.settings import Setting
 from hrebasin.study.stages import ANSWERS, NOTEBOOKS, PAPER, QUESTIONS, STAGES
 from hrebasin.study.tour.example_networks import write_example
 
@@ -106,7 +107,7 @@ def test_papermill_alone_refuses_a_parameter_that_is_not_declared(tmp_path):
         )
 
 
-def test_default_parameters_are_the_sample_profile():
+def test_default_parameters_are_the_sample_setting():
     sample = yaml.safe_load((ROOT / "config" / "sample.yaml").read_text())
     declared_by_any = set()
     for name in STAGE_NOTEBOOKS:
@@ -117,7 +118,7 @@ def test_default_parameters_are_the_sample_profile():
         declared_by_any |= set(declared)
     # they decide which groups a notebook gets
     shards_only = {"n_groups", "first_group", "groups_per_shard", "recipe_groups"}
-    assert set(Profile.__dataclass_fields__) - shards_only <= declared_by_any
+    assert set(Setting.model_fields) - shards_only <= declared_by_any
 
 
 @pytest.fixture(scope="session")
@@ -131,10 +132,10 @@ def executed(tmp_path_factory):
     assert len(lines.splitlines()) <= 10
     root = tmp_path_factory.mktemp("own")
     library = shutil.copytree(ROOT / "lib" / "hrebasin", root / "lib" / "hrebasin")
-    with (library / "methods.py").open("a") as file:
+    with (library / "merging" / "methods.py").open("a") as file:
         file.write(f"\n{lines}\n")
     folder = root / "run"
-    plan = Plan.from_config({"profile": "tiny"})
+    plan = Plan.from_config({"setting": "tiny"})
     smaller = {"leaves": 2, "merge_many_sizes": [2], "epochs": 4, "ablation_pairs": 1, "train_images": 300, "shard": 0}
     smaller |= {"groups": [0], "shards": [0], "attacked_images": 10, "bounded_images": 2, "run_folder": str(folder)}
     with pytest.MonkeyPatch.context() as patch:
@@ -150,7 +151,7 @@ def executed(tmp_path_factory):
 
 def test_every_notebook_runs_and_writes_its_data_set(executed):
     for stage in STAGES:
-        assert read(executed / stage / "shard-000.nc", stage=stage).attrs["profile"] == executed.name
+        assert read(executed / stage / "shard-000.nc", stage=stage).attrs["setting"] == executed.name
     ledger = read(executed / "results" / "ledger.nc", stage="ledger")
     assert set(ledger.verdict.values) <= {"no verdict", "not tested"}, "one group decides nothing"
     assert (executed / "index.html").stat().st_size > 100_000
@@ -234,7 +235,7 @@ def test_a_method_at_the_end_of_the_file_takes_part_in_every_stage(executed):
 def test_a_failing_notebook_says_where_and_why_and_keeps_its_copy(tmp_path, capsys):
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("x = 1"), nbformat.v4.new_code_cell("1 / 0")])
     nbformat.write(notebook, tmp_path / "bad.ipynb")
-    assert main([str(tmp_path / "bad.ipynb"), str(tmp_path / "out.ipynb"), "--label", "shard 7"]) == 1
+    assert main(["notebook", str(tmp_path / "bad.ipynb"), str(tmp_path / "out.ipynb"), "--label", "shard 7"]) == 1
     message = capsys.readouterr().err
     assert "[shard 7] bad.ipynb failed in cell 2: ZeroDivisionError: division by zero" in message
     assert not (tmp_path / "out.ipynb").exists()
@@ -247,7 +248,7 @@ def test_a_job_may_run_in_another_place_than_the_parameters_say(monkeypatch):
         "hrebasin.study.running.notebook_runner.run_notebook", lambda *values, **_: ran.append(values[2])
     )
     values = ["-p", "device", "cuda", "-p", "shard", "1"]
-    assert main(["a.ipynb", "b.ipynb", *values, "--place", '{"device": "cpu"}']) == 0
+    assert main(["notebook", "a.ipynb", "b.ipynb", *values, "--place", '{"device": "cpu"}']) == 0
     assert ran == [{"device": "cpu", "shard": 1}]
 
 
@@ -260,7 +261,7 @@ def test_the_runner_takes_parameters_as_papermill_does_and_logs_whole_lines(tmp_
     notebook = nbformat.v4.new_notebook(cells=[parameters, nbformat.v4.new_code_cell(source)], metadata=kernel)
     nbformat.write(notebook, tmp_path / "in.ipynb")
     (tmp_path / "more.yaml").write_text("a: 2\nc: [2]\n")
-    command = [str(tmp_path / "in.ipynb"), str(tmp_path / "out.ipynb"), '{"a": 0, "d": "json"}']
+    command = ["notebook", str(tmp_path / "in.ipynb"), str(tmp_path / "out.ipynb"), '{"a": 0, "d": "json"}']
     command += ["-p", "b", "1e-5", "-y", "a: 3", "-f", str(tmp_path / "more.yaml"), "--label", "a run"]
     assert main(command) == 0
     [printed] = [o.text for cell in cells(tmp_path / "out.ipynb") for o in cell.outputs if o.get("name") == "stdout"]
@@ -281,7 +282,7 @@ def test_the_runner_takes_parameters_as_papermill_does_and_logs_whole_lines(tmp_
     ],
 )
 def test_parameters_that_cannot_be_are_an_error_in_words(tmp_path, capsys, options, message):
-    assert main([str(ROOT / "notebooks" / "01_train.ipynb"), str(tmp_path / "out.ipynb"), *options]) == 1
+    assert main(["notebook", str(ROOT / "notebooks" / "01_train.ipynb"), str(tmp_path / "out.ipynb"), *options]) == 1
     assert message in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
 

@@ -13,8 +13,8 @@ from hrebasin.study.running.scratch import scratch
 HOLD = """
 import sys, time
 from pathlib import Path
-from hrebasin.files import replacing
-from hrebasin.study.running.scratch import only_writer, scratch
+from hrebasin.files import only_writer, replacing
+from hrebasin.study.running.scratch import scratch
 folder = Path(sys.argv[1])
 with only_writer(folder), scratch(folder) as temporary, replacing(folder / "deep" / "result.nc") as half:
     half.write_text("half of the resul")

@@ -11,12 +11,11 @@ import jinja2
 import xarray as xr
 from matplotlib.figure import Figure
 
-from ...files import project_root, write_atomically
+from ...files import only_writer, project_root, write_atomically
 from .. import records
 from ..figures import registry as figures
 from ..figures.alt_text import alt_text, curve_values
 from ..figures.style import svg
-from ..figures.vision import VISIONS
 from ..groups import Results
 from ..questions import answers
 from ..records import checksums as manifest
@@ -42,7 +41,7 @@ def write_page(
         path: of the page.
         results: data sets by stage.
         claims: the ledger.
-        drawn: figures by name, as `hrebasin.study.figures.registry.draw_all` returns them; the first one is the main figure.
+        drawn: figures by name, as `figures.registry.draw_all` returns them; the first one is the main figure.
         data, notebooks, files: folders of data sets, notebooks and figures, from the page's folder.
         asked: the answers to open questions, where the page should show them too.
         benchmarks: their data set, where the page should show them too.
@@ -65,7 +64,10 @@ def write_page(
             speed.append(_picture(name, draw(benchmarks), text, links, files))
     attrs = results["merge"].attrs
     environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("hrebasin", "."), autoescape=True, trim_blocks=True, lstrip_blocks=True
+        loader=jinja2.PackageLoader("hrebasin.study.publishing", "."),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
     html = environment.get_template("page.html").render(
         answer=answer(claims, results),
@@ -74,9 +76,8 @@ def write_page(
         questions=[] if asked is None else answers.sentences(asked),
         figures=pictures,
         benchmarks=speed,
-        visions={name: matrix.tolist() for name, matrix in VISIONS.items() if name != "full colour"},
         origin=[_origin(stage, dataset) for stage, dataset in results.items()],
-        profile=attrs["profile"],
+        setting=attrs["setting"],
         source=attrs["data_source"],
         versions=json.loads(attrs["versions"]),
     )
@@ -125,6 +126,11 @@ def redraw(published: Path | str, folder: Path | str) -> None:
     Benchmarks are drawn if they are there.
     """
     published, folder = Path(published), Path(folder)
+    with only_writer(folder):
+        _redraw(published, folder)
+
+
+def _redraw(published: Path, folder: Path) -> None:
     results = records.read_results(published)
     claims = records.read(published / "ledger.nc", stage="ledger")
     drawn, asked, benchmarks = figures.draw_all(results, folder), None, None

@@ -45,7 +45,7 @@ def publish(run: Path | str, folder: Path | str, *, source: str = "", add: bool 
             together, or a run whose conclusions were drawn from others. Nothing was written then.
     """
     run, folder = Path(run), Path(folder)
-    with only_writer(run):
+    with only_writer(run), only_writer(folder):
         return _publish(run, folder, source, add)
 
 

@@ -6,21 +6,18 @@ A part stands between ``<!-- NAME: written by make figures -->`` and ``<!-- end 
 import ast
 import json
 import re
-import sys
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import nbformat
 import xarray as xr
 
-from ...files import project_root, write_atomically
+from ...files import write_atomically
 from .. import records
 from ..benchmarks.plots import goals, lines_table, speed_table
 from ..figures import registry as figures
 from ..groups import PERCENT, count_groups, tree, tree_stages
 from ..questions import answers, load
-from ..running import costs
-from ..settings import load_profile
 from ..stages import EXTRA, NOTEBOOKS, PAPER, QUESTIONS, TRAINS_ITS_OWN
 from . import page
 from .ledger_text import answer, ledger_table, trees
@@ -41,7 +38,6 @@ def parts(root: Path) -> dict[str, str]:
     results = records.read_results(published)
     claims = records.read(published / "ledger.nc", stage="ledger")
     benchmarks = records.read(published / "benchmarks.nc", stage="benchmarks")
-    paper = load_profile(root / "config" / "paper.yaml")
     needs = needed_stages((root / "Snakefile").read_text())
     return {
         "answer": f"**Answer.** {answer(claims, results)}\n",
@@ -57,8 +53,6 @@ def parts(root: Path) -> dict[str, str]:
         "lines-caption": figures.benchmark_caption("bench2_scaling", benchmarks) + "\n",
         "calibration": (root / "figures" / "calibration.md").read_text(),  # by `make statistics`
         "faults": (root / "figures" / "faults.md").read_text(),  # by `make faults`
-        "costs": costs.table(paper),
-        "gpu-memory": costs.memory_table(paper),
     }
 
 
@@ -68,7 +62,7 @@ def published_by(results: Mapping[str, xr.Dataset]) -> str:
     values = json.loads(attrs["parameters"])
     trained = values["train_images"] or "all"
     how = f"trained for {values['epochs']} epochs in {values['precision']} on {trained} training images"
-    text = f"Published is the `{attrs['profile']}` profile: {trees(results['merge'])}, {how} of {attrs['data_source']}."
+    text = f"Published is the `{attrs['setting']}` setting: {trees(results['merge'])}, {how} of {attrs['data_source']}."
     numbers = {stage: count_groups(data) for stage, data in results.items()}
     if fewer := [f"{n} for `{stage}.nc`" for stage, n in numbers.items() if n < numbers["train"]]:
         text += f" Of fewer trees: {', '.join(fewer)}."
@@ -112,13 +106,13 @@ def needed_stages(snakefile: str) -> dict[str, list[str]]:
     return {name: re.findall(r"rules\.(\w+)\.output\.weights", body) for name, body in rules if name in NOTEBOOKS}
 
 
-def figures_table(results: Mapping[str, xr.Dataset], needs: Mapping[str, list[str]], profiles: Collection[str]) -> str:
+def figures_table(results: Mapping[str, xr.Dataset], needs: Mapping[str, list[str]], settings: Collection[str]) -> str:
     """Figure, the notebooks and the data set that it is drawn from, the command and its minutes a tree, as Markdown."""
     device = results["train"].attrs.get("device", "unknown")
     lines = [f"| figure | notebooks | data set | command | minutes a tree ({device}) |", "|---|---|---|---|---|"]
-    profile = results["train"].attrs["profile"]
-    # a run may have a name of its own, which is no profile's
-    run = f" PROFILE={profile}" * (profile in profiles and profile != "sample")
+    setting = results["train"].attrs["setting"]
+    # a run may have a name of its own, which is no setting's
+    run = f" SETTING={setting}" * (setting in settings and setting != "sample")
     makes = dict.fromkeys(NOTEBOOKS, f"make paper{run}")
     makes |= {question: f"make questions{run} ASK={question}" for question in QUESTIONS}
     makes["versions"] = f"make versions{run} DATASET=path/to/images"
@@ -170,17 +164,10 @@ def _modules(notebook: Path) -> set[str]:
     return inside | {alias.name for node in imports if node.module == "hrebasin" for alias in node.names}
 
 
-def main() -> int:
+def redraw_all(root: Path) -> None:
     """Redraw figures and page from the published data, and write all parts of the documents anew."""
-    root = project_root()
-    if code := page.main(["figures", str(root / "data" / "published"), str(root / "figures")]):
-        return code
+    page.redraw(root / "data" / "published", root / "figures")
     found = parts(root)
     for name in DOCUMENTS:
         path = root / name
         write_atomically(path, fill(path.read_text(), found))
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,10 +1,5 @@
-"""Whether published files are those that were written, and say what their data say.
+"""Whether published files are those that were written, and say what their data say."""
 
-python -m hrebasin.study.publishing.verify data/published figures
-"""
-
-import argparse
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -116,23 +111,3 @@ def _names(path: Path, source: str) -> bool:
         return b"/Subject " + pdfRepr(source) in path.read_bytes()
     with Image.open(path) as image:
         return image.info.get("Description") == source
-
-
-def main(arguments: list[str] | None = None) -> int:
-    """The command line; 0 when nothing is wrong."""
-    parser = argparse.ArgumentParser(
-        prog="python -m hrebasin.study.publishing.verify", description=__doc__.splitlines()[0]
-    )
-    parser.add_argument("published", type=Path, help="folder of published data sets")
-    parser.add_argument("figures", type=Path, help="folder of the figures drawn from them")
-    given = parser.parse_args(arguments)
-    checked, wrong = verify(given.published, given.figures)
-    for line in wrong:
-        print(f"wrong: {line}", file=sys.stderr)
-    if not wrong:
-        print("\n".join(f"checked: {line}" for line in checked))
-    return int(bool(wrong))
-
-
-if __name__ == "__main__":
-    sys.exit(main())

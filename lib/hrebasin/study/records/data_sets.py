@@ -18,6 +18,7 @@ from .origins import _origin, _parameters, networks_of
 from .schemas import schema
 
 FORMAT = "hrebasin-record/1"
+FORMER = {"cpu": "plain"}  # names of settings in data sets that tell them as "profile", as they did once
 
 
 def write(dataset: xr.Dataset, path: Path | str, *, stage: str, attrs: Mapping | None = None) -> None:
@@ -74,6 +75,9 @@ def read(path: Path | str, *, stage: str) -> xr.Dataset:
             json.loads(dataset.attrs.get(name, "{}"))
         except (TypeError, ValueError) as error:
             raise ValueError(f"{path}: the attribute {name} is not valid JSON: {error}") from error
+    if "profile" in dataset.attrs:
+        former = dataset.attrs.pop("profile")
+        dataset.attrs["setting"] = FORMER.get(former, former)
     halves = {name: v.astype("float32") for name, v in dataset.data_vars.items() if v.dtype == "float16"}
     return dataset.assign(halves)  # float16 is for storage only
 
@@ -100,7 +104,7 @@ def concat(paths: Iterable[Path | str], *, stage: str) -> xr.Dataset:
     """Join the shards of a stage along their first dimension.
 
     Raises:
-        ValueError: shards that come from different data, parameters (other than `SHARD_PARAMETERS`) or profiles, or
+        ValueError: shards that come from different data, parameters (other than `SHARD_PARAMETERS`) or settings, or
             that hold the same network twice.
     """
     return join({path: read(path, stage=stage) for path in paths}, stage=stage)

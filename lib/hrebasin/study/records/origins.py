@@ -13,7 +13,7 @@ SHARD_PARAMETERS = ("run_folder", "shard", "groups", "device")  # in which shard
 
 def _origin(shard: xr.Dataset) -> dict:
     """What all shards of a run have in common."""
-    return _parameters(shard) | {key: shard.attrs.get(key) for key in ("profile", "data_digest")}
+    return _parameters(shard) | {key: shard.attrs.get(key) for key in ("setting", "data_digest")}
 
 
 def _parameters(shard: xr.Dataset) -> dict:
@@ -63,8 +63,8 @@ def _digests(dataset: xr.Dataset) -> dict[str, str]:
 
 def describe(dataset: xr.Dataset) -> str:
     """Which data set this is, for the metadata of figures drawn from it."""
-    told = {"stage": "unknown", "profile": "unknown", "created": "unknown", "code_commit": "unknown"} | dataset.attrs
+    told = {"stage": "unknown", "setting": "unknown", "created": "unknown", "code_commit": "unknown"} | dataset.attrs
     digests = json.loads(told.get("data_digest", "{}")).items()
     images = ", ".join((told.get("data_source", "unknown"), *(f"{split} {digest[:12]}" for split, digest in digests)))
     commit = told["code_commit"][:12] + (" and changes to it" if told.get("code_changed") else "")
-    return f"{told['stage']}.nc of profile {told['profile']}, made {told['created']} by commit {commit} from {images}"
+    return f"{told['stage']}.nc of setting {told['setting']}, made {told['created']} by commit {commit} from {images}"

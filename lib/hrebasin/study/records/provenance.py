@@ -20,7 +20,7 @@ from ..notebook_code import executed
 
 # What every data set tells of its origin, beside format and stage
 PROVENANCE = (
-    "profile", "parameters", "data_source", "data_digest", "n_classes",
+    "setting", "parameters", "data_source", "data_digest", "n_classes",
     "code_commit", "code_changed", "versions", "device", "wall_seconds", "created",
 )  # fmt: skip
 CODE = ("lib", "notebooks", "config", "Snakefile", "pyproject.toml", "requirements.txt")  # what results come from
@@ -67,11 +67,11 @@ def _refuse_undeclared(cells: list[str]) -> None:
         raise ValueError(f"the notebook does not declare the parameters {unknown}; it declares {sorted(declared)}")
 
 
-def provenance(*, profile: str, parameters: Mapping, images: Mapping[str, Images], device: str, clock: Clock) -> dict:
+def provenance(*, setting: str, parameters: Mapping, images: Mapping[str, Images], device: str, clock: Clock) -> dict:
     """Attributes for a data set: where it comes from and how to make it again. Values are strings and numbers only.
 
     Args:
-        profile: name of the profile, or of the run's folder.
+        setting: name of the setting, or of the run's folder.
         parameters: of the notebook.
         images: by split, those that were used; the digest is that of the whole split.
         device: where it was computed.
@@ -82,7 +82,7 @@ def provenance(*, profile: str, parameters: Mapping, images: Mapping[str, Images
         if os.sep in str(parameters.get(name, "")):
             parameters[name] = Path(parameters[name]).name
     return {
-        "profile": profile,
+        "setting": setting,
         "parameters": json.dumps(parameters, sort_keys=True),
         "data_source": first.source,
         "data_digest": json.dumps({split: part.origin for split, part in images.items()}, sort_keys=True),
@@ -100,7 +100,7 @@ def derived(results: Mapping[str, xr.Dataset], *, clock: Clock) -> dict:
         clock: started with the work.
     """
     first = next(iter(results.values())).attrs
-    kept = {name: first[name] for name in ("profile", "data_source", "data_digest", "n_classes") if name in first}
+    kept = {name: first[name] for name in ("setting", "data_source", "data_digest", "n_classes") if name in first}
     made_from = {stage: dataset.attrs.get("created", "") for stage, dataset in results.items()}
     return {**kept, "parameters": json.dumps({"made_from": made_from}, sort_keys=True), **_made("cpu", clock)}
 

@@ -1,11 +1,8 @@
-"""JupyterLab on the notebooks: this environment's kernel, a token, this machine only, and no call to the internet.
-
-python -m hrebasin.study.running.lab [--no-browser] [--port=8888] [any other option of JupyterLab]
-"""
+"""JupyterLab on the notebooks: this environment's kernel, a token, this machine only, and no call to the internet."""
 
 import json
 import os
-import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from ...files import project_root, write_atomically
@@ -44,19 +41,20 @@ def options(root: Path) -> list[str]:
     ]
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Start JupyterLab and stay until it ends."""
+def start(more: Sequence[str] = ()) -> None:
+    """Start JupyterLab and stay until it ends.
+
+    Args:
+        more: options of JupyterLab, such as ``["--no-browser"]``.
+
+    Raises:
+        ValueError: the token is switched off.
+    """
     root = project_root()
     os.environ |= environment(root / ".jupyter")
     from jupyterlab.labapp import LabApp  # only now: it reads the variables when it is imported
 
-    server = LabApp.initialize_server(argv=[*options(root), *(sys.argv[1:] if arguments is None else arguments)])
+    server = LabApp.initialize_server(argv=[*options(root), *more])
     if not server.identity_provider.token:
-        print("error: the token is switched off by an option or by a file of this machine", file=sys.stderr)
-        return 1
+        raise ValueError("the token is switched off by an option or by a file of this machine")
     server.start()
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

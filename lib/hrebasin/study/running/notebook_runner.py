@@ -1,33 +1,25 @@
-"""Run one notebook with papermill: parameters checked first, progress and errors on the terminal.
+"""Run one notebook with papermill: parameters checked first, progress and errors on the terminal."""
 
-python -m hrebasin.study.running.notebook_runner notebooks/01_train.ipynb out.ipynb '{"groups": [0]}'
-python -m hrebasin.study.running.notebook_runner notebooks/01_train.ipynb out.ipynb -p epochs 5 -y 'groups: [0]' -f more.yaml
-"""
-
-import argparse
 import ast
-import json
 import logging
 import os
 import re
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
-# jsonschema would parse a grammar of addresses, a third of the time that a small notebook takes; notebooks need it not
+# jsonschema would parse a grammar of addresses, half of the time that these imports take; notebooks need it not
 sys.modules.setdefault("rfc3987_syntax", None)
 import nbformat
 import papermill
-import yaml
 from papermill.exceptions import PapermillExecutionError
 from traitlets.config import Config
 
 from ... import progress
 from ...files import replacing
-from ..settings import KINDS, check_device, checked, typed
-from .parent_process import end_with
+from ..settings import check_device, checked
 from .scratch import short_temporary
 
 KERNEL = "python3"
@@ -119,19 +111,17 @@ def failure(copy: Path) -> str:
     return f"{copy.name.split('.')[0]} failed: {errors[-1] if errors else 'its kernel died'} (see {copy})"
 
 
-def _checked_parameters(notebook: Path, given: Mapping) -> dict:
+def _checked_parameters(notebook: Path, given: dict) -> dict:
     """What is given, in the types that the notebook declares; all parameters must go together."""
     defaults = {name: ast.literal_eval(text) for name, text in declared_parameters(notebook).items()}
     if unknown := sorted(set(given) - set(defaults)):
         raise ValueError(f"{notebook.name} does not declare the parameters {unknown}; it declares {sorted(defaults)}")
     try:
-        given = {name: typed(name, type(defaults[name]), value) for name, value in given.items()}
-        together = {name: value for name, value in (defaults | given).items() if name in KINDS}
-        given |= {name: value for name, value in checked(together).items() if name in given}
+        together = checked(defaults | given, others={name: type(value) for name, value in defaults.items()})
         check_device(together.get("device", "cpu"))
     except ValueError as error:
         raise ValueError(f"{notebook.name}: {error}") from error
-    return given
+    return {name: together[name] for name in given}
 
 
 @contextmanager
@@ -173,65 +163,3 @@ class _echo:
 
     def __exit__(self, *exception):
         self.logger.removeHandler(self.handler)
-
-
-def _parameters(given: argparse.Namespace) -> dict:
-    """All parameters of a command line; of the same name, -p wins over -y over -f over JSON, as papermill has it."""
-    sources = [("JSON", given.parameters)]
-    try:
-        sources += [(str(path), yaml.safe_load(path.read_text())) for path in given.f]
-        sources += [(f"-y {text!r}", yaml.safe_load(text)) for text in given.y]
-    except yaml.YAMLError as error:
-        raise ValueError(f"parameters are not valid YAML: {error}") from error
-    for where, values in sources:
-        if not isinstance(values, dict):
-            raise ValueError(f"{where} must hold names and values of parameters, got {values!r}")
-    together = {name: value for _, values in sources for name, value in values.items()}
-    return together | {name: _value(text) for name, text in given.p}
-
-
-def _value(text: str):
-    """A whole number, a number, True, False, None or the text itself."""
-    for kind in (int, float):
-        with suppress(ValueError):
-            return kind(text)
-    return {"True": True, "False": False, "None": None}.get(text, text)
-
-
-def main(arguments: list[str] | None = None) -> int:
-    """The command line; 0 when the notebook ran through."""
-    parser = argparse.ArgumentParser(
-        prog="python -m hrebasin.study.running.notebook_runner", description=__doc__.splitlines()[0]
-    )
-    parser.add_argument("notebook", type=Path)
-    parser.add_argument("output", type=Path, help="where the executed copy goes")
-    parser.add_argument("parameters", nargs="?", default="{}", type=json.loads, help="JSON object")
-    parser.add_argument("-p", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), help="a parameter")
-    parser.add_argument("-y", action="append", default=[], metavar="YAML", help="parameters as YAML text")
-    parser.add_argument("-f", action="append", default=[], metavar="FILE", type=Path, help="a YAML file of parameters")
-    parser.add_argument("--place", default="{}", type=json.loads, help="JSON object: parameters, before all others")
-    parser.add_argument(
-        "--profile", help="whose values these are, for the data sets to tell; by default the run's name"
-    )
-    parser.add_argument("--images", metavar="DIGEST", help="of the files of images, for the data sets to tell")
-    parser.add_argument("--label", default="", help="stands before every line of output")
-    parser.add_argument("--threads", type=int, help="CPU threads; by default all")
-    parser.add_argument("--parent", type=int, help="process with which this one ends")
-    given = parser.parse_args(arguments)
-    if given.parent:
-        end_with(given.parent)
-    try:
-        parameters = _parameters(given) | given.place
-        origin = {"profile": given.profile, "images_digest": given.images}
-        origin = {name: value for name, value in origin.items() if value}
-        run_notebook(given.notebook, given.output, parameters, label=given.label, threads=given.threads, origin=origin)
-    except (OSError, ValueError, RuntimeError) as error:
-        print(f"[{given.label or given.notebook.stem}] {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        return 130
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

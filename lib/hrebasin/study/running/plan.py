@@ -7,30 +7,23 @@ import re
 import shlex
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
-from urllib.parse import unquote
+from urllib.parse import quote, unquote
 
 from ...digests import files_digest
 from ...files import project_root
 from ..notebook_code import notebook_digest
-from ..settings import DATASETS, Profile, load_profile
+from ..settings import DATASETS, SINGLE, Setting, load_setting
 from ..stages import ANSWERS, PAPER, QUESTIONS
 
-# What a user may override on the command line: every single value of a profile, and short names for some.
+# What a user may override on the command line: every single value of a setting, and short names for some.
 SHORT = {"groups": "n_groups", "first": "first_group"}
-
-
-OVERRIDES = SHORT | {field.name: field.name for field in fields(Profile) if field.type in (str, int, float)}
-
-
-ENCODED = "json:"  # what settings begin with that `main` hands to Snakemake
-
-
-TEXTS = {"profile", "run", "ask", *(field.name for field in fields(Profile) if field.type is str)}
-
-
+OVERRIDES = SHORT | {name: name for name in SINGLE}
+TEXTS = {"setting", "run", "ask", *(name for name, kind in SINGLE.items() if kind is str)}
+KNOWN = ("setting", "run", "ask", *OVERRIDES)
+ENCODED = "json:"  # what values begin with that `encoded` hands to Snakemake
 # Parts of a run, for machines that are lent for minutes: each ends with its files written, and the next goes on.
 PARTS = {
     "train": ("train",),
@@ -44,17 +37,17 @@ PARTS = {
 
 @dataclass(frozen=True)
 class Plan:
-    """A checked profile, what is asked, and where the results go.
+    """A checked setting, what is asked, and where the results go.
 
     Attributes:
-        name: of the profile.
-        profile: its values.
+        name: of the setting.
+        setting: its values.
         run: folder of the results, relative to the project.
         ask: open questions that the run may ask.
     """
 
     name: str
-    profile: Profile
+    setting: Setting
     run: str
     ask: tuple[str, ...] = tuple(QUESTIONS)
 
@@ -63,36 +56,35 @@ class Plan:
         """From a command line; nothing else.
 
         Args:
-            config: ``profile=``, ``run=`` (a folder in ``data/runs``), ``ask=`` (open questions with commas between
-                them) and the overrides.
+            config: ``setting=``, ``run=`` (a folder in ``data/runs``), ``ask=`` (open questions with commas or spaces
+                between them) and the overrides.
         """
-        if (encoded := str(config.get("settings", ""))).startswith(ENCODED):  # by `main`
-            config = json.loads(unquote(encoded.removeprefix(ENCODED)))
-        known = ("profile", "run", "ask", *OVERRIDES)
-        if unknown := sorted(set(config) - set(known)):
-            raise ValueError(f"unknown settings {unknown}; known are {known}")
+        if (text := str(config.get("values", ""))).startswith(ENCODED):
+            config = json.loads(unquote(text.removeprefix(ENCODED)))
+        if unknown := sorted(set(config) - set(KNOWN)):
+            raise ValueError(f"unknown values {unknown}; known are {KNOWN}")
         config = {key: str(value) if key in TEXTS and value is not None else value for key, value in config.items()}
-        name = config.get("profile") or "sample"
+        name = config.get("setting") or "sample"
         run = config.get("run") or name
         if not re.fullmatch(r"\w[\w.-]*", run):
             raise ValueError(f"run names a folder in data/runs, of letters, digits and . _ -, got {run!r}")
-        ask = tuple(filter(None, (config.get("ask") or "").split(","))) or tuple(QUESTIONS)
+        ask = tuple((config.get("ask") or "").replace(",", " ").split()) or tuple(QUESTIONS)
         if unknown := sorted(set(ask) - set(QUESTIONS)):
             raise ValueError(f"no open questions {unknown}; ask of {tuple(QUESTIONS)}")
         overrides = {OVERRIDES[key]: config[key] for key in OVERRIDES if config.get(key) not in (None, "")}
         if "dataset" in overrides and Path(overrides["dataset"]).expanduser().exists():
             overrides["dataset"] = str(Path(overrides["dataset"]).expanduser().resolve())
-        profile = load_profile(project_root() / "config" / f"{name}.yaml", **overrides)
-        return cls(name, profile, f"data/runs/{run}", tuple(question for question in QUESTIONS if question in ask))
+        setting = load_setting(project_root() / "config" / f"{name}.yaml", **overrides)
+        return cls(name, setting, f"data/runs/{run}", tuple(question for question in QUESTIONS if question in ask))
 
     @cached_property
     def shards(self) -> dict[int, list[int]]:
         """Shard -> numbers of the groups that one notebook handles; made once, for thousands of jobs ask."""
-        return self.profile.shards
+        return self.setting.shards
 
     def asked(self, stage: str) -> list[int]:
         """Numbers of the shards that have a stage: other recipes are trained for some groups only."""
-        end = self.profile.recipe_groups if stage == "recipes" else math.inf
+        end = self.setting.recipe_groups if stage == "recipes" else math.inf
         return [shard for shard, groups in self.shards.items() if groups[0] < end]
 
     @property
@@ -103,15 +95,15 @@ class Plan:
     @cached_property
     def images(self) -> str:
         """Digest of the images' files, other networks are trained when it changes; none of what torchvision fetches."""
-        if self.profile.dataset not in DATASETS:
-            return files_digest(Path(self.profile.dataset).expanduser())
-        shipped = project_root() / "data" / f"{self.profile.dataset}.nc"
+        if self.setting.dataset not in DATASETS:
+            return files_digest(Path(self.setting.dataset).expanduser())
+        shipped = project_root() / "data" / f"{self.setting.dataset}.nc"
         return files_digest(shipped) if shipped.is_file() else ""
 
     @property
     def gpus(self) -> int:
         """How many GPUs a notebook asks for."""
-        return int(self.profile.device != "cpu")
+        return int(self.setting.device != "cpu")
 
     def place(self, notebook: str, gpus: int | None = None) -> str:
         """Parameters, as JSON, that a result does not depend on: where it is written, and where it is computed.
@@ -122,20 +114,20 @@ class Plan:
         """
         place = {"run_folder": str(Path(notebook).parent.parent)}
         if gpus is not None:
-            place["device"] = self.profile.device if gpus else "cpu"
+            place["device"] = self.setting.device if gpus else "cpu"
         return json.dumps(place)
 
     def parameters(self, notebook: str, shard: int | None) -> str:
-        """The parameters of a notebook as JSON: what it declares, from the profile and the wiring."""
+        """The parameters of a notebook as JSON: what it declares, from the setting and the wiring."""
         groups = None if shard is None else self.shards[shard]
         wiring = {"run_folder": self.run, "shard": shard, "groups": groups}
         if shard is None:  # over all shards, which the thousands of others must not list
             shards = {"shards": list(self.shards), "recipe_shards": self.asked("recipes")}
             wiring |= shards | {"questions": self.questions}
-        values = {**vars(self.profile), **wiring}
+        values = {**vars(self.setting), **wiring}
         declared = _declared(notebook)
         if strange := sorted(set(declared) - set(values)):
-            raise ValueError(f"{notebook} declares parameters that no profile has: {strange}")
+            raise ValueError(f"{notebook} declares parameters that no setting has: {strange}")
         return json.dumps({name: values[name] for name in declared}, sort_keys=True)
 
     def code(self, notebook: str) -> str:
@@ -149,13 +141,21 @@ class Plan:
             notebook: its name.
             images: whether the rule has the digest of the images' files among its ``params``, for the data set to tell.
         """
-        origin = f"--profile {self.name}" + " --images={params.images:q}" * images  # = since there may be none
+        origin = (
+            f"--setting {shlex.quote(self.name)}" + " --images={params.images:q}" * images
+        )  # = since there may be none
         label = notebook if notebook in (PAPER, ANSWERS) else f"{notebook} {{wildcards.shard}}"
         python = shlex.quote(sys.executable)
         return (
-            f"exec {python} -m hrebasin.study.running.notebook_runner notebooks/{notebook}.ipynb {{output.notebook:q}} {{params.values:q}} "
+            f"exec {python} -m hrebasin.study.command notebook "
+            f"notebooks/{notebook}.ipynb {{output.notebook:q}} {{params.values:q}} "
             f"--place {{params.place:q}} {origin} --label '{label}' --threads {{threads}} --parent $PPID"
         )
+
+
+def encoded(values: Mapping) -> str:
+    """Values for Snakemake's ``--config``, which strips quotes and reads the rest as YAML: no number there is safe."""
+    return f"values={ENCODED}{quote(json.dumps(dict(values)), safe='')}"
 
 
 @cache

@@ -48,7 +48,7 @@ def _processes_in(folder: Path) -> list[psutil.Process]:
 def short_temporary(*, levels: int) -> str:
     """Where temporary files go; /tmp if a socket so many levels deeper would have too long a path."""
     folder = tempfile.gettempdir()
-    return folder if len(os.fsencode(folder)) + 24 * levels <= LONGEST_SOCKET else "/tmp"
+    return folder if len(os.fsencode(folder)) + 24 * levels <= LONGEST_SOCKET else "/tmp"  # noqa: S108
 
 
 @contextmanager

@@ -1,0 +1,196 @@
+"""The command `hrebasin`: a subcommand for each thing that is done from a shell.
+
+Every subcommand imports what it needs when it runs, since some need packages that others do without.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+REFUSED, FAILED, STOPPED = 2, 1, 130  # exit codes
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line; 0 when all went well."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    end = arguments.index("--") if "--" in arguments else len(arguments)
+    parser = _parser()
+    given, given.more = parser.parse_known_args(arguments[:end])
+    if given.more and not given.passes_on:
+        parser.error(f"unrecognized arguments: {' '.join(given.more)}")
+    given.more += arguments[end + 1 :]
+    try:
+        return given.act(given) or 0
+    except ModuleNotFoundError as error:
+        if not error.name or error.name.partition(".")[0] == "hrebasin":
+            raise
+        print(
+            f"error: hrebasin {given.command} needs the package {error.name}: install hrebasin[study]", file=sys.stderr
+        )
+        return REFUSED
+    except (OSError, ValueError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return REFUSED
+    except KeyboardInterrupt:
+        print("stopped; the same command continues", file=sys.stderr)
+        return STOPPED
+
+
+def _run(given: argparse.Namespace) -> int:
+    from .running.command_line import run_values
+    from .running.workflow import run
+
+    where = {"cores": given.cores, "elsewhere": given.workflow_profile, "dry_run": given.dry_run}
+    return run(run_values(given.values), part=given.part, more=given.more, **where)
+
+
+def _notebook(given: argparse.Namespace) -> int:
+    from .running.parent_process import end_with
+
+    if given.parent:
+        end_with(given.parent)
+    from .running.command_line import notebook_parameters
+    from .running.notebook_runner import run_notebook
+
+    try:
+        parameters = notebook_parameters(given.parameters, files=given.f, texts=given.y, values=given.p, raw=given.r)
+        origin = {"setting": given.setting, "images_digest": given.images}
+        origin = {name: value for name, value in origin.items() if value}
+        how = {"label": given.label, "threads": given.threads, "origin": origin}
+        run_notebook(given.notebook, given.output, parameters | given.place, **how)
+    except (OSError, ValueError, RuntimeError) as error:
+        print(f"[{given.label or given.notebook.stem}] {error}", file=sys.stderr)
+        return FAILED
+    return 0
+
+
+def _bench(given: argparse.Namespace) -> int:
+    from ..files import project_root
+
+    notebook = project_root() / "notebooks" / "90_benchmarks.ipynb"
+    output = project_root() / "data" / "runs" / "benchmarks" / notebook.name
+    return main(["notebook", str(notebook), str(output), *(["-r", "dataset", given.dataset] if given.dataset else [])])
+
+
+def _publish(given: argparse.Namespace) -> None:
+    from ..files import project_root
+    from .publishing.publish import publish
+
+    publish(given.run, given.folder or project_root() / "data" / "published", source=given.images, add=given.add)
+
+
+def _figures(given: argparse.Namespace) -> None:
+    from ..files import project_root
+    from .publishing.readme import redraw_all
+
+    redraw_all(project_root())
+
+
+def _verify(given: argparse.Namespace) -> int:
+    from ..files import project_root
+    from .publishing.verify import verify
+
+    published, drawn = given.published or project_root() / "data" / "published", given.figures
+    checked, wrong = verify(published, drawn or project_root() / "figures")
+    for line in wrong:
+        print(f"wrong: {line}", file=sys.stderr)
+    if not wrong:
+        print("\n".join(f"checked: {line}" for line in checked))
+    return FAILED if wrong else 0
+
+
+def _lab(given: argparse.Namespace) -> None:
+    from .running.lab import start
+
+    start(given.more)
+
+
+def _costs(given: argparse.Namespace) -> None:
+    from ..files import project_root
+    from .running.costs import table
+    from .settings import load_setting
+
+    setting = load_setting(project_root() / "config" / f"{given.setting}.yaml", n_groups=given.groups)
+    print(f"{setting.n_groups} trees of {setting.leaves}, predicted:\n\n{table(setting)}")
+
+
+def _settings(given: argparse.Namespace) -> None:
+    from ..files import project_root
+    from .settings import load_setting, schema
+
+    folder = project_root() / "config"
+    if given.schema:
+        print(schema(folder / "sample.yaml"), end="")
+        return
+    for path in given.files or sorted(folder.glob("*.yaml")):
+        setting = load_setting(path)
+        print(f"{path.stem}: {setting.n_groups} trees of {setting.leaves} on {setting.dataset}")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="hrebasin", description="Hierarchical Re-Basin, the method and its study.")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    def add(name: str, act, what: str, *, passes_on: bool = False, epilog: str = "") -> argparse.ArgumentParser:
+        added = commands.add_parser(name, help=what, description=f"{what[0].upper()}{what[1:]}.", epilog=epilog)
+        added.set_defaults(act=act, passes_on=passes_on)
+        return added
+
+    run = add(
+        "run", _run, "train, merge, attack, measure and draw", epilog="What follows -- goes to Snakemake as it is."
+    )
+    run.add_argument("--cores", help="a number or all, which is the default on this machine")
+    run.add_argument("--workflow-profile", metavar="FOLDER", help="Snakemake's: where else jobs run, e.g. config/slurm")
+    run.add_argument("--dry-run", action="store_true", help="only say what would run")
+    run.add_argument("--part", help="train, merge, attack, measure, questions, or publish, which also copies results")
+    values = "setting=, run= (a name for the results), ask= (open questions), and single values of the setting"
+    run.add_argument("values", nargs="*", metavar="key=value", help=values)
+
+    notebook = add("notebook", _notebook, "run one notebook, its parameters checked first")
+    notebook.add_argument("notebook", type=Path)
+    notebook.add_argument("output", type=Path, help="where the executed copy goes")
+    notebook.add_argument("parameters", nargs="?", default="{}", type=json.loads, help="JSON object")
+    many = {"action": "append", "default": []}
+    notebook.add_argument("-p", **many, nargs=2, metavar=("NAME", "VALUE"), help="a parameter")
+    notebook.add_argument("-r", **many, nargs=2, metavar=("NAME", "TEXT"), help="a parameter that is a text")
+    notebook.add_argument("-y", **many, metavar="YAML", help="parameters as YAML text")
+    notebook.add_argument("-f", **many, metavar="FILE", type=Path, help="a YAML file of parameters")
+    notebook.add_argument("--place", default="{}", type=json.loads, help="JSON object: parameters, before all others")
+    whose = "whose values these are, for the data sets to tell; by default the run's name"
+    notebook.add_argument("--setting", help=whose)
+    notebook.add_argument("--images", metavar="DIGEST", help="of the files of images, for the data sets to tell")
+    notebook.add_argument("--label", default="", help="stands before every line of output")
+    notebook.add_argument("--threads", type=int, help="CPU threads; by default all")
+    notebook.add_argument("--parent", type=int, help="process with which this one ends")
+
+    publish = add("publish", _publish, "copy the data sets of a finished run to the published ones")
+    publish.add_argument("run", type=Path, help="folder of the run")
+    publish.add_argument("folder", type=Path, nargs="?", help="where to, by default data/published")
+    publish.add_argument("--images", default="", help="what readers are told of the images")
+    publish.add_argument("--add", action="store_true", help="beside the groups that are there")
+
+    add("figures", _figures, "redraw figures, page and README from the published data sets")
+
+    verify = add("verify", _verify, "check published data sets and figures against their sums and one another")
+    verify.add_argument("published", type=Path, nargs="?", help="data sets, by default data/published")
+    verify.add_argument("figures", type=Path, nargs="?", help="drawn from them, by default figures")
+
+    add("lab", _lab, "JupyterLab on the notebooks, on this machine only; takes JupyterLab's options", passes_on=True)
+
+    costs = add("costs", _costs, "predict the hours of a run")
+    costs.add_argument("setting", help="name of a file in config/")
+    costs.add_argument("--groups", type=int, help="trees; by default the setting's")
+
+    bench = add("bench", _bench, "compare speed with the alternatives")
+    bench.add_argument("--dataset", help="images, by default the notebook's")
+
+    settings = add("settings", _settings, "check settings, by default all of config/")
+    settings.add_argument("files", nargs="*", type=Path, metavar="FILE")
+    settings.add_argument("--schema", action="store_true", help="print their JSON schema, for editors")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

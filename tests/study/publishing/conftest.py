@@ -1,0 +1,24 @@
+import pytest
+from finished_runs import ATTRS, write_results
+
+import synthetic
+from hrebasin.study import records
+from hrebasin.study.claims.ledger import ledger
+from hrebasin.study.publishing.publish import publish
+
+
+@pytest.fixture(scope="session")
+def run(tmp_path_factory):
+    """A finished run's folder with synthetic results of two groups."""
+    folder = tmp_path_factory.mktemp("page")
+    results = {stage: data.assign_attrs(ATTRS) for stage, data in synthetic.results(groups=2).items()}
+    write_results(results, folder)
+    records.write(ledger(results), folder / "results" / "ledger.nc", stage="ledger", attrs=ATTRS)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def published(run, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("published")
+    publish(run, folder)
+    return folder
