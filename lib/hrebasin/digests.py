@@ -55,8 +55,10 @@ def code_digest(
 
     Args:
         source: Python code that imports by absolute names.
-        modules: modules of which everything counts, by their names within the library ("matching.weights").
-        without: modules, or packages with all in them, that do not count, nor what only they reach.
+        modules: modules of which everything counts, by their names within the library ("matching.weights"), or single
+            definitions ("matching.weights:match_weights").
+        without: packages, modules or definitions ("matching.weights.match_weights") that do not count, nor what only
+            they reach.
         library: the library's folder; by default the one that holds this file.
 
     Raises:
@@ -65,13 +67,11 @@ def code_digest(
     library = library or Path(__file__).parent
     tree = ast.parse(source)
     bound = _bound(tree, None, library)
-    pending = (
-        {(name, WHOLE) for name in modules} | _reached(tree, bound, library) | _only_imported(tree, bound, library)
-    )
-    seen = {}
+    named = {(name, symbol or WHOLE) for name, _, symbol in (each.partition(":") for each in modules)}
+    pending, seen = named | _reached(tree, bound, library) | _only_imported(tree, bound, library), {}
     while pending:
-        place = name, _ = pending.pop()
-        if place in seen or any(name == other or name.startswith(f"{other}.") for other in without):
+        place = pending.pop()
+        if place in seen or any(".".join((*place, "")).startswith(f"{other}.") for other in without):
             continue
         seen[place], further = _part(*place, library)
         pending |= further
