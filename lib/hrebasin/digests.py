@@ -55,10 +55,10 @@ def code_digest(
 
     Args:
         source: Python code that imports by absolute names.
-        modules: modules of which everything counts, by their names within the library ("matching.weights"), or single
-            definitions ("matching.weights:match_weights").
-        without: packages, modules or definitions ("matching.weights.match_weights") that do not count, nor what only
-            they reach.
+        modules: modules of which everything counts, by their names within the library ("matching.weights"), or a
+            definition ("matching.weights:Descent").
+        without: modules, packages with all in them, or definitions ("matching.weights.Descent") that do not count, nor
+            what only they reach.
         library: the library's folder; by default the one that holds this file.
 
     Raises:
@@ -68,7 +68,8 @@ def code_digest(
     tree = ast.parse(source)
     bound = _bound(tree, None, library)
     named = {(name, symbol or WHOLE) for name, _, symbol in (each.partition(":") for each in modules)}
-    pending, seen = named | _reached(tree, bound, library) | _only_imported(tree, bound, library), {}
+    pending = named | _reached(tree, bound, library) | _only_imported(tree, bound, library)
+    seen = {}
     while pending:
         place = pending.pop()
         if place in seen or any(".".join((*place, "")).startswith(f"{other}.") for other in without):
