@@ -6,8 +6,8 @@
 
 from functools import cache
 
-from hrebasin.study.figures.catalogue import figure_files
-from hrebasin.study.stages import ANSWERS, NOTEBOOKS, PAPER, QUESTIONS, STAGES
+from hrebasin.study.figures import figure_files
+from hrebasin.study.stages import ANSWERS, NOTEBOOKS, PAPER, QUESTIONS, STAGES, TRAINS_ITS_OWN
 from hrebasin.study.running.plan import Plan
 
 plan = Plan.from_config(config)
@@ -163,16 +163,16 @@ for question, name in QUESTIONS.items():
         name:
             question
         input:
-            [] if question == "recipes" else [rules.train.output.weights, rules.merge.output.weights],
+            [] if question in TRAINS_ITS_OWN else [rules.train.output.weights, rules.merge.output.weights],
         output:
             record=f"{run}/{question}/shard-{{shard}}.nc",
             notebook=f"{run}/notebooks/{name}-{{shard}}.ipynb",
-        threads: all_cores if question == "recipes" else half_the_cores
+        threads: all_cores if question in TRAINS_ITS_OWN else half_the_cores
         resources:
             gpu=plan.gpus,
         params:
             notebook=name,
-            images=lambda wildcards, question=question: plan.images if question == "recipes" else "",
+            images=lambda wildcards, question=question: plan.images if question in TRAINS_ITS_OWN else "",
             values=lambda wildcards, name=name: plan.parameters(name, int(wildcards.shard)),
             place=lambda wildcards, output, resources: plan.place(output.notebook, resources.gpu),
             code=lambda wildcards, name=name: code(name),

@@ -11,6 +11,7 @@ import hypothesis
 import numpy as np
 import pytest
 import torch
+import xarray as xr
 
 from hrebasin.bank import Bank
 from hrebasin.images.sources import Images
@@ -126,7 +127,7 @@ def write_run(trained, train_images, test_images):
             bank = banks[part]
             ones = {
                 name: bank.array(np.ones(len(bank)), name=name, long_name=name, units="1")
-                for name, dims in records.SCHEMAS[stage].items()
+                for name, dims in records.schema(stage).items()
                 if dims == ("model",)
             }
             record = bank.history.assign(ones)
@@ -154,3 +155,35 @@ def unchanged():
             assert torch.equal(bank.tensors[name], tensor), f"{name} was changed"
         for name, values in labels.items():
             assert (bank.labels[name] == values).all(), f"label {name} was changed"
+
+
+@pytest.fixture(scope="session")
+def trees(trained) -> Bank:
+    """Two trees of four leaves each, with all of their nodes."""
+    from hrebasin.merging.tree import merge_tree
+
+    bank = trained.relabel(group=np.repeat([0, 1], 4), node=np.tile(np.arange(4), 2))
+    return Bank.concat([replace(each, history=None) for each in (bank, *merge_tree(bank, leaves=4)[1:])])
+
+
+@pytest.fixture(scope="session")
+def measured(trees, train_images, test_images):
+    """The data set of every open question, asked of `trees`; 30 images are attacked."""
+    from hrebasin.study import questions
+    from hrebasin.study.questions.training_recipes import Variant
+
+    measure = {stage: questions.load(stage).measure for stage in questions.OPEN}
+    leaves, given = trees.where(method="unmerged"), (train_images, test_images)
+    attacked = {"attacked": 30, "epsilons": [0.0, 0.01, 0.02, 0.1]}
+    families = {"epochs": [2, 4], "shares": [0.8, 1.0], "seeds": 2}
+    tries = {"epsilons": attacked["epsilons"], "sources": [leaves.select([0])], "steps": 3, "restarts": 1}
+    ways = [Variant("as it is", RECIPE, (8, 6), 0), Variant("wide, of few images", RECIPE, (12, 6), 80)]
+    recipes = [measure["recipes"](way, *given, group=g, leaves=4, **attacked) for way in ways for g in (0, 1)]
+    return {
+        "controls": measure["controls"](trees, *given, RECIPE, **families, **attacked),
+        "strong": measure["strong"](trees, test_images.first(30), **tries),
+        "mergers": measure["mergers"](leaves, test_images, sizes=[4], limits=[1, 100], orders=2),
+        "scale": measure["scale"](trees, test_images, measured=40, bounded=3, radii=[0.05]),
+        "repair": measure["repair"](leaves, train_images.pixels, test_images, **attacked),
+        "recipes": xr.concat(recipes, dim="model"),
+    }

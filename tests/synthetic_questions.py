@@ -6,6 +6,7 @@ import xarray as xr
 import synthetic
 from hrebasin.bank import LABELS
 from hrebasin.merging.distances import CONVERGENCE
+from hrebasin.study import questions
 from hrebasin.study.questions.lower_accuracy import FAMILIES
 
 EPSILONS = [0.0, 0.005, 0.01, 0.015, 0.02, 0.1]
@@ -166,3 +167,8 @@ QUESTIONS = {
     "repair": repair,
     "recipes": recipes,
 }
+
+
+def effects(stage: str, data: xr.Dataset) -> dict[str, float]:
+    """Effects of the answer to a question by comparison."""
+    return {test.name: test.effect for test in questions.load(stage).answer(data)[0]}

@@ -29,7 +29,7 @@ from hrebasin.merging.averages import merge_naive
 from hrebasin.merging.many import merge_many, merge_many_sets
 from hrebasin.merging.pairs import pairs_of
 from hrebasin.merging.path import interpolate, path
-from hrebasin.merging.repair import feature_distance, moments
+from hrebasin.merging.repair import moments
 from hrebasin.merging.tree import merge_pairs, merge_tree
 from hrebasin.networks import mlp
 from hrebasin.robustness.attacks import attack, attack_suite, robust_accuracies
@@ -38,12 +38,12 @@ from hrebasin.robustness.strong import (
     fgsm_in_float64,
     fgsm_with_rescaled_logits,
     pgd,
-    strong_suite,
     transferred,
     zero_gradients,
 )
 from hrebasin.study import records
 from hrebasin.study.command import main
+from hrebasin.study.questions.variance_collapse import feature_distance
 from hrebasin.study.records.networks import load_networks
 from hrebasin.study.settings import load_setting
 from hrebasin.study.tour.attacked_image import closeup, first_correct
@@ -535,7 +535,6 @@ OF_LABELS = {
     "fgsm_in_float64": lambda *given: fgsm_in_float64(*given, **SIZES),
     "fgsm_with_rescaled_logits": lambda *given: fgsm_with_rescaled_logits(*given, factor=2.0, **SIZES),
     "transferred": lambda bank, *given: transferred(bank, bank.select([3]), *given, **SIZES),
-    "strong_suite": lambda bank, *given: strong_suite(bank, *given, sources=[], **SIZES),
     "zero_gradients": zero_gradients,
 }
 OF_IMAGES = {

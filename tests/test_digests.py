@@ -1,153 +1,200 @@
 import ast
 import hashlib
-import shutil
-from pathlib import Path
+from itertools import count
 
 import nbformat
 import pytest
 
-from hrebasin import digests
-from hrebasin.digests import code_digest, files_digest, module_digest
+from hrebasin.digests import _dump, code_digest, files_digest, module_digest
 from hrebasin.files import project_root
+from hrebasin.study.notebook_code import notebook_digest
 
-ROOT = project_root()
+# A library in small: the names of its files and their text.
+FILES = {
+    "__init__.py": '"""A library."""\n__getattr__ = object()\n',
+    "__init__.pyi": "from .matching.weights import match as match\nfrom .merging.tree import merge as merge_tree\n",
+    "bank.py": 'class Bank:\n    """Networks."""\n    def size(self):\n        """Their number."""\n        return 8\n',
+    "matching/__init__.py": "",
+    "matching/assignment.py": "import numpy\nROUNDS = 9\ndef solve(x): return ROUNDS\ndef plot(): return 'plain'\n",
+    "matching/weights.py": "from ..bank import Bank\nfrom . import assignment as a\nTABLE = {}\n'Sizes'\n"
+    "TABLE['x'] = 2\ndef match(bank: Bank): return a.solve(bank)\ndef show(): return a.plot()\n",
+    "merging/__init__.py": "from .tree import merge\nfrom .rules import named\n",
+    "merging/tree.py": "from ..matching.weights import match\ndef merge(b):\n    # both\n    return 0.5 * match(b)\n",
+    "merging/rules.py": "from . import table  # noqa: F401\nfrom .calls import RULES\ndef named(): return RULES\n",
+    "merging/calls.py": "RULES = {}\ndef rule(f): return RULES.setdefault(f.__name__, f)\n",
+    "merging/table.py": "from .calls import rule\n@rule\ndef linear(): return 1\ndef helper(): return 2\n",
+    "study/__init__.py": "",
+    "study/deep/__init__.py": "",
+    "study/deep/page.py": "from ...bank import Bank\nfrom ..notes import note\ndef page(): return 'page.html'\n",
+    "study/deep/page.html": "<p>a page</p>",
+    "study/notes.py": "from ..matching.weights import show\ndef merge(): return 5\n"
+    "def note():\n    from ..merging.tree import merge\n    return merge\n"
+    "def other():\n    from ..bank import Bank as merge\n    return merge\n",
+}
+MATCH, MERGE = "matching/weights.py", "merging/tree.py"
 
 
 @pytest.fixture
-def library(tmp_path, monkeypatch):
-    """A copy of the library that `code_digest` reads instead."""
-    folder = tmp_path / "hrebasin"
-    shutil.copytree(Path(digests.__file__).parent, folder, ignore=shutil.ignore_patterns("__pycache__"))
-    monkeypatch.setattr(digests, "__file__", str(folder / "digests.py"))
-    return folder
+def digest(tmp_path):
+    """``digest(source, file, old, new)``: of code on a copy of the library in which a file's text was replaced."""
+    numbers = count()
+
+    def of(source, file=None, old="", new="", **options):
+        folder = tmp_path / str(next(numbers)) / "hrebasin"
+        for name, text in FILES.items():
+            if name == file:
+                assert text.count(old) == 1, f"{old!r} must stand once in {name}"
+                text = text.replace(old, new)
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_text(text)
+        return code_digest(source, library=folder, **options)
+
+    return of
 
 
-@pytest.fixture
-def notebook(tmp_path):
-    """``notebook(*cells)``: the path of a notebook with these code cells."""
+CHANGES = {  # what is changed, and in which file
+    "solve": ("matching/assignment.py", "ROUNDS = 9", "ROUNDS = 8"),
+    "plot": ("matching/assignment.py", "'plain'", "'fancy'"),
+    "bank": ("bank.py", "return 8", "return 7"),
+    "table": (MATCH, "TABLE['x'] = 2", "TABLE['x'] = 3"),
+    "show": (MATCH, "return a.plot()", "return [a.plot()]"),
+    "merge": (MERGE, "0.5", "0.25"),
+    "docs": ("bank.py", '        """Their number."""\n', ""),
+    "module docs": ("__init__.py", '"""A library."""', '"""The library."""'),
+    "attribute docs": (MATCH, "'Sizes'", "'All sizes'"),
+    "comment": (MERGE, "# both", "# all"),
+    "layout": (MERGE, "0.5 * match(b)", "(0.5\n        * match(b))"),
+    "import": ("matching/assignment.py", "import numpy\n", "import os\nimport numpy\n"),
+    "linear": ("merging/table.py", "return 1", "return 3"),
+    "helper": ("merging/table.py", "return 2", "return 3"),
+    "own": ("study/notes.py", "return 5", "return 6"),
+    "html": ("study/deep/page.html", "a page", "another"),
+}
+MATCHING = {"solve", "bank", "table"}  # what counts for `match`
+RULES = {"linear", "helper"}
 
-    def write(*cells, text="# Question"):
-        path = tmp_path / "01_question.ipynb"
-        made = [nbformat.v4.new_markdown_cell(text), *(nbformat.v4.new_code_cell(cell) for cell in cells)]
-        nbformat.write(nbformat.v4.new_notebook(cells=made), path)
-        return path
 
-    return write
+@pytest.mark.parametrize(
+    ("source", "counting"),
+    [
+        ("from hrebasin.matching.weights import match\nmatch(1)", MATCHING),
+        ("from hrebasin.matching.weights import match as m\nm(1)", MATCHING),
+        ("from hrebasin.matching import weights\nweights.match(1)", MATCHING),
+        ("from hrebasin import matching\nmatching.weights.match(1)", MATCHING),
+        ("import hrebasin.matching.weights as w\nw.match(1)", MATCHING),
+        ("if True:\n    from hrebasin import match\n    match(1)", MATCHING),
+        ("import hrebasin\nhrebasin.match(1)", MATCHING),
+        ("import hrebasin\nhrebasin.merge_tree(1)", MATCHING | {"merge"}),
+        ("import hrebasin as h\nh.merge_tree(1)", MATCHING | {"merge"}),
+        ("from hrebasin.merging import merge\nmerge(1)", MATCHING | {"merge"}),
+        ("import hrebasin.bank\nhrebasin.merge_tree(1)", MATCHING | {"merge"}),
+        ("from hrebasin.study.notes import note\nnote()", MATCHING | {"merge", "own"}),
+        ("import hrebasin.matching.weights", MATCHING | {"show", "plot"}),
+        ("import hrebasin.study.notes", MATCHING | {"merge", "own"}),
+        ("from hrebasin.matching import weights\nvars(weights)", MATCHING | {"show", "plot"}),
+        ("from hrebasin import matching", set()),
+        ("import hrebasin.merging", MATCHING | {"merge"} | RULES),
+        ("from hrebasin.merging.rules import named\nnamed()", RULES),
+        ("from hrebasin.merging.table import helper\nhelper()", RULES),
+        ("from hrebasin.study.deep.page import page\npage()", {"html"}),
+        ("from hrebasin.study.deep.page import Bank\nBank()", {"bank"}),
+        ("from hrebasin.bank import Bank\nBank()", {"bank"}),
+        ("import numpy as match\nmatch.merge_tree", set()),
+    ],
+)
+def test_what_is_reached_counts_and_nothing_else(source, counting, digest):
+    before = digest(source)
+    assert before == digest(source)
+    assert {name for name, change in CHANGES.items() if digest(source, *change) != before} == counting
 
 
-CODE = ("from hrebasin.robustness.attacks import attack", "epsilons: list = [0.0]  # sizes", "attack(epsilons)")
+def test_imports_of_one_name_in_two_places_both_count(digest):
+    source = "from hrebasin.study.notes import other\nother()"  # a name's scope is not told
+    before = digest(source)
+    assert digest(source, *CHANGES["bank"]) != before
+    assert digest(source, *CHANGES["merge"]) != before
+
+
+def test_everything_in_a_module_counts_and_modules_may_be_left_out(digest):
+    def changed(**options):
+        before = digest("", **options)
+        return {name for name, change in CHANGES.items() if digest("", *change, **options) != before}
+
+    assert changed(modules={"matching.weights"}) == MATCHING | {"show", "plot"}
+    assert changed(modules={"matching.weights"}, without={"matching.assignment"}) == {"bank", "table", "show"}
+    assert changed(modules={"merging.tree"}, without={"matching"}) == {"merge"}
+    assert changed(modules={"merging.tree"}, without={"match"}) == MATCHING | {"merge"}
+
+
+@pytest.mark.parametrize(
+    ("line", "missing"),
+    [
+        ("import hrebasin.gone", "hrebasin.gone"),
+        ("from hrebasin.merging.gone import f", "hrebasin.merging.gone"),
+        ("from hrebasin.matching.weights.deeper import f", "hrebasin.matching.weights.deeper"),
+        ("from hrebasin import merge_forest", "merge_forest"),
+        ("from hrebasin.merging import forest", "forest"),
+        ("from hrebasin.matching.weights import solver", "solver"),
+    ],
+)
+def test_an_import_that_is_not_there_is_an_error(line, missing, digest):
+    with pytest.raises(ModuleNotFoundError, match=missing):
+        digest(line)
+    with pytest.raises(ModuleNotFoundError, match=missing):  # in the library too
+        digest("import hrebasin.bank", "bank.py", "class Bank", f"{line}\nclass Bank")
+
+
+@pytest.mark.parametrize("line", ["from .gone import f", "from ..gone import f", "from ...bank import Bank"])
+def test_a_relative_import_that_leads_nowhere_is_an_error(line, digest):
+    with pytest.raises(ModuleNotFoundError, match="gone|leads out"):
+        digest("import hrebasin.merging.tree", MERGE, "def merge", f"{line}\ndef merge")
+
+
+def test_code_counts_but_for_layout_comments_and_docstrings(digest):
+    code = "from hrebasin.bank import Bank\nsizes: list = [0.0]  # in pixels\nBank(sizes)"
+    assert digest(code.replace("in pixels", "range").replace("(sizes)", "( sizes )")) == digest(code)
+    assert digest(code.replace("0.0", "0.1")) != digest(code)
+    twice = "def f():\n    '''Told.'''\n    'more'\n"
+    assert code_digest(twice) == code_digest(twice.replace("Told", "Said"))
+    assert code_digest(twice) != code_digest(twice.replace("more", "less"))
+    assert code_digest("'''Told.'''\nf()") == code_digest("f()")
+
+
+def test_a_notebook_is_its_code(tmp_path):
+    def written(*cells, text="# Question", outputs=()):
+        made = [nbformat.v4.new_markdown_cell(text), *map(nbformat.v4.new_code_cell, cells)]
+        made[-1].outputs = list(outputs)
+        nbformat.write(nbformat.v4.new_notebook(cells=made), tmp_path / "notebook.ipynb")
+        return notebook_digest(tmp_path / "notebook.ipynb")
+
+    cells = "from hrebasin import merge_tree", "merge_tree([0.0])"
+    digest = written(*cells)
+    assert digest == written(*cells, text="# Another") == written(*cells, outputs=[nbformat.v4.new_output("stream")])
+    assert digest != written(cells[0], "merge_tree([0.1])")
+    assert digest != written(*cells, "merge_tree([])")
 
 
 def test_every_notebook_has_a_digest_of_its_own():
-    paths = sorted((ROOT / "notebooks").glob("*.ipynb"))
-    digests = [code_digest(path) for path in paths]
-    assert all(len(digest) == 64 and int(digest, 16) >= 0 for digest in digests)
+    paths = sorted((project_root() / "notebooks").glob("*.ipynb"))
+    digests = [notebook_digest(path) for path in paths]
+    assert all(len(digest) == 64 for digest in digests)
     assert len(set(digests)) == len(paths) > 0
-    assert code_digest(paths[0]) == digests[0]
-
-
-def test_text_comments_and_outputs_of_a_notebook_do_not_count(notebook, library):
-    digest = code_digest(notebook(*CODE))
-    assert code_digest(notebook(*CODE, text="# Another question")) == digest
-    assert code_digest(notebook(CODE[0], "epsilons: list = [0.0]  # pixel range", "attack( epsilons )")) == digest
-    path = notebook(*CODE)
-    executed = nbformat.read(path, as_version=4)
-    executed.cells[-1].outputs = [nbformat.v4.new_output("stream", text="done")]
-    executed.cells[-1].execution_count = 3
-    nbformat.write(executed, path)
-    assert code_digest(path) == digest
-
-
-def test_code_of_a_notebook_counts(notebook, library):
-    digest = code_digest(notebook(*CODE))
-    assert code_digest(notebook(CODE[0], "epsilons: list = [0.1]", CODE[2])) != digest
-    assert code_digest(notebook(*CODE, "attack([])")) != digest
+    assert module_digest("training.train") != module_digest("merging.tree")
 
 
 @pytest.mark.parametrize("line", ["def f(x): return x", "class A: pass", "x = f'{y:.1f} {z!r}'", "[*a, None, 0, '']"])
 def test_fields_that_only_another_python_knows_do_not_count(line):
     tree = ast.parse(line)
-    told = digests._dump(tree)
+    told = _dump(tree)
     for node in ast.walk(tree):  # as Python 3.12 did, which knows type parameters of every function and class
         node._fields = (*node._fields, "unheard_of")
         node.unheard_of = []
-    assert digests._dump(tree) == told
+    assert _dump(tree) == told
 
 
 def test_values_that_are_nothing_count_where_they_stand():
-    dumps = [
-        digests._dump(ast.parse(line)) for line in ("f(None)", "f()", "f(0)", "f(False)", "f('')", "f([])", "f({})")
-    ]
-    assert len(set(dumps)) == len(dumps)
-
-
-# robustness imports bank, which imports networks; matching is imported by neither
-@pytest.mark.parametrize(
-    ("module", "old", "new", "counts"),
-    [
-        ("robustness", '"""Robustness of whole banks', '"""Robustness, said differently, of whole banks', False),
-        ("robustness", '        """Slice m of the batch through network m."""\n', "", False),
-        ("robustness", "import numpy as np\n", "# arrays\nimport numpy as np  # as ever\n\n", False),
-        ("robustness", "ROUNDS = (1, 3, 50)", "ROUNDS = (1, 3, 51)", True),
-        ("bank", "torch.relu(x)", "torch.tanh(x)", True),
-        ("networks", "nn.ReLU()", "nn.Tanh()", True),
-        ("networks", "1 / torch.tensor", "2 / torch.tensor", True),
-        ("networks", '"""Number of trained parameters of one network."""', '"""Parameters of a network."""', False),
-        ("seeding", "sha256", "sha512", True),
-        ("matching", "TOLERANCE = 1e-7", "TOLERANCE = 1e-3", False),
-        ("claims", "import", "import sys\nimport", False),
-    ],
-)
-def test_what_counts_in_the_library(module, old, new, counts, notebook, library):
-    path, file = notebook(*CODE), library / f"{module}.py"
-    before = code_digest(path)
-    source = file.read_text()
-    assert old in source
-    file.write_text(source.replace(old, new, 1))
-    assert (code_digest(path) != before) == counts
-    file.write_text(source)
-    assert code_digest(path) == before
-
-
-@pytest.mark.parametrize(
-    "line",
-    [
-        "from hrebasin.matching.weights import match_weights",
-        "from hrebasin import matching",
-        "from hrebasin import seeding, matching as m",
-        "import hrebasin.matching.weights",
-        "if True:\n    import hrebasin.matching.weights as m",
-    ],
-)
-def test_every_way_to_import_counts(line, notebook, library):
-    path, file = notebook(line), library / "matching.py"
-    before = code_digest(path)
-    file.write_text(file.read_text().replace("TOLERANCE = 1e-7", "TOLERANCE = 1e-3"))
-    assert code_digest(path) != before
-
-
-def test_modules_may_be_left_out(notebook, library):
-    path, file = notebook(*CODE), library / "robustness.py"
-    before, without = code_digest(path), code_digest(path, without=("robustness",))
-    assert before != without
-    file.write_text(file.read_text().replace("ROUNDS = (1, 3, 50)", "ROUNDS = (1, 3, 51)"))
-    assert code_digest(path) != before
-    assert code_digest(path, without=("robustness",)) == without
-
-
-def test_a_module_has_the_digest_of_what_it_imports(library):
-    training = module_digest.__wrapped__("training")
-    for module, old, new, counts in (
-        ("batches", "import", "import sys\nimport", True),
-        ("progress", "SECONDS = 5", "SECONDS = 6", False),
-        ("merging", "import", "import sys\nimport", False),
-    ):
-        file = library / f"{module}.py"
-        source = file.read_text()
-        assert old in source
-        file.write_text(source.replace(old, new, 1))
-        assert (module_digest.__wrapped__("training") != training) == counts, module
-        file.write_text(source)
+    codes = [code_digest(line) for line in ("f(None)", "f()", "f(0)", "f(False)", "f('')", "f([])", "f({})")]
+    assert len(set(codes)) == len(codes)
 
 
 # ---- digests of images

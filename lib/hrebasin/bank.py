@@ -1,6 +1,5 @@
 """A bank: N networks of one architecture as stacked tensors, the unit that every stage takes and gives."""
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -8,13 +7,14 @@ from pathlib import Path
 import numpy as np
 import torch
 import xarray as xr
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
+from torch import nn
 
-from .files import write_atomically
-from .networks import MLP, Architecture, forward
-
-FORMAT = "hrebasin-bank/1"
+from . import bank_files
+from .architectures import NetworkArchitecture
+from .networks import MLP, Architecture
+from .random_streams import generator
+from .symmetry import Symmetry
+from .symmetry.subject import check_tensors
 
 # What each network is; the coordinates of every data set's `model` dimension.
 LABELS: dict[str, tuple[object, str]] = {
@@ -35,12 +35,13 @@ class Bank:
 
     Attributes:
         architecture: what the networks share.
-        tensors: every parameter stacked, ``{"fc1.weight": (model, 512, 3072), ...}``, float32.
+        tensors: every parameter and saved buffer stacked, ``{"fc1.weight": (model, 512, 3072), ...}``, float32; counters
+            are integers.
         labels: ``{"method": (model,), "stage": (model,), ...}``, see `LABELS`.
         history: how the networks were made, with a ``model`` dimension; not saved with the weights.
     """
 
-    architecture: Architecture
+    architecture: Architecture | NetworkArchitecture
     tensors: dict[str, torch.Tensor]
     labels: dict[str, np.ndarray] = field(default_factory=dict)
     history: xr.Dataset | None = None
@@ -77,22 +78,47 @@ class Bank:
         return complete
 
     @classmethod
-    def stack(cls, networks: Sequence[MLP], **labels) -> "Bank":
-        """Stack networks of one architecture; ``labels`` as in `LABELS`, a value each or one for all."""
+    def stack(
+        cls,
+        networks: Sequence[nn.Module],
+        example: torch.Tensor | None = None,
+        *,
+        symmetry: Symmetry | None = None,
+        prove: bool = True,
+        **labels,
+    ) -> "Bank":
+        """Stack networks of one architecture.
+
+        Args:
+            networks: of any kind that `torch.export` can read; they are not changed. Their tensors become float32.
+            example: inputs (image, ...) for all, such as ``images[:2]``; the study's own networks need none.
+            symmetry: which permutations act on them; by default derived from the first network's graph.
+            prove: that the symmetry leaves the outputs of the first network as they are.
+            labels: as in `LABELS`, a value each or one for all.
+
+        Raises:
+            ValueError: no networks, networks of different architectures, tensors that are not real with 32 or 64 bits,
+                or what `hrebasin.architectures.NetworkArchitecture.of` refuses. Network and tensor are named.
+        """
         networks = list(networks)
         if not networks:
             raise ValueError("a bank needs at least one network, got none")
-        architecture = networks[0].architecture
         for position, network in enumerate(networks):
-            if network.architecture != architecture:
-                raise ValueError(
-                    f"network {position} is {network.architecture}, but network 0 is {architecture}: "
-                    "only networks of one architecture form a bank"
-                )
+            try:
+                check_tensors(network)
+            except ValueError as error:
+                raise ValueError(f"network {position}: {error}") from error
+            _check_like_first(position, network, networks[0])
+        if isinstance(networks[0], MLP):
+            architecture = networks[0].architecture
+        else:
+            if example is None and (shape := getattr(networks[0], "image_shape", None)):
+                example = torch.rand(2, *shape, generator=generator("example"))
+            if example is None:
+                raise ValueError(f"{type(networks[0]).__name__} needs example=, inputs such as images[:2]")
+            architecture = NetworkArchitecture.of(networks[0], example, symmetry=symmetry, prove=prove)
         states = [network.state_dict() for network in networks]
-        tensors = {
-            name: torch.stack([state[name].detach().float() for state in states]) for name in architecture.shapes
-        }
+        tensors = {name: torch.stack([_plain(state[name]) for state in states]) for name in architecture.shapes}
         return cls(architecture, tensors, labels)
 
     @classmethod
@@ -122,25 +148,23 @@ class Bank:
 
     def __repr__(self) -> str:
         methods = ", ".join(f"{(self.labels['method'] == m).sum()} {m}" for m in dict.fromkeys(self.labels["method"]))
-        return f"Bank({methods}; {'-'.join(map(str, self.architecture.units))}; {self.device})"
+        return f"Bank({methods}; {self.architecture.title}; {self.device})"
 
-    def __getitem__(self, index: int) -> MLP:
-        """Network ``index`` as a module with weights of its own."""
-        network = MLP(self.architecture)
-        network.load_state_dict({name: tensor[index].cpu() for name, tensor in self.tensors.items()})
-        return network
+    def __getitem__(self, index: int) -> nn.Module:
+        """Network ``index`` as a module like those that were stacked, with weights of its own, on the CPU."""
+        return self.architecture.network({name: tensor[index] for name, tensor in self.tensors.items()})
 
     def __iter__(self):
         return (self[index] for index in range(len(self)))
 
     def __call__(self, pixels: torch.Tensor) -> torch.Tensor:
-        """Logits (model, image, class) of pixels in [0, 1].
+        """Logits (model, image, class).
 
         Args:
-            pixels: (image, channel, y, x), the same images for every network, or
-                (model, image, channel, y, x), each network its own.
+            pixels: (image, channel, y, x), the same images for every network, or (model, image, channel, y, x), each
+                network its own; in [0, 1] or uint8. Other networks may take other inputs, (image, ...).
         """
-        return forward(self.architecture, self.tensors, pixels)
+        return self.architecture.forward(self.tensors, pixels)
 
     @property
     def device(self) -> torch.device:
@@ -217,55 +241,36 @@ class Bank:
 
         Args:
             path: of the file.
-            origin: plain values that tell where the networks come from, such as `hrebasin.study.records.provenance.provenance`.
+            origin: plain values that tell where the networks come from, such as `hrebasin.study.records.provenance`.
 
         Raises:
             ValueError: weights that `load` would refuse, because they are not float32 or not finite.
         """
-        _check_float32(self.tensors, path)
         check_finite(self, str(path))
-        metadata = {
-            "format": FORMAT,
-            "architecture": json.dumps(self.architecture.as_dict()),
-            "labels": json.dumps({name: values.tolist() for name, values in self.labels.items()}),
-            "origin": json.dumps(dict(origin or {})),
-        }
-        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in self.tensors.items()}
-        write_atomically(Path(path), save(tensors, metadata))
+        labels = {name: values.tolist() for name, values in self.labels.items()}
+        bank_files.write(Path(path), self.architecture, self.tensors, labels, origin or {})
 
     @classmethod
-    def load(cls, path: Path | str, *, device="cpu") -> "Bank":
+    def load(cls, path: Path | str, *, network: nn.Module | None = None, device="cpu") -> "Bank":
         """Read a bank that `save` wrote.
+
+        Args:
+            path: of the file.
+            network: a module like those in the bank, where they are none of the library's own.
+            device: where the tensors go.
 
         Raises:
             FileNotFoundError: no such file.
-            ValueError: not a bank, damaged, or holding weights that are not float32 or not finite.
+            ValueError: not a bank, damaged, of another network than the given one, or holding weights that are not
+                float32 or not finite.
         """
-        path = Path(path)
-        if not path.is_file():
-            raise FileNotFoundError(f"no bank of networks at {path}")
+        architecture, tensors, labels = bank_files.read(Path(path), network, str(device))
         try:
-            with safe_open(path, framework="pt", device=str(device)) as file:
-                metadata = file.metadata() or {}
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        except SafetensorError as error:
-            raise ValueError(f"{path} is not a readable safetensors file: {error}") from error
-        if metadata.get("format") != FORMAT:
-            raise ValueError(f"{path} is not a bank: its format is {metadata.get('format')!r}, not {FORMAT!r}")
-        _check_float32(tensors, path)
-        try:
-            architecture = Architecture(**json.loads(metadata["architecture"]))
-            bank = cls(architecture, tensors, json.loads(metadata["labels"]))
+            bank = cls(architecture, tensors, labels)
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(f"{path} holds no valid bank: {error}") from error
         check_finite(bank, str(path))
         return bank
-
-
-def read_origin(path: Path | str) -> dict:
-    """Where the networks of a file that `Bank.load` reads come from, as `Bank.save` was told; empty if it was not."""
-    with safe_open(path, framework="pt") as file:
-        return json.loads((file.metadata() or {}).get("origin", "{}"))
 
 
 def check_same_architecture(bank: Bank, other: Bank) -> None:
@@ -285,7 +290,39 @@ def check_finite(bank: Bank, where: str) -> None:
             raise ValueError(f"{where}: {name} of the network of seed {seeds} holds weights that are not finite")
 
 
-def _check_float32(tensors: Mapping[str, torch.Tensor], path: Path | str) -> None:
-    for name, tensor in tensors.items():
-        if tensor.dtype != torch.float32:
-            raise ValueError(f"{path}: {name} is {tensor.dtype}, not torch.float32")
+def average(tensor: torch.Tensor, size: int | None = None) -> torch.Tensor:
+    """Means over ``size`` networks after one another (by default all), (model / size, ...); of counters the first."""
+    blocks = tensor.unflatten(0, (-1, size or len(tensor)))
+    return blocks.mean(1) if tensor.is_floating_point() else blocks[:, 0].clone()
+
+
+def blend(a: Bank, b: Bank, weight: float) -> dict[str, torch.Tensor]:
+    """The tensors of (1 - weight) A + weight B, pair by pair; counters are those of A."""
+    pairs = {name: (tensor, b.tensors[name]) for name, tensor in a.tensors.items()}
+    return {name: torch.lerp(*pair, weight) if pair[0].is_floating_point() else pair[0] for name, pair in pairs.items()}
+
+
+def _check_like_first(position: int, network: nn.Module, first: nn.Module) -> None:
+    """Raise ValueError unless a network has the architecture of network 0."""
+    ours, theirs = (
+        {name: tuple(tensor.shape) for name, tensor in each.state_dict().items()} for each in (network, first)
+    )
+    different = [name for name in ours.keys() | theirs.keys() if ours.get(name) != theirs.get(name)]
+    if different:
+        name = min(different)
+        what = f"{name!r} of shape {ours.get(name, 'none')}, but network 0 has {theirs.get(name, 'none')}"
+    elif getattr(network, "architecture", None) != getattr(first, "architecture", None) or str(network) != str(first):
+        lines = zip(*(str(each).splitlines() for each in (network, first)), strict=False)
+        a, b = next(
+            ((a, b) for a, b in lines if a != b),
+            (getattr(network, "architecture", ""), getattr(first, "architecture", "")),
+        )
+        what = f"{str(a).strip()}, but network 0 has {str(b).strip()}"
+    else:
+        return
+    raise ValueError(f"network {position} has {what}: only networks of one architecture form a bank")
+
+
+def _plain(tensor: torch.Tensor) -> torch.Tensor:
+    tensor = tensor.detach().cpu()
+    return tensor.float() if tensor.is_floating_point() else tensor

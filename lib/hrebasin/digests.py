@@ -12,6 +12,8 @@ from functools import cache
 from pathlib import Path
 
 LIBRARY = "hrebasin"
+DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
+Place = tuple[str, str]  # a module, by its name within the library, and a definition there
 # Modules that only check, show or write: a change there repeats no training.
 NEUTRAL = ("checks", "digests", "files", "progress")
 WHOLE = "*"  # stands for all definitions of a module
@@ -53,78 +55,103 @@ def code_digest(
 
     Args:
         source: Python code that imports by absolute names.
-        modules: modules of which everything counts, by their names within the library ("matching.weights").
-        without: modules, or packages with all in them, that do not count, nor what only they reach.
+        modules: modules of which everything counts, by their names within the library ("matching.weights"), or a
+            definition ("matching.weights:Descent").
+        without: modules, packages with all in them, or definitions ("matching.weights.Descent") that do not count, nor
+            what only they reach.
         library: the library's folder; by default the one that holds this file.
 
     Raises:
-        ModuleNotFoundError: code imports a module of the library that is not there.
+        ModuleNotFoundError: code imports a part of the library that is not there.
     """
     library = library or Path(__file__).parent
     tree = ast.parse(source)
-    pending, seen = {(name, WHOLE) for name in modules} | _reached(tree, _bound(tree, None, library)), {}
+    bound = _bound(tree, None, library)
+    named = {(name, symbol or WHOLE) for name, _, symbol in (each.partition(":") for each in modules)}
+    pending = named | _reached(tree, bound, library) | _only_imported(tree, bound, library)
+    seen = {}
     while pending:
-        place = name, _ = pending.pop()
-        if place in seen or any(name == other or name.startswith(f"{other}.") for other in without):
+        place = pending.pop()
+        if place in seen or any(".".join((*place, "")).startswith(f"{other}.") for other in without):
             continue
         seen[place], further = _part(*place, library)
         pending |= further
-    content = [essence(tree), *(f"{name}.{symbol}:{text}" for (name, symbol), text in sorted(seen.items()))]
+    content = [_dump(tree), *(f"{name}.{symbol}:{text}" for (name, symbol), text in sorted(seen.items()))]
     return hashlib.sha256("\n".join(content).encode()).hexdigest()
 
 
 @dataclass
 class _Module:
-    """What a module defines (name -> its statements), what else it runs, and where its imported names are from."""
+    """What a module defines (name -> its statements), what else it runs, and what it has from elsewhere."""
 
     path: Path
     definitions: dict[str, list[ast.stmt]]
     others: list[ast.stmt]
-    bound: dict[str, tuple[str, str]]
+    bound: dict[str, set[Place]]
+    on_import: set[Place]
 
 
-def _part(name: str, symbol: str, library: Path) -> tuple[str, set[tuple[str, str]]]:
+@cache
+def _part(name: str, symbol: str, library: Path) -> tuple[str, set[Place]]:
     """What counts of a definition, or of a module without its definitions ("") or whole, and what they reach."""
     module = _module(name, library)
     if symbol == WHOLE:
-        return "", {(name, each) for each in ("", *module.definitions)}
-    if symbol not in ("", *module.definitions):  # imported there, or made when the module runs
-        origin = _origin(name, symbol, library)
-        return "", {origin if origin != (name, symbol) else (name, "")}
-    statements = module.definitions[symbol] if symbol else module.others
-    content = ast.Module(statements, [])
-    known = {defined: (name, defined) for defined in module.definitions} | module.bound
-    text = essence(content) + _data_beside(module.path, content)
-    return text, _reached(content, known) | {(name, "")} - {(name, symbol)}
+        passed_on = module.bound.values() if module.path.name == "__init__.py" else ()
+        return "", {(name, each) for each in ("", *module.definitions)}.union(*passed_on)
+    if symbol and symbol not in module.definitions:  # imported there, or made when the module runs
+        return "", {(name, ""), *module.bound.get(symbol, ())}
+    content = ast.Module(module.definitions[symbol] if symbol else module.others, [])
+    further = _reached(content, _known(name, module), library) | {(name, "")}
+    return _dump(content) + _data_beside(module.path, content), further if symbol else further | module.on_import
+
+
+def _known(name: str, module: _Module) -> dict[str, set[Place]]:
+    """What the names in a module's code may stand for."""
+    own = {each: {(name, each)} for each in module.definitions}
+    return own | {each: places | own.get(each, set()) for each, places in module.bound.items()}
 
 
 @cache
 def _module(name: str, library: Path) -> _Module:
     path = _file(name, library)
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    package = name if path.name == "__init__.py" else name.rpartition(".")[0]
+    tree, package = _parse(path), _package(name, path)
     definitions, others = {}, []
     for node in tree.body:
-        if isinstance(node, ast.FunctionDef | ast.ClassDef):
-            names = [node.name]
-        elif isinstance(node, ast.Assign | ast.AnnAssign):
-            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
-            names = [each.id for target in targets for each in ast.walk(target) if isinstance(each, ast.Name)]
-        else:
-            names = []
-            if not isinstance(node, ast.Import | ast.ImportFrom) and not _is_docstring(node):
-                others.append(node)
-        for each in names:
+        names = [] if isinstance(node, ast.Import | ast.ImportFrom) or _is_docstring(node) else _defined(node)
+        others += [node] if names is None else []
+        for each in names or ():
             definitions.setdefault(each, []).append(node)
-    return _Module(path, definitions, others, _bound(tree, package, library))
+    bound = _bound(tree, package, library)
+    module = _Module(path, definitions, others, bound, _only_imported(tree, bound, library))
+    for stub in _stub(path):  # what the library passes on when it is asked for
+        for each, places in _bound(_parse(stub), package, library).items():
+            bound.setdefault(each, set()).update(places)
+    known = _known(name, module)
+    for each, nodes in definitions.items():  # a decorator of the library may enter in a table what no code names
+        decorators = [decorator for node in nodes for decorator in getattr(node, "decorator_list", ())]
+        if _reached(ast.Module(decorators, []), known, library):
+            module.on_import.add((name, each))
+    return module
+
+
+def _defined(node: ast.stmt) -> list[str] | None:
+    """The names that a statement of a module defines or changes; None for one that does more, or something else."""
+    if isinstance(node, DEFINITIONS):
+        return [node.name]
+    if not isinstance(node, ast.Assign | ast.AnnAssign):
+        return None
+    targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+    if any(isinstance(part, ast.Attribute | ast.Subscript) for target in targets for part in ast.walk(target)):
+        return None
+    return [part.id for target in targets for part in ast.walk(target) if isinstance(part, ast.Name)]
 
 
 def _is_docstring(node: ast.stmt) -> bool:
     return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
 
 
-def _bound(tree: ast.AST, package: str | None, library: Path) -> dict[str, tuple[str, str]]:
-    """Names that imports anywhere in a tree bind to parts of the library: (module, definition or `WHOLE`).
+def _bound(tree: ast.AST, package: str | None, library: Path) -> dict[str, set[Place]]:
+    """The parts of the library that names stand for by imports anywhere in a tree.
 
     Args:
         tree: of the code.
@@ -137,21 +164,36 @@ def _bound(tree: ast.AST, package: str | None, library: Path) -> dict[str, tuple
             for alias in node.names:
                 first, _, inner = alias.name.partition(".")
                 if first == LIBRARY and _file(inner, library):
-                    bound[alias.asname or alias.name] = inner, WHOLE
+                    bound.setdefault(alias.asname or alias.name, set()).add((inner, WHOLE))
+                    if inner and not alias.asname:
+                        bound.setdefault(LIBRARY, set()).add(("", WHOLE))
         elif isinstance(node, ast.ImportFrom) and (base := _base(node, package)) is not None:
-            bound |= {alias.asname or alias.name: _origin(base, alias.name, library) for alias in node.names}
+            for alias in node.names:
+                if not (places := _places(base, alias.name, library)):
+                    raise ModuleNotFoundError(f"no {alias.name} in {LIBRARY}.{base} of {library}")
+                bound.setdefault(alias.asname or alias.name, set()).update(places)
     return bound
 
 
-def _reached(tree: ast.AST, known: dict[str, tuple[str, str]]) -> set[tuple[str, str]]:
-    """Parts of the library that code uses; of a module that is used by attributes, these alone."""
-    inside = {id(node.value): node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
-    found = {place for name, place in known.items() if "." in name}  # import hrebasin.x.y: used in full
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Name) and node.id in known:
-            module, symbol = known[node.id]
-            found.add((module, inside.get(id(node), WHOLE) if symbol == WHOLE else symbol))
+def _reached(tree: ast.AST, known: dict[str, set[Place]], library: Path) -> set[Place]:
+    """Parts of the library that code names; of a module that is used by attributes, these alone."""
+    around = {id(node.value): node for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
+    found = set()
+    for name in (node for node in ast.walk(tree) if isinstance(node, ast.Name)):
+        node, places = name, known.get(name.id, set())
+        while node := around.get(id(node)):
+            wholes = {place for place in places if place[1] == WHOLE}
+            inner = [_places(base, node.attr, library) or {(base, node.attr)} for base, _ in wholes]
+            places = (places - wholes).union(*inner)
+        found |= places
     return found
+
+
+def _only_imported(tree: ast.AST, bound: dict[str, set[Place]], library: Path) -> set[Place]:
+    """Modules that code imports but never names (or as ``import a.b``): for what they do when they are imported."""
+    named = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)} | {LIBRARY}
+    silent = (places for name, places in bound.items() if name not in named)
+    return {place for places in silent for place in places if place[1] == WHOLE}
 
 
 def _base(node: ast.ImportFrom, package: str | None) -> str | None:
@@ -162,31 +204,43 @@ def _base(node: ast.ImportFrom, package: str | None) -> str | None:
     if package is None:
         return None
     parts = package.split(".") if package else []
+    if node.level > len(parts) + 1:
+        raise ModuleNotFoundError(f"{'.' * node.level}{node.module or ''} leads out of {LIBRARY} from {package}")
     return ".".join([*parts[: len(parts) - node.level + 1], *filter(None, [node.module])])
 
 
+def _places(base: str, name: str, library: Path) -> set[Place]:
+    """What ``from <base> import <name>`` may mean: a module, and what a module defines or passes on."""
+    inner, path = f"{base}.{name}" if base else name, _file(base, library)
+    places = {(inner, WHOLE)} if _find(inner, library) else set()
+    return places | ({(base, name)} if any(name in _makes(file) for file in (path, *_stub(path))) else set())
+
+
 @cache
-def _origin(base: str, name: str, library: Path) -> tuple[str, str]:
-    """Where ``from <base> import <name>`` has a name from: a module, a definition in one, or what a package passes on.
-    """
-    inner = f"{base}.{name}" if base else name
-    if _find(inner, library):
-        return inner, WHOLE
-    path = _file(base, library)
-    stub = path.with_suffix(".pyi")  # what the library passes on when asked for it
-    tree = ast.parse((stub if stub.is_file() else path).read_text(encoding="utf-8"))
-    package = base if path.name == "__init__.py" else base.rpartition(".")[0]
-    for node in tree.body:
-        if isinstance(node, ast.ImportFrom) and (source := _base(node, package)) is not None:
-            for alias in node.names:
-                if (alias.asname or alias.name) == name:
-                    return _origin(source, alias.name, library)
-    return base, name
+def _makes(path: Path) -> set[str]:
+    """All names that a module's code may make, wherever it does."""
+    nodes = list(ast.walk(_parse(path)))
+    aliases = {node.asname or node.name for node in nodes if isinstance(node, ast.alias)}
+    definitions = {node.name for node in nodes if isinstance(node, DEFINITIONS)}
+    return aliases | definitions | {node.id for node in nodes if isinstance(node, ast.Name)}
+
+
+@cache
+def _parse(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+def _stub(path: Path) -> list[Path]:
+    return [stub] if (stub := path.with_suffix(".pyi")).is_file() else []
+
+
+def _package(name: str, path: Path) -> str:
+    return name if path.name == "__init__.py" else name.rpartition(".")[0]
 
 
 def _find(name: str, library: Path) -> Path | None:
     path = library.joinpath(*name.split(".")) if name else library
-    return next((place for place in (path.with_suffix(".py"), path / "__init__.py") if place.is_file()), None)
+    return next((place for place in (path / "__init__.py", path.with_suffix(".py")) if place.is_file()), None)
 
 
 def _file(name: str, library: Path) -> Path:
@@ -202,19 +256,14 @@ def _data_beside(path: Path, tree: ast.AST) -> str:
     return "".join(file.read_text(encoding="utf-8") for file in beside if file.is_file())
 
 
-def essence(tree: ast.Module) -> str:
-    """What counts of code, as text: all but comments and docstrings, which are taken out of the tree."""
-    for node in ast.walk(tree):
-        if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef)) and ast.get_docstring(node) is not None:
-            node.body = node.body[1:] or [ast.Pass()]
-    return _dump(tree)
-
-
 def _dump(node) -> str:
-    """As `ast.dump`, but for fields that are empty: another version of Python may know more of them."""
+    """As `ast.dump`, but for docstrings, and for fields that are empty: another Python may know more of them."""
     if isinstance(node, list):
         return f"[{', '.join(map(_dump, node))}]"
     if not isinstance(node, ast.AST):
         return repr(node)
-    fields = [f"{name}={_dump(value)}" for name, value in ast.iter_fields(node) if value not in (None, [])]
+    told = dict(ast.iter_fields(node))
+    if isinstance(node, (ast.Module, *DEFINITIONS)) and ast.get_docstring(node, clean=False) is not None:
+        told["body"] = node.body[1:] or [ast.Pass()]
+    fields = [f"{name}={_dump(value)}" for name, value in told.items() if value not in (None, [])]
     return f"{type(node).__name__}({', '.join(fields)})"

@@ -30,25 +30,27 @@ def evaluate(
     device = device or bank.device
     bank, images = bank.to(device), images.to(device)
 
-    def scores(size: int) -> torch.Tensor:
-        return sum(_scores(bank(pixels), labels) for pixels, labels in _batches(images, size))
+    def summed(size: int) -> torch.Tensor:
+        return sum(scores(bank(pixels), labels) for pixels, labels in batches_of(images, size))
 
     with torch.no_grad():
-        return _means(bank, halving(scores, images_at_once, what="images")[0], len(images))
+        return means(bank, halving(summed, images_at_once, what="images")[0], len(images))
 
 
-def _batches(images: Images, size: int) -> zip:
+def batches_of(images: Images, size: int) -> zip:
+    """Pixels and labels, so many images at a time."""
     return zip(images.pixels.split(size), images.labels.split(size), strict=True)
 
 
-def _scores(outputs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+def scores(outputs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     """Sums over images from logits (model, image, class): how many are right, and cross-entropy, (2, model) float64."""
     labels = labels.expand(len(outputs), -1)
     losses = torch.nn.functional.cross_entropy(outputs.flatten(0, 1), labels.flatten(), reduction="none")
     return torch.stack([(outputs.argmax(-1) == labels).double().sum(1), losses.view_as(labels).double().sum(1)])
 
 
-def _means(bank: Bank, scores: torch.Tensor, n_images: int) -> xr.Dataset:
+def means(bank: Bank, scores: torch.Tensor, n_images: int) -> xr.Dataset:
+    """Accuracy and loss from the sums that `scores` gives over all images."""
     right, loss = scores / n_images
     return xr.Dataset(
         {

@@ -1,11 +1,14 @@
 """The architecture: multilayer perceptrons with ReLU whose normalisation lives inside the network."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 
 import torch
 from torch import nn
+
+from .symmetry import Symmetry, symmetry_from_spec
 
 PermutationSpec = dict[str, tuple[str | None, ...]]
 
@@ -63,9 +66,27 @@ class Architecture:
         return (math.prod(self.image_shape), *self.widths, self.n_classes)
 
     @property
-    def layers(self) -> tuple[str, ...]:
-        """Names of the affine layers: ("fc1", "fc2", ...)."""
-        return tuple(f"fc{number}" for number in range(1, len(self.widths) + 2))
+    def title(self) -> str:
+        """In a few words: "3072-512-512-256-10"."""
+        return "-".join(map(str, self.units))
+
+    @cached_property
+    def layers(self) -> dict[str, tuple[str, ...]]:
+        """The parameters of each affine layer, by its name: ``{"fc1": ("fc1.weight", "fc1.bias"), ...}``."""
+        names = [f"fc{number}" for number in range(1, len(self.widths) + 2)]
+        return {name: (f"{name}.weight", f"{name}.bias") for name in names}
+
+    @cached_property
+    def parameters(self) -> tuple[str, ...]:
+        """Names of what is trained and matched: everything."""
+        return tuple(self.shapes)
+
+    batch_norms = ()
+
+    @cached_property
+    def symmetry(self) -> Symmetry:
+        """Which permutations act on which axes."""
+        return symmetry_from_spec(permutation_spec(self), self.shapes)
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
@@ -84,6 +105,58 @@ class Architecture:
     def as_dict(self) -> dict:
         """Plain values, for a file's metadata."""
         return asdict(self)
+
+    def initial(self, stream: torch.Generator) -> dict[str, torch.Tensor]:
+        """Untrained weights, uniform in +-1/sqrt(fan in), drawn layer by layer."""
+        drawn = {}
+        for names, fan_in in zip(self.layers.values(), self.units[:-1], strict=True):
+            bound = 1 / math.sqrt(fan_in)
+            drawn |= {name: torch.empty(self.shapes[name]).uniform_(-bound, bound, generator=stream) for name in names}
+        return drawn
+
+    def network(self, tensors: Mapping[str, torch.Tensor]) -> "MLP":
+        """A module with the given tensors, copied."""
+        network = MLP(self)
+        network.load_state_dict({name: tensor.cpu() for name, tensor in tensors.items()})
+        return network
+
+    def forward(self, tensors: Mapping[str, torch.Tensor], pixels: torch.Tensor) -> torch.Tensor:
+        """Logits (model, image, class); see `hrebasin.bank.Bank.__call__`."""
+        if tuple(pixels.shape[-3:]) != self.image_shape or pixels.ndim not in (4, 5):
+            raise ValueError(
+                f"pixels must be (image, *{self.image_shape}) or (model, image, *{self.image_shape}), "
+                f"got {tuple(pixels.shape)}"
+            )
+        n_models = len(next(iter(tensors.values())))
+        if pixels.ndim == 5 and len(pixels) != n_models:
+            raise ValueError(f"pixels are {tuple(pixels.shape)} for {n_models} networks")
+        return self.logits(tensors, self.prepare(pixels))
+
+    def prepare(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Pixels (..., channel, y, x), uint8 or in [0, 1], to the first layer's input (..., input), float32."""
+        whole = pixels.dtype == torch.uint8
+        unit = 255.0 if whole else 1.0
+        pixels = pixels.float() if whole else pixels
+        options = {"dtype": pixels.dtype, "device": pixels.device}
+        mean = torch.tensor(self.mean, **options).view(-1, 1, 1) * unit
+        std = torch.tensor(self.std, **options).view(-1, 1, 1) * unit
+        # in place only on the copy made here: the caller's pixels stay, and autograd may need them
+        x = pixels.sub_(mean).div_(std) if whole else (pixels - mean) / std
+        return x.flatten(-3)
+
+    def logits(self, tensors: Mapping[str, torch.Tensor], x: torch.Tensor, *, training: bool = False) -> torch.Tensor:
+        """Logits (model, image, class) of prepared input (image, input) or (model, image, input)."""
+        return self.after_first(tensors, self.first_layer(tensors, x))
+
+    def first_layer(self, tensors: Mapping[str, torch.Tensor], x: torch.Tensor) -> torch.Tensor:
+        """What the first layer gives before its ReLU, (model, image, unit); linear in its weights. ``x``: `logits`."""
+        return _affine(x, tensors["fc1.weight"], tensors["fc1.bias"])
+
+    def after_first(self, tensors: Mapping[str, torch.Tensor], x: torch.Tensor) -> torch.Tensor:
+        """Logits (model, image, class) from what `first_layer` gives."""
+        for weight, bias in list(self.layers.values())[1:]:
+            x = _affine(torch.relu(x), tensors[weight], tensors[bias])
+        return x
 
     def pixel_scale(self) -> torch.Tensor:
         """1/std for every input unit, (input,) float64: the slope of the normalisation in pixel units."""
@@ -116,7 +189,7 @@ class MLP(nn.Sequential):
             architecture.layers, architecture.units[:-1], architecture.units[1:], strict=True
         ):
             self.add_module(name, nn.Linear(fan_in, fan_out))
-            if name != architecture.layers[-1]:
+            if name != list(architecture.layers)[-1]:
                 self.add_module(f"relu{name[2:]}", nn.ReLU())
 
 
@@ -149,53 +222,6 @@ def permutation_spec(network: MLP | Architecture) -> PermutationSpec:
         spec[f"{layer}.weight"] = (rows, columns)
         spec[f"{layer}.bias"] = (rows,)
     return spec
-
-
-def forward(architecture: Architecture, tensors: dict[str, torch.Tensor], pixels: torch.Tensor) -> torch.Tensor:
-    """Logits (model, image, class); the arithmetic behind a bank, also used under autograd.
-
-    ``pixels`` as in `Bank.__call__`; uint8 pixels are scaled to [0, 1] first.
-    """
-    if tuple(pixels.shape[-3:]) != architecture.image_shape or pixels.ndim not in (4, 5):
-        raise ValueError(
-            f"pixels must be (image, *{architecture.image_shape}) or (model, image, *{architecture.image_shape}), "
-            f"got {tuple(pixels.shape)}"
-        )
-    n_models = len(next(iter(tensors.values())))
-    if pixels.ndim == 5 and len(pixels) != n_models:
-        raise ValueError(f"pixels are {tuple(pixels.shape)} for {n_models} networks")
-    return logits(architecture, tensors, normalize(architecture, pixels))
-
-
-def normalize(architecture: Architecture, pixels: torch.Tensor) -> torch.Tensor:
-    """Pixels (..., channel, y, x), uint8 or in [0, 1], to the first layer's input (..., input), float32."""
-    whole = pixels.dtype == torch.uint8
-    unit = 255.0 if whole else 1.0
-    pixels = pixels.float() if whole else pixels
-    options = {"dtype": pixels.dtype, "device": pixels.device}
-    mean = torch.tensor(architecture.mean, **options).view(-1, 1, 1) * unit
-    std = torch.tensor(architecture.std, **options).view(-1, 1, 1) * unit
-    # in place only on the copy made here: the caller's pixels stay, and autograd may need them
-    x = pixels.sub_(mean).div_(std) if whole else (pixels - mean) / std
-    return x.flatten(-3)
-
-
-def logits(architecture: Architecture, tensors: dict[str, torch.Tensor], x: torch.Tensor) -> torch.Tensor:
-    """Logits (model, image, class) of normalised input (image, input) or (model, image, input)."""
-    return after_first(architecture, tensors, first_layer(architecture, tensors, x))
-
-
-def first_layer(architecture: Architecture, tensors: dict[str, torch.Tensor], x: torch.Tensor) -> torch.Tensor:
-    """What the first layer gives before its ReLU, (model, image, unit); linear in its weights. ``x`` as in `logits`."""
-    layer = architecture.layers[0]
-    return _affine(x, tensors[f"{layer}.weight"], tensors[f"{layer}.bias"])
-
-
-def after_first(architecture: Architecture, tensors: dict[str, torch.Tensor], x: torch.Tensor) -> torch.Tensor:
-    """Logits (model, image, class) from what `first_layer` gives."""
-    for layer in architecture.layers[1:]:
-        x = _affine(torch.relu(x), tensors[f"{layer}.weight"], tensors[f"{layer}.bias"])
-    return x
 
 
 def _affine(x, weight, bias):

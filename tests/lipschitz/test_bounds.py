@@ -11,7 +11,7 @@ from hrebasin.lipschitz import bounds as regularity
 from hrebasin.lipschitz.bounds import eclipse_fast, global_lipschitz, gradient_norm, local_lipschitz, margin, measure
 from hrebasin.lipschitz.norms import weight_norm
 from hrebasin.lipschitz.spectra import proven_eigenvalue
-from hrebasin.networks import Architecture, normalize
+from hrebasin.networks import Architecture
 from hrebasin.random_streams import generator
 from hrebasin.study import records
 from hrebasin.training.train import initial_bank
@@ -40,7 +40,7 @@ def evaluate_by_hand(weights, biases, x):
 
 
 def input_of(bank, pixels, units="pixel"):
-    x = pixels if units == "pixel" else normalize(bank.architecture, pixels)
+    x = pixels if units == "pixel" else bank.architecture.prepare(pixels)
     return x.flatten(1).double().numpy()
 
 
@@ -99,7 +99,7 @@ def some_pixels(bank, n=12):
 
 def scaled_output(bank, factor):
     """The bank with its logits times ``factor``."""
-    last = bank.architecture.layers[-1]
+    last = list(bank.architecture.layers)[-1]
     return replace(bank, tensors={n: t * (factor if n.startswith(last) else 1) for n, t in bank.tensors.items()})
 
 
@@ -383,7 +383,7 @@ def test_margins_are_positive_where_networks_are_right(trained, pixels, test_ima
 
 def test_measure_follows_the_schema(trained, test_images, tmp_path):
     result = measure(trained, test_images.pixels, test_images.labels, radii=RADII[:2], bounded=7)
-    assert {name: result[name].dims for name in result.data_vars} == records.SCHEMAS["regularity"]
+    assert {name: result[name].dims for name in result.data_vars} == records.schema("regularity")
     for name in (*result.data_vars, "layer", "bound", "radius"):
         assert result[name].attrs["long_name"], name
         assert result[name].attrs["units"], name

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hrebasin.matching.weights import Descent, match_weights
+from hrebasin.matching.weights import match_weights
 from hrebasin.networks import Architecture
 from hrebasin.random_streams import generator
 from hrebasin.training.train import initial_bank
@@ -82,12 +82,6 @@ def test_an_aligned_network_is_the_same_function(widths, image_shape, n, seed):
         expected = inner_product(reference, moving, k, permutations_of(alignment, k))
         assert alignment.objective[k].item() == pytest.approx(expected, rel=1e-12, abs=1e-12)
         assert alignment.objective[k] >= inner_product(reference, moving, k, identity(moving)) - 1e-9
-
-
-def test_trained_networks_keep_their_logits(trained, pixels):
-    moving = trained.select(slice(4, 8))
-    alignment = match_weights(trained.select(slice(0, 4)), moving)
-    torch.testing.assert_close(alignment.apply(moving)(pixels), moving(pixels), rtol=1e-4, atol=1e-4)
 
 
 def test_apply_permutes_as_written_by_hand(trained, random_permutations):
@@ -167,15 +161,6 @@ def test_a_planted_permutation_is_matched(request, random_permutations, architec
         assert alignment.objective[k].item() >= expected * (1 - 1e-6)
 
 
-def test_a_planted_permutation_of_trained_networks_is_matched(trained, random_permutations):
-    planted = random_permutations(trained, "trained")
-    alignment = match_weights(trained, planted.apply(trained))
-    # trained units are alike here and there: near the planted optimum, though not always in it
-    norms = sum(tensor.double().square().flatten(1).sum(1) for tensor in trained.tensors.values())
-    assert (alignment.objective >= 0.95 * norms).all()
-    assert (alignment.objective <= norms * (1 + 1e-9)).all()
-
-
 def test_the_distance_never_grows_with_more_sweeps(trained):
     reference, moving = trained.select(slice(0, 4)), trained.select(slice(4, 8))
     runs = [match_weights(reference, moving, max_sweeps=limit) for limit in (1, 2, 3, 100)]
@@ -243,20 +228,9 @@ def test_the_same_seed_agrees_and_another_orders_layers_differently(trained):
     for name, perm in first.permutations.items():
         assert torch.equal(again.permutations[name], perm)
     assert any((perm != other.permutations[name]).any() for name, perm in first.permutations.items())
-
-
-def test_one_seed_for_all_is_that_seed_for_each(trained):
-    reference, moving = trained.select(slice(0, 4)), trained.select(slice(4, 8))
-    one, each = match_weights(reference, moving, seed="s"), match_weights(reference, moving, seed=["s"] * 4)
-    for name, perm in one.permutations.items():
+    each = match_weights(reference, moving, seed=[1] * len(index))  # one seed for all is that seed for each
+    for name, perm in first.permutations.items():
         assert torch.equal(each.permutations[name], perm)
 
 
 # ---- errors
-
-
-@pytest.mark.parametrize("axes", [("P1", "P1"), ("P1", "P2", "P3")])
-def test_weights_that_descent_cannot_match_are_refused(axes):
-    weight = {"square": torch.zeros([3] * len(axes))}
-    with pytest.raises(ValueError, match="square has the permutations .*: at most two different ones can be matched"):
-        Descent(weight, weight, {"square": axes})

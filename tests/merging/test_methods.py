@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import torch
 import xarray as xr
+from hrebasin.study.figures.vision import VISIONS, contrast, distance
 from matplotlib.colors import to_rgb
 
 import synthetic
@@ -16,7 +17,6 @@ from hrebasin.merging.tree import merge_pairs
 from hrebasin.study import records
 from hrebasin.study.figures import paper as plots
 from hrebasin.study.figures.style import COLOURS, STAGE_COLOURS, SWEEP_COLOURS
-from hrebasin.study.figures.vision import VISIONS, contrast, distance
 
 
 def star(bank, seed):
@@ -60,7 +60,7 @@ def test_a_method_need_not_know_its_history(trained, registered):
 @pytest.mark.parametrize(
     ("merge", "message"),
     [
-        (lambda bank, seed: bank, "must give one network of .48, 12, 10, 8, 4., got Bank.8 unmerged"),
+        (lambda bank, seed: bank, "must give one network of 48-12-10-8-4, got Bank.8 unmerged"),
         (lambda bank, seed: bank.tensors, "must give one network"),
         (
             lambda bank, seed: Bank(bank.architecture, {n: t[:1] / 0 for n, t in bank.tensors.items()}),

@@ -230,7 +230,7 @@ def test_a_permuted_copy_is_recovered_whichever_is_permuted(shallow, train_image
 
 def test_both_ablations_together_follow_the_schema(curves, choice, tmp_path):
     record = xr.merge([curves, choice], compat="identical", combine_attrs="override")
-    assert {name: record[name].dims for name in record.data_vars} == records.SCHEMAS["ablations"]
+    assert {name: record[name].dims for name in record.data_vars} == records.schema("ablations")
     for name, variable in record.variables.items():
         assert variable.attrs["long_name"], name
         assert variable.attrs["units"], name

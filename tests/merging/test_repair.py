@@ -1,10 +1,8 @@
-import numpy as np
 import pytest
 import torch
 
 from hrebasin.bank import Bank
-from hrebasin.merging.averages import merge_naive
-from hrebasin.merging.repair import Moments, feature_distance, moments, repair, repaired_tree, study, variance_ratio
+from hrebasin.merging.repair import Moments, moments, repair, repaired_tree
 from hrebasin.merging.tree import align_tree, merge_tree
 
 
@@ -65,25 +63,6 @@ def test_a_unit_that_never_changes_is_only_shifted(trained, few):
     assert repaired.tensors["fc1.bias"][0, 3].item() == pytest.approx(now.mean[0][0, 3].item() + 1, abs=1e-5)
 
 
-def test_variance_collapses_in_naive_averages_and_not_in_copies(trained, few):
-    naive = merge_naive(trained)
-    ratio = variance_ratio(naive, trained, [range(8)], few)
-    assert ratio.dims == ("model", "layer")
-    assert (ratio < 0.8).all()
-    same = variance_ratio(trained, trained, [[k] for k in range(8)], few)
-    np.testing.assert_allclose(same, 1, rtol=1e-6)
-
-
-def test_features_of_a_network_are_its_own(trained, few):
-    same = feature_distance(trained, trained, [[k] for k in range(8)], few)
-    np.testing.assert_allclose(same, 0, atol=1e-5)
-    merged, leaves = merge_tree(trained)[-1], align_tree(trained)[-1]
-    aligned = feature_distance(merged, leaves, [range(8)], few)
-    naive = feature_distance(merge_naive(trained), trained, [range(8)], few)
-    assert (aligned > 0).all()
-    assert aligned.mean() < naive.mean()
-
-
 def test_the_first_layer_before_its_relu_is_linear(trained, few):
     leaves = align_tree(trained)[-1]
     merged = merge_tree(trained)[-1]
@@ -106,16 +85,3 @@ def test_trees_are_repaired_at_every_stage(trained, few, test_images):
     first = found.where(stage=1)
     one, along = first.where(method="repair-children"), first.where(method="repair-along")
     assert one.tensors["fc1.weight"].shape == along.tensors["fc1.weight"].shape
-
-
-def test_the_study_of_repair_measures_every_network(trained, few, test_images):
-    record = study(trained.select(slice(4)), few, test_images, attacked=10, epsilons=[0.0, 0.1])
-    assert record.sizes["model"] == 4 + 4 * 3
-    assert record.variance_ratio.notnull().all()
-    assert record.feature_distance.notnull().all()
-    unmerged = record.isel(model=(record.method == "unmerged").values)
-    np.testing.assert_allclose(unmerged.variance_ratio, 1, rtol=1e-6)
-    np.testing.assert_allclose(unmerged.feature_distance, 0, atol=1e-5)
-    whole = record.isel(model=(record.method == "repair-leaves").values)
-    tree = record.isel(model=(record.method == "tree").values)
-    assert (abs(whole.variance_ratio - 1) <= abs(tree.variance_ratio.values - 1) + 1e-3).mean() > 0.8

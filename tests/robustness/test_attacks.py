@@ -264,7 +264,7 @@ def suite(trained, test_images, labels):
 
 
 def test_the_suite_follows_the_schema(suite, tmp_path):
-    assert {name: suite[name].dims for name in suite.data_vars} == records.SCHEMAS["attack"]
+    assert {name: suite[name].dims for name in suite.data_vars} == records.schema("attack")
     for name, variable in suite.data_vars.items():
         assert variable.attrs["long_name"], name
         assert variable.attrs["units"], name

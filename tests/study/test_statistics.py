@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from hrebasin.study.statistics import equivalence_p, holm, interval, paired_p
+from hrebasin.study.statistics import Test, equivalence_p, holm, interval, paired_p
 from synthetic import normal
 
 
@@ -94,3 +94,13 @@ def test_holm_leaves_missing_values_out_of_the_count_and_stops_at_one():
     assert np.isnan(p[0])  # the argument is not changed
     assert holm([0.9, 0.8]) == pytest.approx([1.0, 1.0])
     assert len(holm([])) == 0
+
+
+def test_equal_values_in_few_groups_are_no_proof():
+    assert Test("share", np.full(2, 0.5), "1").p == 0.5
+    assert Test("share", np.full(8, 0.5), "1").p == pytest.approx(2**-7)
+
+
+def test_a_test_refuses_missing_values():
+    with pytest.raises(ValueError, match="'gap' needs one finite value a group"):
+        Test("gap", np.array([1.0, np.nan]), "1")

@@ -13,7 +13,6 @@ import xarray as xr
 
 from ..bank import Bank, check_finite
 from ..checks import check_pixels
-from ..networks import normalize
 from ..progress import track
 from ..resources import fitting, side_by_side
 from .norms import children, weight_norm
@@ -30,7 +29,7 @@ LIPSCHITZ = {"pixel": "logit per pixel range", "normalised": "logit per normalis
 def measure(
     bank: Bank, pixels: torch.Tensor, labels: torch.Tensor, *, radii: Sequence[float], bounded: int
 ) -> xr.Dataset:
-    """Every measure of the paper as one data set of stage ``regularity``, see `hrebasin.study.records.schemas.SCHEMAS`.
+    """Every measure of the paper as one data set of stage ``regularity``, see `hrebasin.study.records.schemas`.
 
     Args:
         bank, pixels, labels: networks, images (image, channel, y, x) and their classes (image,).
@@ -134,7 +133,7 @@ def local_lipschitz(bank: Bank, pixels: torch.Tensor, *, radius: float, units: s
     check_pixels(bank.architecture, pixels)
     weights = layer_weights(bank, units)
     biases = [bank.tensors[f"{layer}.bias"].double() for layer in bank.architecture.layers]
-    x = normalize(bank.architecture, pixels.to(bank.device)).double()
+    x = bank.architecture.prepare(pixels.to(bank.device)).double()
     if units == "pixel":
         x = x / bank.architecture.pixel_scale().to(x)  # the first layer holds the scale; the bias absorbs the mean
     with track(label=f"local bound, radius {radius:g}", total=len(bank) * len(pixels), unit="image") as progress:
@@ -240,9 +239,9 @@ def _product(stack: torch.Tensor, matrix: torch.Tensor) -> torch.Tensor:
 
 def _active(bank: Bank, pixels: torch.Tensor) -> list[torch.Tensor]:
     """Which hidden units are active, one (model, image, unit) float64 mask a hidden layer."""
-    x = normalize(bank.architecture, pixels.to(bank.device)).double().expand(len(bank), -1, -1)
+    x = bank.architecture.prepare(pixels.to(bank.device)).double().expand(len(bank), -1, -1)
     masks = []
-    for layer in bank.architecture.layers[:-1]:
+    for layer in list(bank.architecture.layers)[:-1]:
         x = torch.baddbmm(
             bank.tensors[f"{layer}.bias"].double()[:, None], x, bank.tensors[f"{layer}.weight"].double().mT
         )

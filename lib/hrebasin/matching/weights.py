@@ -9,16 +9,17 @@ neighbour has changed; its products are then corrected where that neighbour has 
 the last one.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
 from ..bank import Bank, check_finite, check_same_architecture
-from ..networks import PermutationSpec, permutation_spec
 from ..random_streams import Seed, generator
 from ..resources import side_by_side
+from ..symmetry import Axis, Factor, Place, Symmetry, inverse
+from ..symmetry.axes import segment_size
 from .assignment import assign
 
 # Least gain that counts, relative to the layer's objective. Float32 products of 512 units carry a relative error
@@ -55,40 +56,18 @@ class Alignment:
         """
         if len(bank) != len(self):
             raise ValueError(f"an alignment of {len(self)} pairs cannot permute a bank of {len(bank)} networks")
-        widths = {f"P{number}": width for number, width in enumerate(bank.architecture.widths, start=1)}
+        symmetry = bank.architecture.symmetry
         given = {name: tuple(perm.shape) for name, perm in self.permutations.items()}
-        if given != {name: (len(bank), width) for name, width in widths.items()}:
-            raise ValueError(f"permutations {given} (pair, unit) cannot permute {len(bank)} networks of units {widths}")
-        spec = permutation_spec(bank.architecture)
-        permuted = permute(bank.tensors, spec, self.permutations)
+        if given != {name: (len(bank), width) for name, width in symmetry.permutations.items()}:
+            raise ValueError(
+                f"permutations {given} (pair, unit) cannot permute {len(bank)} networks of units {symmetry.permutations}"
+            )
+        permuted = symmetry.apply(bank.tensors, self.permutations)
         return Bank(bank.architecture, permuted, bank.labels, bank.history)
 
     def inverse(self) -> "Alignment":
         """The alignment that takes the permuted networks back."""
-        inverted = {name: torch.argsort(perm, dim=1) for name, perm in self.permutations.items()}
-        return Alignment(inverted, self.objective, self.sweeps)
-
-
-def permute(
-    tensors: dict[str, torch.Tensor], spec: PermutationSpec, permutations: dict[str, torch.Tensor]
-) -> dict[str, torch.Tensor]:
-    """Every parameter (model, ...) with each axis in the order of its permutation (model, unit)."""
-    permuted = {}
-    for name, tensor in tensors.items():
-        for axis, permutation in enumerate(spec[name], start=1):
-            if permutation is not None:
-                tensor = _take(tensor, permutations[permutation].to(tensor.device), axis)
-        permuted[name] = tensor
-    return permuted
-
-
-def _take(tensor: torch.Tensor, index: torch.Tensor, axis: int) -> torch.Tensor:
-    """Each network's parameter (model, ...) with ``axis`` in the order of its row of ``index`` (model, unit)."""
-    # whole rows are copied; a gather would first spell the index out for every single weight
-    taken = torch.empty_like(tensor, memory_format=torch.contiguous_format)
-    for source, order, target in zip(tensor, index, taken, strict=True):
-        torch.index_select(source, axis - 1, order, out=target)
-    return taken
+        return Alignment(inverse(self.permutations), self.objective, self.sweeps)
 
 
 def match_weights(
@@ -126,29 +105,31 @@ def match_weights(
         raise ValueError(f"{len(seeds)} seeds given for {len(moving)} pairs")
     for role, bank in (("reference", reference), ("moving", moving)):
         check_finite(bank, f"{role} networks")
-    spec = permutation_spec(moving.architecture)
+    symmetry, parameters = moving.architecture.symmetry, moving.architecture.parameters
 
     def align(pair: int) -> tuple[dict[str, torch.Tensor], float, int]:
-        a, b = ({name: tensor[pair] for name, tensor in bank.tensors.items()} for bank in (reference, moving))
-        descent = Descent(a, b, spec, tolerance=tolerance)
+        a, b = ({name: bank.tensors[name][pair] for name in parameters} for bank in (reference, moving))
+        descent = Descent(a, b, symmetry, tolerance=tolerance)
         sweeps = descent.run(seeds[pair], max_sweeps)
         return {name: perm.cpu() for name, perm in descent.permutations.items()}, descent.objective(), sweeps
 
+    if not symmetry.permutations:
+        raise ValueError(f"{moving.architecture.title} has no permutation symmetry: there is nothing to match")
     permutations, objectives, sweeps = zip(*side_by_side(align, range(len(moving))), strict=True)
     stacked = {name: torch.stack([perms[name] for perms in permutations]) for name in permutations[0]}
     return Alignment(stacked, torch.tensor(objectives, dtype=torch.float64), torch.tensor(sweeps))
 
 
 class Descent:
-    """Coordinate descent on one pair, until no layer can gain.
+    """Coordinate descent on one pair, until no permutation can gain.
 
     Args:
         a, b: parameters of the reference and the moving network.
-        spec: which permutation acts on which axis; a parameter has at most two that are permuted.
+        symmetry: which permutations act on which of their axes.
         permutations: to start from, (unit,) on the device of ``b``; by default the identity.
         prices: of the last assignments, (unit,) float64; by default zero. They only save time.
         constants: what never changes of the matrices C, (unit, unit) for each permutation, if it is known already;
-            ``a`` then needs only the parameters with two permuted axes.
+            ``a`` then needs no `outer` parameters.
         tolerance: see `match_weights`.
 
     Attributes:
@@ -156,38 +137,39 @@ class Descent:
     """
 
     def __init__(
-        self, a, b, spec: PermutationSpec, *, permutations=None, prices=None, constants=None, tolerance=TOLERANCE
+        self, a, b, symmetry: Symmetry, *, permutations=None, prices=None, constants=None, tolerance=TOLERANCE
     ):
-        self.a, self.b, self.spec, self.tolerance = a, b, spec, tolerance
-        self.names = sorted({name for axes in spec.values() for name in axes if name is not None})
+        self.a, self.b, self.symmetry, self.tolerance = a, b, symmetry, tolerance
+        self.names = list(symmetry.permutations)
         if permutations is None:
-            sizes = {name: b[key].shape[axes.index(name)] for key, axes in spec.items() for name in axes if name}
             device = next(iter(b.values())).device
-            permutations = {name: torch.arange(sizes[name], device=device) for name in self.names}
+            permutations = {name: torch.arange(size, device=device) for name, size in symmetry.permutations.items()}
         self.permutations = dict(permutations)
         self.prices = dict(prices) if prices else {name: np.zeros(len(permutations[name])) for name in self.names}
-        # permutation -> parameters whose other axis is permuted too: (parameter, own axis, the other permutation)
-        self.varying: dict[str, list[tuple[str, int, str]]] = {name: [] for name in self.names}
-        fixed: dict[str, list[tuple[str, int]]] = {name: [] for name in self.names}
-        for key, axes in spec.items():
-            permuted = [name for name in axes if name is not None]
-            if len(set(permuted)) != len(permuted) or len(permuted) > 2:
-                raise ValueError(f"{key} has the permutations {axes}: at most two different ones can be matched")
-            for axis, name in enumerate(axes):
-                if name is None:
-                    continue
-                others = [other for other in axes if other not in (name, None)]
-                if others:
-                    self.varying[name].append((key, axis, others[0]))
-                else:
-                    fixed[name].append((key, axis))
-        self.constants = constants or {
-            name: sum(_rows(a[key], axis) @ _rows(b[key], axis).T for key, axis in fixed[name]) for name in self.names
-        }
-        self.products: dict[tuple[str, str], tuple[torch.Tensor, torch.Tensor]] = {}
+        if constants is None:
+            constants = {name: self._zeros(name) for name in self.names}
+            for name, keys in outer(symmetry, b).items():
+                products = (_rows(a[key], axis) @ _rows(b[key], axis).T for key, axis in keys)
+                constants[name] = sum(products)
+        self.constants = constants
+        # permutation -> places whose products depend on others: (place, the other permutations there)
+        self.varying: dict[str, list[tuple[Place, tuple[str, ...]]]] = {name: [] for name in self.names}
+        self.twice: dict[str, set[str]] = {name: set() for name in self.names}  # parameters that hold one twice
+        for name, places in symmetry.places().items():
+            for place in places:
+                if place.tensor in b and not _is_outer(symmetry, place):
+                    others = _others(symmetry, place)
+                    self.varying[name].append((place, others))
+                    if name in others:
+                        self.twice[name].add(place.tensor)
+        self.products: dict[Place, tuple[torch.Tensor, object]] = {}
+
+    def _zeros(self, name: str) -> torch.Tensor:
+        tensor, size = next(iter(self.b.values())), self.symmetry.permutations[name]
+        return tensor.new_zeros(size, size)
 
     def run(self, seed: Seed, max_sweeps: int) -> int:
-        """Descend until no layer gains; how many sweeps that took."""
+        """Descend until no permutation gains; how many sweeps that took."""
         stream = generator(f"layer-order/{seed}")
         stale = dict.fromkeys(self.names, True)  # may gain since last solved
         sweeps = 0
@@ -198,14 +180,15 @@ class Descent:
                 if stale[name]:
                     stale[name] = False
                     if self._solve(name):
-                        stale |= {other: True for _, _, other in self.varying[name]}
+                        # of a permutation that stands twice in a parameter, C has changed with itself
+                        stale |= {other: True for _, others in self.varying[name] for other in others}
         return sweeps
 
     def _solve(self, name: str) -> bool:
         """Take the best permutation ``name`` given the others; whether that is a gain."""
         gains = self.constants[name].clone()
-        for key, axis, other in self.varying[name]:
-            gains += self._product(name, key, axis, self.permutations[other])
+        for place, others in self.varying[name]:
+            gains += self._product(place, others)
         gains = gains.cpu().numpy()
         old = self.permutations[name].cpu().numpy()
         new, prices = assign(gains[None], old[None], self.prices[name][None])
@@ -213,32 +196,124 @@ class Descent:
         # float64 sums: in float32, rounding would read as progress
         rows = np.arange(len(gains))
         before, after = (gains[rows, columns].sum(dtype=np.float64) for columns in (old, new))
+        if self.twice[name]:  # quadratic: C took the other place as it was
+            before, after = (self._objective_with(name, perm) for perm in (old, new))
         gained = bool(after - before > self.tolerance * max(abs(before), abs(after)))
         if gained:
             self.permutations[name] = torch.from_numpy(new).to(self.permutations[name].device)
         return gained
 
-    def _product(self, name: str, key: str, axis: int, perm: torch.Tensor) -> torch.Tensor:
-        """<unit i of A, unit j of B> over one parameter whose other axis is in the order ``perm``, (unit, unit)."""
-        a, b = (t[key] if axis == 0 else t[key].T for t in (self.a, self.b))
-        if (name, key) in self.products:
-            product, used = self.products[name, key]
+    def _objective_with(self, name: str, perm: np.ndarray) -> float:
+        """The part of the objective that hangs on ``name``, were it ``perm``."""
+        perm = torch.from_numpy(perm).to(self.permutations[name].device)
+        rows = torch.arange(len(perm), device=perm.device)
+        fixed = float(self.constants[name][rows, perm].sum(dtype=torch.float64))
+        keys = {place.tensor for place, _ in self.varying[name]}
+        return fixed + self._dots(sorted(keys), self.permutations | {name: perm})
+
+    def _product(self, place: Place, others: tuple[str, ...]) -> torch.Tensor:
+        """<unit i of A, unit j of B> over one place of a permutation, the others as they are, (unit, unit)."""
+        axes = self.symmetry.axes[place.tensor]
+        own = axes[place.axis][place.segment][place.factor].name
+        if len(others) == 1 and others[0] != own and _is_simple(self.symmetry, place.tensor):
+            return self._inner_product(place, others[0])
+        state = [self.permutations[other] for other in others]
+        product, used = self.products.get(place, (None, None))
+        if used is None or not all(map(torch.equal, used, state)):
+            a, b, given = self.a[place.tensor], self.b[place.tensor], dict(zip(others, state, strict=True))
+            for number, axis in enumerate(axes):
+                moved = _without(axis, place) if number == place.axis else axis
+                if {f.name for segment in moved for f in segment} & given.keys():
+                    b = b.index_select(number, self.symmetry.expand(moved, given).to(b.device))
+            product = _units(a, self.symmetry, place) @ _units(b, self.symmetry, place).T
+            self.products[place] = product, state
+        return product
+
+    def _inner_product(self, place: Place, other: str) -> torch.Tensor:
+        """The same of a parameter with two plain axes, corrected where the other permutation has changed."""
+        axes, perm = self.symmetry.axes[place.tensor], self.permutations[other]
+        [second] = [axis for axis, own in enumerate(axes) if own[0][0].name == other]
+        a, b = (t[place.tensor].movedim((place.axis, second), (0, 1)) for t in (self.a, self.b))
+        if place in self.products:
+            product, used = self.products[place]
             changed = (perm != used).nonzero()[:, 0]
             if len(changed) <= FEW * len(perm):
                 if len(changed):
                     difference = b[:, perm[changed]] - b[:, used[changed]]
-                    product.addmm_(a[:, changed], difference.T)
-                    self.products[name, key] = product, perm
+                    product.addmm_(a[:, changed].flatten(1), difference.flatten(1).T)
+                    self.products[place] = product, perm
                 return product
-        product = a @ b[:, perm].T
-        self.products[name, key] = product, perm
+        product = a.flatten(1) @ b[:, perm].flatten(1).T
+        self.products[place] = product, perm
         return product
 
     def objective(self) -> float:
         """Sum over all parameters of <A, pi(B)>."""
-        batch = {name: tensor[None] for name, tensor in self.b.items()}
-        permuted = permute(batch, self.spec, {name: perm[None] for name, perm in self.permutations.items()})
-        return sum(_dot(self.a[key], permuted[key][0]) for key in self.spec)
+        return self._dots(self.a, self.permutations)
+
+    def _dots(self, keys, permutations: dict[str, torch.Tensor]) -> float:
+        permuted = ((key, self.symmetry.permute_tensor(key, self.b[key], permutations)) for key in keys)
+        return sum(_dot(self.a[key], tensor) for key, tensor in permuted)
+
+
+def outer(symmetry: Symmetry, tensors: Mapping) -> dict[str, list[tuple[str, int]]]:
+    """By permutation, the tensors that it alone permutes, along one whole axis: (name, axis)."""
+    found: dict[str, list[tuple[str, int]]] = {}
+    for name, places in symmetry.places().items():
+        for place in places:
+            if place.tensor in tensors and _is_outer(symmetry, place):
+                found.setdefault(name, []).append((place.tensor, place.axis))
+    return found
+
+
+def _names(symmetry: Symmetry, tensor: str) -> list[str]:
+    return [f.name for axis in symmetry.axes[tensor] for segment in axis for f in segment if f.name is not None]
+
+
+def _is_simple(symmetry: Symmetry, tensor: str) -> bool:
+    """Whether every axis is fixed or one permutation as a whole."""
+    axes = symmetry.axes[tensor]
+    return all(
+        len(axis) == len(axis[0]) == 1 or all(f.name is None for segment in axis for f in segment) for axis in axes
+    )
+
+
+def _is_outer(symmetry: Symmetry, place: Place) -> bool:
+    return len(_names(symmetry, place.tensor)) == 1 and _is_simple(symmetry, place.tensor)
+
+
+def _others(symmetry: Symmetry, place: Place) -> tuple[str, ...]:
+    """The permutations that the product of a place depends on: of other axes and of other factors of its segment."""
+    found = []
+    for axis, own in enumerate(symmetry.axes[place.tensor]):
+        for number, segment in enumerate(own):
+            if axis != place.axis or number == place.segment:
+                found += [
+                    factor.name
+                    for position, factor in enumerate(segment)
+                    if factor.name is not None and (axis, position) != (place.axis, place.factor)
+                ]
+    return tuple(dict.fromkeys(found))
+
+
+def _without(axis: Axis, place: Place) -> Axis:
+    """An axis in which a place's factor stays, and so do all segments but its own."""
+    parts = []
+    for number, segment in enumerate(axis):
+        if number == place.segment:
+            parts.append(tuple(Factor(None, f.size) if k == place.factor else f for k, f in enumerate(segment)))
+        else:
+            parts.append((Factor(None, segment_size(segment)),))
+    return tuple(parts)
+
+
+def _units(tensor: torch.Tensor, symmetry: Symmetry, place: Place) -> torch.Tensor:
+    """A parameter's segment as a matrix (unit of one factor, everything else)."""
+    axis = symmetry.axes[place.tensor][place.axis]
+    sizes = [segment_size(segment) for segment in axis]
+    part = tensor.narrow(place.axis, sum(sizes[: place.segment]), sizes[place.segment])
+    part = part.unflatten(place.axis, [f.size for f in axis[place.segment]])
+    return part.movedim(place.axis + place.factor, 0).flatten(1)
 
 
 def _dot(a: torch.Tensor, b: torch.Tensor) -> float:

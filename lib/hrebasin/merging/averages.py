@@ -2,32 +2,35 @@
 
 import time
 
-from ..bank import Bank, check_finite
+import torch
+
+from ..bank import Bank, average, check_finite
 from ..matching.weights import match_weights
 from ..random_streams import Seed
+from .batch_norm import finished
 from .distances import CONVERGENCE, merged_labels, pairwise_distance, squared_norms, with_history
 
 
-def merge_naive(bank: Bank) -> Bank:
+def merge_naive(bank: Bank, *, pixels: torch.Tensor | None = None) -> Bank:
     """The mean of all networks of a bank as they are, without any alignment: a bank of one network."""
     check_finite(bank, "naive average")
-    tensors = {name: tensor.mean(0, keepdim=True) for name, tensor in bank.tensors.items()}
-    merged = Bank(bank.architecture, tensors, merged_labels(bank) | {"method": "naive"})
+    tensors = {name: average(tensor) for name, tensor in bank.tensors.items()}
+    merged = finished(Bank(bank.architecture, tensors, merged_labels(bank) | {"method": "naive"}), pixels)
     distance = pairwise_distance(squared_norms(bank)[None], merged)
     return with_history(merged, distance, [0], [True], [0.0])
 
 
-def merge_star(bank: Bank, *, seed: Seed = 0) -> Bank:
+def merge_star(bank: Bank, *, seed: Seed = 0, pixels: torch.Tensor | None = None) -> Bank:
     """Align every network to the first one; the mean of all: a bank of one network, method ``star``."""
     start = time.perf_counter()
     reference, moving = bank.select([0] * (len(bank) - 1)), bank.select(slice(1, None))
     names = [f"{seed}/star/{place_of(bank)}/model-{number}" for number in range(1, len(bank))]
     alignment = match_weights(reference, moving, seed=names)
     aligned = Bank.concat([bank.select([0]), alignment.apply(moving)])
-    return average_aligned(aligned, "star", int(alignment.sweeps.max()), start)
+    return finished(average_aligned(aligned, "star", int(alignment.sweeps.max()), start), pixels)
 
 
-def merge_fold(bank: Bank, *, seed: Seed = 0) -> Bank:
+def merge_fold(bank: Bank, *, seed: Seed = 0, pixels: torch.Tensor | None = None) -> Bank:
     """Align each network in turn to the mean of those before it: a bank of one network, method ``fold``."""
     start, sweeps, aligned = time.perf_counter(), 0, bank.select([0])
     for number in range(1, len(bank)):
@@ -35,7 +38,7 @@ def merge_fold(bank: Bank, *, seed: Seed = 0) -> Bank:
         alignment = match_weights(mean, bank.select([number]), seed=f"{seed}/fold/{place_of(bank)}/model-{number}")
         aligned = Bank.concat([aligned, alignment.apply(bank.select([number]))])
         sweeps = max(sweeps, int(alignment.sweeps.max()))
-    return average_aligned(aligned, "fold", sweeps, start)
+    return finished(average_aligned(aligned, "fold", sweeps, start), pixels)
 
 
 def place_of(bank: Bank) -> str:
@@ -45,7 +48,7 @@ def place_of(bank: Bank) -> str:
 
 def average_aligned(aligned: Bank, method: str, sweeps: int, start: float) -> Bank:
     """The mean of aligned networks, with the variables of `hrebasin.merging.distances.HISTORY`."""
-    tensors = {key: tensor.mean(0, keepdim=True) for key, tensor in aligned.tensors.items()}
+    tensors = {key: average(tensor) for key, tensor in aligned.tensors.items()}
     merged = Bank(aligned.architecture, tensors, merged_labels(aligned) | {"method": method})
     distance = pairwise_distance(squared_norms(aligned)[None], merged)
     return with_history(merged, distance, [sweeps], [sweeps < CONVERGENCE], [time.perf_counter() - start])

@@ -33,16 +33,18 @@ def merged_labels(bank: Bank) -> dict:
 def squared_norms(bank: Bank) -> torch.Tensor:
     """Squared norm over all parameters of each network, (model,) float64 on the CPU."""
     return sum(
-        torch.linalg.vector_norm(tensor.flatten(1), dim=1, dtype=torch.float64).square()
-        for tensor in bank.tensors.values()
+        torch.linalg.vector_norm(bank.tensors[name].flatten(1), dim=1, dtype=torch.float64).square()
+        for name in bank.architecture.parameters
     ).cpu()
 
 
 def squared_distances(a: Bank, b: Bank) -> torch.Tensor:
     """Squared distance over all parameters between network k of both banks, (model,) float64 on the CPU."""
     total = torch.zeros(len(a), dtype=torch.float64, device=a.device)
-    for name, tensor in a.tensors.items():
-        for x, y in zip(tensor.flatten(1).split(PIECE, 1), b.tensors[name].flatten(1).split(PIECE, 1), strict=True):
+    for name in a.architecture.parameters:
+        for x, y in zip(
+            a.tensors[name].flatten(1).split(PIECE, 1), b.tensors[name].flatten(1).split(PIECE, 1), strict=True
+        ):
             total += (x.double() - y.double()).square().sum(1)
     return total.cpu()
 

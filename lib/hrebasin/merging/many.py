@@ -7,19 +7,24 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from ..bank import Bank, check_finite, check_same_architecture
-from ..matching.weights import Descent, match_weights, permute
-from ..networks import permutation_spec
+from ..bank import Bank, average, check_finite, check_same_architecture
+from ..matching.weights import Descent, match_weights, outer
 from ..progress import track
 from ..random_streams import Seed, generator
 from ..resources import side_by_side
 from .averages import merge_naive
+from .batch_norm import finished
 from .distances import CONVERGENCE, merged_labels, pairwise_distance, squared_norms, with_history
 from .tree import align_tree
 
 
 def merge_many(
-    bank: Bank, *, max_sweeps: int = CONVERGENCE, limits: Sequence[int] | None = None, seed: Seed = 0
+    bank: Bank,
+    *,
+    max_sweeps: int = CONVERGENCE,
+    limits: Sequence[int] | None = None,
+    seed: Seed = 0,
+    pixels: torch.Tensor | None = None,
 ) -> Bank:
     """MergeMany: re-align each network to the mean of the others until nothing changes; the mean of all.
 
@@ -30,6 +35,7 @@ def merge_many(
         max_sweeps: most sweeps over the networks.
         limits: several limits at once, in place of ``max_sweeps``; the result then holds one network for each.
         seed: of the orders of networks and layers.
+        pixels: training images (image, channel, y, x), which batch norm is measured on anew.
 
     Returns:
         One network, or one for each limit, with the variables of `hrebasin.merging.distances.HISTORY`.
@@ -37,11 +43,15 @@ def merge_many(
     Raises:
         ValueError: fewer than two networks, weights that are not finite, limits that are not positive and increasing.
     """
-    return merge_many_sets([bank], limits=limits or (max_sweeps,), seeds=[seed])[0]
+    return merge_many_sets([bank], limits=limits or (max_sweeps,), seeds=[seed], pixels=pixels)[0]
 
 
 def merge_many_sets(
-    banks: Sequence[Bank], *, limits: Sequence[int] = (CONVERGENCE,), seeds: Sequence[Seed]
+    banks: Sequence[Bank],
+    *,
+    limits: Sequence[int] = (CONVERGENCE,),
+    seeds: Sequence[Seed],
+    pixels: torch.Tensor | None = None,
 ) -> list[Bank]:
     """`merge_many` on several sets of networks side by side; results do not depend on the company."""
     if not banks or len(seeds) != len(banks):
@@ -68,7 +78,7 @@ def merge_many_sets(
             progress.update()
 
         side_by_side(merge, sets)
-    return results
+    return [finished(result, pixels) for result in results]
 
 
 def merge_many_as_published(bank: Bank, *, max_sweeps: int = CONVERGENCE, seed: Seed = 0) -> tuple[Bank, int]:
@@ -102,23 +112,25 @@ def _stream(bank: Bank, seed: Seed) -> str:
 class _MergeMany:
     """One MergeMany run: networks as given, the permutations that align them, and the sum of the aligned ones.
 
-    Only parameters with two permuted axes (inner ones) are averaged over the others at every step. For a parameter b
-    with one (outer), the term (S - P b) b^T = S b^T - P (b b^T) comes from the sum S and a product b b^T that never
+    Only inner parameters, in which several permutations meet, are averaged over the others at every step. For an outer
+    one, b, with a single permutation along one axis, the term (S - P b) b^T = S b^T - P (b b^T) comes from the sum S and a product b b^T that never
     changes. Rows of S change only where some network's units have moved; so do those of S b^T, which are kept.
     """
 
     def __init__(self, bank: Bank, limits: list[int], seed: Seed, at_once: int):
         self.bank, self.limits, self.at_once = bank, limits, at_once
         self.name = _stream(bank, seed)
-        self.spec = permutation_spec(bank.architecture)
-        n, device = len(bank), bank.device
-        widths = {f"P{number}": width for number, width in enumerate(bank.architecture.widths, start=1)}
+        self.symmetry = bank.architecture.symmetry
+        n, device, widths = len(bank), bank.device, self.symmetry.permutations
         self.permutations = {name: torch.arange(width, device=device).repeat(n, 1) for name, width in widths.items()}
         self.prices = {name: np.zeros((n, width)) for name, width in widths.items()}
-        axes = {key: [p for p in names if p is not None] for key, names in self.spec.items()}
-        self.inner = [key for key, names in axes.items() if len(names) == 2]
-        self.outer = {p: [key for key, names in axes.items() if names == [p]] for p in widths}
-        self.squares = {p: sum(self._rows(k) @ self._rows(k).mT for k in keys) for p, keys in self.outer.items()}
+        parameters = bank.architecture.parameters
+        alone = outer(self.symmetry, dict.fromkeys(parameters))
+        self.outer = {p: [key for key, _ in alone.get(p, [])] for p in widths}
+        self.axes = {key: axis for keys in alone.values() for key, axis in keys}
+        permuted = {place.tensor for places in self.symmetry.places().values() for place in places}
+        self.inner = [key for key in parameters if key in permuted and key not in self.axes]
+        self.squares = {p: self._squares(p, bank) for p in widths}
         self.total = {k: torch.empty_like(self._rows(k)[0]) for keys in self.outer.values() for k in keys}
         self.cross = {p: torch.empty_like(square) for p, square in self.squares.items()}  # S b^T of each network
         self.clock = 0  # counts changes
@@ -141,8 +153,14 @@ class _MergeMany:
     def _rows(self, key: str) -> torch.Tensor:
         """An outer parameter as matrices (model, permuted unit, other)."""
         tensor = self.bank.tensors[key]
-        axis = next(position for position, name in enumerate(self.spec[key], start=1) if name is not None)
-        return tensor.movedim(axis, 1).flatten(2) if tensor.ndim > 2 else tensor[..., None]
+        return tensor.movedim(self.axes[key] + 1, 1).flatten(2) if tensor.ndim > 2 else tensor[..., None]
+
+    def _squares(self, p: str, bank: Bank) -> torch.Tensor:
+        """Sum of b b^T over the outer parameters of a permutation, (model, unit, unit)."""
+        if not self.outer[p]:
+            size = self.symmetry.permutations[p]
+            return torch.zeros(len(bank), size, size, device=bank.device)
+        return sum(self._rows(key) @ self._rows(key).mT for key in self.outer[p])
 
     def _sum_rows(self, p: str, rows: torch.Tensor) -> None:
         """Sum the aligned networks anew in some rows of the parameters that only ``p`` permutes."""
@@ -155,9 +173,8 @@ class _MergeMany:
 
     def _aligned(self, model: int) -> dict[str, torch.Tensor]:
         """A network's inner parameters in its current order."""
-        tensors = {key: self.bank.tensors[key][model, None] for key in self.inner}
-        order = {name: perm[model, None] for name, perm in self.permutations.items()}
-        return {name: tensor[0] for name, tensor in permute(tensors, self.spec, order).items()}
+        order = {name: perm[model] for name, perm in self.permutations.items()}
+        return {key: self.symmetry.permute_tensor(key, self.bank.tensors[key][model], order) for key in self.inner}
 
     def _sum_inner(self) -> None:
         each = [self._aligned(model) for model in range(len(self.bank))]
@@ -169,8 +186,8 @@ class _MergeMany:
         aligned = self._aligned(model)
         descent = Descent(
             {key: (self.total[key] - own) / (len(self.bank) - 1) for key, own in aligned.items()},
-            {key: tensor[model] for key, tensor in self.bank.tensors.items()},
-            self.spec,
+            {key: self.bank.tensors[key][model] for key in self.bank.architecture.parameters},
+            self.symmetry,
             permutations={name: perm[model] for name, perm in self.permutations.items()},
             prices={name: prices[model] for name, prices in self.prices.items()},
             constants={p: self._constant(p, model) for p in self.outer},
@@ -239,14 +256,14 @@ class _MergeMany:
 
     def _mean(self) -> Bank:
         """The merged network."""
-        tensors = {}
-        for key, shape in self.bank.architecture.shapes.items():
-            if key not in self.total:  # no axis of it is permuted
-                tensors[key] = self.bank.tensors[key].mean(0, keepdim=True)
+        tensors, bank = {}, self.bank
+        for key, shape in bank.architecture.shapes.items():
+            if key not in self.total:  # nothing permutes it, or it is a buffer
+                tensors[key] = average(self.symmetry.permute_tensor(key, bank.tensors[key], self.permutations))
                 continue
-            mean = self.total[key] / len(self.bank)
-            turned = self.spec[key][0] is None  # only its second axis is permuted
-            tensors[key] = (mean.T if turned else mean).reshape(1, *shape)
+            mean, axis = self.total[key] / len(bank), self.axes.get(key, 0)
+            others = [size for number, size in enumerate(shape) if number != axis]
+            tensors[key] = mean.reshape(shape[axis], *others).movedim(0, axis)[None].contiguous()
         return Bank(self.bank.architecture, tensors, merged_labels(self.bank))
 
     def result(self) -> Bank:
@@ -257,11 +274,12 @@ class _MergeMany:
         return with_history(merged, torch.cat([row[1] for row in rows]), *columns)
 
 
-def merge_many_from_tree(bank: Bank, *, max_sweeps: int = CONVERGENCE, seed: Seed = 0) -> Bank:
+def merge_many_from_tree(
+    bank: Bank, *, max_sweeps: int = CONVERGENCE, seed: Seed = 0, pixels: torch.Tensor | None = None
+) -> Bank:
     """MergeMany that starts from the alignment that the tree ends with, in place of none."""
     start = time.perf_counter()
-    merged = merge_many(align_tree(bank, seed=seed)[-1], max_sweeps=max_sweeps, seed=seed).relabel(
-        method="merge-many-from-tree"
-    )
+    aligned = align_tree(bank, seed=seed)[-1]
+    merged = merge_many(aligned, max_sweeps=max_sweeps, seed=seed, pixels=pixels).relabel(method="merge-many-from-tree")
     seconds = merged.history.seconds.copy(data=[time.perf_counter() - start])
     return replace(merged, history=merged.history.assign(seconds=seconds))

@@ -81,7 +81,7 @@ def _merge(name: str, merge: Merge, bank: Bank, seed: Seed) -> Bank:
     merged = merge(bank, seed)
     seconds = time.perf_counter() - start
     if not isinstance(merged, Bank) or len(merged) != 1 or merged.architecture != bank.architecture:
-        raise ValueError(f"method {name!r} must give one network of {bank.architecture.units}, got {merged!r}")
+        raise ValueError(f"method {name!r} must give one network of {bank.architecture.title}, got {merged!r}")
     for parameter, tensor in merged.tensors.items():
         if not torch.isfinite(tensor).all():
             raise ValueError(f"method {name!r}: {parameter} holds weights that are not finite")

@@ -1,22 +1,38 @@
 """Straight lines between networks: interpolation, accuracy and loss along it, and barriers."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import torch
 import xarray as xr
 
-from ..bank import Bank, check_finite, check_same_architecture
+from ..bank import Bank, blend, check_finite, check_same_architecture
 from ..checks import check_images
-from ..evaluation import IMAGES_AT_ONCE, _batches, _means, _scores
+from ..evaluation import IMAGES_AT_ONCE, batches_of, evaluate, means, scores
 from ..images.sources import Images
-from ..networks import after_first, first_layer, normalize
+from ..networks import Architecture
 from ..progress import track
+from .batch_norm import finished
 
 
-def path(a: Bank, b: Bank, images: Images, lambdas: Sequence[float], *, device: str | None = None) -> xr.Dataset:
+def path(
+    a: Bank,
+    b: Bank,
+    images: Images,
+    lambdas: Sequence[float],
+    *,
+    device: str | None = None,
+    pixels: torch.Tensor | None = None,
+) -> xr.Dataset:
     """Accuracy and loss of (1 - lambda) A + lambda B, (model, lambda), pair k being model k.
 
-    What the first and widest layer gives is linear in its weights, so it is computed at the two ends only.
+    What the first and widest layer of an MLP gives is linear in its weights, so it is computed at the two ends only.
+
+    Args:
+        a, b: as many networks each.
+        images: labelled images.
+        lambdas: weights of B, from 0 to 1.
+        device: where to compute; by default where A lives.
+        pixels: training images (image, channel, y, x), which batch norm is measured on anew at every point.
 
     Raises:
         ValueError: images that do not fit, or what `hrebasin.merging.path.interpolate` refuses.
@@ -25,17 +41,24 @@ def path(a: Bank, b: Bank, images: Images, lambdas: Sequence[float], *, device: 
     device = device or a.device
     a, b, images = a.to(device), b.to(device), images.to(device)
     line = track(interpolate(a, b, lambdas), label="interpolation", total=len(lambdas), unit="point")
-    points = []
-    with torch.no_grad():
-        ends = []
-        for pixels, labels in _batches(images, IMAGES_AT_ONCE):
-            x = normalize(a.architecture, pixels)
-            ends.append((*(first_layer(end.architecture, end.tensors, x) for end in (a, b)), labels))
-        for weight, bank in zip(lambdas, line, strict=True):
-            outputs = ((after_first(bank.architecture, bank.tensors, torch.lerp(x, y, weight)), n) for x, y, n in ends)
-            points.append(_means(bank, sum(_scores(*pair) for pair in outputs), len(images)))
+    if isinstance(a.architecture, Architecture):
+        points = _points_of_mlps(a, b, images, lambdas, line)
+    else:
+        points = [evaluate(finished(bank, pixels), images) for bank in line]
     axis = xr.Variable("lambda", list(map(float, lambdas)), {"long_name": "weight of the second network", "units": "1"})
     return xr.concat(points, dim=axis, coords="minimal", compat="override").transpose("model", "lambda")
+
+
+@torch.no_grad()
+def _points_of_mlps(a: Bank, b: Bank, images: Images, lambdas: Sequence[float], line: Iterable[Bank]):
+    architecture, ends, points = a.architecture, [], []
+    for pixels, labels in batches_of(images, IMAGES_AT_ONCE):
+        x = architecture.prepare(pixels)
+        ends.append((*(architecture.first_layer(end.tensors, x) for end in (a, b)), labels))
+    for weight, bank in zip(lambdas, line, strict=True):
+        outputs = ((architecture.after_first(bank.tensors, torch.lerp(x, y, weight)), n) for x, y, n in ends)
+        points.append(means(bank, sum(scores(*pair) for pair in outputs), len(images)))
+    return points
 
 
 def barrier(path: xr.Dataset) -> xr.Dataset:
@@ -75,11 +98,4 @@ def interpolate(a: Bank, b: Bank, lambdas: Sequence[float]) -> Iterator[Bank]:
             raise ValueError(f"lambda must lie in [0, 1], got {value}")
     for role, bank in (("first", a), ("second", b)):
         check_finite(bank, f"{role} networks")
-    return (
-        Bank(
-            a.architecture,
-            {name: torch.lerp(a.tensors[name], b.tensors[name], value) for name in a.tensors},
-            a.labels,
-        )
-        for value in map(float, lambdas)
-    )
+    return (Bank(a.architecture, blend(a, b, value), a.labels) for value in map(float, lambdas))

@@ -7,15 +7,22 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from ..bank import Bank
+from ..bank import Bank, average, blend
 from ..matching.weights import Alignment, match_weights
 from ..random_streams import Seed, generator
 from .averages import average_aligned, place_of
+from .batch_norm import finished
 from .distances import CONVERGENCE, merged_labels, pairwise_distance, squared_distances, squared_norms, with_history
 
 
 def merge_pairs(
-    bank: Bank, *, seed: Seed = 0, weight: float = 0.5, permute: str = "second", max_sweeps: int = CONVERGENCE
+    bank: Bank,
+    *,
+    seed: Seed = 0,
+    weight: float = 0.5,
+    permute: str = "second",
+    max_sweeps: int = CONVERGENCE,
+    pixels: torch.Tensor | None = None,
 ) -> Bank:
     """Merge neighbours: networks 0 and 1, 2 and 3, and so on.
 
@@ -26,6 +33,7 @@ def merge_pairs(
         permute: ``"second"`` (the paper) moves the second network into the first one's basin, ``"first"`` the
             other way round.
         max_sweeps: of weight matching.
+        pixels: training images (image, channel, y, x), which batch norm is measured on anew.
 
     Returns:
         Half as many networks, with the variables of `hrebasin.merging.distances.HISTORY`.
@@ -57,8 +65,7 @@ def merge_pairs(
     else:
         alignment = match_weights(second, first, seed=seeds, max_sweeps=max_sweeps)
         first = alignment.apply(first)
-    merged = {name: torch.lerp(first.tensors[name], second.tensors[name], weight) for name in first.tensors}
-    result = Bank(bank.architecture, merged, labels)
+    result = finished(Bank(bank.architecture, blend(first, second, weight), labels), pixels)
     seconds = (time.perf_counter() - start) / len(result)
     return with_history(
         result,
@@ -69,7 +76,9 @@ def merge_pairs(
     )
 
 
-def merge_tree(bank: Bank, *, leaves: int | None = None, seed: Seed = 0) -> list[Bank]:
+def merge_tree(
+    bank: Bank, *, leaves: int | None = None, seed: Seed = 0, pixels: torch.Tensor | None = None
+) -> list[Bank]:
     """Merge in pairs, then the merged ones in pairs, up to one network a tree (the paper's method).
 
     >>> from hrebasin.networks import mlp
@@ -81,6 +90,7 @@ def merge_tree(bank: Bank, *, leaves: int | None = None, seed: Seed = 0) -> list
         bank: one or more trees of leaves, one after the other.
         leaves: networks a tree, a power of two; by default all of them form one tree.
         seed: of the layer orders.
+        pixels: as in `merge_pairs`.
 
     Returns:
         One bank a stage, stage 0 (the leaves) first; 16 leaves give 16, 8, 4, 2, 1 networks. Distances and seconds
@@ -97,7 +107,7 @@ def merge_tree(bank: Bank, *, leaves: int | None = None, seed: Seed = 0) -> list
     norms = squared_norms(bank)
     stages = [bank]
     while len(stages[-1]) > len(bank) // leaves:
-        merged = merge_pairs(stages[-1], seed=seed)
+        merged = merge_pairs(stages[-1], seed=seed, pixels=pixels)
         # A node is the mean of its aligned leaves, and permutations keep norms: so the leaves need not be kept.
         distance = pairwise_distance(norms.view(len(merged), -1), merged)
         history = merged.history.assign(
@@ -148,7 +158,7 @@ def align_tree(bank: Bank, *, seed: Seed = 0) -> list[Bank]:
 def average_blocks(aligned: Bank, size: int) -> Bank:
     """The means of ``size`` networks after one another, as nodes of a tree."""
     blocks = [aligned.select(slice(start, start + size)) for start in range(0, len(aligned), size)]
-    tensors = {key: tensor.unflatten(0, (-1, size)).mean(1) for key, tensor in aligned.tensors.items()}
+    tensors = {key: average(tensor, size) for key, tensor in aligned.tensors.items()}
     columns = [merged_labels(block) | {"method": "tree"} for block in blocks]
     labels = {name: np.concatenate([np.atleast_1d(column[name]) for column in columns]) for name in columns[0]}
     return Bank(aligned.architecture, tensors, labels)

@@ -185,7 +185,7 @@ def attack_suite(
     draws: int,
     device: str = "cpu",
 ) -> xr.Dataset:
-    """Every attack of the paper as one data set of stage ``attack``, see `hrebasin.study.records.schemas.SCHEMAS`.
+    """Every attack of the paper as one data set of stage ``attack``, see `hrebasin.study.records.schemas`.
 
     Args:
         bank, pixels, labels, device: as in `attack`.

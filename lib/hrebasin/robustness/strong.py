@@ -143,7 +143,7 @@ def fgsm_with_rescaled_logits(
     """
     if not 0 < factor < float("inf"):
         raise ValueError(f"factor must be positive and finite, got {factor}")
-    last = bank.architecture.layers[-1]
+    last = list(bank.architecture.layers)[-1]
     tensors = {key: tensor * factor if key.startswith(f"{last}.") else tensor for key, tensor in bank.tensors.items()}
     return fgsm(Bank(bank.architecture, tensors, bank.labels), pixels, labels, epsilons=epsilons)
 
@@ -158,46 +158,6 @@ def fgsm(bank: Bank, pixels: torch.Tensor, labels: torch.Tensor, *, epsilons: Se
         columns = [_fixed_size(*given, "fgsm", epsilons) for given in _in_pieces(piece, pixels, labels, size, "fgsm")]
         parts.append(~np.concatenate(columns, axis=2))
     return _robust(bank, np.concatenate(parts), epsilons)
-
-
-def strong_suite(
-    bank: Bank,
-    pixels: torch.Tensor,
-    labels: torch.Tensor,
-    *,
-    epsilons: Sequence[float],
-    sources: Sequence[Bank],
-    factors: Sequence[float] = (0.1, 10.0),
-    steps: int = STEPS,
-    restarts: int = RESTARTS,
-    device: str = "cpu",
-) -> xr.Dataset:
-    """Every attack of this module as one data set of stage ``strong``, see `hrebasin.study.records.schemas.SCHEMAS`.
-
-    ``worst`` counts an image as robust that no attack breaks, transferred ones included.
-
-    Args:
-        bank, pixels, labels, epsilons, device, steps, restarts: as in `pgd`.
-        sources: networks whose images are tried on all others, one bank of one network each.
-        factors: of rescaled logits.
-    """
-    bank, given = bank.to(device), (_floats(pixels).to(device), labels.to(device))
-    each = {"fgsm": fgsm(bank, *given, epsilons=epsilons)}
-    each["fgsm-float64"] = fgsm_in_float64(bank, *given, epsilons=epsilons)
-    for factor in factors:
-        name = f"fgsm-rescaled-{factor:g}"
-        each[name] = fgsm_with_rescaled_logits(bank, *given, epsilons=epsilons, factor=factor)
-    search = {"epsilons": epsilons, "steps": steps, "restarts": restarts, "device": device}
-    each |= {f"pgd-{loss}": pgd(bank, *given, loss=loss, **search) for loss in LOSSES}
-    for source in sources:
-        name = f"transfer-{source.labels['method'][0]}-{source.labels['stage'][0]}"
-        each[name] = transferred(bank, source, *given, epsilons=epsilons)
-    each["worst"] = xr.concat(list(each.values()), dim="attack", coords="minimal", compat="override").min("attack")
-    kinds = xr.Variable("attack", np.array(list(each), dtype=object), {"long_name": "attack", "units": "1"})
-    joined = xr.concat([one.mean("image") for one in each.values()], dim=kinds, coords="minimal", compat="override")
-    joined.attrs = {"long_name": "accuracy under attack", "units": "1"}
-    robust = joined.rename("robust_accuracy").transpose("model", "attack", "epsilon")
-    return xr.Dataset({"robust_accuracy": robust, "zero_gradients": zero_gradients(bank, *given)})
 
 
 def zero_gradients(bank: Bank, pixels: torch.Tensor, labels: torch.Tensor) -> xr.DataArray:

@@ -11,6 +11,9 @@ from ..merging.distances import CONVERGENCE
 TOLERANCE = 1e-9  # of a coordinate such as epsilon, whose steps are rounded
 PERCENT = 100.0  # percentage points in an accuracy of 1
 POINTS = "percentage points"
+SAME_CHOICE = 0.5  # percentage points; one standard error of an accuracy of 50 % on 10,000 test images
+STRONG = 0.015  # epsilon from which an attack counts as strong, as in C5
+BROKEN = 0.1  # epsilon at which every network must break
 
 Results = Mapping[str, xr.Dataset]  # data sets by stage
 
@@ -251,15 +254,6 @@ def _first_fall(x: np.ndarray, y: np.ndarray) -> float:
         return float("nan")
     i = falls[0]
     return float(x[i] + (x[i + 1] - x[i]) * y[i] / (y[i] - y[i + 1]))
-
-
-SAME_CHOICE = 0.5  # percentage points; one standard error of an accuracy of 50 % on 10,000 test images
-
-
-STRONG = 0.015  # epsilon from which an attack counts as strong, as in C5
-
-
-BROKEN = 0.1  # epsilon at which every network must break
 
 
 def large(robust: xr.DataArray) -> xr.DataArray:

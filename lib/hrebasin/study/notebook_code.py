@@ -5,6 +5,8 @@ from contextlib import suppress
 from pathlib import Path
 
 from ..digests import NEUTRAL, code_digest
+from .figures import FIGURES
+from .questions import ALL, OPEN
 from .stages import ANSWERS, PAPER
 
 # What only shows or writes: a new colour must not train 1600 networks again. What a data set holds is guarded by the
@@ -18,6 +20,12 @@ PRESENTATION = (
     "study.records",
     "study.running",
     "study.settings",
+    *(f"study.questions.{question.module}.draw" for question in ALL.values()),
+)
+# What notebooks that conclude find by name when they run, which their code does not show
+FOUND_BY_NAME = (
+    *(f"study.{place}" for place, _ in FIGURES.values()),
+    *(f"study.questions.{question.module}:{part}" for question in OPEN.values() for part in ("TITLE", "answer")),
 )
 executed: dict[str, str] = {}  # what data sets written by this process tell of the notebook that it executes
 
@@ -28,8 +36,9 @@ def notebook_digest(notebook: Path) -> str:
     Raises:
         ModuleNotFoundError: it imports a module of the library that is not there.
     """
-    concludes = notebook.stem in (PAPER, ANSWERS)
-    return code_digest(notebook_code(notebook), without=() if concludes else PRESENTATION)
+    if notebook.stem in (PAPER, ANSWERS):
+        return code_digest(notebook_code(notebook), modules=FOUND_BY_NAME)
+    return code_digest(notebook_code(notebook), without=PRESENTATION)
 
 
 def notebook_code(notebook: Path) -> str:

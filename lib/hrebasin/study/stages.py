@@ -1,5 +1,7 @@
 """Names that the workflow and the library share, free of heavy imports so that a run starts at once."""
 
+from . import questions
+
 # stage -> the notebook that writes its data sets, in the order of a run
 NOTEBOOKS = {
     "train": "01_train",
@@ -11,16 +13,10 @@ NOTEBOOKS = {
 STAGES = tuple(NOTEBOOKS)
 WEIGHTS = {"train": "unmerged", "merge": "merged"}  # stage -> the part of the networks that it writes
 PAPER = "06_paper"
-# open questions -> the notebook that writes their data sets, asked of a run's networks when they are there
-QUESTIONS = {
-    "controls": "20_lower_accuracy",
-    "strong": "21_strong_attacks",
-    "mergers": "22_mergers",
-    "scale": "23_scale",
-    "repair": "24_repair",
-    "recipes": "25_recipes",
-}
 ANSWERS = "29_answers"
-TRAINING = ("train", "recipes")  # stages that train networks of their own
-EXTRA = {"versions": "07_versions"} | QUESTIONS  # data sets that a run may have beside its stages, and their notebooks
+# open questions -> the notebook that writes their data sets, asked of a run's networks when they are there
+QUESTIONS = {stage: question.notebook for stage, question in questions.OPEN.items()}
+EXTRA = {stage: question.notebook for stage, question in questions.ALL.items()}  # data sets that a run may have besides
+TRAINS_ITS_OWN = tuple(stage for stage, question in questions.OPEN.items() if question.trains)
+TRAINING = ("train", *TRAINS_ITS_OWN)  # stages that train networks
 ATTACKS = ("fgsm", "deepfool-linf")  # these decide; "deepfool-linf-clipped" is Foolbox's rule, reported beside

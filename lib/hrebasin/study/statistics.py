@@ -172,6 +172,12 @@ class Test:
         low, high = interval(self.values, level=1 - 0.05 / self.tries, name=f"interval/{claim}/{self.name}")
         return low + self.target, high + self.target
 
+    def row(self, claim: str) -> dict:
+        """What tables show of it; the claim as in `interval`."""
+        low, high = self.interval(claim)
+        numbers = {"effect": self.effect, "low": low, "high": high, "n": self.n, "p": self.p}
+        return {"name": self.name, "units": self.units} | numbers
+
     @property
     def p(self) -> float:
         """Two-sided p of the mean being zero, or p of the equivalence test."""

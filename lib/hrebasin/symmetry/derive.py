@@ -16,7 +16,7 @@ from .axes import Axis, Factor, Symmetry, simplify
 from .calls import Call, Value
 from .factors import Factors, fixed
 from .rules import find_rule
-from .subject import Example, Subject, arguments, untouched_random_state
+from .subject import Example, Subject, arguments, own_random_state
 
 BY_HAND = "write the symmetry by hand with symmetry_from_spec and test it with prove_symmetry"
 
@@ -67,7 +67,7 @@ def derive_symmetry(network: nn.Module, example: Example) -> Symmetry:
 def _exported(subject: Subject, example: Example) -> torch.export.ExportedProgram:
     args, kwargs = arguments(example, subject)
     try:
-        with torch.enable_grad(), untouched_random_state(), warnings.catch_warnings():
+        with torch.enable_grad(), own_random_state(0), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch's own, about its insides
             return torch.export.export(subject, args, kwargs)
     except Exception as error:  # export raises errors of many kinds

@@ -33,8 +33,8 @@ def prove_symmetry(
 ) -> float:
     """The relative error of the network's outputs after all permutations of the symmetry, drawn at random.
 
-    A new network's scales are all 1, its biases 0, its running statistics alike: any order of those would pass. So all
-    parameters, and the buffers that the symmetry permutes, are drawn at random first, in a copy in float64.
+    A new network's scales are all 1, its biases 0, its running statistics alike: any order of those would pass. So its
+    parameters and saved buffers of floating-point numbers are drawn at random first, in a copy in float64.
 
     >>> from hrebasin.symmetry import derive_symmetry
     >>> network = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3))
@@ -58,7 +58,7 @@ def prove_symmetry(
     subject = Subject(network).double()
     tensors = subject.tensors()
     _check_names(tensors, symmetry)
-    _draw(tensors, symmetry, seed)
+    _draw(tensors, seed)
     before = subject.run(example)
     _check_outputs(before)
     permutations = _moving_permutations(symmetry, seed)
@@ -95,11 +95,6 @@ def _generator(name: str) -> torch.Generator:
     return torch.Generator().manual_seed(int.from_bytes(digest[:8], "little") >> 1)
 
 
-def _moves(symmetry: Symmetry, tensor: str) -> bool:
-    """Whether the symmetry has a permutation of the tensor."""
-    return any(f.name is not None for axis in symmetry.axes[tensor] for segment in axis for f in segment)
-
-
 def _check_names(tensors: dict[str, torch.Tensor], symmetry: Symmetry) -> None:
     symmetry.apply(tensors, {})  # names and shapes
     lacking = [name for name in symmetry.axes if name not in tensors]
@@ -107,7 +102,8 @@ def _check_names(tensors: dict[str, torch.Tensor], symmetry: Symmetry) -> None:
         raise ValueError(f"the symmetry has tensors that the network lacks: {lacking[:3]}")
     first: dict[int, str] = {}
     for name, tensor in tensors.items():
-        if _moves(symmetry, name) and not tensor.is_floating_point():
+        moves = any(f.name is not None for axis in symmetry.axes[name] for segment in axis for f in segment)
+        if moves and not tensor.is_floating_point():
             raise ValueError(f"{name!r} holds integers, which must stay; its axes are {symmetry.axes[name]}")
         other = first.setdefault(id(tensor), name)
         if symmetry.axes[other] != symmetry.axes[name]:
@@ -121,12 +117,11 @@ def _check_outputs(outputs: tuple[torch.Tensor, ...]) -> None:
         raise ValueError("the outputs are 0 with weights drawn at random, so that nothing can be compared")
 
 
-def _draw(tensors: dict[str, torch.Tensor], symmetry: Symmetry, seed: int | str) -> None:
-    """Draw all parameters, and buffers that are permuted, at the scale of a new network."""
+def _draw(tensors: dict[str, torch.Tensor], seed: int | str) -> None:
+    """Draw everything that is no integer at the scale of a new network, tied tensors once."""
     drawn = set()
     for name, tensor in tensors.items():
-        wanted = isinstance(tensor, nn.Parameter) or _moves(symmetry, name)
-        if wanted and tensor.is_floating_point() and tensor.numel() and id(tensor) not in drawn:
+        if tensor.is_floating_point() and tensor.numel() and id(tensor) not in drawn:
             drawn.add(id(tensor))
             _draw_tensor(tensor.detach(), _generator(f"symmetry/{seed}/{name}"))
 
@@ -136,7 +131,7 @@ def _draw_tensor(tensor: torch.Tensor, stream: torch.Generator) -> None:
     least, most = (float(value) for value in tensor.aminmax())
     if not (math.isfinite(least) and math.isfinite(most)):
         return  # a mask
-    if least == most == 0 or (least < 0 < most):
+    if least < 0 < most or (least == most == 0 and tensor.ndim > 1):
         if tensor.ndim > 1:
             scale = (2 * tensor.shape[0] / tensor.numel()) ** 0.5  # keeps the size of activations (He et al. 2015)
         else:
@@ -146,7 +141,7 @@ def _draw_tensor(tensor: torch.Tensor, stream: torch.Generator) -> None:
         # variances and scales keep their sign; those near 0, as of fresh layer scales, would switch a layer off
         scale = max(abs(float(tensor.mean())), 0.1)
         tensor.uniform_(0.5 * scale, 1.5 * scale, generator=stream)
-        if most <= 0:
+        if most <= 0 and least < 0:
             tensor.neg_()
 
 

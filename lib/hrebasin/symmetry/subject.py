@@ -27,11 +27,12 @@ class Subject(nn.Module):
         super().__init__()
         if not isinstance(network, nn.Module):
             raise ValueError(f"a network must be a torch.nn.Module, got {type(network).__name__}")
-        _check_tensors(network)
+        check_tensors(network)
         try:
             self.network = copy.deepcopy(network).cpu().eval()
         except Exception as error:  # whatever a module's own code may raise
             raise ValueError(f"the network {type(network).__name__} cannot be copied: {error}") from error
+        self.n_runs = 0
         for parameter in self.parameters():
             # without gradients, attention takes a shortcut of which an exported graph shows one opaque operation
             parameter.requires_grad_(parameter.is_floating_point())
@@ -55,7 +56,8 @@ class Subject(nn.Module):
         """
         args, kwargs = arguments(example, self)
         try:
-            with torch.no_grad(), untouched_random_state():
+            self.n_runs += 1  # a network that draws random numbers is seen to: every run has its own
+            with torch.no_grad(), own_random_state(self.n_runs):
                 outputs = self(*args, **kwargs)
         except Exception as error:  # whatever a module's own code may raise
             raise ValueError(
@@ -68,9 +70,10 @@ class Subject(nn.Module):
 
 
 @contextlib.contextmanager
-def untouched_random_state() -> Iterator[None]:
+def own_random_state(seed: int) -> Iterator[None]:
     """Whatever is drawn inside, the caller's random numbers stay the same."""
     with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
         yield
 
 
@@ -91,7 +94,7 @@ def arguments(example: Example, subject: Subject) -> tuple[tuple, dict]:
     return tuple(map(placed, args)), {}
 
 
-def _check_tensors(network: nn.Module) -> None:
+def check_tensors(network: nn.Module) -> None:
     for name, tensor in (*network.named_parameters(), *network.named_buffers()):
         if isinstance(tensor, UninitializedTensorMixin):
             raise ValueError(f"{name!r} is not initialised: run the lazy module once on an example")

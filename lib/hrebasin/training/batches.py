@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 import torch
 
 from ..images.sources import Images
-from ..networks import Architecture, normalize
+from ..networks import Architecture
 from ..random_streams import generator
 from ..resources import fitting
 from .recipe import Recipe
@@ -31,12 +31,13 @@ class Batches:
         self.dtype = torch.bfloat16 if recipe.precision == "bfloat16" else torch.float32
         self.augmented = bool(recipe.crop_padding or recipe.flip)
         self.inputs = None
-        n_inputs = architecture.units[0]
+        shape = architecture.prepare(images.pixels[:1].clone()).shape[1:]
+        n_inputs = shape.numel()
         if not self.augmented and fitting(n_inputs * self.dtype.itemsize, device=images.pixels.device) >= len(images):
-            self.inputs = torch.empty(len(images), n_inputs, dtype=self.dtype, device=images.pixels.device)
+            self.inputs = torch.empty(len(images), *shape, dtype=self.dtype, device=images.pixels.device)
             for part in torch.arange(len(images)).split(IMAGES_AT_ONCE):
                 piece = slice(int(part[0]), int(part[-1]) + 1)
-                self.inputs[piece] = normalize(architecture, images.pixels[piece])
+                self.inputs[piece] = architecture.prepare(images.pixels[piece])
 
     def __len__(self) -> int:
         """Batches an epoch."""
@@ -59,7 +60,7 @@ class Batches:
         pixels = self.images.pixels[chosen]
         if self.augmented:
             pixels = torch.stack([_augment(p, self.recipe, g) for p, g in zip(pixels, streams, strict=True)])
-        return normalize(self.architecture, pixels).to(self.dtype)
+        return self.architecture.prepare(pixels).to(self.dtype)
 
 
 def _augment(pixels: torch.Tensor, recipe: Recipe, stream: torch.Generator) -> torch.Tensor:

@@ -34,8 +34,7 @@ def drawn_from(source: str) -> dict:
         return {name: draw(data) for name, (draw, _) in figures.BENCHMARKS.items()}
     published = records.read_results(ROOT / "data" / "published") if source == "published" else None
     results = published or synthetic.results(groups=int(source))
-    drawable = {name: figures.FIGURES[name] for name in figures.drawable(results)}
-    return {name: draw(*(results[stage] for stage in stages)) for name, (draw, stages) in drawable.items()}
+    return {name: figures.draw(name, results) for name in figures.drawable(results)}
 
 
 @pytest.fixture(scope="module", params=["published", "8", "1", "benchmarks"])

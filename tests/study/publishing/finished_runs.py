@@ -17,6 +17,6 @@ def write_results(results, folder, groups=None):
     """Data sets as a run writes them, of all groups or some."""
     for stage, dataset in results.items():
         if groups is not None:
-            dim = next(iter(records.SCHEMAS[stage].values()))[0]
+            dim = next(iter(records.schema(stage).values()))[0]
             dataset = dataset.isel({dim: np.isin(dataset.group, groups)})
         records.write(dataset, folder / "results" / f"{stage}.nc", stage=stage)

@@ -6,7 +6,7 @@ from hrebasin.evaluation import evaluate
 from hrebasin.images.sources import Images
 from hrebasin.random_streams import generator
 from hrebasin.robustness.attacks import attack
-from hrebasin.study.questions.image_versions import compare_versions, counterparts
+from hrebasin.study.questions.image_versions import counterparts, measure
 
 EPSILONS = [0.0, 0.05, 0.1]
 
@@ -43,7 +43,7 @@ def test_other_images_are_no_version(test_images, train_images):
 
 def test_versions_are_measured_as_the_attacks_and_accuracies_alone(trained, test_images):
     bank, other = trained.select(slice(2)), noisy(test_images, 25)
-    found = compare_versions(bank, test_images, other, epsilons=EPSILONS)
+    found = measure(bank, test_images, other, epsilons=EPSILONS)
     for version, images in enumerate((test_images, other)):
         for kind in ("fgsm", "deepfool-linf"):
             alone = attack(bank, images.pixels, images.labels, kind=kind, epsilons=EPSILONS).robust_accuracy
@@ -57,7 +57,7 @@ def test_versions_are_measured_as_the_attacks_and_accuracies_alone(trained, test
 
 
 def test_a_version_of_itself_differs_in_nothing(trained, test_images):
-    same = compare_versions(trained, test_images, test_images, epsilons=EPSILONS)
+    same = measure(trained, test_images, test_images, epsilons=EPSILONS)
     assert (same.agreement == 1).all()
     assert np.isinf(same.psnr).all()
     first, second = (same.robust_accuracy.isel(version=position) for position in (0, 1))
@@ -67,4 +67,4 @@ def test_a_version_of_itself_differs_in_nothing(trained, test_images):
 def test_versions_with_other_labels_are_refused(trained, test_images):
     other, _ = shuffled(test_images)
     with pytest.raises(ValueError, match="are not two versions of the same"):
-        compare_versions(trained, test_images, other, epsilons=EPSILONS)
+        measure(trained, test_images, other, epsilons=EPSILONS)

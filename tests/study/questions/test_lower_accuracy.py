@@ -1,5 +1,3 @@
-from dataclasses import replace
-
 import numpy as np
 import pytest
 import torch
@@ -9,41 +7,29 @@ from conftest import RECIPE
 from hrebasin.bank import Bank
 from hrebasin.evaluation import accuracy
 from hrebasin.merging.averages import merge_naive
-from hrebasin.merging.tree import merge_tree
 from hrebasin.robustness.attacks import attack
 from hrebasin.study.questions.lower_accuracy import (
     FAMILIES,
     LEVELS,
     _common,
     _nearest,
+    answer,
     line,
     narrow,
     noised,
     stopped,
-    study,
 )
 
-EPSILONS = [0.0, 0.02, 0.05]
 
-
-@pytest.fixture(scope="module")
-def trees(trained) -> Bank:
-    """Two trees of four leaves."""
-    bank = trained.relabel(group=np.repeat([0, 1], 4), node=np.tile(np.arange(4), 2))
-    return Bank.concat([replace(each, history=None) for each in (bank, *merge_tree(bank, leaves=4)[1:])])
-
-
-@pytest.fixture(scope="module")
-def found(trees, train_images, test_images) -> xr.Dataset:
-    settings = {"epochs": [2, 4], "shares": [0.8, 1.0], "seeds": 2, "attacked": 30, "epsilons": EPSILONS}
-    return study(trees, train_images, test_images, RECIPE, **settings)
+@pytest.fixture
+def found(measured) -> xr.Dataset:
+    return measured["controls"]
 
 
 def test_every_stage_has_a_network_of_every_kind_in_every_group(found):
     counts = found.test_accuracy.groupby(["method", "stage", "group"]).count()
     assert set(counts.method.values) == {"unmerged", "tree", *FAMILIES}
-    for family in FAMILIES:
-        assert (counts.sel({"method": family}) == 1).all()
+    assert (counts.sel({"method": list(FAMILIES)}) == 1).all()
     assert found.indexes["model"].is_unique
 
 
@@ -59,7 +45,9 @@ def test_robust_accuracy_is_that_of_the_attacks(found, trees, test_images):
     few = test_images.first(30)
     top = trees.where(method="tree", stage=2)
     for kind in ("fgsm", "deepfool-linf"):
-        expected = attack(top, few.pixels, few.labels, kind=kind, epsilons=EPSILONS).robust_accuracy
+        expected = attack(
+            top, few.pixels, few.labels, kind=kind, epsilons=found.epsilon.values.tolist()
+        ).robust_accuracy
         same = found.robust_accuracy.sel(attack=kind, model=expected.model)
         np.testing.assert_allclose(same, expected, atol=1e-9)
 
@@ -134,3 +122,10 @@ def test_controls_are_trained_as_the_leaves_were(trees, train_images, trained):
     [full, less] = narrow(*given, [1.0, 0.5])
     torch.testing.assert_close(full.tensors["fc1.weight"], trained.tensors["fc1.weight"][:2])
     assert less.architecture.widths == tuple(round(width / 2) for width in trees.architecture.widths)
+
+
+def test_how_near_the_accuracy_of_a_control_is_stands_beside_it(found):
+    tests, told = answer(found)
+    [gap] = [test for test in tests if test.name == "accuracy: stage 2 minus networks with noise on their weights"]
+    side = "less" if gap.effect > 0 else "more"
+    assert f"networks with noise on their weights ({abs(gap.effect):.1f} points {side} accurate)" in told

@@ -2,11 +2,13 @@ import numpy as np
 import pytest
 import torch
 
+import synthetic
 from hrebasin.bank import Bank
-from hrebasin.lipschitz.bounds import measure
+from hrebasin.lipschitz import bounds
 from hrebasin.lipschitz.norms import weight_norm
 from hrebasin.merging.tree import merge_tree
-from hrebasin.study.questions.scale import certified_radius, rescale, rescale_to, study
+from hrebasin.study.questions.scale import answer, certified_radius, measure, rescale, rescale_to
+from synthetic_questions import effects
 
 
 def test_rescaled_networks_decide_as_before_and_logits_scale(trained, pixels):
@@ -29,7 +31,7 @@ def test_networks_take_the_norms_of_others(trained, pixels):
 def test_scale_changes_bounds_and_no_certificate(trained, test_images):
     given = (test_images.pixels[:20], test_images.labels[:20])
     scaled = rescale(trained, torch.full((8, 4), 0.5))
-    plain, smaller = (measure(bank, *given, radii=[0.01, 0.05, 0.1], bounded=10) for bank in (trained, scaled))
+    plain, smaller = (bounds.measure(bank, *given, radii=[0.01, 0.05, 0.1], bounded=10) for bank in (trained, scaled))
     np.testing.assert_allclose(smaller.lipschitz, plain.lipschitz / 16, rtol=1e-5)
     one, other = certified_radius(plain), certified_radius(smaller)
     assert one.sizes == {"model": 8, "certificate": 3, "image": 10}
@@ -38,7 +40,7 @@ def test_scale_changes_bounds_and_no_certificate(trained, test_images):
 
 def test_nothing_changes_an_answer_within_the_certified_radius(trained, test_images):
     given = (test_images.pixels[:20], test_images.labels[:20])
-    radius = certified_radius(measure(trained, *given, radii=[0.01, 0.05, 0.1, 0.3], bounded=20))
+    radius = certified_radius(bounds.measure(trained, *given, radii=[0.01, 0.05, 0.1, 0.3], bounded=20))
     largest = torch.from_numpy(radius.max("certificate").values)
     assert (largest > 0).any()
     # a local bound is at most the global one, so it certifies as much, up to the largest radius of its ball
@@ -56,7 +58,7 @@ def test_nothing_changes_an_answer_within_the_certified_radius(trained, test_ima
 
 def test_leaves_at_the_norms_of_their_nodes_lose_the_norm_and_no_certificate(trained, test_images):
     bank = Bank.concat(merge_tree(trained.relabel(group=2)))
-    record = study(bank, test_images, measured=30, bounded=5, radii=[0.05])
+    record = measure(bank, test_images, measured=30, bounded=5, radii=[0.05])
     assert record.sizes["model"] == 15 + 3 * 8
     leaves = record.isel(model=(record.method == "unmerged").values)
     rescaled = record.isel(model=((record.method == "rescaled") & (record.stage == 3)).values)
@@ -80,3 +82,27 @@ def test_factors_that_cannot_be_are_refused(trained, factors, message):
         rescale(trained, factors)
     with pytest.raises(ValueError, match="8 networks cannot take the norms of 1"):
         rescale_to(trained, trained.select([0]))
+
+
+def test_what_scale_alone_makes_is_a_share_of_the_fall(measured):
+    data = measured["scale"]
+    logs = np.log10(data.lipschitz.sel(bound="global"))
+    kinds = {"unmerged": 0, "tree": 2, "rescaled": 2}
+    mean = {name: logs[((data.method == name) & (data.stage == at)).values].mean().item() for name, at in kinds.items()}
+    fall, by_scale = (mean["unmerged"] - mean[name] for name in ("tree", "rescaled"))
+    found = effects("scale", data)
+    assert found["log10 global bound, stage 0 minus stage 2"] == pytest.approx(fall)
+    assert found["log10 global bound, stage 0 minus stage 0 at the norms of stage 2"] == pytest.approx(by_scale)
+    share = found["share of the fall of the global bound that scale alone makes"]
+    assert share == pytest.approx(100 * by_scale / fall, rel=1e-3)
+
+
+def test_regularised_networks_stand_beside_the_stage_that_is_as_accurate():
+    data = synthetic.results(groups=3, noise=0)["scale"]
+    found, about = effects("scale", data), "stage 1 minus L2-regularised networks of strength 0.01"
+    assert found[f"accuracy: {about}"] == pytest.approx(0, abs=1e-9)
+    assert found[f"log10 global bound: {about}"] == pytest.approx(np.log10(3) - 0.3)
+    assert found[f"log10 sampled lower bound: {about}"] == pytest.approx(np.log10(3) - 0.3)
+    assert found[f"certified radius by the local bound: {about}"] == pytest.approx(0.03)
+    assert not [name for name in found if "regularised" in name and about not in name]
+    assert "the bound is 1.5 times as large (stage 1) as that of L2" in answer(data)[1]

@@ -9,21 +9,21 @@ from hrebasin.evaluation import accuracy
 from hrebasin.merging.many import merge_many
 from hrebasin.merging.pairs import lines
 from hrebasin.merging.tree import merge_tree
-from hrebasin.study.questions.training_recipes import CROP_PADDING, WEIGHT_DECAY, Variant, study, variants
+from hrebasin.networks import Architecture
+from hrebasin.study.questions.training_recipes import CROP_PADDING, WEIGHT_DECAY, Variant, answer, measure, variants
 from hrebasin.training.recipe import Recipe
+from hrebasin.training.train import train
 
 
-@pytest.fixture(scope="module")
-def found(train_images, test_images):
-    way = Variant("as it is", RECIPE, (8, 6), 0)
-    return study(way, train_images, test_images, group=1, leaves=4, epsilons=[0.0, 0.02], attacked=20)
+@pytest.fixture
+def found(measured):
+    """The second group of the first recipe."""
+    data = measured["recipes"]
+    return data.isel(model=((data.recipe == "as it is") & (data.group == 1)).values)
 
 
 @pytest.fixture(scope="module")
 def leaves(train_images):
-    from hrebasin.networks import Architecture
-    from hrebasin.training.train import train
-
     architecture = Architecture((8, 6), 4, train_images.shape, *train_images.statistics())
     return train(architecture, train_images, range(4, 8), RECIPE).relabel(group=1)
 
@@ -63,7 +63,7 @@ def test_networks_are_those_of_the_group_merged_by_both_ways(found, leaves, test
 
 def test_barriers_are_those_of_the_first_merges(found, leaves, test_images):
     first, second = leaves.select([0, 2]), leaves.select([1, 3])
-    expected = lines(first, second, {"test": test_images.first(20)}, np.linspace(0, 1, 11), seed=0).sel(split="test")
+    expected = lines(first, second, {"test": test_images.first(30)}, np.linspace(0, 1, 11), seed=0).sel(split="test")
     merged = ((found.method == "tree") & (found.stage == 1)).values
     np.testing.assert_allclose(found.loss_barrier.values[merged], expected.loss_barrier.transpose("pair", "alignment"))
     assert np.isnan(found.accuracy_barrier.values[~merged]).all()
@@ -71,11 +71,17 @@ def test_barriers_are_those_of_the_first_merges(found, leaves, test_images):
 
 def test_fewer_images_and_other_recipes_give_other_networks(found, train_images, test_images):
     settings = {"group": 1, "leaves": 2, "epsilons": [0.0], "attacked": 20}
-    fewer = study(Variant("fewer", RECIPE, (8, 6), 48), train_images, test_images, **settings)
-    decayed = study(
+    fewer = measure(Variant("fewer", RECIPE, (8, 6), 48), train_images, test_images, **settings)
+    decayed = measure(
         Variant("decay", replace(RECIPE, weight_decay=0.01), (8, 6), 0), train_images, test_images, **settings
     )
     accuracies = [each.test_accuracy.values[:2].tolist() for each in (found, fewer, decayed)]
     assert len({tuple(values) for values in accuracies}) == 3
     assert fewer.model.values[0].startswith("fewer/")
     assert torch.isfinite(torch.tensor(decayed.robust_accuracy.values)).all()
+
+
+def test_few_training_images_of_other_recipes_are_told(measured):
+    asked = measured["recipes"].assign_attrs(parameters='{"recipe_images": 10000, "width_images": 4000}')
+    assert answer(asked)[1].startswith("trained on 10,000 images, for other widths on 4,000: the tree is")
+    assert answer(measured["recipes"])[1].startswith("the tree is")

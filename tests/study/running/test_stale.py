@@ -11,7 +11,7 @@ import h5py
 import pytest
 
 from hrebasin.files import project_root
-from hrebasin.study.figures.catalogue import figure_files
+from hrebasin.study.figures import figure_files
 from hrebasin.study.running.plan import Plan
 from hrebasin.study.stages import NOTEBOOKS, PAPER
 

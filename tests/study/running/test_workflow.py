@@ -9,7 +9,7 @@ from snakemake.utils import format as snakemake_format
 
 from hrebasin.files import project_root
 from hrebasin.study.command import main
-from hrebasin.study.figures.catalogue import FIGURES, figure_files
+from hrebasin.study.figures import FIGURES, figure_files
 from hrebasin.study.running.command_line import run_values
 from hrebasin.study.running.notebook_runner import declared_parameters
 from hrebasin.study.running.plan import PARTS, Plan

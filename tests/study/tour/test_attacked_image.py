@@ -20,7 +20,7 @@ def test_the_first_image_that_all_classify_correctly_is_found(few, test_images):
 
 
 def test_networks_that_agree_on_nothing_have_no_such_image(few, test_images):
-    last = few.architecture.layers[-1]
+    last = list(few.architecture.layers)[-1]
     biases = torch.eye(few.architecture.n_classes)[:3] * 1e6  # each always answers with another class
     stubborn = Bank(few.architecture, few.tensors | {f"{last}.bias": biases})
     with pytest.raises(ValueError, match="no image of 60 is classified correctly by all 3 networks"):

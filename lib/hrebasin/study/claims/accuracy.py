@@ -20,7 +20,7 @@ from ..groups import (
     tree_stages,
 )
 from ..statistics import Test
-from .verdicts import Finding
+from .verdicts import Finding, claim
 
 SMALL, LARGE = 4, 8  # numbers of merged networks that the paper compares with MergeMany
 SPREAD_GROUPS = 5  # with fewer, deviations from a median say little: with 2 they are equal by construction
@@ -28,6 +28,7 @@ HALF = 0.5  # share of pairs that agree when distances say nothing of accuracy
 ACCURACY = "test_accuracy"
 
 
+@claim("C1", "At 4 models the tree's test accuracy exceeds MergeMany's.")
 def c1(results: Results) -> Finding:
     """At 4 models the tree's accuracy exceeds that of MergeMany run to convergence; other limits stand beside."""
     merge = stage_data(results, "merge")
@@ -35,6 +36,7 @@ def c1(results: Results) -> Finding:
     return Finding(tests, tests[0], f"the tree of {SMALL} is {_more(tests[0])} accurate than MergeMany; {words}")
 
 
+@claim("C2", "At 8 models the advantage is larger, and MergeMany's accuracy collapses.")
 def c2(results: Results) -> Finding:
     """At 8 models the advantage is larger and MergeMany collapses: falls below half-way from unmerged to chance."""
     merge = stage_data(results, "merge")
@@ -122,6 +124,7 @@ def _distances(merge: xr.Dataset, n: int) -> list[Test]:
     return [Test(name, excess, "%", decides=False), Test(title, share, "1", decides=False, target=HALF)]
 
 
+@claim("C3", "The tree's accuracy varies less across groups than MergeMany's.")
 def c3(results: Results) -> Finding:
     """The tree's accuracy varies less over groups: paired Brown-Forsythe comparison of deviations from the median."""
     merge = stage_data(results, "merge")
@@ -139,6 +142,7 @@ def c3(results: Results) -> Finding:
     return Finding(tests, tests[-1], reading)
 
 
+@claim("C4", "Accuracy falls with every stage, and the barrier after matching is above zero.")
 def c4(results: Results) -> Finding:
     """Accuracy falls with every stage, and the line between matched networks leaves the basin.
 

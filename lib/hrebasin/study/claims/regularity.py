@@ -19,11 +19,12 @@ from ..groups import (
     tree_stages,
 )
 from ..statistics import Test
-from .verdicts import Finding
+from .verdicts import Finding, claim
 
 ORTHOGONAL = 0.5**0.5  # norm of the mean of two orthogonal vectors of norm 1
 
 
+@claim("C7", "The summed weight norm falls linearly with the stage, and its variance falls.")
 def c7(results: Results) -> Finding:
     """The summed weight norm falls with the stage along a line rather than geometrically, and so does its variance."""
     norm = stage_data(results, "regularity").weight_norm.sum("layer")
@@ -60,6 +61,7 @@ def _averaging(regularity: xr.Dataset, stages: list[int]) -> tuple[list[Test], s
     return tests, reading
 
 
+@claim("C8", "The Lipschitz upper bound falls with the stage, and its variance falls.")
 def c8(results: Results) -> Finding:
     """The global Lipschitz bound falls with the stage on a log10 scale, and so does its variance; others beside."""
     regularity = stage_data(results, "regularity")
@@ -83,6 +85,7 @@ def _variance_test(name: str, array: xr.DataArray, stages: list[int], decides: b
     return Test(f"ln variance among networks, {name}: stage 0 minus stage {last}", values, "1", decides)
 
 
+@claim("C9", "Which of the two models is permuted makes no significant difference.")
 def c9(results: Results) -> Finding:
     """Permuting the first or the second network gives equal accuracy, within half a percentage point.
 

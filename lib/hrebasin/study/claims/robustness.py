@@ -19,7 +19,7 @@ from ..groups import (
 )
 from ..stages import ATTACKS
 from ..statistics import Test
-from .verdicts import Finding
+from .verdicts import Finding, claim
 
 WEAK = 0.005  # largest epsilon that counts as weak: half of the crossing near 0.01 that the paper reports
 STRONG = (0.015, 0.020)  # epsilons that count as strong: the last quarter of the paper's range
@@ -29,6 +29,7 @@ MOST_CROSS = 0.5  # share of groups whose curves must cross before the place of 
 MOST = 0.5  # "most of the range" is more than half of it
 
 
+@claim("C5", "Earlier stages are more robust to weak attacks, later ones to strong, equal near 0.01.")
 def c5(results: Results) -> Finding:
     """Stage 0 is ahead under weak attack, the last stage under strong attack, and they cross near 0.01."""
     attack = stage_data(results, "attack")
@@ -64,6 +65,7 @@ def _place(crossed: np.ndarray, n: int) -> str:
     return f"{crossed.mean():.4f} ({len(crossed)} of {n} groups)" if len(crossed) else "no size measured"
 
 
+@claim("C6", "L2-regularised models have the highest robust accuracy over most of the range.")
 def c6(results: Results) -> Finding:
     """L2 is ahead of every other method, stage and strength over most epsilons, for its best strength.
 
@@ -101,6 +103,7 @@ def c6(results: Results) -> Finding:
     return Finding(tests, headline, "share of the range in which L2 is ahead of all others: " + ", ".join(words))
 
 
+@claim("C10", "Robustness to random perturbation rises with the stage.")
 def c10(results: Results) -> Finding:
     """The share of accuracy retained under the largest random perturbation rises from stage 0 to the last."""
     noisy = stage_data(results, "attack").noise_accuracy.mean("draw")

@@ -6,12 +6,14 @@ inconclusive otherwise; both after Holm's correction over the claims. Two-sided 
 direction. A single group gives a number and no verdict.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import xarray as xr
 
+from ..groups import Results
+from ..records import columns
 from ..statistics import Test, holm
 
 ALPHA = 0.05  # the usual level of significance, for all claims together
@@ -54,6 +56,26 @@ class Finding:
     reading: str = ""
 
 
+# What a claim is tested by: takes the data sets by stage, gives the comparisons, one value a group, that bear on the
+# claim, and which of them decide; its docstring says the rule.
+Rule = Callable[[Results], Finding]
+
+
+def claim(name: str, statement: str) -> Callable[[Rule], Rule]:
+    """Mark a rule as that of a claim; it has the attributes ``claim`` and ``statement`` then.
+
+    Args:
+        name: of the claim, such as "C1".
+        statement: of the paper, in a sentence.
+    """
+
+    def mark(rule: Rule) -> Rule:
+        rule.claim, rule.statement = name, statement
+        return rule
+
+    return mark
+
+
 def assemble(findings: Mapping[str, Finding | str], titles: Mapping[str, str]) -> xr.Dataset:
     """The ledger of claims.
 
@@ -85,25 +107,14 @@ def assemble(findings: Mapping[str, Finding | str], titles: Mapping[str, str]) -
             row["sentence"] = _sentence(row, finding)
         rows.append(row)
     tests = [
-        {
-            "test_name": test.name,
-            "test_units": test.units,
-            "test_effect": test.effect,
-            **dict(zip(("test_low", "test_high"), test.interval(claim), strict=True)),
-            "test_n": test.n,
-            "test_p": test.p,
-            "test_decides": np.int8(test.decides),
-            "test_claim": claim,
-        }
+        {f"test_{name}": value for name, value in test.row(claim).items()}
+        | {"test_decides": np.int8(test.decides), "test_claim": claim}
         for claim, finding in tested.items()
         for test in finding.tests
     ]
-    variables = {name: _column(rows, name, "claim", *about) for name, about in CLAIM_VARIABLES.items()}
-    variables |= {name: _column(tests, name, "test", *about) for name, about in TEST_VARIABLES.items()}
-    coords = {
-        "claim": ("claim", np.array(list(findings), dtype=object), {"long_name": "claim", "units": "1"}),
-        "test_claim": _column(tests, "test_claim", "test", "claim that the test belongs to", "1"),
-    }
+    variables = columns(rows, "claim", CLAIM_VARIABLES) | columns(tests, "test", TEST_VARIABLES)
+    coords = columns([{"claim": name} for name in findings], "claim", {"claim": ("claim", "1")})
+    coords |= columns(tests, "test", {"test_claim": ("claim that the test belongs to", "1")})
     return xr.Dataset(variables, coords=coords)
 
 
@@ -156,9 +167,3 @@ def _p_text(p: float) -> str:
 
 def _unit(units: str) -> str:
     return "" if units == "1" else f" {units.removeprefix('1 ')}"
-
-
-def _column(rows: list[dict], name: str, dim: str, long_name: str, units: str) -> tuple:
-    values = [row[name] for row in rows]
-    text = bool(values) and isinstance(values[0], str)
-    return dim, np.array(values, dtype=object) if text else np.array(values), {"long_name": long_name, "units": units}

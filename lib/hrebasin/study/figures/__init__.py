@@ -1,1 +1,26 @@
-"""Figures from data sets: style, the plots of the paper, and their captions."""
+"""Figures from data sets, and the list of them; nothing heavy is imported here: the workflow starts with this list."""
+
+from collections.abc import Collection
+
+from ..questions import ALL
+
+# file name -> the function that draws it and has its caption, the stages whose data sets it takes
+FIGURES = {
+    "fig1_accuracy": ("figures.paper:accuracy_by_merged", ("merge",)),
+    "fig2_robust_accuracy": ("figures.paper:robust_accuracy", ("attack",)),
+    "fig3_weight_norm": ("figures.paper:weight_norm", ("regularity",)),
+    "fig4_lipschitz": ("figures.paper:lipschitz", ("regularity",)),
+    "fig5_barriers": ("figures.paper:barriers", ("ablations",)),
+    "fig6_permutation_choice": ("figures.paper:permutation_choice", ("ablations",)),
+    "fig7_noise": ("figures.paper:noise", ("attack",)),
+} | {question.figure: (f"questions.{question.module}:draw", (stage,)) for stage, question in ALL.items()}
+
+
+def drawable(stages: Collection[str]) -> list[str]:
+    """Names of all figures that the data sets of some stages suffice for."""
+    return [name for name, (_, needed) in FIGURES.items() if set(needed) <= set(stages)]
+
+
+def figure_files(folder: str, stages: Collection[str]) -> list[str]:
+    """Files of all figures that the data sets of some stages suffice for."""
+    return [f"{folder}/{name}.{ending}" for name in drawable(stages) for ending in ("pdf", "png", "md")]

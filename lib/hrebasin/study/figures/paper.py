@@ -16,34 +16,26 @@ from .style import (
     STAGE_COLOURS,
     SWEEP_COLOURS,
     added_methods,
+    captioned,
     draw_curve,
     draw_legend,
     draw_points,
+    draw_stage_curves,
     draw_stages,
     fewer,
     label_stages,
     looks,
-    save,
     shape,
     stacked,
     stage_look,
-    styled,
 )
 
-__all__ = [
-    "accuracy_by_merged",
-    "barriers",
-    "lipschitz",
-    "noise",
-    "permutation_choice",
-    "robust_accuracy",
-    "save",
-    "versions",
-    "weight_norm",
-]
 
-
-@styled
+@captioned(
+    "Test accuracy by the number of merged networks, for the tree (the paper's method), MergeMany stopped after a "
+    "number of sweeps, and the naive average, all merged from the same leaves. Faint points: a group each, the mean "
+    "over its networks."
+)
 def accuracy_by_merged(merge: xr.Dataset) -> Figure:
     """Test accuracy by the number of merged networks: tree, MergeMany by its limit of sweeps, naive average."""
     figure = Figure((COLUMN, 82 / 25.4))
@@ -91,7 +83,12 @@ def _method_label(title: str, limit: int, converged: bool = True) -> str:
     return f"{title}, converged" if limit >= CONVERGENCE and converged else f"{title}, {limit} sweep{'s' * (limit > 1)}"
 
 
-@styled
+@captioned(
+    "Robust accuracy by the size of the attack (L-infinity, pixels in [0, 1]). DeepFool, minimal norm: an image "
+    "withstands sizes below the norm of the perturbation found; clipped: Foolbox's rule, the perturbation clipped to "
+    "the size and tested again. Of L1 and L2 the strength with the highest mean over sizes and attacks is shown, of "
+    "MergeMany the most networks."
+)
 def robust_accuracy(attack: xr.Dataset) -> Figure:
     """Robust accuracy by size of the attack: stages of the tree, the best MergeMany, L1 and L2; a panel an attack."""
     kinds = attack.attack.values
@@ -135,7 +132,11 @@ def _representative(robust: xr.DataArray, method: str) -> tuple[xr.DataArray, st
     return curves[best], f"{NAMES[method]}, strength {best[0]:g}"
 
 
-@styled
+@captioned(
+    "Norm of weights plus norm of biases by stage of the tree: above the sum over layers, below each layer. Faint "
+    "points: a network each.",
+    about=lambda regularity: [],
+)
 def weight_norm(regularity: xr.Dataset) -> Figure:
     """Weight norm by stage: the sum over layers of the tree and of converged MergeMany, and the tree's layers."""
     (figure, (above, below)), stages = stacked(2), tree_stages(regularity)
@@ -167,14 +168,18 @@ def _draw_merged(axes, values: xr.DataArray, method: str, label: str, *, shift: 
     draw_points(axes, found + shift, [by_group(chosen, stage=stage).values for stage in found], label, **look)
 
 
-@styled
+@captioned(
+    "Upper bounds on the Lipschitz constant (L2, pixels in [0, 1]) by stage of the tree: everywhere, and the largest "
+    "local one around test images; and the largest input-gradient norm on the same images, which every bound must "
+    "exceed. Faint points: a network each.",
+    about=lambda regularity: [f"{_with_local_bounds(regularity).sum()} test images."],
+)
 def lipschitz(regularity: xr.Dataset) -> Figure:
     """Lipschitz bounds of the tree by stage, log scale, above the largest gradient norm found on images."""
     figure = Figure((COLUMN, 92 / 25.4))
     axes, n_max, stages = figure.subplots(), count_groups(regularity), tree_stages(regularity)
     series = {NAMES.get(str(b), str(b)): regularity.lipschitz.sel(bound=b) for b in regularity.bound.values}
-    bounded = regularity.local_lipschitz.notnull().all(["model", "radius"]).values  # images that have local bounds
-    shown = regularity.isel(image=bounded)
+    shown = regularity.isel(image=_with_local_bounds(regularity))
     local, gradient = shown.local_lipschitz.max("image"), shown.gradient_norm.max("image")
     for radius in regularity.radius.values:
         series[f"local, radius {radius:g}, largest"] = local.sel(radius=radius)
@@ -195,7 +200,14 @@ def lipschitz(regularity: xr.Dataset) -> Figure:
     return draw_legend(figure, n_max, columns=1)
 
 
-@styled
+def _with_local_bounds(regularity: xr.Dataset) -> np.ndarray:
+    """Which images have local bounds, (image,)."""
+    return regularity.local_lipschitz.notnull().all(["model", "radius"]).values
+
+
+@captioned(
+    "Loss and accuracy on the line between two unmerged networks, before and after the second is matched to the first."
+)
 def barriers(ablations: xr.Dataset) -> Figure:
     """Loss and accuracy on the line between two networks, before and after matching, training and test images."""
     (figure, panels), n_max = stacked(2), count_groups(ablations)
@@ -215,7 +227,10 @@ def barriers(ablations: xr.Dataset) -> Figure:
     return draw_legend(figure, n_max, columns=2)
 
 
-@styled
+@captioned(
+    "Accuracy of a merged pair when its first network is permuted minus when its second is. Faint points: a group "
+    f"each, and left of them a pair each; grey: within {SAME_CHOICE:g} percentage points, which counts as equal."
+)
 def permutation_choice(ablations: xr.Dataset) -> Figure:
     """Accuracy with the first minus the second network permuted, by layer order; the band counts as equal."""
     figure = Figure((COLUMN, 68 / 25.4))
@@ -237,7 +252,10 @@ def permutation_choice(ablations: xr.Dataset) -> Figure:
     return draw_legend(figure, n_max, columns=2)
 
 
-@styled
+@captioned(
+    "Accuracy under random perturbation by its size (pixels in [0, 1]), and as a share of the accuracy without "
+    "perturbation, by stage of the tree."
+)
 def noise(attack: xr.Dataset) -> Figure:
     """Accuracy under random perturbation by its size, and the share retained, for each stage of the tree."""
     kinds = attack.noise.values
@@ -248,11 +266,7 @@ def noise(attack: xr.Dataset) -> Figure:
     size = {"gaussian": "standard deviation (pixel range)", "uniform": "half width (pixel range)"}
     for column, kind in enumerate(kinds):
         for row, values in enumerate((accuracy, retained)):
-            for stage in tree_stages(attack):
-                label = f"stage {stage}" if stage else "stage 0 (unmerged)"
-                curve = tree(values.sel(noise=kind), stage) * PERCENT
-                look = stage_look(stage) | shape(stage)
-                draw_curve(panels[row, column], attack.magnitude.values, curve, label, **look)
+            draw_stage_curves(panels[row, column], attack.magnitude.values, values.sel(noise=kind))
             for name, look in added_methods(attack).items():
                 curve, label = _representative(values.sel(noise=kind), name)
                 draw_curve(panels[row, column], attack.magnitude.values, curve * PERCENT, label, **look)
@@ -261,23 +275,4 @@ def noise(attack: xr.Dataset) -> Figure:
         panels[1, column].xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5]))
     panels[0, 0].set_ylabel("accuracy (%)")
     panels[1, 0].set_ylabel("accuracy retained (%)")
-    return draw_legend(figure, n_max, columns=3)
-
-
-@styled
-def versions(compared: xr.Dataset) -> Figure:
-    """Robust accuracy on the first version of the images minus that on the second, by stage; a panel an attack."""
-    kinds = compared.attack.values
-    (figure, panels), n_max = stacked(len(kinds), sharey=True), count_groups(compared)
-    first, second = (compared.robust_accuracy.isel(version=position, drop=True) for position in (0, 1))
-    difference = (first - second).rename("difference") * PERCENT
-    for axes, kind in zip(panels, kinds, strict=True):
-        axes.axhline(0, color="#888888", linewidth=0.6)
-        for stage in tree_stages(compared):
-            label = f"stage {stage}" if stage else "stage 0 (unmerged)"
-            curve = tree(difference.sel(attack=kind), stage)
-            draw_curve(axes, compared.epsilon.values, curve, label, **stage_look(stage), marker=MARKERS[stage])
-        axes.set(title=NAMES.get(kind, kind), ylabel="first minus second\n(percentage points)")
-    panels[-1].set_xlabel("size of the attack, L-infinity (pixel range)")
-    panels[-1].xaxis.set_major_locator(MaxNLocator(5))
     return draw_legend(figure, n_max, columns=3)

@@ -1,7 +1,8 @@
-"""Which figure is drawn from which data sets, and the caption of each, written from the data."""
+"""Figures drawn, captioned from their data, and written; `hrebasin.study.figures` lists them."""
 
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from pkgutil import resolve_name
 
 import xarray as xr
 from matplotlib.figure import Figure
@@ -9,66 +10,11 @@ from matplotlib.figure import Figure
 from ...files import write_atomically
 from .. import records
 from ..benchmarks import plots as benchmark_plots
-from ..groups import SAME_CHOICE, count_groups, tree, tree_stages
-from ..questions import question_plots
+from ..groups import count_groups
 from ..records import checksums as manifest
-from . import catalogue
-from . import paper as plots
-from .style import FEWEST, describe_spread
+from . import FIGURES, drawable
+from .style import FEWEST, describe_spread, save
 
-MODULES = {"plots": plots, "question_plots": question_plots}
-
-
-def _function(place: str) -> Callable[..., Figure]:
-    module, _, name = place.partition(".")
-    return getattr(MODULES[module], name)
-
-
-# file name -> function, the stages whose data sets it takes
-FIGURES: dict[str, tuple[Callable[..., Figure], tuple[str, ...]]] = {
-    name: (_function(place), stages) for name, (place, stages) in catalogue.FIGURES.items()
-}
-SHOWN = {
-    "fig1_accuracy": "Test accuracy by the number of merged networks, for the tree (the paper's method), MergeMany "
-    "stopped after a number of sweeps, and the naive average, all merged from the same leaves. Faint points: a group "
-    "each, the mean over its networks.",
-    "fig2_robust_accuracy": "Robust accuracy by the size of the attack (L-infinity, pixels in [0, 1]). DeepFool, "
-    "minimal norm: an image withstands sizes below the norm of the perturbation found; clipped: Foolbox's rule, the "
-    "perturbation clipped to the size and tested again. Of L1 and L2 the strength with the highest mean over "
-    "sizes and attacks is shown, of MergeMany the most networks.",
-    "fig3_weight_norm": "Norm of weights plus norm of biases by stage of the tree: above the sum over layers, below "
-    "each layer. Faint points: a network each.",
-    "fig4_lipschitz": "Upper bounds on the Lipschitz constant (L2, pixels in [0, 1]) by stage of the tree: everywhere, "
-    "and the largest local one around test images; and the largest input-gradient norm on the same images, which every "
-    "bound must exceed. Faint points: a network each.",
-    "fig5_barriers": "Loss and accuracy on the line between two unmerged networks, before and after the second is "
-    "matched to the first.",
-    "fig6_permutation_choice": "Accuracy of a merged pair when its first network is permuted minus when its second is. "
-    "Faint points: a group each, and left of them a pair each; grey: within "
-    f"{SAME_CHOICE:g} percentage points, which counts as equal.",
-    "fig7_noise": "Accuracy under random perturbation by its size (pixels in [0, 1]), and as a share of the accuracy "
-    "without perturbation, by stage of the tree.",
-    "fig8_versions": "Robust accuracy on the first version of the same test images minus that on the second, of "
-    "networks that were trained on the first.",
-    "fig9_controls": "Merged networks beside unmerged ones, of each kind those nearest in test accuracy (how near: "
-    "answers.nc), by stage of the tree: the share of images that stay right under strong attacks, of those that all "
-    "networks of the stage classify correctly, and the median perturbation that DeepFool needs on the same images.",
-    "fig10_strong_attacks": "Robust accuracy by the size of the attack (L-infinity, pixels in [0, 1]) under FGSM, "
-    "under projected gradient descent with two losses, and where an image counts as robust only if no attack of the "
-    "notebook breaks it; of the first networks of each stage.",
-    "fig11_mergers": "Test accuracy of networks merged from the same leaves in several ways against the mean squared "
-    "distance of the aligned leaves, the objective of MergeMany; MergeMany stopped after several numbers of sweeps.",
-    "fig12_scale": "Above: the product of spectral norms of the tree's stages, and of unmerged networks that were "
-    "rescaled layer by layer to the weight norms of the stage, which changes no answer; and of L2-regularised networks "
-    "where some are as accurate as the stage. Below: the mean radius around test images in which a bound certifies the "
-    "answer.",
-    "fig13_repair": "Above: test accuracy of the tree with and without REPAIR, towards the moments of the two "
-    "children, of all leaves, or before merging further. Below: variance of activations of the tree over that of its "
-    "leaves.",
-    "fig14_recipes": "Under several recipes of training, and for several widths: accuracy of the last stage of the "
-    "tree minus that of converged MergeMany of the same networks, and robust accuracy at epsilons from 0.015 to 0.02 "
-    "of the last stage minus that of unmerged networks.",
-}
 BENCHMARKS: dict[str, tuple[Callable[[xr.Dataset], Figure], str]] = {
     "bench1_speed": (
         benchmark_plots.speed,
@@ -96,14 +42,29 @@ def draw_all(results: Mapping[str, xr.Dataset], folder: Path | str) -> dict[str,
     Returns:
         The figures by name.
     """
-    folder, drawn = Path(folder), {}
-    for name in drawable(results):
-        draw, stages = FIGURES[name]
-        drawn[name] = draw(*(results[stage] for stage in stages))
-        files = plots.save(drawn[name], folder / name, source=source(results, stages))
-        write_atomically(folder / f"{name}.md", caption(name, results) + "\n")
-        manifest.enter([*files, folder / f"{name}.md"])
+    folder, drawn = Path(folder), {name: draw(name, results) for name in drawable(results)}
+    for name, figure in drawn.items():
+        about = source(results, FIGURES[name][1])
+        _write(figure, folder / name, source=about, caption=caption(name, results))
     return drawn
+
+
+def draw(name: str, results: Mapping[str, xr.Dataset]) -> Figure:
+    """One figure from data sets by stage."""
+    return _function(name)(*(results[stage] for stage in FIGURES[name][1]))
+
+
+def _function(name: str) -> Callable[..., Figure]:
+    if name not in FIGURES:
+        raise ValueError(f"no figure {name!r}; known are {list(FIGURES)}")
+    return resolve_name(f"hrebasin.study.{FIGURES[name][0]}")
+
+
+def _write(figure: Figure, stem: Path, *, source: str, caption: str) -> None:
+    files = save(figure, stem, source=source)
+    text = stem.with_name(f"{stem.name}.md")
+    write_atomically(text, caption + "\n")
+    manifest.enter([*files, text])
 
 
 def source(results: Mapping[str, xr.Dataset], stages: Iterable[str]) -> str:
@@ -111,9 +72,19 @@ def source(results: Mapping[str, xr.Dataset], stages: Iterable[str]) -> str:
     return "; ".join(records.describe(results[stage]) for stage in stages)
 
 
-def drawable(results: Mapping[str, xr.Dataset]) -> list[str]:
-    """Names of the figures whose data sets are there."""
-    return [name for name, (_, stages) in FIGURES.items() if set(stages) <= set(results)]
+def caption(name: str, results: Mapping[str, xr.Dataset]) -> str:
+    """The caption of a figure: what it shows, the data, how many groups and images, and what the intervals are."""
+    function = _function(name)
+    dataset = results[FIGURES[name][1][0]]
+    n = count_groups(dataset)
+    shown = describe_spread(n) + (" (studentised bootstrap over groups)" if n >= FEWEST else " over groups")
+    spread = (
+        f"Lines or large markers: mean over n = {n} groups (trees); bands or bars: {shown}."
+        if n > 1
+        else "n = 1 group (tree): no interval can be given."
+    )
+    data = f"Data: {dataset.attrs.get('data_source', 'unknown')}."
+    return " ".join([function.caption, spread, *function.about(dataset), data])
 
 
 def draw_benchmarks(benchmarks: xr.Dataset, folder: Path | str) -> dict[str, Figure]:
@@ -126,9 +97,8 @@ def draw_benchmarks(benchmarks: xr.Dataset, folder: Path | str) -> dict[str, Fig
     folder, drawn = Path(folder), {}
     for name, (draw, _) in BENCHMARKS.items():
         drawn[name] = draw(benchmarks)
-        files = plots.save(drawn[name], folder / name, source=records.describe(benchmarks))
-        write_atomically(folder / f"{name}.md", benchmark_caption(name, benchmarks) + "\n")
-        manifest.enter([*files, folder / f"{name}.md"])
+        about = records.describe(benchmarks)
+        _write(drawn[name], folder / name, source=about, caption=benchmark_caption(name, benchmarks))
     for name, table in (("bench1_table", benchmark_plots.speed_table), ("bench2_table", benchmark_plots.lines_table)):
         write_atomically(folder / f"{name}.md", table(benchmarks))
         manifest.enter([folder / f"{name}.md"])
@@ -137,44 +107,5 @@ def draw_benchmarks(benchmarks: xr.Dataset, folder: Path | str) -> dict[str, Fig
 
 def benchmark_caption(name: str, benchmarks: xr.Dataset) -> str:
     """The caption of a figure of the benchmarks: what it shows, how many repeats, images and device."""
-    return f"{BENCHMARKS[name][1].format(repeats=benchmarks.sizes['repeat'])} Data: {_origin(benchmarks)}."
-
-
-def _origin(benchmarks: xr.Dataset) -> str:
-    return f"{benchmarks.attrs.get('data_source', 'unknown')}; {benchmarks.attrs.get('device', 'unknown')}"
-
-
-def caption(name: str, results: Mapping[str, xr.Dataset]) -> str:
-    """The caption of a figure: what it shows, the data, how many groups and images, and what the intervals are."""
-    if name not in FIGURES:
-        raise ValueError(f"no figure {name!r}; known are {list(FIGURES)}")
-    dataset = results[FIGURES[name][1][0]]
-    n = count_groups(dataset)
-    shown = describe_spread(n) + (" (studentised bootstrap over groups)" if n >= FEWEST else " over groups")
-    spread = (
-        f"Lines or large markers: mean over n = {n} groups (trees); bands or bars: {shown}."
-        if n > 1
-        else "n = 1 group (tree): no interval can be given."
-    )
-    parts = [SHOWN[name], spread]
-    if name == "fig8_versions":
-        first, second = dataset.version.values
-        parts.append(
-            f"First version: {first}; second: {second}. "
-            f"Median signal-to-noise ratio between versions {float(dataset.psnr.median()):.1f} dB; equal answers on "
-            f"{float(tree(dataset.agreement, 0).mean()):.1%} of images at stage 0 and "
-            f"{float(tree(dataset.agreement, tree_stages(dataset)[-1]).mean()):.1%} at the last stage."
-        )
-    if n_images := _n_images(name, dataset):
-        parts.append(f"{n_images} test images.")
-    if "pair" in dataset.sizes:
-        parts.append(f"{dataset.sizes['pair']} pairs of networks.")
-    parts.append(f"Data: {dataset.attrs.get('data_source', 'unknown')}.")
-    return " ".join(parts)
-
-
-def _n_images(name: str, dataset: xr.Dataset) -> int:
-    """Test images behind a figure; 0 where it needs none, or takes them as the data set's parameters say."""
-    if name == "fig4_lipschitz":
-        return int(dataset.local_lipschitz.notnull().all(["model", "radius"]).sum())
-    return dataset.sizes.get("image", 0) if name != "fig3_weight_norm" else 0
+    images, device = (benchmarks.attrs.get(name, "unknown") for name in ("data_source", "device"))
+    return f"{BENCHMARKS[name][1].format(repeats=benchmarks.sizes['repeat'])} Data: {images}; {device}."

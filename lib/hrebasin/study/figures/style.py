@@ -16,7 +16,7 @@ from PIL.PngImagePlugin import PngInfo
 
 from ...files import replacing
 from ...merging.looks import LOOKS, PAPER
-from ..groups import tree
+from ..groups import PERCENT, tree, tree_stages
 from ..statistics import interval
 
 FEWEST = 5  # groups that an interval needs; of fewer, figures show the range instead
@@ -31,12 +31,6 @@ NAMES = {method: LOOKS[method][0] for method in PAPER} | {
     "deepfool-linf-clipped": "DeepFool, clipped",
     "global": "product of spectral norms",
     "eclipse-fast": "ECLipsE-Fast",
-    "tree-random": "tree, random pairs",
-    "tree-nearest": "tree, nearest pairs",
-    "merge-many-from-tree": "MergeMany from the tree",
-    "repair-children": "REPAIR towards the children",
-    "repair-leaves": "REPAIR towards the leaves",
-    "repair-along": "REPAIR before merging further",
 }
 UNKNOWN = "#777777"  # a method of a data set that is not registered here
 # Stages by lightness, dash and marker, so that print in grey works; further stages repeat the last colour
@@ -59,6 +53,28 @@ def styled(draw: Callable[..., Figure]) -> Callable[..., Figure]:
         return drawn
 
     return inner
+
+
+def numbers_behind(dataset: xr.Dataset) -> list[str]:
+    """How many images and pairs of networks a data set holds, for captions."""
+    shown = {"image": "test images", "pair": "pairs of networks"}
+    return [f"{dataset.sizes[dim]} {name}." for dim, name in shown.items() if dim in dataset.sizes]
+
+
+def captioned(caption: str, *, about: Callable[[xr.Dataset], list[str]] = numbers_behind) -> Callable:
+    """Draw `styled`, and give the function what `hrebasin.study.figures.registry.caption` writes of its figure.
+
+    Args:
+        caption: what is shown.
+        about: gives, of the data set, the sentences that only data can tell.
+    """
+
+    def decorate(draw: Callable[..., Figure]) -> Callable[..., Figure]:
+        inner = styled(draw)
+        inner.caption, inner.about = caption, about
+        return inner
+
+    return decorate
 
 
 def _png(figure: Figure) -> bytes:
@@ -132,7 +148,7 @@ def looks(dataset: xr.Dataset | xr.DataArray) -> dict[str, tuple[str, str]]:
 
 
 def added_methods(dataset: xr.Dataset | xr.DataArray) -> dict[str, dict]:
-    """Colour, dash and marker of each method in a data set that is none of the paper's, see `hrebasin.merging.methods`."""
+    """Colour, dash and marker of each method in a data set that is none of the paper's (`hrebasin.merging.methods`)."""
     names = [name for name in dict.fromkeys(dataset.method.values) if name not in PAPER]
     return {name: {"color": looks(dataset)[name][1], **shape(2 + place)} for place, name in enumerate(names)}
 
@@ -156,6 +172,13 @@ def draw_curve(axes: Axes, x: np.ndarray, values: xr.DataArray, label: str, **lo
     if values.sizes["group"] > 1:
         low, high = spread(values.values, label)
         axes.fill_between(x, low, high, color=look["color"], alpha=0.2, linewidth=0)
+
+
+def draw_stage_curves(axes: Axes, x: np.ndarray, values: xr.DataArray) -> None:
+    """`draw_curve` of every stage of the tree, of values (model, x) that are shares, in percent."""
+    for stage in tree_stages(values):
+        label = f"stage {stage}" if stage else "stage 0 (unmerged)"
+        draw_curve(axes, x, tree(values, stage) * PERCENT, label, **stage_look(stage) | shape(stage))
 
 
 def draw_points(axes: Axes, x, parts: list[np.ndarray], label: str, **look) -> None:

@@ -17,8 +17,8 @@ from .. import records
 from ..benchmarks.plots import goals, lines_table, speed_table
 from ..figures import registry as figures
 from ..groups import PERCENT, count_groups, tree, tree_stages
-from ..questions import answers
-from ..stages import EXTRA, NOTEBOOKS, PAPER, QUESTIONS
+from ..questions import answers, load
+from ..stages import EXTRA, NOTEBOOKS, PAPER, QUESTIONS, TRAINS_ITS_OWN
 from . import page
 from .ledger_text import answer, ledger_table, trees
 
@@ -117,7 +117,7 @@ def figures_table(results: Mapping[str, xr.Dataset], needs: Mapping[str, list[st
     makes = dict.fromkeys(NOTEBOOKS, f"make paper{run}")
     makes |= {question: f"make questions{run} ASK={question}" for question in QUESTIONS}
     makes["versions"] = f"make versions{run} DATASET=path/to/images"
-    needs = {"recipes": []} | needs  # which trains its own networks
+    needs = dict.fromkeys(TRAINS_ITS_OWN, []) | needs
     for name in figures.drawable(results):
         stages = figures.FIGURES[name][1]
         chain = dict.fromkeys(each for stage in stages for each in (*needs.get(stage, ["train", "merge"]), stage))
@@ -134,12 +134,11 @@ def figures_table(results: Mapping[str, xr.Dataset], needs: Mapping[str, list[st
 
 def questions(path: Path) -> str:
     """The open questions with what the published data say of each, and their notebooks, as Markdown."""
-    stages = {title: stage for title, stage, _ in answers.QUESTIONS.values()}
     told = answers.sentences(records.read(path, stage="answers")) if path.is_file() else []
     found = {title: f"{sentence} ({groups})" for title, sentence, groups in told}
     lines = []
-    for title, stage in stages.items():
-        notebook = f"[`{QUESTIONS[stage]}`](notebooks/{QUESTIONS[stage]}.ipynb)"
+    for stage, name in QUESTIONS.items():
+        title, notebook = load(stage).TITLE, f"[`{name}`](notebooks/{name}.ipynb)"
         lines.append(f"- **{title}** {found.get(title, 'Not asked of the published networks yet.')} {notebook}")
     return "\n".join(lines) + "\n"
 

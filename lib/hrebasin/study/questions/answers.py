@@ -3,15 +3,12 @@
 There are no verdicts: nothing was claimed.
 """
 
-from collections.abc import Callable, Mapping
-
 import numpy as np
 import xarray as xr
 
 from ..groups import Results
-from ..statistics import Test
-from .merging_answers import mergers, recipes, repair
-from .robustness_answers import controls, scale, strong
+from ..records import columns
+from . import OPEN, load
 
 # variable -> long name, units
 VARIABLES = {
@@ -25,17 +22,6 @@ VARIABLES = {
 }
 
 
-Question = tuple[str, str, Callable[[xr.Dataset], tuple[list[Test], str]]]
-QUESTIONS: dict[str, Question] = {
-    "Q1": ("Robustness or lower accuracy?", "controls", controls),
-    "Q2": ("Is the crossing an artefact of weak attacks?", "strong", strong),
-    "Q3": ("MergeMany or tree?", "mergers", mergers),
-    "Q4": ("Does the bound fall beyond scale?", "scale", scale),
-    "Q5": ("Is it variance collapse?", "repair", repair),
-    "Q6": ("Does the recipe decide?", "recipes", recipes),
-}
-
-
 def answer(results: Results) -> xr.Dataset:
     """All questions whose data sets are there.
 
@@ -46,30 +32,18 @@ def answer(results: Results) -> xr.Dataset:
         The variables of `VARIABLES` over ``row``, with the coordinate ``question``; ``sentence`` over
         ``asked``, with the question's ``title``.
     """
-    rows, sentences = [], {}
-    for name, (title, stage, function) in QUESTIONS.items():
+    rows, asked = [], []
+    for name, stage in ((f"Q{number}", stage) for number, stage in enumerate(OPEN, start=1)):
         if stage not in results:
             continue
-        tests, sentences[name] = function(results[stage])
-        sentences[name] = (title, sentences[name])
-        rows += [(name, test, *test.interval(name)) for test in tests]
-    columns = {
-        "comparison": [test.name for _, test, _, _ in rows],
-        "effect": [test.effect for _, test, _, _ in rows],
-        "low": [low for *_, low, _ in rows],
-        "high": [high for *_, high in rows],
-        "n": [test.n for _, test, _, _ in rows],
-        "p": [test.p for _, test, _, _ in rows],
-        "effect_units": [test.units for _, test, _, _ in rows],
-    }
-    variables = {name: _column("row", columns[name], *about) for name, about in VARIABLES.items()}
-    variables["sentence"] = _column("asked", [text for _, text in sentences.values()], "answer", "1")
-    variables["title"] = _column("asked", [title for title, _ in sentences.values()], "question", "1")
-    coords = {
-        "asked": _column("asked", list(sentences), "question", "1"),
-        "question": _column("row", [name for name, *_ in rows], "question", "1"),
-    }
-    return xr.Dataset(variables, coords=coords)
+        tests, sentence = load(stage).answer(results[stage])
+        asked.append({"asked": name, "title": load(stage).TITLE, "sentence": sentence})
+        rows += [test.row(name) | {"question": name} for test in tests]
+    rows = [row | {"comparison": row["name"], "effect_units": row["units"]} for row in rows]
+    variables = columns(rows, "row", VARIABLES)
+    variables |= columns(asked, "asked", {"sentence": ("answer", "1"), "title": ("question", "1")})
+    coords = columns(asked, "asked", {"asked": ("question", "1")})
+    return xr.Dataset(variables, coords=coords | columns(rows, "row", {"question": ("question", "1")}))
 
 
 def sentences(found: xr.Dataset) -> list[tuple[str, str, str]]:
@@ -103,8 +77,3 @@ def table(found: xr.Dataset) -> str:
             parts.append(f"| {one['comparison']} | {one['effect']:.3g}{unit}{spread} | {one['n']} | {p} |")
         parts.append("")
     return "\n".join(parts)
-
-
-def _column(dim: str, values: list, long_name: str, units: str) -> tuple[str, np.ndarray, Mapping]:
-    text = bool(values) and isinstance(values[0], str)
-    return dim, np.array(values, dtype=object) if text else np.array(values), {"long_name": long_name, "units": units}

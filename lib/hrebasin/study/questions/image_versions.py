@@ -5,11 +5,16 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 import xarray as xr
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from ...bank import Bank
 from ...images.sources import Images
-from ...robustness.attacks import attack
+from ...robustness.attacks import along, attack
+from ..figures.style import NAMES, captioned, draw_legend, draw_stage_curves, numbers_behind, stacked
+from ..groups import count_groups, tree, tree_stages
 
+SCHEMA = {"model version attack epsilon": "robust_accuracy", "model": "agreement", "image": "psnr"}
 KINDS = ("fgsm", "deepfool-linf")
 PEAK = 255.0  # largest value of a pixel, for the signal-to-noise ratio
 
@@ -39,10 +44,8 @@ def counterparts(images: Images, others: Images) -> torch.Tensor:
     return found
 
 
-def compare_versions(
-    bank: Bank, first: Images, second: Images, *, epsilons: Sequence[float], device: str = "cpu"
-) -> xr.Dataset:
-    """Attack both versions of the same images: a data set of stage ``versions``, see `hrebasin.study.records.schemas.SCHEMAS`.
+def measure(bank: Bank, first: Images, second: Images, *, epsilons: Sequence[float], device: str = "cpu") -> xr.Dataset:
+    """Attack both versions of the same images: a data set of stage ``versions``.
 
     Args:
         bank: the networks.
@@ -54,13 +57,12 @@ def compare_versions(
         raise ValueError(f"{len(first)} and {len(second)} images with their labels are not two versions of the same")
     sources = np.array([first.source, second.source], dtype=object)
     version = xr.Variable("version", sources, {"long_name": "version of the images", "units": "1"})
-    kinds = xr.Variable("attack", np.array(KINDS, dtype=object), {"long_name": "attack", "units": "1"})
     joined = {"coords": "minimal", "compat": "override", "combine_attrs": "override"}
     curves = []
     for images in (first, second):
         given = (bank, images.pixels, images.labels)
-        each = [attack(*given, kind=kind, epsilons=epsilons, device=device).robust_accuracy for kind in KINDS]
-        curves.append(xr.concat(each, dim=kinds, **joined))
+        each = {kind: attack(*given, kind=kind, epsilons=epsilons, device=device).robust_accuracy for kind in KINDS}
+        curves.append(along(each, "attack"))
     with torch.no_grad():
         answers = [bank(images.pixels.to(bank.device)).argmax(-1) for images in (first, second)]
     same = (answers[0] == answers[1]).double().mean(1)
@@ -73,3 +75,35 @@ def compare_versions(
             "psnr": ("image", decibels.numpy(), {"long_name": "peak signal-to-noise ratio of versions", "units": "dB"}),
         }
     )
+
+
+def _differences_of_images(data: xr.Dataset) -> list[str]:
+    """What the two versions are and how near one another, and on how many images, for the caption."""
+    first, second = data.version.values
+    alike = [float(tree(data.agreement, stage).mean()) for stage in (0, tree_stages(data)[-1])]
+    text = (
+        f"First version: {first}; second: {second}. Median signal-to-noise ratio between versions "
+        f"{float(data.psnr.median()):.1f} dB; equal answers on {alike[0]:.1%} of images at stage 0 and {alike[1]:.1%} "
+        "at the last stage."
+    )
+    return [text, *numbers_behind(data)]
+
+
+@captioned(
+    "Robust accuracy on the first version of the same test images minus that on the second, of networks that were "
+    "trained on the first.",
+    about=_differences_of_images,
+)
+def draw(data: xr.Dataset) -> Figure:
+    """Robust accuracy on the first version of the images minus that on the second, by stage; a panel an attack."""
+    kinds = data.attack.values
+    (figure, panels), n_max = stacked(len(kinds), sharey=True), count_groups(data)
+    first, second = (data.robust_accuracy.isel(version=position, drop=True) for position in (0, 1))
+    difference = (first - second).rename("difference")
+    for axes, kind in zip(panels, kinds, strict=True):
+        axes.axhline(0, color="#888888", linewidth=0.6)
+        draw_stage_curves(axes, data.epsilon.values, difference.sel(attack=kind))
+        axes.set(title=NAMES.get(kind, kind), ylabel="first minus second\n(percentage points)")
+    panels[-1].set_xlabel("size of the attack, L-infinity (pixel range)")
+    panels[-1].xaxis.set_major_locator(MaxNLocator(5))
+    return draw_legend(figure, n_max, columns=3)

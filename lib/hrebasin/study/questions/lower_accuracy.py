@@ -1,12 +1,14 @@
-"""Networks that are as inaccurate as merged ones but were not merged: is a merged network robust, or only worse?"""
+"""Robustness or lower accuracy? Merged networks beside others that are as inaccurate but were not merged."""
 
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from itertools import product
 
 import numpy as np
 import torch
 import xarray as xr
+from matplotlib.figure import Figure
 
 from ...bank import Bank
 from ...evaluation import evaluate
@@ -19,8 +21,28 @@ from ...robustness.attacks import along, attack
 from ...robustness.strong import fgsm
 from ...training.recipe import Recipe
 from ...training.train import DivergedError, train
+from ..figures.style import COLOURS, NAMES, captioned, draw_legend, draw_points, label_stages, shape, stacked
+from ..groups import PERCENT, POINTS, NotMeasuredError, by_group, count_groups, large, minus, tree_stages
+from ..statistics import Test, no_difference
 
-FAMILIES = ("stopped", "narrow", "noised", "line")
+TITLE = "Robustness or lower accuracy?"
+SCHEMA = {
+    "model": "test_accuracy median_perturbation common_images",
+    "model attack epsilon": "robust_accuracy robust_at_stage robust_at_method",
+}
+FAMILIES = {  # of networks that were not merged
+    "stopped": "early-stopped networks",
+    "narrow": "narrower networks",
+    "noised": "networks with noise on their weights",
+    "line": "points on the way to a naive average",
+}
+CURVES = {
+    "tree": ("merged, tree", COLOURS["tree"]),
+    "stopped": ("training stopped early", COLOURS["merge-many"]),
+    "narrow": ("fewer units", COLOURS["l2"]),
+    "noised": ("noise on the weights", COLOURS["naive"]),
+    "line": ("towards a naive average", COLOURS["unmerged"]),
+}
 LEVELS = np.linspace(0, 1.5, 31)  # of weight noise, in standard deviations of a layer's weights
 LAMBDAS = np.linspace(0, 0.5, 26)  # from a network to its naive average with another
 
@@ -74,7 +96,7 @@ def line(first: Bank, second: Bank) -> Bank:
     return Bank.concat(interpolate(first, second, LAMBDAS)).relabel(method="line")
 
 
-def study(
+def measure(
     trees: Bank,
     train_set: Images,
     test_set: Images,
@@ -153,25 +175,21 @@ def _attacked(bank: Bank, images: Images, epsilons: Sequence[float], device: str
 
 def _compare(found: xr.Dataset, accuracy: xr.DataArray) -> xr.Dataset:
     """Robust accuracy on all images and on those that others classify correctly too."""
-    correct = found.correct
     stage, method = found.stage.values, np.where(found.method == "unmerged", "tree", found.method)
-    same_stage = _common(correct, lambda k: stage == stage[k])
-    same_method = _common(correct, lambda k: method == method[k])
-    median = found.norm.where(same_stage).median("image")
+    same_stage = _common(found.correct, lambda k: stage == stage[k])
+    same_method = _common(found.correct, lambda k: method == method[k])
+    right = "share still right of images that all {} classify correctly"
     columns = {
         "test_accuracy": (accuracy, "accuracy", "1"),
         "robust_accuracy": (found.robust.mean("image"), "accuracy under attack", "1"),
-        "robust_at_stage": (
-            _share(found.robust, same_stage),
-            "share still right of images that all networks of the stage classify correctly",
-            "1",
+        # means over the common images: not a number where there are none
+        "robust_at_stage": (found.robust.where(same_stage).mean("image"), right.format("networks of the stage"), "1"),
+        "robust_at_method": (found.robust.where(same_method).mean("image"), right.format("stages of the method"), "1"),
+        "median_perturbation": (
+            found.norm.where(same_stage).median("image"),
+            "median L-infinity DeepFool norm on the images of the stage",
+            "pixel range",
         ),
-        "robust_at_method": (
-            _share(found.robust, same_method),
-            "share still right of images that all stages of the method classify correctly",
-            "1",
-        ),
-        "median_perturbation": (median, "median L-infinity DeepFool norm on the images of the stage", "pixel range"),
         "common_images": (
             same_stage.sum("image"),
             "images that all networks of the stage classify correctly",
@@ -190,6 +208,71 @@ def _common(correct: xr.DataArray, alike: Callable[[int], np.ndarray]) -> xr.Dat
     return correct.copy(data=np.stack([correct.values[alike(k)].all(0) for k in range(correct.sizes["model"])]))
 
 
-def _share(robust: xr.DataArray, common: xr.DataArray) -> xr.DataArray:
-    """Mean over common images; not a number where there are none."""
-    return robust.where(common).mean("image")
+def answer(data: xr.Dataset) -> tuple[list[Test], str]:
+    """Differences between the tree and each family, at the nearest accuracy and over the stages."""
+    families = [name for name in FAMILIES if name in data.method.values]
+    stages, tests, against, gaps = tree_stages(data), [], {}, {}
+    top = stages[-1]
+    for stage, family in product(stages[1:], families):
+        pair = {"method": "tree", "stage": stage}, {"method": family, "stage": stage}
+        about = f"stage {stage} minus {FAMILIES[family]}"
+        gap = minus(*(by_group(data.test_accuracy, **labels) for labels in pair)) * PERCENT
+        gaps[family] = Test(f"accuracy: {about}", gap, POINTS)  # in the end those of the last stage are left
+        tests.append(gaps[family])
+        for kind in data.attack.values:
+            robust = large(data.robust_at_stage.sel(attack=kind))
+            found = _difference(f"{kind}, strong, at the nearest accuracy: {about}", robust, *pair)
+            if found and (kind, stage) == ("fgsm", top):
+                [against[family]] = found
+            tests += found
+        tests += _difference(f"median perturbation: {about}", data.median_perturbation, *pair, units="pixel range")
+    for family, kind in product(("tree", *families), data.attack.values):
+        first = {"method": "unmerged" if family == "tree" else family, "stage": 0}
+        about = f"on images that all stages get right: stage {top} minus 0, {FAMILIES.get(family, family)}"
+        robust = large(data.robust_at_method.sel(attack=kind))
+        tests += _difference(f"{kind}, strong, {about}", robust, {"method": family, "stage": top}, first)
+    words = ", ".join(
+        f"{_points(test.effect)} than {FAMILIES[family]} ({_points(-gaps[family].effect)} accurate)"
+        for family, test in against.items()
+    )
+    return tests, (
+        f"beside unmerged networks of each kind that come nearest to it in accuracy, stage {top} keeps under strong "
+        f"FGSM, of images that all classify correctly, {words}; "
+        f"{no_difference({FAMILIES[family]: test for family, test in against.items()})}"
+    )
+
+
+def _difference(name: str, values: xr.DataArray, first: dict, second: dict, units: str = POINTS) -> list[Test]:
+    """First minus second; no test where there is no image that all classify correctly."""
+    try:
+        difference = minus(by_group(values, **first), by_group(values, **second))
+    except NotMeasuredError:
+        return []
+    return [Test(name, difference * PERCENT if units == POINTS else difference, units)]
+
+
+def _points(difference: float) -> str:
+    return f"{abs(difference):.1f} points {'more' if difference > 0 else 'less'}"
+
+
+@captioned(
+    "Merged networks beside unmerged ones, of each kind those nearest in test accuracy (how near: answers.nc), by "
+    "stage of the tree: the share of images that stay right under strong attacks, of those that all networks of the "
+    "stage classify correctly, and the median perturbation that DeepFool needs on the same images."
+)
+def draw(data: xr.Dataset) -> Figure:
+    """What withstands strong attacks, merged networks beside unmerged ones nearest in accuracy, by stage."""
+    kinds, stages = list(data.attack.values), tree_stages(data)[1:]
+    figure, panels = stacked(len(kinds) + 1)
+    shown = [(large(data.robust_at_stage.sel(attack=kind)) * PERCENT, NAMES.get(kind, kind)) for kind in kinds]
+    shown.append((data.median_perturbation, "DeepFool, median of the minimal norms"))
+    for axes, (values, title) in zip(panels, shown, strict=True):
+        for position, (method, (label, colour)) in enumerate(CURVES.items()):
+            parts = {stage: by_group(values, method=method, stage=stage).values for stage in stages}
+            parts = {stage: part[np.isfinite(part)] for stage, part in parts.items() if np.isfinite(part).any()}
+            if parts:
+                where = np.array(list(parts)) + 0.08 * (position - 2)
+                draw_points(axes, where, list(parts.values()), label, color=colour, **shape(position))
+        axes.set(title=title, ylabel="still right at epsilon\n0.015 to 0.02 (%)")
+    label_stages(panels[-1], stages, "median perturbation\n(pixel range)")
+    return draw_legend(figure, count_groups(data), columns=2)

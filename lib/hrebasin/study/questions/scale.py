@@ -1,18 +1,40 @@
-"""Networks rescaled layer by layer: the same decisions with other norms, so what a bound owes to scale alone."""
+"""Does the bound fall beyond scale? Networks rescaled layer by layer: the same decisions with other norms."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
 import torch
 import xarray as xr
+from matplotlib.figure import Figure
 
 from ...bank import Bank
 from ...evaluation import evaluate
 from ...images.sources import Images
-from ...lipschitz.bounds import measure
+from ...lipschitz.bounds import measure as measure_bounds
+from ..figures.style import (
+    COLOURS,
+    NAMES,
+    STAGE_COLOURS,
+    captioned,
+    draw_legend,
+    draw_points,
+    label_stages,
+    shape,
+    stacked,
+)
+from ..groups import PERCENT, POINTS, NotMeasuredError, by_group, count_groups, minus, tree, tree_stages
+from ..statistics import Test, no_difference
 
+TITLE = "Does the bound fall beyond scale?"
+SCHEMA = {
+    "model": "test_accuracy gradient_norm median_margin",
+    "model layer": "weight_norm",
+    "model bound": "lipschitz",
+    "model certificate": "certified_radius",
+}
 SQRT2 = 2**0.5  # two logits differ by at most sqrt(2) times the change of all logits
+ALIKE = 0.02  # difference of accuracies up to which networks count as equally accurate
 
 
 def rescale(bank: Bank, factors: torch.Tensor) -> Bank:
@@ -42,27 +64,17 @@ def rescale_to(bank: Bank, targets: Bank) -> Bank:
     """Network k with the Frobenius norms of the weights of network k of ``targets``, layer by layer."""
     if len(bank) != len(targets):
         raise ValueError(f"{len(bank)} networks cannot take the norms of {len(targets)}")
+    layers = bank.architecture.layers
     norms = [
         torch.stack(
-            [
-                torch.linalg.vector_norm(each.tensors[f"{layer}.weight"].double(), dim=(1, 2))
-                for layer in bank.architecture.layers
-            ],
-            dim=1,
+            [torch.linalg.vector_norm(each.tensors[f"{layer}.weight"].double(), dim=(1, 2)) for layer in layers], dim=1
         )
         for each in (targets, bank)
     ]
     return rescale(bank, norms[0] / norms[1])
 
 
-def study(
-    bank: Bank,
-    images: Images,
-    *,
-    measured: int,
-    bounded: int,
-    radii: Sequence[float],
-) -> xr.Dataset:
+def measure(bank: Bank, images: Images, *, measured: int, bounded: int, radii: Sequence[float]) -> xr.Dataset:
     """Bounds beside margins, and unmerged networks at the norms of merged ones: a data set of stage ``scale``.
 
     Unmerged network k of a group is rescaled to the weight norms of the node of each stage that it was merged into; it
@@ -77,7 +89,7 @@ def study(
     """
     everything = Bank.concat([replace(each, history=None) for each in (bank, *_at_norms_of_nodes(bank))])
     few = images.first(measured)
-    record = measure(everything, few.pixels, few.labels, radii=radii, bounded=bounded)
+    record = measure_bounds(everything, few.pixels, few.labels, radii=radii, bounded=bounded)
     margin = record.margin.clip(min=0).median("image")
     margin.attrs = {"long_name": "median margin over images, 0 where wrong", "units": "logit"}
     certified = certified_radius(record).mean("image")
@@ -96,9 +108,8 @@ def _at_norms_of_nodes(bank: Bank):
         nodes = bank.where(method="tree", stage=stage)
         places = {place: k for k, place in enumerate(zip(nodes.labels["group"], nodes.labels["node"], strict=True))}
         above = zip(leaves.labels["group"], leaves.labels["node"] >> stage, strict=True)
-        yield rescale_to(leaves, nodes.select([places[place] for place in above])).relabel(
-            method="rescaled", stage=stage
-        )
+        scaled = rescale_to(leaves, nodes.select([places[place] for place in above]))
+        yield scaled.relabel(method="rescaled", stage=stage)
 
 
 def certified_radius(regularity: xr.Dataset) -> xr.DataArray:
@@ -120,3 +131,119 @@ def certified_radius(regularity: xr.Dataset) -> xr.DataArray:
     joined = xr.concat(list(radii.values()), dim=axis, coords="minimal", compat="override")
     joined.attrs = {"long_name": "certified radius, L2", "units": "pixel range"}
     return joined.rename("certified_radius").transpose("model", "certificate", "image")
+
+
+def answer(data: xr.Dataset) -> tuple[list[Test], str]:
+    """What scale alone makes of a bound's fall, whether certified radii grow, and bounds at equal accuracy."""
+    top = tree_stages(data)[-1]
+    logs = {f"{name} bound": np.log10(data.lipschitz.sel(bound=name)) for name in data.bound.values}
+    logs["sampled lower bound"] = np.log10(data.gradient_norm)
+    logs = {name: log.rename(name) for name, log in logs.items()}
+    falls = {name: _falls(data, name, log) for name, log in logs.items()}
+    radii = {str(name): data.certified_radius.sel(certificate=name) for name in data.certificate.values}
+    certificates = {}
+    for name, radius in radii.items():
+        values = minus(tree(radius, top), tree(radius, 0))
+        test = Test(f"certified radius by the {name} bound, stage {top} minus stage 0", values, "pixel range")
+        certificates[f"the radius that the {name} bound certifies"] = test
+    measures = {"accuracy": (data.test_accuracy * PERCENT, POINTS)}
+    measures |= {f"log10 {name}": (log, "log10") for name, log in logs.items()}
+    measures |= {f"certified radius by the {name} bound": (radius, "pixel range") for name, radius in radii.items()}
+    beside = _beside_equally_accurate(data, measures)
+    tests = [test for some in falls.values() for test in some] + _over_margin(data, logs)
+    tests += [*certificates.values(), *(test for some in beside.values() for test in some.values())]
+    merged, rescaled, _ = (test.effect for test in falls["global bound"])
+    said = [
+        f"merging up to stage {top} lowers log10 of the global bound by {merged:.2f}, rescaling unmerged networks to "
+        f"the same norms, which changes no answer, by {rescaled:.2f}"
+    ]
+    if beside:
+        times = {stage: 10 ** some["log10 global bound"].effect for stage, some in beside.items()}
+        words = " and ".join(f"{ratio:.2g} times as large (stage {stage})" for stage, ratio in times.items())
+        said.append(f"the bound is {words} as that of L2-regularised networks of the same accuracy")
+    grown = [name for name, test in certificates.items() if test.effect > 0]
+    said += [f"{len(grown)} of {len(certificates)} certified radii grow with the stage", no_difference(certificates)]
+    return tests, "; ".join(said)
+
+
+def _falls(data: xr.Dataset, name: str, log: xr.DataArray) -> list[Test]:
+    """How far a bound falls up to the last stage, how far by scale alone, and the share of the one in the other."""
+    top = tree_stages(data)[-1]
+    whole = minus(tree(log, 0), tree(log, top))
+    by_scale = minus(tree(log, 0), by_group(log, method="rescaled", stage=top))
+    return [
+        Test(f"log10 {name}, stage 0 minus stage {top}", whole, "log10"),
+        Test(f"log10 {name}, stage 0 minus stage 0 at the norms of stage {top}", by_scale, "log10"),
+        Test(f"share of the fall of the {name} that scale alone makes", by_scale / whole * PERCENT, "%"),
+    ]
+
+
+def _over_margin(data: xr.Dataset, logs: Mapping[str, xr.DataArray]) -> list[Test]:
+    """Bounds over the median margin, which scale does not change, every stage less stage 0."""
+    margin, tests = np.log10(data.median_margin.where(data.median_margin > 0)).rename("median_margin"), []
+    for name in data.bound.values:
+        relative = (logs[f"{name} bound"] - margin).rename("lipschitz")
+        for stage in tree_stages(data)[1:]:
+            try:
+                values = minus(tree(relative, stage), tree(relative, 0))
+            except NotMeasuredError:
+                continue  # half of the images or more are misclassified: the median margin is 0
+            tests.append(Test(f"log10 of {name} bound over median margin, stage {stage} less stage 0", values, "log10"))
+    return tests
+
+
+def _beside_equally_accurate(data: xr.Dataset, measures: Mapping) -> dict[int, dict[str, Test]]:
+    """By stage, every measure (values, units) of the tree minus that of equally accurate L2-regularised networks."""
+    found = {}
+    for stage, strength in equally_accurate(data, "l2").items():
+        about = f"stage {stage} minus L2-regularised networks of strength {strength:g}"
+        found[stage] = {
+            name: Test(f"{name}: {about}", minus(tree(v, stage), by_group(v, method="l2", strength=strength)), units)
+            for name, (v, units) in measures.items()
+        }
+    return found
+
+
+def equally_accurate(data: xr.Dataset, method: str) -> dict[int, float]:
+    """By stage of the tree, the strength of a penalty whose networks are as accurate; no stage where none is."""
+    accuracy, found = data.test_accuracy, {}
+    strengths = np.unique(data.strength.values[data.method.values == method]).tolist()
+    penalised = {strength: by_group(accuracy, method=method, strength=strength) for strength in strengths}
+    for stage in tree_stages(data)[1:]:
+        merged = tree(accuracy, stage)
+        gaps = {strength: abs(minus(values, merged).mean()) for strength, values in penalised.items()}
+        if gaps and min(gaps.values()) <= ALIKE:
+            found[stage] = min(gaps, key=gaps.get)
+    return found
+
+
+@captioned(
+    "Above: the product of spectral norms of the tree's stages, and of unmerged networks that were rescaled layer by "
+    "layer to the weight norms of the stage, which changes no answer; and of L2-regularised networks where some are as "
+    "accurate as the stage. Below: the mean radius around test images in which a bound certifies the answer."
+)
+def draw(data: xr.Dataset) -> Figure:
+    """Global bound by stage, of the tree, of unmerged networks at its norms, of regularised ones; certified radii."""
+    figure, (above, below) = stacked(2)
+    stages, bound = tree_stages(data), data.lipschitz.sel(bound="global").rename("lipschitz")
+    rescaled = [by_group(bound, method="rescaled", stage=s) if s else tree(bound, 0) for s in stages]
+    draw_points(above, stages, [tree(bound, s).values for s in stages], "tree", color=COLOURS["tree"], marker="o")
+    look = {"color": COLOURS["unmerged"], "marker": "s", "linestyle": "--"}
+    parts = [values.values for values in rescaled]
+    draw_points(above, np.array(stages) + 0.1, parts, "unmerged at the norms of the stage", **look)
+    if alike := equally_accurate(data, "l2"):
+        look = {"color": COLOURS["l2"], "marker": "D", "linestyle": "none"}
+        parts = [by_group(bound, method="l2", strength=strength).values for strength in alike.values()]
+        draw_points(above, np.array(list(alike)) - 0.1, parts, "L2-regularised, as accurate as the stage", **look)
+    above.set_yscale("log")
+    above.set_ylabel("global bound\n(logits per pixel range)")
+    for position, name in enumerate(data.certificate.values):
+        radius = data.certified_radius.sel(certificate=name).rename("certified_radius")
+        look = {"color": STAGE_COLOURS[1 + position % 4], **shape(position)}
+        parts = [tree(radius, s).values for s in stages]
+        draw_points(
+            below, np.array(stages) + 0.08 * (position - 1), parts, f"certified: {NAMES.get(name, name)}", **look
+        )
+    below.set_ylim(bottom=0)
+    label_stages(below, stages, "mean certified radius, L2\n(pixel range)")
+    return draw_legend(figure, count_groups(data), columns=1)

@@ -1,5 +1,7 @@
-"""Recipes of training and widths: under which of them does merging do what the paper says?"""
+"""Does the recipe decide? Recipes of training and widths: under which of them does merging do what the paper says?"""
 
+import json
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import product
@@ -7,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import xarray as xr
+from matplotlib.figure import Figure
 
 from ...bank import Bank
 from ...evaluation import evaluate
@@ -20,7 +23,16 @@ from ...random_streams import Seed
 from ...robustness.attacks import robust_accuracies
 from ...training.recipe import Recipe
 from ...training.train import train
+from ..figures.style import COLOURS, COLUMN, MARKERS, NAMES, captioned, draw_legend, spread
+from ..groups import PERCENT, POINTS, NotMeasuredError, by_group, count_groups, large, minus, tree, tree_stages
+from ..statistics import Test, by_sign
 
+TITLE = "Does the recipe decide?"
+SCHEMA = {
+    "model": "test_accuracy train_accuracy",
+    "model attack epsilon": "robust_accuracy",
+    "model alignment": "loss_barrier accuracy_barrier",
+}
 LEARNING_RATES = {"adam": 1e-3, "sgd": 0.05}
 WEIGHT_DECAY = 5e-4
 CROP_PADDING = 4  # pixels, with a random flip
@@ -70,7 +82,7 @@ def variants(
     return made
 
 
-def study(
+def measure(
     variant: Variant,
     train_set: Images,
     test_set: Images,
@@ -125,9 +137,8 @@ def study(
 def _barriers(bank: Bank, everything: Bank, images: Images, seed: Seed, device: str) -> dict[str, xr.DataArray]:
     """Barriers between the two leaves of each first merge, (model, alignment); not a number for other networks."""
     pairs = pairs_of(bank, len(bank) // 2)  # neighbours, as in the tree
-    found = lines(*pairs, {"test": images}, np.linspace(0, 1, 11), seed=seed, device=device).sel(
-        split="test", drop=True
-    )
+    found = lines(*pairs, {"test": images}, np.linspace(0, 1, 11), seed=seed, device=device)
+    found = found.sel(split="test", drop=True)
     merged = (everything.labels["method"] == "tree") & (everything.labels["stage"] == 1)
     columns = {}
     for name in ("loss_barrier", "accuracy_barrier"):
@@ -136,3 +147,87 @@ def _barriers(bank: Bank, everything: Bank, images: Images, seed: Seed, device: 
         about = {"long_name": f"{name.replace('_', ' ')} between the children", "units": found[name].attrs["units"]}
         columns[name] = everything.array(values, ("model", "alignment"), name=name, alignment=found.alignment, **about)
     return columns
+
+
+def answer(data: xr.Dataset) -> tuple[list[Test], str]:
+    """Under which recipes and widths the tree is ahead of MergeMany, and the last stage ahead of stage 0."""
+    tests, outcomes = [], defaultdict(dict)  # comparison -> recipe -> test
+    for recipe in dict.fromkeys(data.recipe.values.tolist()):
+        part = data.isel(model=(data.recipe == recipe).values)
+        stages, accuracy, top = tree_stages(part), part.test_accuracy, tree_stages(part)[-1]
+        tests.append(Test(f"{recipe}: accuracy of unmerged networks", tree(accuracy, 0).values * PERCENT, "%"))
+        lost = minus(tree(accuracy, 0), tree(accuracy, top)) * PERCENT
+        tests.append(Test(f"{recipe}: accuracy of stage 0 minus stage {top}", lost, POINTS))
+        for size in (2**stage for stage in stages[1:]):
+            try:
+                many = by_group(accuracy, method="merge-many", n_merged=size)
+            except NotMeasuredError:
+                continue
+            first = accuracy.isel(model=(accuracy.node == 0).values)  # of the leaves that MergeMany had
+            values = minus(by_group(first, method="tree", n_merged=size), many) * PERCENT
+            ahead = Test(f"{recipe}: tree minus converged MergeMany, {size} models", values, POINTS)
+            tests.append(ahead)
+            outcomes[f"the tree is ahead of MergeMany of {size}"][recipe] = ahead
+        for name, alignment in product(("loss_barrier", "accuracy_barrier"), part.alignment.values):
+            scale, units = (1, "nat") if name == "loss_barrier" else (PERCENT, POINTS)
+            values = by_group(part[name].sel(alignment=alignment), method="tree", stage=1) * scale
+            tests.append(Test(f"{recipe}: {name.replace('_', ' ')} {alignment} matching", values.values, units))
+        for kind in part.attack.values:
+            robust = large(part.robust_accuracy.sel(attack=kind))
+            gain = minus(tree(robust, top), tree(robust, 0)) * PERCENT
+            ahead = Test(f"{recipe}: {kind}, strong: stage {top} minus stage 0", gain, POINTS)
+            tests.append(ahead)
+            outcomes[f"stage {top} is ahead of stage 0 under strong {kind}"][recipe] = ahead
+    return tests, _few_images(data) + "; ".join(_under_which(*outcome) for outcome in outcomes.items())
+
+
+def _under_which(comparison: str, compared: dict[str, Test]) -> str:
+    """Under how many recipes a comparison holds, and under which if not under all."""
+    found = by_sign(compared, "Q6")
+    names = f" ({'; '.join(found[1])})" if 0 < len(found[1]) < len(compared) else ""
+    return (
+        f"{comparison} under {len(found[1])} recipes and widths{names}, behind under {len(found[-1])}, undecided under "
+        f"{len(found[0])}"
+    )
+
+
+def _few_images(data: xr.Dataset) -> str:
+    """On how many images other recipes were tried, in words, where the data set says it."""
+    parameters = json.loads(data.attrs.get("parameters", "{}"))
+    numbers = [parameters.get(name) for name in ("recipe_images", "width_images")]
+    return "trained on {:,} images, for other widths on {:,}: ".format(*numbers) if all(numbers) else ""
+
+
+@captioned(
+    "Under several recipes of training, and for several widths: accuracy of the last stage of the tree minus that of "
+    "converged MergeMany of the same networks, and robust accuracy at epsilons from 0.015 to 0.02 of the last stage "
+    "minus that of unmerged networks."
+)
+def draw(data: xr.Dataset) -> Figure:
+    """The tree minus converged MergeMany, and what robustness the tree gains, a row a recipe or width."""
+    names, top = list(dict.fromkeys(data.recipe.values.tolist())), tree_stages(data)[-1]
+    figure = Figure((COLUMN, (30 + 2 * (14 + 5 * len(names))) / 25.4))
+    above, below = figure.subplots(2, 1)
+    rows = [data.isel(model=(data.recipe == name).values) for name in names]
+    sides = [[by_group(row.test_accuracy, method=way, stage=top) for way in ("tree", "merge-many")] for row in rows]
+    ahead = [minus(*pair) for pair in sides]
+    _by_recipe(above, names, ahead, f"tree minus MergeMany, {2**top} models", color=COLOURS["tree"], marker="o")
+    above.set(title=f"accuracy, tree minus MergeMany of {2**top}", xlabel="difference (percentage points)")
+    for position, kind in enumerate(data.attack.values):
+        robust = [large(row.robust_accuracy.sel(attack=kind)) for row in rows]
+        gain = [minus(tree(values, top), tree(values, 0)) for values in robust]
+        look = {"color": (COLOURS["merge-many"], COLOURS["l2"])[position % 2], "marker": MARKERS[1 + position % 6]}
+        _by_recipe(below, names, gain, NAMES.get(kind, kind), shift=0.2 * (position - 0.5), **look)
+    below.set(title=f"robust accuracy, stage {top} minus 0", xlabel="difference (percentage points)")
+    return draw_legend(figure, count_groups(data), columns=1)
+
+
+def _by_recipe(axes, names: list[str], parts: list[np.ndarray], label: str, *, shift: float = 0, **look) -> None:
+    """Means over groups with their spread, a row a recipe."""
+    places = np.arange(len(names))[::-1] + shift
+    for place, part in zip(places, parts, strict=True):
+        if len(part) > 1:
+            axes.hlines(place, *(PERCENT * end for end in spread(part, label)), color=look["color"], linewidth=1.4)
+    axes.plot([part.mean() * PERCENT for part in parts], places, label=label, linestyle="none", markersize=4, **look)
+    axes.axvline(0, color="#000000", linewidth=0.6)
+    axes.set_yticks(np.arange(len(names))[::-1], names)

@@ -3,13 +3,14 @@
 from .data_sets import FORMAT, concat, join, read, read_results, write
 from .origins import describe, misfits, networks_of
 from .provenance import PROVENANCE, Clock, derived, loaded, plain_values, provenance
-from .schemas import SCHEMAS
+from .schemas import schema
+from .tables import columns
 
 __all__ = [
     "FORMAT",
     "PROVENANCE",
-    "SCHEMAS",
     "Clock",
+    "columns",
     "concat",
     "derived",
     "describe",
@@ -21,5 +22,6 @@ __all__ = [
     "provenance",
     "read",
     "read_results",
+    "schema",
     "write",
 ]

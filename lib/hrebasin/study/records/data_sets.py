@@ -15,7 +15,7 @@ from ...files import write_atomically
 from ...merging.looks import LOOKS, PAPER
 from ..stages import EXTRA, STAGES
 from .origins import _origin, _parameters, networks_of
-from .schemas import SCHEMAS
+from .schemas import schema
 
 FORMAT = "hrebasin-record/1"
 FORMER = {"cpu": "plain"}  # names of settings in data sets that tell them as "profile", as they did once
@@ -25,9 +25,9 @@ def write(dataset: xr.Dataset, path: Path | str, *, stage: str, attrs: Mapping |
     """Validate and write a data set atomically.
 
     Args:
-        dataset: variables as in ``SCHEMAS[stage]``, each with ``long_name`` and ``units``.
+        dataset: variables as in ``schema(stage)``, each with ``long_name`` and ``units``.
         path: netCDF file.
-        stage: a key of `SCHEMAS`.
+        stage: that `schema` knows.
         attrs: provenance, see `provenance`.
     """
     dataset = dataset.assign_attrs({"format": FORMAT, "stage": stage, **(attrs or {})})
@@ -83,11 +83,10 @@ def read(path: Path | str, *, stage: str) -> xr.Dataset:
 
 
 def _check(dataset: xr.Dataset, stage: str, path: str) -> None:
-    if stage not in SCHEMAS:
-        raise ValueError(f"unknown stage {stage!r}; known are {list(SCHEMAS)}")
+    expected = schema(stage)
     if dataset.attrs.get("stage") != stage:
         raise ValueError(f"{path} is a data set of stage {dataset.attrs.get('stage')!r}, not {stage!r}")
-    for name, dims in SCHEMAS[stage].items():
+    for name, dims in expected.items():
         if name not in dataset:
             raise ValueError(f"{path}: variable {name!r} of stage {stage!r} is missing")
         if set(dataset[name].dims) != set(dims):
@@ -116,11 +115,11 @@ def join(parts: Mapping[Path | str, xr.Dataset], *, stage: str) -> xr.Dataset:
 
     Args:
         parts: data sets by the place that a message should name.
-        stage: a key of `SCHEMAS`.
+        stage: that `schema` knows.
     """
     if not parts:
         raise ValueError(f"no shards of stage {stage!r} to join")
-    dim = next(iter(SCHEMAS[stage].values()))[0]
+    dim = next(iter(schema(stage).values()))[0]
     first, *others = parts
     origin = _origin(parts[first])
     for place in others:

@@ -1,125 +1,46 @@
-"""What each stage writes: its variables and their dimensions."""
+"""What each stage writes: its variables and their dimensions; of questions, their modules say it."""
 
-# stage -> variable -> dimensions
-SCHEMAS: dict[str, dict[str, tuple[str, ...]]] = {
-    "train": {
-        "train_loss": ("model", "epoch"),
-        "train_accuracy": ("model", "epoch"),
-        "test_loss": ("model",),
-        "test_accuracy": ("model",),
-        "seconds": ("model",),
-    },
+from .. import questions
+
+# stage -> dimensions -> variables over them
+SCHEMAS = {
+    "train": {"model epoch": "train_loss train_accuracy", "model": "test_loss test_accuracy seconds"},
     "merge": {
-        "train_loss": ("model",),
-        "train_accuracy": ("model",),
-        "test_loss": ("model",),
-        "test_accuracy": ("model",),
-        "pairwise_distance": ("model",),
-        "sweeps_done": ("model",),
-        "converged": ("model",),
-        "seconds": ("model",),
+        "model": "train_loss train_accuracy test_loss test_accuracy pairwise_distance sweeps_done converged seconds"
     },
     "attack": {
-        "robust_accuracy": ("model", "attack", "epsilon"),
-        "correct": ("model", "image"),
-        "perturbation_norm": ("model", "norm", "image"),
-        "success": ("model", "norm", "image"),
-        "repredicted": ("model", "norm"),
-        "noise_accuracy": ("model", "noise", "magnitude", "draw"),
+        "model attack epsilon": "robust_accuracy",
+        "model image": "correct",
+        "model norm image": "perturbation_norm success",
+        "model norm": "repredicted",
+        "model noise magnitude draw": "noise_accuracy",
     },
     "regularity": {
-        "weight_norm": ("model", "layer"),
-        "lipschitz": ("model", "bound"),
-        "local_lipschitz": ("model", "radius", "image"),
-        "gradient_norm": ("model", "image"),
-        "margin": ("model", "image"),
-        "children_cosine": ("model", "layer"),
-        "predicted_norm": ("model", "layer"),
+        "model layer": "weight_norm children_cosine predicted_norm",
+        "model bound": "lipschitz",
+        "model radius image": "local_lipschitz",
+        "model image": "gradient_norm margin",
     },
     "ablations": {
-        "loss": ("pair", "alignment", "split", "lambda"),
-        "accuracy": ("pair", "alignment", "split", "lambda"),
-        "loss_barrier": ("pair", "alignment", "split"),
-        "accuracy_barrier": ("pair", "alignment", "split"),
-        "choice_accuracy": ("pair", "permuted", "order"),
+        "pair alignment split lambda": "loss accuracy",
+        "pair alignment split": "loss_barrier accuracy_barrier",
+        "pair permuted order": "choice_accuracy",
     },
-    "versions": {
-        "robust_accuracy": ("model", "version", "attack", "epsilon"),
-        "agreement": ("model",),
-        "psnr": ("image",),
-    },
-    "controls": {
-        "test_accuracy": ("model",),
-        "robust_accuracy": ("model", "attack", "epsilon"),
-        "robust_at_stage": ("model", "attack", "epsilon"),
-        "robust_at_method": ("model", "attack", "epsilon"),
-        "median_perturbation": ("model",),
-        "common_images": ("model",),
-    },
-    "strong": {
-        "robust_accuracy": ("model", "attack", "epsilon"),
-        "zero_gradients": ("model",),
-    },
-    "mergers": {
-        "test_accuracy": ("model",),
-        "test_loss": ("model",),
-        "pairwise_distance": ("model",),
-        "sweeps_done": ("model",),
-        "converged": ("model",),
-        "seconds": ("model",),
-        "order": ("model",),
-    },
-    "scale": {
-        "test_accuracy": ("model",),
-        "weight_norm": ("model", "layer"),
-        "lipschitz": ("model", "bound"),
-        "gradient_norm": ("model",),
-        "median_margin": ("model",),
-        "certified_radius": ("model", "certificate"),
-    },
-    "repair": {
-        "test_accuracy": ("model",),
-        "test_loss": ("model",),
-        "robust_accuracy": ("model", "attack", "epsilon"),
-        "variance_ratio": ("model", "layer"),
-        "feature_distance": ("model", "layer"),
-    },
-    "recipes": {
-        "test_accuracy": ("model",),
-        "train_accuracy": ("model",),
-        "robust_accuracy": ("model", "attack", "epsilon"),
-        "loss_barrier": ("model", "alignment"),
-        "accuracy_barrier": ("model", "alignment"),
-    },
-    "answers": {
-        "effect": ("row",),
-        "low": ("row",),
-        "high": ("row",),
-        "n": ("row",),
-        "p": ("row",),
-    },
+    "answers": {"row": "effect low high n p"},
     "benchmarks": {
-        "seconds": ("row", "side", "repeat"),
-        "ratio": ("row",),
-        "ratio_low": ("row",),
-        "ratio_high": ("row",),
-        "difference": ("row",),
-        "goal": ("row",),
-        "rate": ("row",),
-        "share": ("row",),
-        "scaling_seconds": ("size", "stage", "n_models"),
-        "scaling_memory": ("size", "stage", "n_models"),
-        "slope_seconds": ("size", "stage"),
-        "slope_memory": ("size", "stage"),
-        "bend": ("size", "stage"),
+        "row side repeat": "seconds",
+        "row": "ratio ratio_low ratio_high difference goal rate share",
+        "size stage n_models": "scaling_seconds scaling_memory",
+        "size stage": "slope_seconds slope_memory bend",
     },
-    "ledger": {
-        "verdict": ("claim",),
-        "effect": ("claim",),
-        "low": ("claim",),
-        "high": ("claim",),
-        "n": ("claim",),
-        "p": ("claim",),
-        "p_holm": ("claim",),
-    },
+    "ledger": {"claim": "verdict effect low high n p p_holm"},
 }
+
+
+def schema(stage: str) -> dict[str, tuple[str, ...]]:
+    """Variable -> dimensions of the data set of a stage."""
+    if stage not in (known := [*SCHEMAS, *questions.ALL]):
+        raise ValueError(f"unknown stage {stage!r}; known are {known}")
+    # of a question loaded only now: its module measures and draws too
+    over = SCHEMAS[stage] if stage in SCHEMAS else questions.load(stage).SCHEMA
+    return {name: tuple(dims.split()) for dims, names in over.items() for name in names.split()}

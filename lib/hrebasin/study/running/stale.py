@@ -6,7 +6,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from ...files import project_root
-from ..figures.catalogue import figure_files
+from ..figures import figure_files
 from ..stages import ANSWERS, NOTEBOOKS, PAPER, QUESTIONS, TRAINING, WEIGHTS
 from .plan import Plan
 

@@ -12,7 +12,6 @@ from ...checks import check_images
 from ...images.sources import Images
 from ...matching.weights import match_weights
 from ...merging.path import path
-from ...networks import after_first, first_layer, normalize
 from ...progress import track
 from ...random_streams import Seed
 
@@ -107,7 +106,7 @@ def _losses(corners: Bank, shares: np.ndarray, images: Images) -> np.ndarray:
     """
     architecture, losses = corners.architecture, []
     with torch.no_grad():
-        ends = first_layer(architecture, corners.tensors, normalize(architecture, images.pixels))
+        ends = architecture.first_layer(corners.tensors, architecture.prepare(images.pixels))
         pieces = torch.from_numpy(shares).float().split(POINTS_AT_ONCE)
         for weights in track(pieces, label="landscape", unit="piece"):
             tensors = {
@@ -115,7 +114,7 @@ def _losses(corners: Bank, shares: np.ndarray, images: Images) -> np.ndarray:
                 for name, tensor in corners.tensors.items()
                 if not name.startswith("fc1.")
             }
-            outputs = after_first(architecture, tensors, torch.tensordot(weights, ends, 1))
+            outputs = architecture.after_first(tensors, torch.tensordot(weights, ends, 1))
             labels = images.labels.expand(len(weights), -1)
             each = cross_entropy(outputs.flatten(0, 1), labels.flatten(), reduction="none")
             losses.append(each.view_as(labels).double().mean(1))

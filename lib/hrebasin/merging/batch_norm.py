@@ -1,0 +1,58 @@
+"""Running statistics of batch norm, which an average of networks must measure anew."""
+
+import warnings
+
+import torch
+
+from ..bank import Bank
+from ..checks import check_pixels
+from ..resources import side_by_side
+
+IMAGES_AT_ONCE = 500
+
+
+def measure_batch_norm(bank: Bank, pixels: torch.Tensor) -> Bank:
+    """The bank with every running mean and variance measured on images, the mean over batches of `IMAGES_AT_ONCE`.
+
+    An average of networks has other activations than its parents, so averages of their statistics do not fit it (Jordan
+    et al. 2023; Izmailov et al. 2018).
+
+    Args:
+        bank: the networks; not changed. Returned as it is where there is no batch norm.
+        pixels: training images (image, channel, y, x), at least two.
+    """
+    names = bank.architecture.batch_norms
+    if not names:
+        return bank
+    check_pixels(bank.architecture, pixels)
+    if len(pixels) < 2:
+        raise ValueError(f"batch norm needs at least 2 images to measure on, got {len(pixels)}")
+
+    def measured(model: int) -> dict[str, torch.Tensor]:
+        network = bank[model].to(bank.device)
+        for name in names:
+            norm = network.get_submodule(name)
+            norm.reset_running_stats()
+            norm.momentum = None  # the mean over all batches
+            norm.train()
+        with torch.no_grad():
+            for part in pixels.split(IMAGES_AT_ONCE):
+                if len(part) > 1:  # the variance of one image is none
+                    network(bank.architecture.prepare(part.to(bank.device)))
+        return {name: buffer for name, buffer in network.named_buffers() if name.rpartition(".")[0] in names}
+
+    found = side_by_side(measured, range(len(bank)))
+    tensors = bank.tensors | {name: torch.stack([each[name] for each in found]) for name in found[0]}
+    return Bank(bank.architecture, tensors, bank.labels, bank.history)
+
+
+def finished(merged: Bank, pixels: torch.Tensor | None) -> Bank:
+    """A merged bank, its batch norm measured on images; where there are none, a warning says what that costs."""
+    if merged.architecture.batch_norms and pixels is None:
+        warnings.warn(
+            "the running statistics of batch norm were averaged, which costs a merged network most of its accuracy: "
+            "give training images as pixels=, or call measure_batch_norm",
+            stacklevel=3,
+        )
+        return merged
+    return merged if pixels is None else measure_batch_norm(merged, pixels)

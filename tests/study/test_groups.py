@@ -1,0 +1,81 @@
+import numpy as np
+import pytest
+import xarray as xr
+
+import synthetic
+from hrebasin.study.groups import (
+    NotMeasuredError,
+    by_group,
+    concordance,
+    crossings,
+    linear_over_geometric,
+    log_variance_falls,
+    on_same_leaves,
+    tree,
+)
+
+
+def test_nodes_are_averaged_within_a_group_first():
+    array = xr.DataArray([1.0, 3.0, 10.0], dims="model", coords={"group": ("model", [0, 0, 7])}, name="accuracy")
+    found = by_group(array)
+    assert found.values.tolist() == [2.0, 10.0]
+    assert found.group.values.tolist() == [0, 7]
+    with pytest.raises(NotMeasuredError, match="accuracy was not measured for group 1"):
+        by_group(array, group=1)
+
+
+def test_stage_0_of_the_tree_are_the_unmerged_networks():
+    merge = synthetic.results(groups=2, noise=0)["merge"]
+    np.testing.assert_allclose(tree(merge.test_accuracy, 0), synthetic.UNMERGED)
+
+
+def test_tree_and_merge_many_are_compared_on_the_same_leaves():
+    merge = synthetic.results(groups=2, noise=0)["merge"]
+    other = (merge.method == "tree") & (merge.n_merged == 4) & (merge.node > 0)  # MergeMany merged node 0 alone
+    accuracy = merge.test_accuracy.where(~other, 0.0)
+    sides = {"method": "tree", "n_merged": 4}, {"method": "merge-many", "n_merged": 4, "sweeps": 100}
+    merged, many = on_same_leaves(accuracy, *sides)
+    np.testing.assert_allclose(merged - many, 0.03)
+
+
+def test_the_planted_crossing_is_found():
+    attack = synthetic.results(groups=3, noise=0)["attack"]
+    found = crossings(attack)
+    np.testing.assert_allclose(found.crossing, synthetic.CROSSING, atol=1e-9)
+    assert found.comparison.values.tolist() == ["0-1", "1-2", "2-3", "3-4", "0-4"]
+    noisy = crossings(synthetic.results(groups=8)["attack"]).crossing.sel(comparison="0-4")
+    assert abs(noisy.mean() - synthetic.CROSSING) < 5e-4
+
+
+def test_a_line_fits_a_line_and_a_power_a_power():
+    labels = {
+        "method": ("model", ["unmerged", *["tree"] * 4]),
+        "stage": ("model", range(5)),
+        "group": ("model", [0] * 5),
+    }
+    line, power = (
+        xr.DataArray(v, dims="model", coords=labels) for v in (50 - 7.0 * np.arange(5), 50 * 0.8 ** np.arange(5))
+    )
+    assert linear_over_geometric(line, [0, 1, 2, 3, 4])[0] > 10
+    assert linear_over_geometric(power, [0, 1, 2, 3, 4])[0] < -10
+    with pytest.raises(NotMeasuredError, match="need 4 stages"):
+        linear_over_geometric(line, [0, 1, 2])
+
+
+def test_equal_variances_do_not_read_as_a_fall():
+    rows = synthetic.networks(400, 4)
+    values = xr.DataArray(synthetic.normal(len(rows), "variance"), dims="model", coords=synthetic.coords(rows))
+    ratio, last = log_variance_falls(values, [0, 1, 2])
+    assert last == 1  # the last stage with two networks a group
+    assert abs(ratio.mean()) < 3 * ratio.std() / 20  # with the bias it would be 0.9
+    wide = values * np.where(values.stage == 0, 2, 1)
+    assert np.mean(log_variance_falls(wide, [0, 1, 2])[0]) == pytest.approx(np.mean(ratio) + np.log(4))
+
+
+def test_lower_distances_go_with_higher_accuracy_where_planted():
+    merge = synthetic.results(groups=3)["merge"]
+    np.testing.assert_array_equal(concordance(merge, 4), 1)  # planted: 40 minus the accuracy
+    reversed_ = merge.assign(pairwise_distance=100 - merge.pairwise_distance)
+    np.testing.assert_array_equal(concordance(reversed_, 4), 0)
+    with pytest.raises(NotMeasuredError, match="no two merges of the same 4 leaves differ"):
+        concordance(merge.assign(pairwise_distance=merge.pairwise_distance * 0), 4)

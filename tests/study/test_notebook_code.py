@@ -1,0 +1,53 @@
+"""What results of a notebook depend on: not on what only shows them, and conclusions also on what is found by name."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from hrebasin import digests
+from hrebasin.files import project_root
+from hrebasin.study.notebook_code import notebook_digest
+
+CONCLUDING = {"06_paper", "29_answers"}
+NOTEBOOKS = ("23_scale", "24_repair", *sorted(CONCLUDING))
+
+
+@pytest.fixture
+def library(tmp_path, monkeypatch):
+    """A copy of the library that digests are made of instead."""
+    folder = tmp_path / "hrebasin"
+    shutil.copytree(Path(digests.__file__).parent, folder, ignore=shutil.ignore_patterns("__pycache__"))
+    monkeypatch.setattr(digests, "__file__", str(folder / "digests.py"))
+    return folder
+
+
+def digests_now() -> dict[str, str]:
+    for cached in (each for each in vars(digests).values() if hasattr(each, "cache_clear")):
+        cached.cache_clear()
+    return {name: notebook_digest(project_root() / "notebooks" / f"{name}.ipynb") for name in NOTEBOOKS}
+
+
+@pytest.mark.parametrize(
+    ("module", "old", "new", "changed"),
+    [
+        ("questions/scale", 'set_yscale("log")', 'set_yscale("linear")', CONCLUDING),
+        ("questions/scale", "Above: the product", "Above, the product", CONCLUDING),
+        ("questions/scale", "ALIKE = 0.02", "ALIKE = 0.03", CONCLUDING),
+        ("questions/scale", "certified radii grow with", "radii grow with", CONCLUDING),
+        ("questions/scale", 'TITLE = "Does the', 'TITLE = "Does a', CONCLUDING),
+        ("questions/scale", "factors.cumprod(1)", "factors.cumprod(0)", {"23_scale"}),
+        ("questions/scale", '"""Network k with', '"""A network k with', set()),
+        ("figures/paper", 'set_yscale("log")', 'set_yscale("linear")', CONCLUDING),
+        ("claims/accuracy", "SMALL, LARGE = 4, 8", "SMALL, LARGE = 4, 16", {"06_paper"}),
+        ("claims/regularity", "falls linearly with the stage", "falls with the stage", {"06_paper"}),
+        ("../merging/repair", "SMALLEST = 1e-6", "SMALLEST = 1e-5", {"24_repair"}),
+    ],
+)
+def test_what_a_change_makes_due(module, old, new, changed, library):
+    file, before = library / "study" / f"{module}.py", digests_now()
+    source = file.read_text()
+    assert old in source
+    file.write_text(source.replace(old, new, 1))
+    after = digests_now()
+    assert {name for name in NOTEBOOKS if before[name] != after[name]} == changed

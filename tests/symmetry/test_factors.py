@@ -1,0 +1,125 @@
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hrebasin.symmetry import Symmetry, axis_size
+from hrebasin.symmetry.factors import Factors, concatenation, fixed
+
+
+def moved_alike(factors, first, second):
+    """Whether random permutations of all that is unknown move two axes alike."""
+    axes = {"a": (factors.resolve(first),), "b": (factors.resolve(second),)}
+    sizes = {f.name: f.size for (axis,) in axes.values() for segment in axis for f in segment if f.name is not None}
+    symmetry = Symmetry(sizes, axes)
+    permutations = symmetry.random_permutations(torch.Generator().manual_seed(0))
+    return torch.equal(*(symmetry.expand(axis, permutations) for (axis,) in axes.values()))
+
+
+def names(factors, axis):
+    return {f.name for segment in factors.resolve(axis) for f in segment if f.name is not None}
+
+
+def test_equal_axes_become_one():
+    factors = Factors()
+    a, b = factors.new(5), factors.new(5)
+    factors.tie(a, b)
+    assert factors.resolve(a) == factors.resolve(b)
+
+
+def test_a_fixed_axis_fixes_the_other():
+    factors = Factors()
+    a = factors.new(12)
+    parts = factors.factorise(a, [3, 4])
+    factors.tie(fixed(12), a)
+    assert names(factors, a) == names(factors, parts[0]) == set()
+
+
+def test_refinements_hold_everywhere():
+    factors = Factors()
+    a, b = factors.new(12), factors.new(12)
+    factors.tie(a, b)
+    major, minor = factors.factorise(a, [3, 4])
+    assert factors.resolve(b) == factors.resolve(factors.product([major, minor]))
+    first, second = factors.split(b, [4, 8])
+    assert len(names(factors, a)) == 2  # the major factor is 1 | 2, of which the first cannot move
+    assert moved_alike(factors, b, concatenation([first, second]))
+
+
+def test_nested_products():
+    factors = Factors()
+    a = factors.new(24)
+    x = factors.factorise(a, [2, 12])
+    y = factors.factorise(a, [8, 3])
+    assert len(names(factors, a)) == 3
+    assert moved_alike(factors, factors.product(x), factors.product(y))
+
+
+def test_products_without_a_common_refinement_are_fixed():
+    factors = Factors()
+    a = factors.new(24)
+    factors.factorise(a, [4, 6])
+    factors.factorise(a, [6, 4])
+    assert names(factors, a) == set()
+
+
+def test_repeated_concatenations():
+    factors = Factors()
+    pieces = concatenation([factors.new(2), factors.new(3)])
+    counted = factors.product([fixed(3), pieces])
+    assert len(factors.resolve(counted)) == 6
+    heads = factors.new(3)
+    assert moved_alike(factors, factors.product([heads, pieces]), counted)
+    assert names(factors, heads) == set()  # a concatenation in every head: heads stay, their units move
+
+
+def test_what_would_be_too_long_is_fixed():
+    factors = Factors()
+    pieces = concatenation([factors.new(2), factors.new(3)])
+    assert axis_size(factors.product([fixed(1000), pieces])) == 5000
+    assert names(factors, pieces) == set()
+
+
+def test_sizes_must_agree():
+    with pytest.raises(ValueError, match="axes of 3 and 4 units"):
+        Factors().tie(fixed(3), fixed(4))
+
+
+@st.composite
+def axes_of_one_size(draw):
+    """How an axis of 24 units is put together, several times, from a few shared parts."""
+    return [
+        draw(
+            st.lists(
+                st.sampled_from(["new", "halves", "product", "shared", "fixed first", "repeat", "nested"]),
+                min_size=2,
+                max_size=2,
+            )
+        )
+        for _ in range(draw(st.integers(1, 4)))
+    ]
+
+
+def build(factors, kind, shared):
+    new, product = factors.new, factors.product
+    return {
+        "new": lambda: new(24),
+        "halves": lambda: concatenation([new(8), shared["sixteen"]]),
+        "product": lambda: product([shared["four"], new(6)]),
+        "shared": lambda: product([shared["four"], shared["six"]]),
+        "fixed first": lambda: concatenation([fixed(6), new(18)]),
+        "repeat": lambda: concatenation([shared["six"], shared["six"], new(12)]),
+        "nested": lambda: product([shared["six"], concatenation([new(1), new(3)])]),
+    }[kind]()
+
+
+@given(axes_of_one_size())
+def test_whatever_is_tied_is_moved_alike(pairs):
+    factors = Factors()
+    shared = {"four": factors.new(4), "six": factors.new(6), "sixteen": factors.new(16)}
+    tied = []
+    for first, second in pairs:
+        tied.append((build(factors, first, shared), build(factors, second, shared)))
+        factors.tie(*tied[-1])
+    for first, second in tied:
+        assert moved_alike(factors, first, second)

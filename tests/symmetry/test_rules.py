@@ -1,0 +1,344 @@
+"""Every rule alone, on networks of one or two layers: as many permutations as expected, and they are proven."""
+
+import operator
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from hrebasin.symmetry import derive_symmetry, prove_symmetry
+from hrebasin.symmetry.rules import find_rule
+
+
+def draw(*shape):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(0))
+
+
+class Network(nn.Module):
+    """Layers and parameters by name, and a function of them and the input."""
+
+    def __init__(self, function, **parts):
+        super().__init__()
+        self.function = function
+        for name, part in parts.items():
+            if isinstance(part, nn.Module):
+                self.add_module(name, part)
+            elif isinstance(part, tuple):
+                self.register_parameter(name, nn.Parameter(torch.zeros(part)))
+            else:
+                self.register_buffer(name, part)
+
+    def forward(self, *inputs):
+        return self.function(self, *inputs)
+
+
+def between(function, *, width=12, out=None, **parts):
+    """A function between two linear layers, (image, 5) -> (image, width) -> (image, out) -> (image, 3)."""
+    return Network(
+        lambda net, x: net.last(function(net, net.first(x))),
+        first=nn.Linear(5, width),
+        last=nn.Linear(out or width, 3),
+        **parts,
+    ), draw(4, 5)
+
+
+def images(function, *, channels=12, out=None, side=6, **parts):
+    """A function between two convolutions, images (image, 2, side, side)."""
+    return Network(
+        lambda net, x: net.last(function(net, net.first(x))),
+        first=nn.Conv2d(2, channels, 3),
+        last=nn.Conv2d(out or channels, 3, 1),
+        **parts,
+    ), draw(2, 2, side, side)
+
+
+def tokens(function, *, width=12, **parts):
+    """A function between two linear layers on 7 tokens, (sequence, 7, 5) -> (sequence, 7, width)."""
+    return Network(
+        lambda net, x: net.last(function(net, net.first(x))),
+        first=nn.Linear(5, width),
+        last=nn.Linear(width, 3),
+        **parts,
+    ), draw(2, 7, 5)
+
+
+def heads(x, n=3):
+    return x.unflatten(-1, (n, -1)).transpose(1, 2)
+
+
+def joined(x):
+    return x.transpose(1, 2).flatten(2)
+
+
+def branches(function, **parts):
+    """A function of several layers, (image, 5) -> (image, 10), before a linear one."""
+    return Network(lambda net, x: net.last(function(net, x)), last=nn.Linear(10, 3), **parts), draw(4, 5)
+
+
+def written_in_place(net, x):
+    padded = torch.zeros(4, 15)
+    padded[:, :3] = x[:, :3]
+    return torch.cat([padded, x], 1)
+
+
+CASES = {  # a network with its example, and how many permutations it has
+    "linear": (between(lambda net, x: x), 1),
+    "linear without bias": (between(lambda net, x: net.inner(x), inner=nn.Linear(12, 12, bias=False)), 2),
+    "linear weight of one axis": (between(lambda net, x: x * F.linear(x, net.w)[:, None], w=(12,)), 1),
+    "square layer on a residual stream": (between(lambda net, x: x + net.inner(x), inner=nn.Linear(12, 12)), 1),
+    "relu": (between(lambda net, x: x.relu()), 1),
+    "in place": (between(lambda net, x: F.hardswish(x.relu_().add_(1).mul_(net.w), inplace=True), w=(12,)), 1),
+    "activations": (
+        between(lambda net, x: F.silu(F.gelu(x)) + F.hardswish(x) + F.logsigmoid(x) + F.mish(x) + F.rrelu(x)),
+        1,
+    ),
+    "prelu": (between(lambda net, x: net.prelu(x), prelu=nn.PReLU(12)), 1),
+    "prelu with one slope": (images(lambda net, x: net.prelu(x), prelu=nn.PReLU()), 1),
+    "glu": (between(lambda net, x: F.glu(x), out=6), 1),
+    "softmax": (between(lambda net, x: x.softmax(-1) + x.log_softmax(1)), 1),
+    "broadcasting": (images(lambda net, x: x * net.scale + net.shift, scale=(12, 1, 1), shift=(1, 12, 1, 1)), 1),
+    "where": (between(lambda net, x: torch.where(x > net.w, x, 0.5).masked_fill(x < -1, 0.0), w=(12,)), 1),
+    "maximum": (between(lambda net, x: torch.max(x, net.w) / torch.min(x, net.w).exp(), w=(12,)), 1),
+    "dtypes": (between(lambda net, x: x * (x > 0).to(x.dtype) * (x > -1).type_as(x) * (x < 9).float().clone()), 1),
+    "comparison of comparisons": (between(lambda net, x: x * ((x > 0) & (x < 1) | (x > 2))), 1),
+    "convolution": (images(lambda net, x: net.inner(x), inner=nn.Conv2d(12, 8, 3, padding="same"), out=8), 2),
+    "convolution in one dimension": (
+        (nn.Sequential(nn.Conv1d(2, 6, 3), nn.ReLU(), nn.Conv1d(6, 3, 1)), draw(2, 2, 8)),
+        1,
+    ),
+    "convolution in three dimensions": (
+        (nn.Sequential(nn.Conv3d(2, 6, 2), nn.ReLU(), nn.Conv3d(6, 3, 1)), draw(1, 2, 4, 4, 4)),
+        1,
+    ),
+    "convolution of one image": ((nn.Sequential(nn.Conv2d(2, 6, 3), nn.Conv2d(6, 3, 1)), draw(2, 5, 5)), 1),
+    # groups, units of a group going in, units of a group coming out
+    "grouped convolution": (images(lambda net, x: net.inner(x), inner=nn.Conv2d(12, 18, 3, groups=3), out=18), 3),
+    "depthwise convolution": (images(lambda net, x: net.inner(x), inner=nn.Conv2d(12, 12, 3, groups=12)), 1),
+    "depthwise convolution with a multiplier": (
+        images(lambda net, x: net.inner(x), inner=nn.Conv2d(12, 24, 3, groups=12), out=24),
+        2,
+    ),
+    "transposed convolution": (images(lambda net, x: net.inner(x), inner=nn.ConvTranspose2d(12, 8, 3), out=8), 2),
+    "grouped transposed convolution": (
+        images(lambda net, x: net.inner(x), inner=nn.ConvTranspose2d(12, 18, 3, stride=2, groups=3), out=18),
+        3,
+    ),
+    "batch norm": (images(lambda net, x: net.norm(x), norm=nn.BatchNorm2d(12)), 1),
+    "batch norm of vectors": (between(lambda net, x: net.norm(x), norm=nn.BatchNorm1d(12)), 1),
+    "batch norm without weights": (images(lambda net, x: net.norm(x), norm=nn.BatchNorm2d(12, affine=False)), 1),
+    "batch norm of the batch": (
+        images(lambda net, x: net.norm(x), norm=nn.BatchNorm2d(12, track_running_stats=False)),
+        1,
+    ),
+    "instance norm": (images(lambda net, x: net.norm(x), norm=nn.InstanceNorm2d(12, affine=True)), 1),
+    "group norm": (images(lambda net, x: net.norm(x), norm=nn.GroupNorm(3, 12)), 2),
+    "group norm of one group": (images(lambda net, x: net.norm(x), norm=nn.GroupNorm(1, 12)), 1),
+    "layer norm": (tokens(lambda net, x: net.norm(x), norm=nn.LayerNorm(12)), 1),
+    "layer norm without weights": (tokens(lambda net, x: F.layer_norm(x, (12,))), 1),
+    "layer norm of images": (images(lambda net, x: net.norm(x), norm=nn.LayerNorm([12, 4, 4])), 1),
+    "root mean square norm": (tokens(lambda net, x: net.norm(x), norm=nn.RMSNorm(12)), 1),
+    "local response norm": (images(lambda net, x: F.local_response_norm(x, 3)), 0),
+    "normalised": (between(lambda net, x: F.normalize(x) + x / x.norm() + x / x.norm(p=3, dim=1, keepdim=True)), 1),
+    "cosine similarity": (between(lambda net, x: x * F.cosine_similarity(x, net.w)[:, None], w=(1, 12)), 1),
+    "weight norm": (
+        between(lambda net, x: net.inner(x), inner=nn.utils.parametrizations.weight_norm(nn.Linear(12, 8)), out=8),
+        2,
+    ),
+    "mean": (images(lambda net, x: x.mean((2, 3), keepdim=True) + x.mean()), 1),
+    "sums": (between(lambda net, x: x * x.sum(1, keepdim=True) + x.std(1, keepdim=True) + x.var(), width=4), 1),
+    "two moments": (between(lambda net, x: (x - torch.var_mean(x, 1, keepdim=True)[1]) * x.logsumexp(1)[:, None]), 1),
+    "extremes": (between(lambda net, x: x * x.amax(1, keepdim=True) - x.amin(1, keepdim=True) + x.max()), 1),
+    "product": (between(lambda net, x: x.prod(1, keepdim=True) + x), 1),
+    "extreme and its place": (between(lambda net, x: x - x.max(1, keepdim=True).values), 0),
+    "sorted": (between(lambda net, x: x.sort(1).values), 0),
+    "cumulated": (between(lambda net, x: x.cumsum(1)), 0),
+    "place of the extreme": (between(lambda net, x: x + x.argmax(1, keepdim=True)), 0),
+    "concatenation": (
+        between(lambda net, x: torch.cat([x, net.other(x).relu()], 1), other=nn.Linear(12, 6), out=18),
+        2,
+    ),
+    "concatenation of one with itself": (between(lambda net, x: torch.cat([x, x], 1), out=24), 1),
+    # a sum of a concatenation and one that is none: both are the same two pieces
+    "concatenation and sum": (
+        branches(
+            lambda net, x: torch.cat([net.a(x), net.b(x)], 1) + net.c(x),
+            a=nn.Linear(5, 4),
+            b=nn.Linear(5, 6),
+            c=nn.Linear(5, 10),
+        ),
+        2,
+    ),
+    # 4 | 6 = 6 | 4 holds only if both repeat the same two units
+    "concatenations cut differently": (
+        branches(
+            lambda net, x: torch.cat([net.a(x), net.b(x)], 1) + torch.cat([net.b(x), net.a(x)], 1),
+            a=nn.Linear(5, 4),
+            b=nn.Linear(5, 6),
+        ),
+        1,
+    ),
+    "stack": (between(lambda net, x: torch.stack([x, x * 2, net.w + x], 1).mean(1), w=(12,)), 1),
+    "flattened": ((nn.Sequential(nn.Conv2d(2, 6, 3), nn.Flatten(), nn.Linear(54, 3)), draw(2, 2, 5, 5)), 1),
+    "flattened, channels last": (
+        (
+            Network(
+                lambda net, x: net.last(net.first(x).permute(0, 2, 3, 1).flatten(1)),
+                first=nn.Conv2d(2, 6, 3),
+                last=nn.Linear(54, 3),
+            ),
+            draw(2, 2, 5, 5),
+        ),
+        1,
+    ),
+    "flattened concatenation, channels last": (
+        (
+            Network(
+                lambda net, x: net.last(torch.cat([net.a(x), net.b(x)], 1).permute(0, 2, 3, 1).reshape(2, -1)),
+                a=nn.Conv2d(2, 4, 3),
+                b=nn.Conv2d(2, 3, 3),
+                last=nn.Linear(63, 3),
+            ),
+            draw(2, 2, 5, 5),
+        ),
+        2,
+    ),
+    "unflattened": (between(lambda net, x: x.unflatten(1, (3, 4)).mean(1), out=4), 2),
+    "views": (between(lambda net, x: x.view(4, 2, 6).reshape(4, 3, 4).view(-1, 12)), 0),
+    "views that nest": (between(lambda net, x: x.view(4, 2, 6).reshape(4, 2, 2, 3).view_as(x)), 3),
+    "squeezed": (between(lambda net, x: x[:, None].unsqueeze(-1).squeeze(1).squeeze(-1)), 1),
+    "transposed": (between(lambda net, x: x.T.t().mT.mT.movedim(0, 1).swapaxes(0, 1) + x.transpose(0, 1).T), 1),
+    "selected": (between(lambda net, x: x * x[:, 2:3] + x.select(1, 0)[:, None]), 0),
+    "slices": (between(lambda net, x: torch.cat([x[:, :5], x[:, -3:]], 1), out=8), 3),
+    "slices with a step": (between(lambda net, x: x[:, ::2], out=6), 0),
+    "narrowed": (between(lambda net, x: x.narrow(1, 3, 4), out=4), 3),
+    "chunks": (between(lambda net, x: operator.mul(*x.chunk(2, 1)), out=6), 1),
+    "splits": (between(lambda net, x: x.split([4, 8], 1)[1] + x.tensor_split(3, 1)[0].mean(), out=8), 3),
+    "unbound": (between(lambda net, x: sum(x.view(4, 3, 4).unbind(1)), out=4), 1),
+    "attention, packed": (
+        tokens(
+            lambda net, x: joined(
+                F.scaled_dot_product_attention(*net.qkv(x).view(2, 7, 3, 3, 4).permute(2, 0, 3, 1, 4).unbind(0))
+            ),
+            qkv=nn.Linear(12, 36),
+        ),
+        3,
+    ),
+    # the stream, heads, units of queries and keys, units of values
+    "attention": (
+        tokens(
+            lambda net, x: x + joined(F.scaled_dot_product_attention(*map(heads, net.qkv(x).chunk(3, -1)))),
+            qkv=nn.Linear(12, 36),
+        ),
+        3,
+    ),
+    "attention with a projection": (
+        tokens(
+            lambda net, x: x + net.o(joined(F.scaled_dot_product_attention(*map(heads, net.qkv(x).chunk(3, -1))))),
+            qkv=nn.Linear(12, 36),
+            o=nn.Linear(12, 12),
+        ),
+        4,
+    ),
+    "causal attention with a mask": (
+        tokens(
+            lambda net, x: joined(
+                F.scaled_dot_product_attention(heads(x), heads(x), heads(x), is_causal=True)
+                + F.scaled_dot_product_attention(heads(x), heads(x), heads(x), attn_mask=net.mask)
+            ),
+            mask=torch.ones(7, 7).tril().bool(),
+        ),
+        2,
+    ),
+    "attention as products": (
+        tokens(
+            lambda net, x: joined((heads(x) @ heads(x).transpose(-1, -2) + net.bias).softmax(-1) @ heads(net.v(x))),
+            v=nn.Linear(12, 12),
+            bias=(3, 1, 1),
+        ),
+        3,
+    ),
+    "multihead attention": (
+        tokens(lambda net, x: net.attention(x, x, x)[0], attention=nn.MultiheadAttention(12, 3, batch_first=True)),
+        4,
+    ),
+    "transformer layer": (
+        tokens(
+            lambda net, x: net.layer(x),
+            layer=nn.TransformerEncoderLayer(12, 3, 16, batch_first=True, norm_first=True),
+        ),
+        4,
+    ),
+    "matrix products": (
+        tokens(
+            lambda net, x: x + torch.bmm(x, net.w.expand(2, 12, 12)) + net.v.matmul(x.mT)[..., None],
+            w=(12, 12),
+            v=(12,),
+        ),
+        1,
+    ),
+    "added products": (
+        between(lambda net, x: torch.addmm(net.b, x, net.w) + torch.mv(x, net.b)[:, None], w=(12, 12), b=(12,)),
+        1,
+    ),
+    "outer products": (between(lambda net, x: x @ torch.outer(net.a, net.b), a=(12,), b=(12,)), 2),
+    "dot products": (between(lambda net, x: x * net.a.dot(net.a * 2), a=(12,)), 2),
+    "einsum": (tokens(lambda net, x: torch.einsum("b t i, o i -> b t o", x, net.w), w=(12, 12)), 2),
+    "einsum without arrow": (between(lambda net, x: torch.einsum("bi,ij", x, net.w), w=(12, 12)), 2),
+    "bilinear": (between(lambda net, x: net.inner(x, x), inner=nn.Bilinear(12, 12, 12)), 2),
+    "pooling": (images(lambda net, x: F.max_pool2d(F.avg_pool2d(x, 2), 2) + F.adaptive_avg_pool2d(x, 1)), 1),
+    "pooling with places": (images(lambda net, x: F.max_pool2d(x, 2, return_indices=True)[0]), 1),
+    "upsampling": (
+        images(lambda net, x: F.interpolate(x, scale_factor=2) + F.interpolate(x, scale_factor=2, mode="bilinear")),
+        1,
+    ),
+    "padding": (images(lambda net, x: F.pad(x, (1, 2, 0, 1)) + F.pad(x, (1, 2, 0, 1), mode="reflect")), 1),
+    "padded channels": (between(lambda net, x: F.pad(x, (2, 1)), out=15), 1),
+    "cropped channels": (between(lambda net, x: F.pad(x, (-2, 0)), out=10), 0),
+    "rolled pixels": (images(lambda net, x: x.roll((1, 2), (2, 3)).flip(3)), 1),
+    "rolled channels": (between(lambda net, x: x.roll(1, 1)), 0),
+    "channel shuffle": (images(lambda net, x: net.shuffle(x), shuffle=nn.ChannelShuffle(3)), 2),
+    "channel shuffle by hand": (images(lambda net, x: x.unflatten(1, (3, 4)).transpose(1, 2).flatten(1, 2)), 2),
+    "pixel shuffle": (images(lambda net, x: F.pixel_shuffle(x, 2), out=3), 1),
+    "pixel unshuffle": (images(lambda net, x: F.pixel_unshuffle(x, 2), out=48), 1),
+    "expanded": (tokens(lambda net, x: x + net.w.expand(2, 7, 12) + net.w.expand_as(x), w=(1, 1, 12)), 1),
+    "repeated": (between(lambda net, x: torch.cat([x.repeat(1, 2), x.repeat_interleave(2, 1)], 1), out=48), 3),
+    "constants": (between(lambda net, x: x + torch.ones(12) + x.new_zeros(12) + torch.zeros_like(x)), 1),
+    "written in place": (between(written_in_place, out=27), 3),
+    "indexed": (images(lambda net, x: x[:, :, [0, 2]] + x[:, :, :2].index_select(2, torch.tensor([1, 0]))), 1),
+    "indexed by a table": (
+        tokens(lambda net, x: x + net.table[net.places], table=(9, 12), places=torch.tensor([0, 8, 1, 2, 3, 3, 0])),
+        1,
+    ),
+    "torn indices": (images(lambda net, x: x + x[torch.tensor([0, 1]), :, torch.tensor([0, 1])].mean(), channels=4), 1),
+    "ordered numbers": (between(lambda net, x: x * torch.arange(12)), 0),
+    "dropout": (between(lambda net, x: F.dropout(net.drop(x), training=False), drop=nn.Dropout(0.5)), 1),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_rule(name):
+    (network, example), expected = CASES[name]
+    symmetry = derive_symmetry(network, example)
+    assert symmetry.without_rule == ()
+    assert prove_symmetry(network, symmetry, example) <= 1e-10
+    assert len(symmetry.permutations) == expected, str(symmetry)
+
+
+def test_operations_of_extensions_have_no_rule():
+    with torch.library._scoped_library("hrebasin_test", "FRAGMENT") as library:
+        library.define("linear(Tensor x) -> Tensor")
+        assert find_rule(torch.ops.aten.linear.default) is not None
+        assert find_rule(torch.ops.hrebasin_test.linear.default) is None
+
+
+def test_operations_in_place_have_the_same_rule():
+    aten = torch.ops.aten
+    assert find_rule(aten.add_.Tensor) is find_rule(aten.add.Tensor) is find_rule(aten.relu_.default)
+    assert find_rule(aten.hardswish_.default) is find_rule(aten.clamp_.Tensor) is find_rule(aten.add_.Tensor)
+    assert find_rule(aten.squeeze_.default) is find_rule(aten.view.default)
+
+
+def test_random_operations_have_no_rule():
+    assert find_rule(torch.ops.aten.bernoulli.default) is None
+    assert find_rule(torch.ops.aten.rand_like.default) is None
