@@ -4,6 +4,7 @@
 """
 
 import copy
+import math
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -17,6 +18,8 @@ from .random_streams import generator
 from .symmetry import Symmetry, derive_symmetry, prove_symmetry
 from .symmetry.subject import check_tensors
 
+DRAWN = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
+NORMS = (nn.modules.batchnorm._BatchNorm, nn.GroupNorm, nn.LayerNorm)
 AGREEMENT = 1e-4  # of outputs for an image alone and among others, relative: rounding in float32 stays far below
 
 
@@ -128,6 +131,31 @@ class NetworkArchitecture:
             "n_classes": self.n_classes,
             "symmetry": self.symmetry.to_json(),
         }
+
+    def initial(self, stream: torch.Generator) -> dict[str, torch.Tensor]:
+        """Untrained tensors: linear layers and convolutions uniform in +-1/sqrt(fan in), as PyTorch's; norms at 1 and 0.
+
+        Raises:
+            ValueError: parameters of another kind of module, whose start only its author knows.
+        """
+        drawn = {}
+        for prefix, module in self.template.named_modules():
+            own = {f"{prefix}.{name}".removeprefix("."): p for name, p in module.named_parameters(recurse=False)}
+            if not own:
+                continue
+            if isinstance(module, DRAWN):
+                bound = 1 / math.sqrt(module.weight[0].numel())
+                drawn |= {
+                    name: torch.empty(p.shape).uniform_(-bound, bound, generator=stream) for name, p in own.items()
+                }
+            elif isinstance(module, NORMS):
+                drawn |= {name: torch.full(p.shape, float(name.endswith("weight"))) for name, p in own.items()}
+            else:
+                raise ValueError(f"no initial weights are known for {prefix!r}, a {type(module).__name__}")
+        for name, buffer in self.template.named_buffers():
+            if name in self.shapes:
+                drawn[name] = torch.full(buffer.shape, float(name.endswith("running_var"))).to(buffer.dtype)
+        return {name: drawn[name] for name in self.shapes}
 
     def network(self, tensors: Mapping[str, torch.Tensor]) -> nn.Module:
         """A module with the given tensors, copied, in evaluation mode."""

@@ -2,9 +2,12 @@
 
 from collections.abc import Mapping, Sequence
 
+import torch
 from torch import nn
 
-from .networks import Normalize
+from .architectures import NetworkArchitecture
+from .networks import Architecture, Normalize
+from .random_streams import generator
 
 
 class Recognised(nn.Sequential):
@@ -99,3 +102,26 @@ def build(recipe: Mapping) -> Recognised:
         return KINDS[recipe["kind"]](**options)
     except (KeyError, TypeError) as error:
         raise ValueError(f"no network can be built from {dict(recipe)}; kinds are {list(KINDS)}") from error
+
+
+def architecture_of(
+    kind: str,
+    widths: Sequence[int],
+    *,
+    n_classes: int,
+    image_shape: Sequence[int],
+    mean: Sequence[float],
+    std: Sequence[float],
+) -> Architecture | NetworkArchitecture:
+    """The architecture of the study's networks: "mlp", or a kind of `build`.
+
+    Args:
+        kind: of the network.
+        widths: units of an MLP's hidden layers, channels of the others' convolutions.
+        n_classes, image_shape, mean, std: as of `convolutional`.
+    """
+    given = {"n_classes": n_classes, "image_shape": tuple(image_shape), "mean": tuple(mean), "std": tuple(std)}
+    if kind == "mlp":
+        return Architecture(tuple(widths), **given)
+    network = build({"kind": kind, "channels": widths} | given)
+    return NetworkArchitecture.of(network, torch.rand(2, *image_shape, generator=generator("example")))

@@ -106,6 +106,14 @@ class Architecture:
         """Plain values, for a file's metadata."""
         return asdict(self)
 
+    def initial(self, stream: torch.Generator) -> dict[str, torch.Tensor]:
+        """Untrained weights, uniform in +-1/sqrt(fan in), drawn layer by layer."""
+        drawn = {}
+        for names, fan_in in zip(self.layers.values(), self.units[:-1], strict=True):
+            bound = 1 / math.sqrt(fan_in)
+            drawn |= {name: torch.empty(self.shapes[name]).uniform_(-bound, bound, generator=stream) for name in names}
+        return drawn
+
     def network(self, tensors: Mapping[str, torch.Tensor]) -> "MLP":
         """A module with the given tensors, copied."""
         network = MLP(self)

@@ -31,9 +31,10 @@ class Batches:
         self.dtype = torch.bfloat16 if recipe.precision == "bfloat16" else torch.float32
         self.augmented = bool(recipe.crop_padding or recipe.flip)
         self.inputs = None
-        n_inputs = architecture.units[0]
+        shape = architecture.prepare(images.pixels[:1].clone()).shape[1:]
+        n_inputs = shape.numel()
         if not self.augmented and fitting(n_inputs * self.dtype.itemsize, device=images.pixels.device) >= len(images):
-            self.inputs = torch.empty(len(images), n_inputs, dtype=self.dtype, device=images.pixels.device)
+            self.inputs = torch.empty(len(images), *shape, dtype=self.dtype, device=images.pixels.device)
             for part in torch.arange(len(images)).split(IMAGES_AT_ONCE):
                 piece = slice(int(part[0]), int(part[-1]) + 1)
                 self.inputs[piece] = architecture.prepare(images.pixels[piece])
