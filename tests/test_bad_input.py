@@ -19,20 +19,33 @@ from PIL import Image
 from safetensors.torch import save
 
 import synthetic
-from hrebasin.bank import Bank
-from hrebasin.evaluation import evaluate
+from hrebasin import (
+    Bank,
+    Images,
+    Recipe,
+    attack,
+    eclipse_fast,
+    evaluate,
+    global_lipschitz,
+    gradient_norm,
+    interpolate,
+    load_images,
+    local_lipschitz,
+    match_weights,
+    merge_many,
+    merge_naive,
+    merge_pairs,
+    merge_tree,
+    mlp,
+    train,
+)
 from hrebasin.files import project_root
-from hrebasin.images.sources import Images, load_images
-from hrebasin.lipschitz.bounds import eclipse_fast, global_lipschitz, gradient_norm, local_lipschitz, margin, measure
-from hrebasin.matching.weights import match_weights
-from hrebasin.merging.averages import merge_naive
-from hrebasin.merging.many import merge_many, merge_many_sets
+from hrebasin.lipschitz.bounds import margin, measure
+from hrebasin.merging.many import merge_many_sets
 from hrebasin.merging.pairs import pairs_of
-from hrebasin.merging.path import interpolate, path
+from hrebasin.merging.path import path
 from hrebasin.merging.repair import moments
-from hrebasin.merging.tree import merge_pairs, merge_tree
-from hrebasin.networks import mlp
-from hrebasin.robustness.attacks import attack, attack_suite, robust_accuracies
+from hrebasin.robustness.attacks import attack_suite, robust_accuracies
 from hrebasin.robustness.strong import (
     fgsm,
     fgsm_in_float64,
@@ -48,9 +61,7 @@ from hrebasin.study.records.networks import load_networks
 from hrebasin.study.settings import load_setting
 from hrebasin.study.tour.attacked_image import closeup, first_correct
 from hrebasin.study.tour.landscape import landscape
-from hrebasin.training.recipe import Recipe
 from hrebasin.training.run import DivergedError, initial_bank
-from hrebasin.training.train import train
 
 ROOT = project_root()
 NAN, INF = float("nan"), float("inf")

@@ -6,12 +6,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hrebasin.bank import Bank
+from hrebasin import Architecture, Bank, eclipse_fast, global_lipschitz, gradient_norm, local_lipschitz, weight_norm
 from hrebasin.lipschitz import bounds as regularity
-from hrebasin.lipschitz.bounds import eclipse_fast, global_lipschitz, gradient_norm, local_lipschitz, margin, measure
-from hrebasin.lipschitz.norms import weight_norm
+from hrebasin.lipschitz.bounds import margin, measure
 from hrebasin.lipschitz.spectra import proven_eigenvalue
-from hrebasin.networks import Architecture
 from hrebasin.random_streams import generator
 from hrebasin.study import records
 from hrebasin.training.run import initial_bank

@@ -6,13 +6,10 @@ from matplotlib.colors import to_rgb
 
 import synthetic
 from colour_vision import VISIONS, contrast, distance
-from hrebasin.bank import Bank
-from hrebasin.merging.averages import merge_naive
+from hrebasin import Bank, merge_all, merge_many, merge_naive, merge_pairs, register
 from hrebasin.merging.distances import HISTORY
 from hrebasin.merging.looks import LOOKS
-from hrebasin.merging.many import merge_many
-from hrebasin.merging.methods import MERGES, SPARE, added, match_to_first, merge_all, register, unregister
-from hrebasin.merging.tree import merge_pairs
+from hrebasin.merging.methods import MERGES, SPARE, added, match_to_first, unregister
 from hrebasin.study import records
 from hrebasin.study.figures import paper as plots
 from hrebasin.study.figures.style import COLOURS, STAGE_COLOURS, SWEEP_COLOURS

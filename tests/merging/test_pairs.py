@@ -5,15 +5,10 @@ import xarray as xr
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hrebasin.bank import Bank
-from hrebasin.evaluation import evaluate
-from hrebasin.matching.weights import match_weights
+from hrebasin import Architecture, Bank, evaluate, match_weights, merge_pairs, train
 from hrebasin.merging.pairs import lines, pairs_of, permutation_choice
-from hrebasin.merging.tree import merge_pairs
-from hrebasin.networks import Architecture
 from hrebasin.study import records
 from hrebasin.training.run import initial_bank
-from hrebasin.training.train import train
 
 LAMBDAS = (0.0, 0.25, 0.5, 0.75, 1.0)
 TINY = Architecture((2,), 2, (1, 1, 1), (0.5,), (0.25,))

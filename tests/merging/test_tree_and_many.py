@@ -5,14 +5,10 @@ import numpy as np
 import pytest
 import torch
 
-from hrebasin.bank import LABELS, Bank
-from hrebasin.matching.weights import match_weights
-from hrebasin.merging.averages import merge_naive
-from hrebasin.merging.many import merge_many, merge_many_as_published, merge_many_sets
-from hrebasin.merging.path import interpolate
-from hrebasin.merging.tree import merge_pairs, merge_tree
+from hrebasin import Bank, interpolate, match_weights, merge_many, merge_naive, merge_pairs, merge_tree, train
+from hrebasin.bank import LABELS
+from hrebasin.merging.many import merge_many_as_published, merge_many_sets
 from hrebasin.training.run import initial_bank
-from hrebasin.training.train import train
 
 LOGITS = {"rtol": 1e-4, "atol": 1e-4}
 

@@ -6,9 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hrebasin.bank import Bank
-from hrebasin.evaluation import accuracy
-from hrebasin.networks import Architecture
+from hrebasin import Architecture, Bank, accuracy
 from hrebasin.random_streams import generator
 from hrebasin.study import records
 

@@ -5,8 +5,8 @@ from foolbox import PyTorchModel
 from foolbox.attacks import LinfPGD
 from foolbox.criteria import Misclassification
 
-from hrebasin.bank import Bank
-from hrebasin.robustness.attacks import BankModel, attack
+from hrebasin import Bank, attack
+from hrebasin.robustness.attacks import BankModel
 from hrebasin.robustness.strong import (
     LOSSES,
     fgsm_in_float64,

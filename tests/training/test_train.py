@@ -11,14 +11,12 @@ import pytest
 import torch
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
-from hrebasin.networks import Architecture
+from hrebasin import Architecture, Recipe, train
 from hrebasin.random_streams import generator
 from hrebasin.training import batches, run
 from hrebasin.training import train as training
 from hrebasin.training.batches import Batches
-from hrebasin.training.recipe import Recipe
 from hrebasin.training.run import initial_bank
-from hrebasin.training.train import train
 
 
 def assert_same(a, b):
