@@ -64,13 +64,6 @@ def test_the_number_of_images_at_once_does_not_matter(trained, test_images, imag
     np.testing.assert_allclose(parts.loss, whole.loss, rtol=1e-5)
 
 
-def test_inputs_are_not_changed(trained, test_images, unchanged):
-    unchanged(trained)
-    pixels = test_images.pixels.clone()
-    evaluate(trained, test_images)
-    assert torch.equal(test_images.pixels, pixels)
-
-
 # ---- barriers
 
 
@@ -89,11 +82,6 @@ def test_the_barrier_of_a_curve_made_by_hand():
     np.testing.assert_allclose(result.accuracy_barrier, [0.2, 0.0], atol=1e-15)
     assert result.loss_barrier.attrs == {"long_name": "loss barrier", "units": "nat"}
     assert result.accuracy_barrier.attrs == {"long_name": "accuracy barrier", "units": "1"}
-
-
-def test_the_barrier_does_not_depend_on_the_order_of_points():
-    whole = curve([0.0, 0.5, 1.0], [[1.0, 4.0, 2.0]], [[0.9, 0.1, 0.8]])
-    xr.testing.assert_allclose(barrier(whole.isel({"lambda": [2, 0, 1]})), barrier(whole))
 
 
 @pytest.mark.parametrize("lambdas", [[0.0, 0.5], [0.5, 1.0], [0.1, 0.5, 0.9]])

@@ -45,12 +45,6 @@ def test_columns_share_resamples_and_equal_single_intervals():
     assert interval(values[:, 1, 2], name="columns") == pytest.approx((low[1, 2], high[1, 2]))
 
 
-def test_a_higher_level_gives_a_wider_interval():
-    values = normal(9, "level")
-    narrow, wide = (interval(values, level=level, name="level") for level in (0.8, 0.99))
-    assert wide[0] < narrow[0] < narrow[1] < wide[1]
-
-
 @pytest.mark.parametrize(("values", "level"), [([], 0.95), ([1.0, np.nan], 0.95), ([1.0, 2.0], 1.0), (3.0, 0.95)])
 def test_an_interval_refuses_what_it_cannot_use(values, level):
     with pytest.raises(ValueError, match="needs finite values|level must lie"):
