@@ -70,7 +70,12 @@ def merge(
 
 
 def merge_state_dicts(
-    network: nn.Module, states: Sequence[Mapping[str, torch.Tensor]], example: torch.Tensor | None = None, **options
+    network: nn.Module,
+    states: Sequence[Mapping[str, torch.Tensor]],
+    example: torch.Tensor | None = None,
+    *,
+    names: Sequence[str] = (),
+    **options,
 ) -> dict[str, torch.Tensor]:
     """`merge` for weights that lie in state dicts.
 
@@ -79,17 +84,19 @@ def merge_state_dicts(
         states: of two or more networks. What wrappers add to the names, such as ``module.`` or ``_orig_mod.``, is
             recognised; see `hrebasin.state_names.own_names`.
         example: as in `merge`.
+        names: of the state dicts, such as their files, for messages; by default their positions, from 0.
         options: as in `merge`.
 
     Returns:
         A state dict with the names and entries of the first one.
 
     Raises:
-        ValueError: a state dict that does not fit the network, or what `merge` refuses; the state dict (they count from
-            0) and the tensor are named.
+        ValueError: a state dict that does not fit the network, or what `merge` refuses; state dict and tensor are
+            named.
     """
     states = list(states)
-    networks = [loaded(network, state, f"state dict {position}") for position, state in enumerate(states)]
+    names = list(names) or [f"state dict {position}" for position in range(len(states))]
+    networks = [loaded(network, state, name) for state, name in zip(states, names, strict=True)]
     merged = merge(networks, example, **options)
     return renamed(merged.state_dict(), states[0])
 
