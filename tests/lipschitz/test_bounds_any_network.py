@@ -66,11 +66,8 @@ def test_an_mlp_read_as_a_module_has_the_same_gradients_margins_and_norms(traine
 
 
 def test_upper_bounds_are_refused_by_name(bank):
-    for bound in (
-        global_lipschitz,
-        eclipse_fast,
-        lambda bank: local_lipschitz(bank, torch.rand(1, *SHAPE), radius=0.1),
-    ):
+    pixels = torch.rand(1, *SHAPE)
+    for bound in (global_lipschitz, eclipse_fast, lambda bank: local_lipschitz(bank, pixels, radius=0.1)):
         with pytest.raises(ValueError, match=r"for ReLU MLPs only, not for Recognised of .* parameters"):
             bound(bank)
     with pytest.raises(ValueError, match="in pixel units only, got 'normalised'"):
