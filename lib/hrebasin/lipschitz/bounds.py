@@ -13,11 +13,11 @@ import torch
 import xarray as xr
 
 from ..bank import Bank, check_finite
-from ..checks import check_pixels
+from ..checks import check_pixels, is_relu_mlp
 from ..progress import track
 from ..resources import fitting, side_by_side
 from .gradients import gradient_norm, margin
-from .layers import LIPSCHITZ, NOT_APPLICABLE, is_relu_mlp, layer_weights
+from .layers import LIPSCHITZ, NOT_APPLICABLE, layer_weights
 from .norms import children, weight_norm
 from .spectra import largest_eigenvalue
 
@@ -67,7 +67,7 @@ def measure(
     joined = xr.merge([xr.concat(pieces, dim="model"), children(bank)], compat="identical", combine_attrs="override")
     joined = joined.transpose("model", ...)
     joined.attrs.clear()  # merging takes those of the first variable
-    if not is_relu_mlp(bank):
+    if not is_relu_mlp(bank.architecture):
         for part in (joined, joined.lipschitz, joined.local_lipschitz):
             part.attrs["comment"] = NOT_APPLICABLE
     return joined
@@ -75,7 +75,7 @@ def measure(
 
 def _or_not(bound: Callable[..., xr.DataArray], bank: Bank, *pixels: torch.Tensor, **options) -> xr.DataArray:
     """A bound of ReLU MLPs; of other networks NaN, (model,) or (model, image)."""
-    if is_relu_mlp(bank):
+    if is_relu_mlp(bank.architecture):
         return bound(bank, *pixels, **options)
     axes = {"image": np.arange(len(pixels[0]))} if pixels else {}
     values = np.full([len(bank), *map(len, pixels)], np.nan)

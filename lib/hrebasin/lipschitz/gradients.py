@@ -4,9 +4,9 @@ import torch
 import xarray as xr
 
 from ..bank import Bank, check_finite
-from ..checks import check_pixels
+from ..checks import check_pixels, is_relu_mlp
 from ..resources import fitting, side_by_side
-from .layers import LIPSCHITZ, check_units, is_relu_mlp, layer_weights
+from .layers import LIPSCHITZ, check_units, layer_weights
 from .spectra import largest_eigenvalue
 
 IMAGES_AT_ONCE = 50  # Jacobians of 37 networks take 80 MB
@@ -24,7 +24,7 @@ def gradient_norm(bank: Bank, pixels: torch.Tensor, *, units: str = "pixel") -> 
         units: of the input; networks other than MLPs normalise within, so that only ``"pixel"`` is known of them.
     """
     check_pixels(bank.architecture, pixels)
-    if is_relu_mlp(bank):
+    if is_relu_mlp(bank.architecture):
         weights, parts = layer_weights(bank, units), pixels.split(IMAGES_AT_ONCE)
         norms = torch.cat([_jacobian_norm(weights, _active(bank, part)) for part in parts], dim=1)
     else:

@@ -3,16 +3,11 @@
 import torch
 
 from ..bank import Bank, check_finite
-from ..networks import Architecture
+from ..checks import check_relu_mlp
 
 UNITS = ("pixel", "normalised")
 LIPSCHITZ = {"pixel": "logit per pixel range", "normalised": "logit per normalised input"}
 NOT_APPLICABLE = "not applicable: upper bounds are known for ReLU MLPs only"
-
-
-def is_relu_mlp(bank: Bank) -> bool:
-    """Whether the networks are affine layers with ReLU between them and nothing else."""
-    return isinstance(bank.architecture, Architecture)
 
 
 def check_units(units: str) -> None:
@@ -28,8 +23,7 @@ def layer_weights(bank: Bank, units: str) -> list[torch.Tensor]:
         ValueError: networks that are no ReLU MLPs, unknown units, or weights that are not finite.
     """
     check_units(units)
-    if not is_relu_mlp(bank):
-        raise ValueError(f"upper bounds are known for ReLU MLPs only, not for {bank.architecture.title}")
+    check_relu_mlp(bank.architecture, "upper bounds")
     check_finite(bank, "bounds")
     weights = [bank.tensors[f"{layer}.weight"].double() for layer in bank.architecture.layers]
     if units == "pixel":
