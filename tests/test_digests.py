@@ -16,18 +16,19 @@ FILES = {
     "bank.py": 'class Bank:\n    """Networks."""\n    def size(self):\n        """Their number."""\n        return 8\n',
     "matching/__init__.py": "",
     "matching/assignment.py": "import numpy\nROUNDS = 9\ndef solve(x): return ROUNDS\ndef plot(): return 'plain'\n",
-    "matching/weights.py": "from ..bank import Bank\nfrom . import assignment as a\nTABLE = {}\nTABLE['x'] = 2\n"
-    "def match(bank: Bank): return a.solve(bank)\ndef show(): return a.plot()\n",
+    "matching/weights.py": "from ..bank import Bank\nfrom . import assignment as a\nTABLE = {}\n'Sizes'\n"
+    "TABLE['x'] = 2\ndef match(bank: Bank): return a.solve(bank)\ndef show(): return a.plot()\n",
     "merging/__init__.py": "from .tree import merge\nfrom .rules import named\n",
-    "merging/tree.py": "from ..matching.weights import match\ndef merge(bank):\n    # both\n    return 0.5 * match(bank)\n",
+    "merging/tree.py": "from ..matching.weights import match\ndef merge(b):\n    # both\n    return 0.5 * match(b)\n",
     "merging/rules.py": "from . import table  # noqa: F401\nfrom .calls import RULES\ndef named(): return RULES\n",
     "merging/calls.py": "RULES = {}\ndef rule(f): return RULES.setdefault(f.__name__, f)\n",
     "merging/table.py": "from .calls import rule\n@rule\ndef linear(): return 1\ndef helper(): return 2\n",
     "study/__init__.py": "",
     "study/deep/__init__.py": "",
-    "study/deep/page.py": "from ...bank import Bank\nfrom ..notes import note\nSTYLE = 'page.html'\ndef page(): return STYLE\n",
+    "study/deep/page.py": "from ...bank import Bank\nfrom ..notes import note\ndef page(): return 'page.html'\n",
     "study/deep/page.html": "<p>a page</p>",
-    "study/notes.py": "def note():\n    from ..merging.tree import merge\n    return merge\n"
+    "study/notes.py": "from ..matching.weights import show\ndef merge(): return 5\n"
+    "def note():\n    from ..merging.tree import merge\n    return merge\n"
     "def other():\n    from ..bank import Bank as merge\n    return merge\n",
 }
 MATCH, MERGE = "matching/weights.py", "merging/tree.py"
@@ -60,11 +61,13 @@ CHANGES = {  # what is changed, and in which file
     "merge": (MERGE, "0.5", "0.25"),
     "docs": ("bank.py", '        """Their number."""\n', ""),
     "module docs": ("__init__.py", '"""A library."""', '"""The library."""'),
+    "attribute docs": (MATCH, "'Sizes'", "'All sizes'"),
     "comment": (MERGE, "# both", "# all"),
-    "layout": (MERGE, "0.5 * match(bank)", "(0.5\n        * match(bank))"),
+    "layout": (MERGE, "0.5 * match(b)", "(0.5\n        * match(b))"),
     "import": ("matching/assignment.py", "import numpy\n", "import os\nimport numpy\n"),
     "linear": ("merging/table.py", "return 1", "return 3"),
     "helper": ("merging/table.py", "return 2", "return 3"),
+    "own": ("study/notes.py", "return 5", "return 6"),
     "html": ("study/deep/page.html", "a page", "another"),
 }
 MATCHING = {"solve", "bank", "table"}  # what counts for `match`
@@ -85,8 +88,9 @@ RULES = {"linear", "helper"}
         ("import hrebasin as h\nh.merge_tree(1)", MATCHING | {"merge"}),
         ("from hrebasin.merging import merge\nmerge(1)", MATCHING | {"merge"}),
         ("import hrebasin.bank\nhrebasin.merge_tree(1)", MATCHING | {"merge"}),
-        ("from hrebasin.study.notes import note\nnote()", MATCHING | {"merge"}),
+        ("from hrebasin.study.notes import note\nnote()", MATCHING | {"merge", "own"}),
         ("import hrebasin.matching.weights", MATCHING | {"show", "plot"}),
+        ("import hrebasin.study.notes", MATCHING | {"merge", "own"}),
         ("from hrebasin.matching import weights\nvars(weights)", MATCHING | {"show", "plot"}),
         ("from hrebasin import matching", set()),
         ("import hrebasin.merging", MATCHING | {"merge"} | RULES),
@@ -151,7 +155,9 @@ def test_code_counts_but_for_layout_comments_and_docstrings(digest):
     assert digest(code.replace("in pixels", "range").replace("(sizes)", "( sizes )")) == digest(code)
     assert digest(code.replace("0.0", "0.1")) != digest(code)
     twice = "def f():\n    '''Told.'''\n    'more'\n"
-    assert code_digest(twice) == code_digest(twice.replace("Told", "Said")) != code_digest(twice.replace("more", "less"))
+    assert code_digest(twice) == code_digest(twice.replace("Told", "Said"))
+    assert code_digest(twice) != code_digest(twice.replace("more", "less"))
+    assert code_digest("'''Told.'''\nf()") == code_digest("f()")
 
 
 def test_a_notebook_is_its_code(tmp_path):

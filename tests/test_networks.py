@@ -36,19 +36,6 @@ def test_forward_equals_numpy(widths, image_shape, n_classes):
     np.testing.assert_allclose(logits, forward_by_hand(network, pixels), rtol=1e-5, atol=1e-5)
 
 
-def test_hidden_layers_end_in_relu_and_the_last_does_not():
-    network = mlp((6, 5), n_classes=3, image_shape=(1, 2, 2), mean=(0.5,), std=(0.5,))
-    assert [name for name, _ in network.named_children()] == [
-        "normalize",
-        "flatten",
-        "fc1",
-        "relu1",
-        "fc2",
-        "relu2",
-        "fc3",
-    ]
-
-
 def test_weights_are_the_only_state():
     network = mlp((6,), n_classes=3, image_shape=(1, 2, 2), mean=(0.5,), std=(0.5,))
     assert {name: tuple(t.shape) for name, t in network.state_dict().items()} == network.architecture.shapes

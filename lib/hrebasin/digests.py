@@ -98,11 +98,10 @@ def _part(name: str, symbol: str, library: Path) -> tuple[str, set[Place]]:
     if symbol == WHOLE:
         passed_on = module.bound.values() if module.path.name == "__init__.py" else ()
         return "", {(name, each) for each in ("", *module.definitions)}.union(*passed_on)
-    elsewhere = module.bound.get(symbol, set())
     if symbol and symbol not in module.definitions:  # imported there, or made when the module runs
-        return "", {(name, ""), *elsewhere}
+        return "", {(name, ""), *module.bound.get(symbol, ())}
     content = ast.Module(module.definitions[symbol] if symbol else module.others, [])
-    further = _reached(content, _known(name, module), library) | elsewhere | {(name, "")}
+    further = _reached(content, _known(name, module), library) | {(name, "")}
     return _dump(content) + _data_beside(module.path, content), further if symbol else further | module.on_import
 
 

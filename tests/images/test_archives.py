@@ -34,13 +34,10 @@ def images(top=""):
     }
 
 
-@pytest.mark.parametrize("top", ["", "set/"])
-@pytest.mark.parametrize(
-    ("ending", "mode"), [("tar", "w"), ("tar.gz", "w:gz"), ("tar.bz2", "w:bz2"), ("tar.xz", "w:xz")]
-)
-def test_an_archive_is_the_folder_in_it(tmp_path, top, ending, mode):
+@pytest.mark.parametrize(("ending", "top"), [("tar", ""), ("tar.gz", "set/"), ("tar.bz2", ""), ("tar.xz", "set/")])
+def test_an_archive_is_the_folder_in_it(tmp_path, top, ending):
     path = tmp_path / f"set.{ending}"
-    write_archive(path, images(top), mode)
+    write_archive(path, images(top), f"w:{ending[4:]}")
     for split in ("train", "test"):
         loaded = load_images(str(path), split, root=tmp_path / "data")
         assert loaded.classes == ("cat", "dog")

@@ -13,6 +13,7 @@ from hrebasin.study.benchmarks.plots import lines_table, speed_table
 from hrebasin.study.claims.ledger import CLAIMS
 from hrebasin.study.figures import registry as figures
 from hrebasin.study.publishing import page
+from hrebasin.study.records.origins import SHARD_PARAMETERS
 from hrebasin.study.stages import STAGES
 
 ROOT = project_root()
@@ -53,7 +54,7 @@ def test_all_stages_come_from_one_run(results):
     assert len({dataset.attrs["setting"] for dataset in results.values()}) == 1
     # stages may come from different commits: what a notebook's code left as it was is not computed again
     parameters = [json.loads(dataset.attrs["parameters"]) for dataset in results.values()]
-    for name in set.intersection(*map(set, parameters)) - set(records.SHARD_PARAMETERS):
+    for name in set.intersection(*map(set, parameters)) - set(SHARD_PARAMETERS):
         assert len({json.dumps(values[name]) for values in parameters}) == 1, name
     groups = {stage: set(dataset["group"].values.tolist()) for stage, dataset in results.items()}
     assert all(groups[stage] == groups["train"] for stage in STAGES)

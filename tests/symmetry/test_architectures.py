@@ -2,10 +2,10 @@
 
 import pytest
 import torch
-import torch.nn.functional as F
 from torch import nn
 from torchvision import models
 
+from hrebasin.study.benchmarks.any_network import ResNet20
 from hrebasin.symmetry import SymmetryRefutedError, derive_symmetry, prove_symmetry, symmetry_from_spec
 
 PERMUTATIONS = {  # at the least
@@ -54,44 +54,6 @@ def test_torchvision(name):
     assert symmetry.without_rule == ()
     assert len(symmetry.permutations) >= PERMUTATIONS[name]
     assert prove_symmetry(network, symmetry, IMAGE) <= 1e-10
-
-
-class Block(nn.Module):
-    """Two convolutions beside a shortcut, which is a convolution where the shape changes."""
-
-    def __init__(self, n_in, n_out, stride):
-        super().__init__()
-        self.conv1 = nn.Conv2d(n_in, n_out, 3, stride, padding=1, bias=False)
-        self.norm1 = nn.GroupNorm(1, n_out)
-        self.conv2 = nn.Conv2d(n_out, n_out, 3, padding=1, bias=False)
-        self.norm2 = nn.GroupNorm(1, n_out)
-        self.shortcut = nn.Sequential()
-        if stride != 1 or n_in != n_out:
-            self.shortcut = nn.Sequential(nn.Conv2d(n_in, n_out, 3, stride, padding=1, bias=False))
-            self.shortcut.append(nn.GroupNorm(1, n_out))
-
-    def forward(self, x):
-        y = self.norm1(self.conv1(x)).relu()
-        return (self.norm2(self.conv2(y)) + self.shortcut(x)).relu()
-
-
-class ResNet20(nn.Module):
-    """The CIFAR-10 network of Ainsworth et al. 2023: three groups of three blocks, layer norm over whole images."""
-
-    def __init__(self, wide=1):
-        super().__init__()
-        widths = [16 * wide, 32 * wide, 64 * wide]
-        self.conv1 = nn.Conv2d(3, widths[0], 3, padding=1, bias=False)
-        self.norm1 = nn.GroupNorm(1, widths[0])
-        for group, (n_in, n_out) in enumerate(zip([widths[0], *widths[:-1]], widths, strict=True)):
-            blocks = [Block(n_in if k == 0 else n_out, n_out, 2 if group and k == 0 else 1) for k in range(3)]
-            self.add_module(f"blockgroup{group + 1}", nn.Sequential(*blocks))
-        self.dense = nn.Linear(widths[-1], 10)
-
-    def forward(self, x):
-        x = self.norm1(self.conv1(x)).relu()
-        x = self.blockgroup3(self.blockgroup2(self.blockgroup1(x)))
-        return self.dense(F.adaptive_avg_pool2d(x, 1).flatten(1))
 
 
 def resnet20_spec():

@@ -140,7 +140,7 @@ class Descent:
         self, a, b, symmetry: Symmetry, *, permutations=None, prices=None, constants=None, tolerance=TOLERANCE
     ):
         self.a, self.b, self.symmetry, self.tolerance = a, b, symmetry, tolerance
-        self.names = sorted(symmetry.permutations)
+        self.names = list(symmetry.permutations)
         if permutations is None:
             device = next(iter(b.values())).device
             permutations = {name: torch.arange(size, device=device) for name, size in symmetry.permutations.items()}

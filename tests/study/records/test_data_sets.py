@@ -1,6 +1,7 @@
 import json
 import re
 import subprocess
+import sys
 from datetime import datetime
 from pathlib import Path
 
@@ -11,14 +12,12 @@ import xarray as xr
 
 import hrebasin
 import synthetic
-from hrebasin import digests
 from hrebasin.evaluation import evaluate
 from hrebasin.files import project_root
-from hrebasin.study import records
+from hrebasin.study import notebook_code, records
 from hrebasin.study.records.data_sets import concat, read, write
 from hrebasin.study.records.networks import load_networks
 from hrebasin.study.records.provenance import Clock, provenance
-from hrebasin.study.stages import EXTRA, STAGES
 from hrebasin.training.train import initial_bank
 
 
@@ -80,13 +79,8 @@ def test_a_record_is_read_as_it_was_written(dataset, path):
     assert again.stage.dtype.kind == "i"
     assert again.sel(model="tree/group-000/stage-0/node-01").seed == 1
     assert list(path.parent.iterdir()) == [path]
-
-
-def test_a_record_that_was_read_can_be_written_again(dataset, path):
-    write(dataset, path, stage="merge")
-    first = read(path, stage="merge")
-    write(first, path, stage="merge")
-    xr.testing.assert_identical(read(path, stage="merge"), first)
+    write(again, path, stage="merge")
+    xr.testing.assert_equal(read(path, stage="merge"), dataset)
 
 
 def test_a_trained_bank_gives_a_record(trained, train_images, test_images, path):
@@ -116,45 +110,32 @@ def test_a_failing_write_leaves_the_old_record(dataset, path, monkeypatch):
 
 
 def test_provenance_says_where_a_record_comes_from(dataset, path, train_images):
-    parameters = {"leaves": 16, "limits": [1, 2], "strength": 0.5, "name": "Größe"}
+    parameters = {"leaves": 16, "limits": [1, 2], "strength": 0.5, "name": "Größe", "run_folder": "data/runs/cpu"}
+    places = {"dataset": "/home/me/images.tar.xz", "other": "their/originals"}  # told without their folders
     attrs = provenance(
-        setting="tiny", parameters=parameters, images={"train": train_images.first(9)}, device="cpu", clock=Clock()
+        setting="tiny",
+        parameters=parameters | places,
+        images={"train": train_images.first(9)},
+        device="cpu",
+        clock=Clock(),
     )
     write(dataset, path, stage="merge", attrs=attrs)
     attrs = read(path, stage="merge").attrs
     assert set(attrs) == {
-        "format",
-        "stage",
-        "setting",
-        "parameters",
-        "data_source",
-        "data_digest",
-        "n_classes",
-        "code_commit",
-        "code_changed",
-        "versions",
-        "device",
-        "wall_seconds",
-        "created",
-    }
-    assert json.loads(attrs["parameters"]) == parameters
+        "format", "stage", "setting", "parameters", "data_source", "data_digest", "n_classes", "code_commit",
+        "code_changed", "versions", "device", "wall_seconds", "created",
+    }  # fmt: skip
+    assert json.loads(attrs["parameters"]) == parameters | {"dataset": "images.tar.xz", "other": "originals"}
     assert json.loads(attrs["data_digest"]) == {"train": train_images.digest}  # of the whole split
     assert attrs["n_classes"] == 4
     assert attrs["data_source"] == train_images.source
     versions = json.loads(attrs["versions"])
-    assert versions["torch"] == torch.__version__.split("+")[0] or versions["torch"] == torch.__version__
+    assert versions["torch"] in (torch.__version__, torch.__version__.split("+")[0])
     assert versions["hrebasin"] == hrebasin.__version__
-    assert set(versions) == {"python", *records.PACKAGES}
+    assert {"python", "torch", "numpy", "hrebasin"} < set(versions)
     assert attrs["device"].startswith("cpu, ")
     assert 0 <= attrs["wall_seconds"] < 60
     assert datetime.fromisoformat(attrs["created"]).utcoffset().total_seconds() == 0
-
-
-def test_provenance_names_images_without_their_place(train_images):
-    parameters = {"dataset": "/home/me/images.tar.xz", "other": "their/originals", "run_folder": "data/runs/cpu"}
-    attrs = provenance(setting="p", parameters=parameters, images={"test": train_images}, device="cpu", clock=Clock())
-    kept = {"dataset": "images.tar.xz", "other": "originals", "run_folder": "data/runs/cpu"}
-    assert json.loads(attrs["parameters"]) == kept
 
 
 def test_the_commit_is_the_checkouts_or_unknown(train_images, monkeypatch):
@@ -211,13 +192,6 @@ def test_shards_join_without_cutting_names(bank, tmp_path, strings):
     xr.testing.assert_equal(read(tmp_path / "joined.nc", stage="merge"), joined)
 
 
-def test_a_group_by_works_on_joined_shards(bank, tmp_path):
-    joined = concat(write_shards(bank, tmp_path), stage="merge")
-    means = joined.seconds.groupby("method").mean()
-    place = list(records.schema("merge")).index("seconds") / 10
-    np.testing.assert_allclose(means.sel(method=["l1", "merge-many"]), [1 + place, 2 + place])
-
-
 def test_joined_shards_tell_what_they_have_in_common_and_every_commit(bank, tmp_path):
     def made(shard):
         origin = {
@@ -235,11 +209,6 @@ def test_joined_shards_tell_what_they_have_in_common_and_every_commit(bank, tmp_
     assert json.loads(attrs["parameters"]) == {"epochs": 15}
     assert (attrs["code_commit"], attrs["code_changed"], attrs["created"]) == ("a; b", 1, "2026-02")
     assert (attrs["device"], json.loads(attrs["versions"])) == ("cpu", {"torch": "2.0; 2.1", "numpy": "2"})
-
-
-def test_every_stage_has_a_schema_along_one_dimension():
-    for stage in (*STAGES, *EXTRA):  # the one that shards are joined along comes first
-        assert {dims[0] for dims in records.schema(stage).values()} - {"image"} in ({"model"}, {"pair"})
 
 
 def test_data_sets_of_other_networks_are_told_by_the_training_that_they_name():
@@ -275,18 +244,15 @@ def test_an_installed_copy_does_not_tell_the_commit_of_the_project_around_it(tmp
         ["git", *identity, "commit", "--quiet", "--allow-empty", "--message", "of another project"],
         cwd=tmp_path, check=True,
     )  # fmt: skip
-    (tmp_path / "records.py").touch()
-    monkeypatch.setattr(records, "__file__", str(tmp_path / "records.py"))
+    monkeypatch.setattr(sys.modules[Clock.__module__], "__file__", str(tmp_path / "provenance.py"))
     assert (Clock().commit, Clock().dirty) == ("unknown", False)
-    (tmp_path / records.COMMIT).write_text("abc\n")  # as `make offline` writes it
-    assert (Clock().commit, Clock().dirty) == ("abc", False)
-    (tmp_path / records.COMMIT).write_text("abc\nchanged\n")
-    assert (Clock().commit, Clock().dirty) == ("abc", True)
 
 
 def test_what_a_notebook_is_told_stands_in_its_data_sets(monkeypatch, train_images):
-    monkeypatch.setattr(digests, "executed", {})
-    digests.executing(project_root() / "notebooks" / "01_train.ipynb", setting="cpu", images_digest="abc")
+    notebook = project_root() / "notebooks" / "01_train.ipynb"
+    monkeypatch.setattr(notebook_code, "executed", told := {})
+    monkeypatch.setattr(sys.modules[Clock.__module__], "executed", told)
+    notebook_code.executing(notebook, setting="sample", images_digest="abc")
     attrs = provenance(setting="folder", parameters={}, images={"train": train_images}, device="cpu", clock=Clock())
-    assert (attrs["setting"], attrs["images_digest"]) == ("cpu", "abc")
-    assert attrs["code_digest"] == digests.notebook_digest(project_root() / "notebooks" / "01_train.ipynb")
+    assert (attrs["setting"], attrs["images_digest"]) == ("sample", "abc")
+    assert attrs["code_digest"] == notebook_code.notebook_digest(notebook)

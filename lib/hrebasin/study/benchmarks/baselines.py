@@ -1,6 +1,7 @@
 """What a user could run instead: public algorithms as written, one network at a time. For benchmarks and as oracles."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -13,7 +14,8 @@ from torch.utils.data import DataLoader, Dataset
 
 from ...bank import Bank
 from ...images.sources import Images
-from ...networks import Architecture, permutation_spec
+from ...matching.weights import Alignment
+from ...networks import Architecture
 from ...random_streams import Seed, generator
 from ...training.recipe import Recipe
 
@@ -82,9 +84,9 @@ def match_weights(reference: Bank, moving: Bank, *, seed: Seed = 0, max_sweeps: 
     Returns:
         For each permutation the unit of the moving network placed at i, (unit,) int64.
     """
-    spec = permutation_spec(moving.architecture)
-    a, b = ({name: tensor[0] for name, tensor in bank.tensors.items()} for bank in (reference, moving))
-    perms = {f"P{n}": torch.arange(width) for n, width in enumerate(moving.architecture.widths, start=1)}
+    spec, symmetry = _specification(moving), moving.architecture.symmetry
+    a, b = ({name: bank.tensors[name][0] for name in spec} for bank in (reference, moving))
+    perms = {name: torch.arange(width) for name, width in symmetry.permutations.items()}
     names, stream = list(perms), generator(f"layer-order/{seed}")
     for _ in range(max_sweeps):
         progress = False
@@ -107,6 +109,21 @@ def match_weights(reference: Bank, moving: Bank, *, seed: Seed = 0, max_sweeps: 
     return perms
 
 
+def excess(reference: Bank, moving: Bank, ours: Alignment, perms: list[dict[str, torch.Tensor]]) -> float:
+    """By how much of the objective, in percent, the permutations of pairs exceed ours; mean over pairs."""
+    stacked = {name: torch.stack([pair[name] for pair in perms]) for name in perms[0]}
+    aligned, total = replace(ours, permutations=stacked).apply(moving).tensors, 0.0
+    for name in reference.architecture.parameters:
+        total = total + (reference.tensors[name].double() * aligned[name].double()).flatten(1).sum(1)
+    return 100 * float((total / ours.objective - 1).mean())
+
+
+def _specification(bank: Bank) -> dict[str, tuple[str | None, ...]]:
+    """Which permutation acts on which axis, as public code has it written by hand: one a whole axis."""
+    axes = bank.architecture.symmetry.axes
+    return {name: tuple(axis[0][0].name for axis in axes[name]) for name in bank.architecture.parameters}
+
+
 def _permuted(tensor, axes, perms, *, leave_out=None):
     for axis, name in enumerate(axes):
         if name not in (None, leave_out):
@@ -120,7 +137,7 @@ def merge_tree(bank: Bank, *, seed: Seed = 0) -> Bank:
     Layer orders are those of `hrebasin.merging.tree.merge_tree` with the same seed, so the two differ by rounding alone.
     """
     group = bank.labels["group"][0]
-    spec, level, stage = permutation_spec(bank.architecture), [bank.select([i]) for i in range(len(bank))], 0
+    spec, level, stage = _specification(bank), [bank.select([i]) for i in range(len(bank))], 0
     while len(level) > 1:
         stage, merged = stage + 1, []
         for node, (first, second) in enumerate(zip(level[::2], level[1::2], strict=True)):

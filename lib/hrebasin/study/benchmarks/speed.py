@@ -13,7 +13,7 @@ from ...bank import Bank
 from ...evaluation import accuracy
 from ...images.sources import Images
 from ...lipschitz.bounds import eclipse_fast, global_lipschitz
-from ...matching.weights import Alignment, match_weights
+from ...matching.weights import match_weights
 from ...merging.many import merge_many
 from ...merging.tree import merge_tree
 from ...networks import Architecture
@@ -83,12 +83,6 @@ def rows(
     def points(ours: Bank, other: Bank) -> float:
         return 100 * abs(float(accuracy(ours, test_images).mean() - accuracy(other, test_images).mean()))
 
-    def objective(ours: Alignment, perms: list[dict[str, torch.Tensor]]) -> float:
-        stacked = {name: torch.stack([pair[name] for pair in perms]) for name in perms[0]}
-        aligned = replace(ours, permutations=stacked).apply(second).tensors
-        plain = sum((first.tensors[n].double() * t.double()).flatten(1).sum(1) for n, t in aligned.items())
-        return 100 * float((plain / ours.objective - 1).mean())
-
     def robust(kind: str) -> Row:
         name = "robust_accuracy" if kind == "fgsm" else "robust_accuracy_clipped"
         return Row(
@@ -124,7 +118,7 @@ def rows(
             lambda: [
                 alternatives.match_weights(first.select([k]), second.select([k]), seed=seeds[k]) for k in range(8)
             ],
-            objective,
+            lambda ours, perms: alternatives.excess(first, second, ours, perms),
             "% of the objective, the alternative's above ours, mean",
             4,
         ),

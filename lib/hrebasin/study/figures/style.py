@@ -148,7 +148,7 @@ def looks(dataset: xr.Dataset | xr.DataArray) -> dict[str, tuple[str, str]]:
 
 
 def added_methods(dataset: xr.Dataset | xr.DataArray) -> dict[str, dict]:
-    """Colour, dash and marker of each method in a data set that is none of the paper's, see `hrebasin.merging.methods`."""
+    """Colour, dash and marker of each method in a data set that is none of the paper's (`hrebasin.merging.methods`)."""
     names = [name for name in dict.fromkeys(dataset.method.values) if name not in PAPER]
     return {name: {"color": looks(dataset)[name][1], **shape(2 + place)} for place, name in enumerate(names)}
 

@@ -25,7 +25,8 @@ from .ledger_text import answer, ledger_table, trees
 DOCUMENTS = ("README.md", "PERFORMANCE.md")
 PART = re.compile(r"(<!-- ([a-z-]+): written by make figures -->\n).*?(<!-- end -->)", flags=re.DOTALL)
 # Modules that every notebook needs, left out of the picture
-EVERYWHERE = {"bank", "files", "images", "networks", "plots", "records"}
+EVERYWHERE = {"bank", "files", "images.sources", "networks", "study", "study.stages"}
+EVERYWHERE |= {"study.figures.paper", "study.records.networks"}
 
 
 def parts(root: Path) -> dict[str, str]:

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import xarray as xr
 
-from ...bank import Bank, read_origin
+from ...bank import Bank
+from ...bank_files import read_origin
 from ...images.sources import Images
 from .. import records
 from ..stages import WEIGHTS

@@ -1,0 +1,124 @@
+"""Weight matching of ResNet20 and VGG16 beside public code with a specification; deriving and proving ResNet50."""
+
+import time
+from dataclasses import replace
+
+import torch
+from torch import nn
+
+from ...architectures import NetworkArchitecture
+from ...bank import Bank
+from ...images.sources import Images
+from ...matching.weights import match_weights
+from ...symmetry import derive_symmetry, prove_symmetry
+from ...training.recipe import Recipe
+from ...training.train import train
+from . import baselines
+from .speed import Row
+
+VGG16 = (64, 64, "pool", 128, 128, "pool", 256, 256, 256, "pool", 512, 512, 512, "pool", 512, 512, 512, "pool")
+
+
+class Block(nn.Module):
+    """Two convolutions beside a shortcut, which is a convolution where the shape changes."""
+
+    def __init__(self, n_in: int, n_out: int, stride: int):
+        super().__init__()
+        self.conv1 = nn.Conv2d(n_in, n_out, 3, stride, padding=1, bias=False)
+        self.norm1 = nn.GroupNorm(1, n_out)
+        self.conv2 = nn.Conv2d(n_out, n_out, 3, padding=1, bias=False)
+        self.norm2 = nn.GroupNorm(1, n_out)
+        self.shortcut = nn.Sequential()
+        if stride != 1 or n_in != n_out:
+            self.shortcut = nn.Sequential(nn.Conv2d(n_in, n_out, 3, stride, padding=1, bias=False))
+            self.shortcut.append(nn.GroupNorm(1, n_out))
+
+    def forward(self, x):
+        """Add both ways."""
+        y = self.norm1(self.conv1(x)).relu()
+        return (self.norm2(self.conv2(y)) + self.shortcut(x)).relu()
+
+
+class ResNet20(nn.Module):
+    """The CIFAR-10 network of Ainsworth et al. 2023: three groups of three blocks, layer norm over whole images."""
+
+    def __init__(self, wide: int = 1):
+        super().__init__()
+        widths = [16 * wide, 32 * wide, 64 * wide]
+        self.conv1 = nn.Conv2d(3, widths[0], 3, padding=1, bias=False)
+        self.norm1 = nn.GroupNorm(1, widths[0])
+        for group, (n_in, n_out) in enumerate(zip([widths[0], *widths[:-1]], widths, strict=True)):
+            blocks = [Block(n_in if k == 0 else n_out, n_out, 2 if group and k == 0 else 1) for k in range(3)]
+            self.add_module(f"blockgroup{group + 1}", nn.Sequential(*blocks))
+        self.dense = nn.Linear(widths[-1], 10)
+
+    def forward(self, x):
+        """Logits."""
+        x = self.norm1(self.conv1(x)).relu()
+        x = self.blockgroup3(self.blockgroup2(self.blockgroup1(x)))
+        return self.dense(nn.functional.adaptive_avg_pool2d(x, 1).flatten(1))
+
+
+def vgg16(scale: float = 1) -> nn.Sequential:
+    """VGG16 for images of 32 x 32, with one linear layer behind its thirteen convolutions; widths times ``scale``."""
+    modules, before = [], 3
+    for entry in VGG16:
+        if entry == "pool":
+            modules.append(nn.MaxPool2d(2))
+            continue
+        width = max(1, round(scale * entry))
+        modules += [nn.Conv2d(before, width, 3, padding=1), nn.ReLU()]
+        before = width
+    return nn.Sequential(*modules, nn.Flatten(), nn.Linear(before, 10))
+
+
+def rows(images: Images, recipe: Recipe, *, pairs: int = 2, small: bool = False) -> dict[str, Row]:
+    """Matching of pairs trained from different seeds, a row for each network.
+
+    Args:
+        images: of 32 x 32 pixels, to train on; few and shortly, for matching takes as long on any weights.
+        recipe: of that training.
+        pairs: of each network.
+        small: widths of a quarter, for tests.
+    """
+    networks = {
+        "resnet20": ("ResNet20, four times as wide", ResNet20(1 if small else 4)),
+        "vgg16": ("VGG16", vgg16(0.25 if small else 1)),
+    }
+    found = {}
+    for name, (title, network) in networks.items():
+        architecture = NetworkArchitecture.of(network, images.pixels[:2].float() / 255)
+        longer = replace(recipe, epochs=recipe.epochs + 1)  # what is stopped early may be at chance
+        bank = train(architecture, images, range(2 * pairs), longer, stop_after=recipe.epochs)
+        found[name] = _matching(title, bank.select(slice(0, None, 2)), bank.select(slice(1, None, 2)))
+    return found
+
+
+def _matching(title: str, first: Bank, second: Bank) -> Row:
+    seeds = [f"pair-{k}" for k in range(len(first))]
+
+    def alternative() -> list[dict[str, torch.Tensor]]:
+        given = ((first.select([k]), second.select([k]), seed) for k, seed in enumerate(seeds))
+        return [baselines.match_weights(a, b, seed=seed) for a, b, seed in given]
+
+    return Row(
+        f"weight matching of {len(first)} pairs of {title}",
+        "every permutation in every sweep, one pair at a time",
+        lambda: match_weights(first, second, seed=seeds),
+        alternative,
+        lambda ours, perms: baselines.excess(first, second, ours, perms),
+        "% of the objective, the alternative's above ours, mean",
+        5,
+    )
+
+
+def derivation_seconds(image_size: int = 224) -> tuple[float, float]:
+    """Wall time, in seconds, of deriving and of proving torchvision's ResNet50 on one image."""
+    from torchvision.models import resnet50
+
+    network, example = resnet50(), torch.rand(1, 3, image_size, image_size)
+    start = time.perf_counter()
+    symmetry = derive_symmetry(network, example)
+    derived = time.perf_counter()
+    prove_symmetry(network, symmetry, example)
+    return derived - start, time.perf_counter() - derived

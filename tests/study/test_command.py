@@ -1,0 +1,90 @@
+"""The command `hrebasin`, and what make hands on to it."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+
+import pytest
+
+from hrebasin.files import project_root
+from hrebasin.study.command import main
+
+ROOT = project_root()
+SUBCOMMANDS = ("run", "notebook", "publish", "figures", "verify", "lab", "costs", "bench", "settings")
+HEAVY = ("torch", "numpy", "xarray", "matplotlib", "snakemake", "jupyterlab", "papermill", "pydantic", "yaml")
+# In place of the command in make's environment: what it was called with
+SHOW = f"#!{sys.executable}\nimport json, sys\nprint(json.dumps(sys.argv[1:]))\n"
+NAMES = ("it's", 'a "b" c', "im #2", "$HOME $(x) `y`", "a;b&c|d", "*", "\\n")
+
+
+def test_the_command_is_at_hand_at_once_and_lists_what_it_does():
+    code = f"import sys; from hrebasin.study import command; print([name for name in {HEAVY} if name in sys.modules])"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "[]\n"
+    shown = subprocess.run([sys.executable, "-m", "hrebasin.study.command", "--help"], capture_output=True, text=True)
+    assert re.findall(r"^    (\w+)  ", shown.stdout, flags=re.MULTILINE) == list(SUBCOMMANDS)
+
+
+@pytest.mark.parametrize("arguments", [["verify", "--frob"], ["frob"], [], ["run", "setting=tiny", "--frob"]])
+def test_what_no_subcommand_takes_is_refused(arguments, capsys):
+    with pytest.raises(SystemExit) as refused:
+        main(arguments)
+    assert refused.value.code == 2
+    assert "usage: hrebasin" in capsys.readouterr().err
+
+
+def test_settings_are_checked_by_name(tmp_path, capsys):
+    assert main(["settings"]) == 0
+    assert "paper: 100 trees of 16 on cifar10\n" in capsys.readouterr().out
+    (tmp_path / "mine.yaml").write_text((ROOT / "config" / "tiny.yaml").read_text().replace("epochs: 8", "epochs: 0"))
+    assert main(["settings", str(tmp_path / "mine.yaml")]) == 2
+    assert "mine.yaml: epochs should be greater than or equal to 1, got 0\n" in capsys.readouterr().err
+
+
+@pytest.fixture(scope="module")
+def make(tmp_path_factory):
+    """``make(target, name=value, ...)``: what the commands of a target are called with."""
+    folder = tmp_path_factory.mktemp("make")
+    (folder / ".venv" / "bin").mkdir(parents=True)
+    for name in ("Makefile", "requirements.txt", "pyproject.toml"):
+        (folder / name).symlink_to(ROOT / name)
+    for name in ("hrebasin", "uv"):
+        (folder / ".venv" / "bin" / name).write_text(SHOW)
+        (folder / ".venv" / "bin" / name).chmod(0o755)
+    (folder / ".venv" / ".complete").touch()
+
+    def call(target, *, environment=None, **given):
+        command = ["make", "--silent", target, *(f"{name}={value}" for name, value in given.items())]
+        environment = os.environ | (environment or {})
+        run = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+        assert run.returncode == 0, run.stderr
+        return json.loads(run.stdout.splitlines()[-1])
+
+    return call
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_names_reach_the_command_as_they_were_given(name, make):
+    assert make("paper", DATASET=name) == ["run", "setting=sample", f"dataset={name}"]
+    assert make("paper", environment={"DATASET": name}) == ["run", "setting=sample", f"dataset={name}"]
+    assert make("bench", DATASET=name) == ["bench", "--dataset", name]
+    assert make("publish", RUN=name, IMAGES=name) == ["publish", f"data/runs/{name}", "--images", name]
+    given = make("versions", RUN=name, DATASET=name, ORIGINAL=name)
+    assert given[1:3] == ["notebooks/07_versions.ipynb", f"data/runs/{name}/notebooks/07_versions.ipynb"]
+    assert given[5:] == ["-r", "run_folder", f"data/runs/{name}", "-r", "dataset", name, "-r", "other", name]
+
+
+def test_everything_that_make_takes_reaches_the_command(make):
+    given = {"SETTING": "plain", "RUN": "again", "DEVICE": "cuda:1", "GROUPS": 4, "FIRST": 2, "PRECISION": "bfloat16"}
+    where = {"EXECUTOR": "slurm", "CORES": 3, "SNAKEMAKE": "--jobs 20"}
+    values = ["setting=plain", "run=again", "device=cuda:1", "groups=4", "first=2", "precision=bfloat16"]
+    first = ["run", "--workflow-profile", "config/slurm", "--cores", "3"]
+    assert make("paper", **given, **where, PART="train", SET="epochs=3 batch_size=64") == [
+        *first, "--part", "train", *values, "epochs=3", "batch_size=64", "--", "--jobs", "20",
+    ]  # fmt: skip
+    assert make("questions", **given, ASK="controls strong") == [
+        "run", "--part", "questions", *values, "ask=controls strong",
+    ]  # fmt: skip
+    assert make("dry-run", **given) == ["run", "--dry-run", *values]
+    assert make("publish", **given, ADD=1) == ["publish", "data/runs/again", "--images", "", "--add"]
