@@ -49,7 +49,8 @@ from hrebasin.study.settings import Setting, load_setting
 from hrebasin.study.tour.attacked_image import closeup, first_correct
 from hrebasin.study.tour.landscape import landscape
 from hrebasin.training.recipe import Recipe
-from hrebasin.training.train import DivergedError, initial_bank, train
+from hrebasin.training.run import DivergedError, initial_bank
+from hrebasin.training.train import train
 
 ROOT = project_root()
 NAN, INF = float("nan"), float("inf")

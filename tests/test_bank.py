@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hrebasin.bank import LABELS, Bank, check_finite, read_origin
 from hrebasin.networks import Architecture
 from hrebasin.random_streams import generator
-from hrebasin.training.train import initial_bank
+from hrebasin.training.run import initial_bank
 
 # Batched products differ from single ones in the last bits of float32.
 CLOSE = {"rtol": 1e-5, "atol": 1e-6}

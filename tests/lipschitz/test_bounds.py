@@ -14,7 +14,7 @@ from hrebasin.lipschitz.spectra import proven_eigenvalue
 from hrebasin.networks import Architecture
 from hrebasin.random_streams import generator
 from hrebasin.study import records
-from hrebasin.training.train import initial_bank
+from hrebasin.training.run import initial_bank
 
 UNITS = ("pixel", "normalised")
 RADII = (0.01, 0.1, 0.5, 2.0)

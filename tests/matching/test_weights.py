@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hrebasin.matching.weights import match_weights
 from hrebasin.networks import Architecture
 from hrebasin.random_streams import generator
-from hrebasin.training.train import initial_bank
+from hrebasin.training.run import initial_bank
 
 SMALL = Architecture((3, 3), 3, (1, 2, 2), (0.5,), (0.25,))
 

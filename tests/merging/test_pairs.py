@@ -15,7 +15,8 @@ from hrebasin.merging.tree import merge_pairs
 from hrebasin.networks import Architecture
 from hrebasin.random_streams import generator
 from hrebasin.study import records
-from hrebasin.training.train import initial_bank, train
+from hrebasin.training.run import initial_bank
+from hrebasin.training.train import train
 
 LAMBDAS = (0.0, 0.25, 0.5, 0.75, 1.0)
 TINY = Architecture((2,), 2, (1, 1, 1), (0.5,), (0.25,))

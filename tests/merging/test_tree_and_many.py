@@ -11,7 +11,8 @@ from hrebasin.merging.averages import merge_naive
 from hrebasin.merging.many import merge_many, merge_many_as_published, merge_many_sets
 from hrebasin.merging.path import interpolate
 from hrebasin.merging.tree import merge_pairs, merge_tree
-from hrebasin.training.train import initial_bank, train
+from hrebasin.training.run import initial_bank
+from hrebasin.training.train import train
 
 LOGITS = {"rtol": 1e-4, "atol": 1e-4}
 

@@ -16,7 +16,8 @@ import hrebasin.training.train
 from hrebasin.networks import Architecture
 from hrebasin.random_streams import generator
 from hrebasin.training.recipe import Recipe
-from hrebasin.training.train import initial_bank, train
+from hrebasin.training.run import initial_bank
+from hrebasin.training.train import train
 
 
 def assert_same(a, b):

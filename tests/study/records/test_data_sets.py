@@ -18,7 +18,7 @@ from hrebasin.study import notebook_code, records
 from hrebasin.study.records.data_sets import concat, read, write
 from hrebasin.study.records.networks import load_networks
 from hrebasin.study.records.provenance import Clock, provenance
-from hrebasin.training.train import initial_bank
+from hrebasin.training.run import initial_bank
 
 
 def merge_record(bank, *, method="tree", group=0, attrs=None):

@@ -20,7 +20,8 @@ from ...random_streams import generator
 from ...robustness.attacks import along, attack
 from ...robustness.strong import fgsm
 from ...training.recipe import Recipe
-from ...training.train import DivergedError, train
+from ...training.run import DivergedError
+from ...training.train import train
 from ..figures.style import COLOURS, NAMES, captioned, draw_legend, draw_points, label_stages, shape, stacked
 from ..groups import PERCENT, POINTS, NotMeasuredError, by_group, count_groups, large, minus, tree_stages
 from ..statistics import Test, no_difference
