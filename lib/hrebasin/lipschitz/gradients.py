@@ -1,5 +1,7 @@
 """How steep networks are at images, a lower bound on every Lipschitz constant, and how sure of their answers."""
 
+from collections.abc import Sequence
+
 import torch
 import xarray as xr
 
@@ -32,7 +34,10 @@ def gradient_norm(bank: Bank, pixels: torch.Tensor, *, units: str = "pixel") -> 
         if units != "pixel":
             raise ValueError(f"gradients of {bank.architecture.title} are known in pixel units only, got {units!r}")
         check_finite(bank, "gradients")
-        norms = torch.stack(side_by_side(lambda model: _norm_by_autograd(bank, model, pixels), range(len(bank))))
+        inputs, threads = bank.architecture.n_classes * pixels[0].numel(), min(len(bank), torch.get_num_threads())
+        bytes_each = (COPIES * 8 * inputs + 2 * bank.architecture.bytes_kept) * threads
+        parts = pixels.split(fitting(bytes_each, device=bank.device, most=IMAGES_AT_ONCE))
+        norms = torch.stack(side_by_side(lambda model: _norm_by_autograd(bank, model, parts), range(len(bank))))
     return bank.array(
         norms,
         ("model", "image"),
@@ -54,12 +59,11 @@ def _jacobian_norm(weights: list[torch.Tensor], masks: list[torch.Tensor]) -> to
     return largest_eigenvalue(squared).clamp(min=0).sqrt()
 
 
-def _norm_by_autograd(bank: Bank, model: int, pixels: torch.Tensor) -> torch.Tensor:
+def _norm_by_autograd(bank: Bank, model: int, parts: Sequence[torch.Tensor]) -> torch.Tensor:
     """Spectral norm of the Jacobian of one network of any kind, (image,) float64: one backward pass a class."""
     network = bank[model].double().requires_grad_(False).to(bank.device)  # integer buffers stay what they are
-    bytes_each = COPIES * 8 * bank.architecture.n_classes * pixels[0].numel()
     found = []
-    for part in pixels.split(fitting(bytes_each, device=bank.device, most=IMAGES_AT_ONCE)):
+    for part in parts:
         x = bank.architecture.prepare(part.to(bank.device)).double().requires_grad_()
         logits = network(x).sum(0)  # images do not influence one another
         rows = [torch.autograd.grad(logit, x, retain_graph=True)[0].flatten(1) for logit in logits]
