@@ -39,10 +39,11 @@ questions: $(STAMP)  ## ask the networks of a run what the paper leaves open: AS
 dry-run: $(STAMP)  ## what `make paper` would run
 	$(call run,--dry-run)
 
-test: $(STAMP)  ## every test but those in a browser and on a GPU
+test: $(STAMP)  ## every test but those in a browser, on a GPU and of real runs that are stopped
 	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 faults: $(STAMP)  ## stop, damage and overload the tiny setting, for hours, going on where that was stopped: FAULTS="--kills 2 --interrupts 1 --parallel 1"
+	$(BIN)/python -m pytest -n 0 -m faults tests/faults
 	$(BIN)/python tests/faults/run.py $(FAULTS)
 
 figures: $(STAMP)  ## redraw figures/, and the README's numbers, from data/published/, without weights or GPU

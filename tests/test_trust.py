@@ -142,7 +142,7 @@ def test_a_bomb_as_checkpoint_does_not_explode(bomb, kind, shallow, train_images
         train(shallow, train_images, [0], recipe, checkpoints=tmp_path / "checkpoints")
 
 
-def test_a_bomb_as_profile_is_refused(tmp_path):
+def test_a_bomb_as_setting_is_refused(tmp_path):
     path = tmp_path / "mine.yaml"
     path.write_text(f"dataset: !!python/object/apply:os.mkdir ['{tmp_path / 'exploded'}']\n")
     with pytest.raises(ValueError, match=r"mine\.yaml is not valid YAML"):

@@ -13,7 +13,10 @@ from .matching.weights import match_weights as match_weights
 from .merging.averages import merge_fold as merge_fold
 from .merging.averages import merge_naive as merge_naive
 from .merging.averages import merge_star as merge_star
+from .merging.batch_norm import measure_batch_norm as measure_batch_norm
 from .merging.many import merge_many as merge_many
+from .merging.merge import merge as merge
+from .merging.merge import merge_state_dicts as merge_state_dicts
 from .merging.methods import merge_all as merge_all
 from .merging.methods import register as register
 from .merging.path import barrier as barrier
@@ -24,6 +27,9 @@ from .merging.tree import merge_tree as merge_tree
 from .networks import Architecture as Architecture
 from .networks import mlp as mlp
 from .robustness.attacks import attack as attack
+from .symmetry import Symmetry as Symmetry
+from .symmetry import derive_symmetry as derive_symmetry
+from .symmetry import prove_symmetry as prove_symmetry
 from .training.recipe import Recipe as Recipe
 from .training.train import train as train
 

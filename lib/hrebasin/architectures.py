@@ -14,7 +14,9 @@ import torch
 from torch import nn
 from torch.func import functional_call, vmap
 
+from .random_streams import generator
 from .symmetry import Symmetry, derive_symmetry, prove_symmetry
+from .symmetry.subject import check_tensors
 
 DRAWN = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 NORMS = (nn.modules.batchnorm._BatchNorm, nn.GroupNorm, nn.LayerNorm)
@@ -48,7 +50,8 @@ class NetworkArchitecture:
 
         Args:
             network: is not changed.
-            example: inputs (image, ...), at least one; two or more also show whether images influence one another.
+            example: inputs (image, ...), at least one. Of images that are alike, all but the first are drawn at random
+                where outputs are compared.
             symmetry: by default derived from the module's graph.
             prove: that the symmetry leaves the outputs as they are.
 
@@ -58,12 +61,15 @@ class NetworkArchitecture:
         """
         if not isinstance(example, torch.Tensor) or example.ndim < 2 or not len(example):
             raise ValueError(f"an example must be a tensor (image, ...) of at least one image, got {_about(example)}")
-        symmetry = symmetry or derive_symmetry(network, example)
+        check_tensors(network)
         template = copy.deepcopy(network).cpu().eval().requires_grad_(False)
         template.zero_grad(set_to_none=True)
-        n_classes = _n_classes(template, example.detach().cpu())
+        example = example.detach().cpu()
+        example = example.float() / 255 if example.dtype == torch.uint8 else example  # as `prepare` does
+        n_classes = _n_classes(template, example)
+        symmetry = symmetry or derive_symmetry(network, example)
         if prove:
-            prove_symmetry(template, symmetry, example)
+            prove_symmetry(template, symmetry, _telling(example))
         return cls(template, tuple(example.shape[1:]), n_classes, symmetry, getattr(network, "recipe", {}))
 
     def __eq__(self, other) -> bool:
@@ -239,20 +245,39 @@ def _n_classes(template: nn.Module, example: torch.Tensor) -> int:
     example = example.to(parameter.dtype) if parameter is not None and example.is_floating_point() else example
     name = type(template).__name__
     with torch.no_grad(), torch.random.fork_rng(devices=[]):
-        outputs = template(example)
+        outputs = _run(template, example)
         if not isinstance(outputs, torch.Tensor) or outputs.ndim != 2 or len(outputs) != len(example):
             raise ValueError(f"{name} must give logits (image, class), got {_about(outputs)}")
-        if not torch.equal(outputs, template(example)):
+        if not torch.equal(outputs.nan_to_num(), template(example).nan_to_num()):
             raise ValueError(f"{name} gives other outputs at every call in evaluation mode: it draws random numbers")
-        if len(example) > 1:
-            alone = torch.cat([template(image) for image in example.split(1)])
-            difference = float((outputs - alone).abs().max() / outputs.abs().max().clamp(min=1e-30))
-            if difference > AGREEMENT:
-                raise ValueError(
-                    f"{name} gives an image other outputs among others than alone (by {difference:.1e} of their size): "
-                    "it takes statistics of the batch in evaluation mode"
-                )
+        example = _telling(example)
+        outputs = _run(template, example)
+        alone = torch.cat([_run(template, image) for image in example.split(1)])
+        difference = float((outputs - alone).abs().max() / outputs.abs().max().clamp(min=1e-30))
+        if difference > AGREEMENT:
+            raise ValueError(
+                f"{name} gives an image other outputs among others than alone (by {difference:.1e} of their size): "
+                "it takes statistics of the batch in evaluation mode"
+            )
     return outputs.shape[1]
+
+
+def _run(template: nn.Module, example: torch.Tensor) -> torch.Tensor:
+    try:
+        return template(example)
+    except Exception as error:  # whatever a module's own code may raise
+        raise ValueError(
+            f"{type(template).__name__} does not run on the example of shape {tuple(example.shape)}: "
+            f"{type(error).__name__}: {error}"
+        ) from error
+
+
+def _telling(example: torch.Tensor) -> torch.Tensor:
+    """Two or more inputs that differ: of floating-point ones that are alike, all but the first are drawn at random."""
+    if not example.is_floating_point() or (len(example) > 1 and bool((example != example[:1]).any())):
+        return example
+    drawn = torch.rand(max(2, len(example)), *example.shape[1:], generator=generator("example"))
+    return torch.cat([example[:1], drawn[1:].to(example.dtype)])
 
 
 def _about(given) -> str:

@@ -11,7 +11,7 @@ from torch import nn
 
 from . import bank_files
 from .architectures import NetworkArchitecture
-from .networks import MLP, Architecture
+from .networks import Architecture, is_mlp
 from .random_streams import generator
 from .symmetry import Symmetry
 from .symmetry.subject import check_tensors
@@ -104,12 +104,14 @@ class Bank:
         if not networks:
             raise ValueError("a bank needs at least one network, got none")
         for position, network in enumerate(networks):
+            if not isinstance(network, nn.Module):
+                raise ValueError(f"network {position} is no torch.nn.Module but {type(network).__name__}")
             try:
                 check_tensors(network)
             except ValueError as error:
                 raise ValueError(f"network {position}: {error}") from error
             _check_like_first(position, network, networks[0])
-        if isinstance(networks[0], MLP):
+        if is_mlp(networks[0]):
             architecture = networks[0].architecture
         else:
             if example is None and (shape := getattr(networks[0], "image_shape", None)):
@@ -286,8 +288,26 @@ def check_finite(bank: Bank, where: str) -> None:
             continue
         bad = ~torch.isfinite(tensor).flatten(1).all(1).cpu().numpy()
         if bad.any():
-            seeds = ", ".join(map(str, bank.labels["seed"][bad]))
-            raise ValueError(f"{where}: {name} of the network of seed {seeds} holds weights that are not finite")
+            raise ValueError(f"{where}: {name} of {_called(bank, bad)} holds weights that are not finite")
+
+
+def largest_weight(banks: Iterable[Bank]) -> str:
+    """Where the largest parameter of some banks stands, in words: for errors of products that left float32."""
+    largest, words = -1.0, ""
+    for bank in banks:
+        for name in bank.architecture.parameters:
+            sizes = bank.tensors[name].flatten(1).abs().amax(1).cpu()
+            if float(sizes.max()) > largest:
+                largest = float(sizes.max())
+                words = f"{name} of {_called(bank, [int(sizes.argmax())])} holds weights of {largest:.1e}"
+    return words
+
+
+def _called(bank: Bank, which) -> str:
+    """Networks in words: their seeds, or their positions where these are unknown."""
+    seeds, positions = bank.labels["seed"][which], np.arange(len(bank))[which]
+    known = (seeds >= 0).all()
+    return f"the network {'of seed' if known else 'at position'} {', '.join(map(str, seeds if known else positions))}"
 
 
 def average(tensor: torch.Tensor, size: int | None = None) -> torch.Tensor:
@@ -319,8 +339,18 @@ def _check_like_first(position: int, network: nn.Module, first: nn.Module) -> No
         )
         what = f"{str(a).strip()}, but network 0 has {str(b).strip()}"
     else:
+        _check_integers(position, network, first)
         return
     raise ValueError(f"network {position} has {what}: only networks of one architecture form a bank")
+
+
+def _check_integers(position: int, network: nn.Module, first: nn.Module) -> None:
+    """Raise ValueError where tables of integers, such as masks and places, are not those of network 0."""
+    there = first.state_dict()
+    for name, tensor in network.state_dict().items():
+        whole = isinstance(tensor, torch.Tensor) and not tensor.is_floating_point() and tensor.ndim
+        if whole and not torch.equal(tensor.cpu(), there[name].cpu()):
+            raise ValueError(f"network {position} has other numbers in {name!r} than network 0: no mean is one of them")
 
 
 def _plain(tensor: torch.Tensor) -> torch.Tensor:

@@ -47,6 +47,16 @@ def check_relu_mlp(architecture: Architecture | NetworkArchitecture, what: str) 
         raise ValueError(f"{what} are known for ReLU MLPs only, not for {architecture.title}")
 
 
+def check_inputs(architecture: Architecture, inputs: torch.Tensor) -> None:
+    """Raise ValueError unless networks of an architecture take these inputs (image, ...), whatever their range."""
+    if not isinstance(inputs, torch.Tensor) or tuple(inputs.shape[1:]) != tuple(architecture.image_shape):
+        given = tuple(inputs.shape) if isinstance(inputs, torch.Tensor) else type(inputs).__name__
+        shape = ", ".join(map(str, architecture.image_shape))
+        raise ValueError(f"images must be a tensor (image, {shape}), got {given}")
+    if inputs.is_floating_point() and not torch.isfinite(inputs).all():
+        raise ValueError("images must be finite")
+
+
 def check_images(architecture: Architecture, images: Images) -> None:
     """Raise ValueError unless images have the architecture's shape and number of classes."""
     if images.shape != architecture.image_shape or len(images.classes) != architecture.n_classes:

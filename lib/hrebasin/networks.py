@@ -193,6 +193,14 @@ class MLP(nn.Sequential):
                 self.add_module(f"relu{name[2:]}", nn.ReLU())
 
 
+def is_mlp(network: nn.Module) -> bool:
+    """Whether a module is an `MLP` as it was made: no layer replaced, no class of its own."""
+    if type(network) is not MLP:
+        return False
+    hidden = [nn.Linear, nn.ReLU] * len(network.architecture.widths)
+    return [type(module) for module in network] == [Normalize, nn.Flatten, *hidden, nn.Linear]
+
+
 def mlp(
     widths=(512, 512, 256),
     *,

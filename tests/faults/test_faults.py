@@ -78,6 +78,7 @@ def last_line(sandbox):
     return sandbox.log.read_text().splitlines()[-1]
 
 
+@pytest.mark.faults
 def test_an_interrupted_run_goes_on_to_the_same_results(folder):
     undisturbed = Sandbox(folder / "a", *MERGED, "groups=1")
     assert undisturbed.finish() == 0, undisturbed.log.read_text()

@@ -2,10 +2,10 @@ import numpy as np
 import pytest
 import torch
 import xarray as xr
-from hrebasin.study.figures.vision import VISIONS, contrast, distance
 from matplotlib.colors import to_rgb
 
 import synthetic
+from colour_vision import VISIONS, contrast, distance
 from hrebasin.bank import Bank
 from hrebasin.evaluation import evaluate
 from hrebasin.merging.averages import merge_naive

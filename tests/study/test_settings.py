@@ -13,6 +13,7 @@ from hrebasin.training.recipe import Recipe
 
 CONFIG = project_root() / "config"
 PATHS = sorted(CONFIG.glob("*.yaml"))
+NAN, INF = float("nan"), float("inf")
 TINY = yaml.safe_load((CONFIG / "tiny.yaml").read_text())
 SETTINGS = pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
 
@@ -58,6 +59,78 @@ def test_whole_numbers_become_floats_where_floats_are_meant():
     changed = checked({"learning_rate": 1, "epsilons": [0, 1], "share": 1}, others={"share": float})
     assert changed == {"learning_rate": 1.0, "epsilons": [0.0, 1.0], "share": 1.0}
     assert all(isinstance(value, float) for value in [changed["learning_rate"], changed["share"], *changed["epsilons"]])
+
+
+# The smallest of each whole number -> their names
+SMALLEST = {
+    0: "train_images test_images first_group crop_padding regularised_groups matching_seed recipe_images width_images",
+    1: "n_groups groups_per_shard batch_size epochs regularised_models merge_many_sets attacked_images noise_draws "
+    "bounded_images ablation_pairs evaluated_images control_seeds strong_networks strong_images pgd_steps pgd_restarts "
+    "merger_orders scale_bounded_images repair_images recipe_groups",
+    2: "leaves recipe_leaves n_lambdas",
+}
+# Lists that increase -> values below and above what they may hold
+GRIDS = {
+    "merge_many_sizes": (1,), "merge_many_limits": (0, 10_001), "merger_sizes": (1, 3), "merger_limits": (0, 10_001),
+    "control_epochs": (0, 10_001), "epsilons": (-0.01, 1.01), "strong_epsilons": (-0.01, 1.5),
+    "noise_magnitudes": (-0.2, 2.0), "control_shares": (0.0, 1.5), "radii": (0.0, 1e7), "l1_strengths": (0.0, 1e7),
+    "l2_strengths": (-1e-5, 1e7), "width_factors": (0.0, 1001.0),
+}  # fmt: skip
+OTHERS = {
+    "dataset": [10, None, "cifar100", "no/such/folder"],
+    "device": [0, "gpu", "cuda:x", "cpu ", "cpu\n"],
+    "optimizer": ["lion", ["adam"]],
+    "precision": ["float16"],
+    "flip": [1, "yes"],
+    "learning_rate": ["1e-3", True, None, 0.0, -0.1, NAN, INF],  # what YAML makes of 1e-3 without a point is a text
+    "momentum": [-0.9, NAN],
+    "weight_decay": [-0.1, INF],
+    "widths": [512, "512", [], [0], [256.0], [True]],
+    "attacked_methods": ["tree", [], ["forest"], [3], ["tree", "l2"], ["unmerged"]],
+}
+BAD = {name: [n - 1, n + 0.5, True, str(n)] for n, names in SMALLEST.items() for name in names.split()}
+BAD |= {name: [[out] for out in outside] + [0.02, ["0.1"], [False]] for name, outside in GRIDS.items()} | OTHERS
+
+
+def test_every_key_refuses_what_it_cannot_be_and_shows_it():
+    assert set(BAD) == set(Setting.model_fields)
+    for name, values in BAD.items():
+        for bad in values:
+            with pytest.raises(ValueError, match="^[^\n]*$") as refused:
+                checked({name: bad})
+            shown = bad[0] if f"{name}[0]" in str(refused.value) else bad
+            assert str(refused.value).startswith(name)
+            assert str(refused.value).endswith(f", got {shown!r}"), f"{name}: {bad}"
+
+
+@pytest.mark.parametrize("name", GRIDS)
+def test_a_grid_increases_and_may_not_be_empty(name):
+    *_, last = TINY[name]
+    for bad in ([last, last], [2 * last, last], [NAN]):
+        with pytest.raises(ValueError, match=name):
+            checked({name: bad})
+    if not name.endswith("strengths"):  # there may be no regularised networks
+        with pytest.raises(ValueError, match=f"{name} should have at least 1 item"):
+            checked({name: []})
+
+
+@pytest.mark.parametrize(
+    ("bad", "said"),
+    [
+        ({"leaves": 6}, "leaves should be a power of two, for a tree of as many leaves, got 6"),
+        ({"noise_magnitudes": [0.1, 0.2]}, "noise_magnitudes should start at 0, to compare with, got [0.1, 0.2]"),
+        ({"attacked_methods": ["tree"]}, "attacked_methods lacks ['unmerged'], which every comparison needs"),
+        ({"regularised_models": 5}, "regularised_models=5 exceeds leaves=4"),
+        ({"ablation_pairs": 6}, "ablation_pairs=6 exceeds the 5 of leaves=4"),
+        ({"merge_many_sizes": [2, 8]}, "merge_many_sizes should lie in [2, leaves=4], got 8"),
+        ({"merger_sizes": [4, 8]}, "merger_sizes should lie in [2, leaves=4], got 8"),
+        ({"strong_networks": 4}, "strong_networks should be below leaves=4, got 4"),
+        ({"first_group": 3, "groups_per_shard": 2}, "first_group should be a multiple of groups_per_shard=2, got 3"),
+    ],
+)
+def test_values_that_do_not_go_together_are_named(bad, said):
+    with pytest.raises(ValueError, match=re.escape(said)):
+        checked(TINY | bad)
 
 
 @pytest.mark.parametrize(

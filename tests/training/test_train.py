@@ -11,10 +11,10 @@ import pytest
 import torch
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
-import hrebasin.training.batches
-import hrebasin.training.train
 from hrebasin.networks import Architecture
 from hrebasin.random_streams import generator
+from hrebasin.training import batches, run
+from hrebasin.training import train as training
 from hrebasin.training.recipe import Recipe
 from hrebasin.training.run import initial_bank
 from hrebasin.training.train import train
@@ -182,26 +182,22 @@ def test_networks_with_and_without_penalty_train_together(architecture, train_im
 def test_little_memory_changes_nothing(architecture, train_images, recipe, monkeypatch, precision):
     recipe = replace(recipe, precision=precision)
     kept = train(architecture, train_images, [3], recipe)
-    monkeypatch.setattr(hrebasin.training.batches, "fitting", lambda *_, **__: 1)
-    assert hrebasin.training.batches.Batches(architecture, train_images, recipe).inputs is None
+    monkeypatch.setattr(batches, "fitting", lambda *_, **__: 1)
+    assert batches.Batches(architecture, train_images, recipe).inputs is None
     assert_same(train(architecture, train_images, [3], recipe), kept)
 
 
 def test_on_a_gpu_the_bank_is_halved_until_it_fits(architecture, train_images, trained, recipe, monkeypatch):
     """As on a GPU, with a processor that reports too little memory for more than two networks."""
-    original = hrebasin.training.train._Run.__init__
 
-    def cramped(self, batches, seeds, *arguments):
-        if len(seeds) > 2:
-            raise torch.OutOfMemoryError("CUDA out of memory")
-        original(self, batches, seeds, *arguments)
+    class Cramped(training.TrainingRun):
+        def __init__(self, batches, seeds, *arguments):
+            if len(seeds) > 2:
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            super().__init__(batches, seeds, *arguments)
 
-    monkeypatch.setattr(hrebasin.training.train._Run, "__init__", cramped)
-    monkeypatch.setattr(
-        hrebasin.training.train,
-        "_on_threads",
-        lambda finish, n, size, stop: hrebasin.training.train._one_by_one(finish, n, size),
-    )
+    monkeypatch.setattr(training, "TrainingRun", Cramped)
+    monkeypatch.setattr(training, "_on_threads", lambda finish, n, size, _: training._one_by_one(finish, n, size))
     with pytest.warns(UserWarning, match=r"out of GPU memory with [84] networks at once"):
         bank = train(architecture, train_images, range(7), recipe, bank_size=8)
     assert bank.labels["seed"].tolist() == list(range(7))
@@ -298,21 +294,21 @@ def augmentations(images, seed, *, padding, flip):
     """Crop and flip (top, left, mirrored) that each image got in training, (epoch, image) in batch order."""
     architecture = Architecture((32,), 4, (2, 3, 4), (0.5, 0.5), (0.2, 0.2))
     recipe = Recipe(learning_rate=2e-2, batch_size=48, epochs=12, crop_padding=padding, flip=flip)
-    batches, normalize = [], hrebasin.training.batches.normalize
+    given, normalize = [], batches.normalize
 
     def record(architecture, pixels):
-        batches.append(pixels.clone())
+        given.append(pixels.clone())
         return normalize(architecture, pixels)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(hrebasin.training.batches, "normalize", record)
+        patch.setattr(batches, "normalize", record)
         train(architecture, images, [seed], recipe)
     found = []
     for epoch in range(recipe.epochs):
         order = torch.randperm(96, generator=generator(f"batch-order/{seed}/{epoch}"))
-        given = torch.cat(batches[2 * epoch : 2 * epoch + 2], dim=1)[0]
-        assert given.dtype == torch.uint8
-        for number, image in zip(order, given.numpy(), strict=True):
+        pixels = torch.cat(given[2 * epoch : 2 * epoch + 2], dim=1)[0]
+        assert pixels.dtype == torch.uint8
+        for number, image in zip(order, pixels.numpy(), strict=True):
             candidates = crops_and_flips(images.pixels[number].numpy(), padding, flip)
             (match,) = [key for key, candidate in candidates.items() if (candidate == image).all()]
             found.append(match)
@@ -366,7 +362,7 @@ class Steps:
 @pytest.mark.parametrize("bank_size", [1, 3])
 @pytest.mark.parametrize("recipe", [replace(SGD, flip=True), ADAM], ids=["sgd", "adam"])
 def test_an_interrupted_training_continues_bit_for_bit(shallow, train_images, tmp_path, monkeypatch, recipe, bank_size):
-    monkeypatch.setattr(hrebasin.training.train, "CHECKPOINT_SECONDS", 0)
+    monkeypatch.setattr(run, "CHECKPOINT_SECONDS", 0)
     arguments = (shallow, train_images, [0, 1, 2], recipe)
     whole = train(*arguments, bank_size=bank_size)
     # 20 steps a run: stops in the second epoch of the first run, or of the second
@@ -386,24 +382,25 @@ def test_an_interrupted_training_continues_bit_for_bit(shallow, train_images, tm
 
 
 KILLED = """
-import os, signal, sys
-import conftest, test_train
-conftest.torch.set_num_threads(1)
-test_train.hrebasin.training.train.CHECKPOINT_SECONDS = 0
+import os, signal, torch
+from torch.optim.optimizer import register_optimizer_step_pre_hook
+from hrebasin import Architecture, Images, Recipe, train
+from hrebasin.training import run
+torch.set_num_threads(1)
+run.CHECKPOINT_SECONDS = 0
 steps = iter(range(1, 28))
 kill = lambda *_: os.kill(os.getpid(), signal.SIGKILL) if next(steps, None) is None else None
-test_train.register_optimizer_step_pre_hook(kill)
-images = conftest._images("train", 96)
-architecture = test_train.Architecture((16,), 4, images.shape, *images.statistics())
-test_train.train(architecture, images, [0, 1, 2], test_train.ADAM, checkpoints=sys.argv[1])
+register_optimizer_step_pre_hook(kill)
+images = Images(*torch.load("images.pt"), {classes}, "test")
+train({architecture}, images, [0, 1, 2], {recipe}, checkpoints=".")
 """
 
 
 def test_a_training_that_was_killed_in_another_process_continues_bit_for_bit(shallow, train_images, tmp_path):
-    killed = subprocess.run(
-        [sys.executable, "-c", KILLED, str(tmp_path)],
-        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "PYTHONHASHSEED": "4711"},
-    )
+    torch.save((train_images.pixels, train_images.labels), tmp_path / "images.pt")
+    code = KILLED.format(classes=train_images.classes, architecture=shallow, recipe=ADAM)
+    environment = os.environ | {"PYTHONHASHSEED": "4711"}
+    killed = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment)
     assert killed.returncode == -signal.SIGKILL
     with Steps() as steps:
         continued = train(shallow, train_images, [0, 1, 2], ADAM, checkpoints=tmp_path)
@@ -424,7 +421,7 @@ def test_a_checkpoint_serves_only_the_same_training_by_the_same_code(
     assert steps() == 0
     assert steps(replace(ADAM, learning_rate=1e-2)) == 20
     assert steps(images=make_images("other", 96)) == 20
-    monkeypatch.setattr(hrebasin.training.train, "module_digest", lambda name: f"another {name}")
+    monkeypatch.setattr(run, "module_digest", lambda name: f"another {name}")
     assert steps() == 20
 
 

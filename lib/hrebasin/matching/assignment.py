@@ -13,6 +13,10 @@ import torch
 from numba import njit
 
 
+class NotFiniteError(ValueError):
+    """Gains that are not finite."""
+
+
 def assign(
     gains: np.ndarray, start: np.ndarray | None = None, prices: np.ndarray | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -32,7 +36,7 @@ def assign(
     if gains.ndim != 3 or gains.shape[1] != gains.shape[2]:
         raise ValueError(f"gains must be (problem, unit, unit), got {gains.shape}")
     if not np.isfinite(gains).all():
-        raise ValueError("gains must be finite")
+        raise NotFiniteError("gains must be finite")
     n_problems, n, _ = gains.shape
     costs = np.negative(gains, dtype=np.float64)
     permutations = np.full((n_problems, n), -1) if start is None else np.array(start, dtype=np.int64)

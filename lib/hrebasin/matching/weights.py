@@ -15,12 +15,12 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from ..bank import Bank, check_finite, check_same_architecture
+from ..bank import Bank, check_finite, check_same_architecture, largest_weight
 from ..random_streams import Seed, generator
 from ..resources import side_by_side
 from ..symmetry import Axis, Factor, Place, Symmetry, inverse
 from ..symmetry.axes import segment_size
-from .assignment import assign
+from .assignment import NotFiniteError, assign
 
 # Least gain that counts, relative to the layer's objective. Float32 products of 512 units carry a relative error
 # of about 5e-8 in the sum; anything below this is rounding, not progress.
@@ -93,7 +93,8 @@ def match_weights(
         tolerance: least gain that counts, relative to the layer's objective, judged in float64.
 
     Raises:
-        ValueError: different architectures or lengths, or weights that are not finite.
+        ValueError: different architectures or lengths, or weights that are not finite, or so large (from about 1e18)
+            that their products are not; network and tensor are named.
     """
     check_same_architecture(reference, moving)
     if len(reference) != len(moving):
@@ -110,7 +111,11 @@ def match_weights(
     def align(pair: int) -> tuple[dict[str, torch.Tensor], float, int]:
         a, b = ({name: bank.tensors[name][pair] for name in parameters} for bank in (reference, moving))
         descent = Descent(a, b, symmetry, tolerance=tolerance)
-        sweeps = descent.run(seeds[pair], max_sweeps)
+        try:
+            sweeps = descent.run(seeds[pair], max_sweeps)
+        except NotFiniteError as error:
+            where = largest_weight(bank.select([pair]) for bank in (reference, moving))
+            raise ValueError(f"products of weights left float32: {where}, which are too large to match") from error
         return {name: perm.cpu() for name, perm in descent.permutations.items()}, descent.objective(), sweeps
 
     if not symmetry.permutations:

@@ -5,7 +5,7 @@ import warnings
 import torch
 
 from ..bank import Bank
-from ..checks import check_pixels
+from ..checks import check_inputs
 from ..resources import side_by_side
 
 IMAGES_AT_ONCE = 500
@@ -19,17 +19,20 @@ def measure_batch_norm(bank: Bank, pixels: torch.Tensor) -> Bank:
 
     Args:
         bank: the networks; not changed. Returned as it is where there is no batch norm.
-        pixels: training images (image, channel, y, x), at least two.
+        pixels: training images (image, ...) as the networks take them, at least two.
+
+    Raises:
+        ValueError: images of another shape, not finite, or fewer than two.
     """
     names = bank.architecture.batch_norms
     if not names:
         return bank
-    check_pixels(bank.architecture, pixels)
+    check_inputs(bank.architecture, pixels)
     if len(pixels) < 2:
         raise ValueError(f"batch norm needs at least 2 images to measure on, got {len(pixels)}")
 
     def measured(model: int) -> dict[str, torch.Tensor]:
-        network = bank[model].to(bank.device)
+        network = bank[model].to(bank.device, torch.float32)  # as the bank, whatever the modules given were
         for name in names:
             norm = network.get_submodule(name)
             norm.reset_running_stats()

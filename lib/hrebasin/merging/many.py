@@ -7,7 +7,8 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from ..bank import Bank, average, check_finite, check_same_architecture
+from ..bank import Bank, average, check_finite, check_same_architecture, largest_weight
+from ..matching.assignment import NotFiniteError
 from ..matching.weights import Descent, match_weights, outer
 from ..progress import track
 from ..random_streams import Seed, generator
@@ -194,7 +195,11 @@ class _MergeMany:
         )
         self.crossed[model] = self.clock
         stream = f"{self.name}/sweep-{self.sweeps}/model-{model}" if len(self.bank) > 2 else self.name
-        descent.run(stream, CONVERGENCE)
+        try:
+            descent.run(stream, CONVERGENCE)
+        except NotFiniteError as error:
+            where = largest_weight([self.bank])
+            raise ValueError(f"products of weights left float32: {where}, which are too large to match") from error
         self._accept(model, aligned, descent)
         self.seconds += (time.perf_counter() - start) / self.at_once
         self._next()

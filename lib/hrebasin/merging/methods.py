@@ -21,6 +21,7 @@ from ..bank import Bank
 from ..matching.weights import match_weights
 from ..random_streams import Seed
 from .averages import merge_naive
+from .batch_norm import finished
 from .distances import HISTORY, merged_labels, with_history
 from .looks import LOOKS, PAPER, SPARE
 from .many import merge_many_sets
@@ -30,7 +31,7 @@ Merge = Callable[[Bank, Seed], Bank]
 
 # Methods that merge a set of networks at once. The tree, which gives every stage, and MergeMany, whose sweeps are
 # limited, have more to say than one network, so notebooks call them themselves.
-MERGES: dict[str, Merge] = {"naive": lambda bank, seed: merge_naive(bank)}
+MERGES: dict[str, Callable[..., Bank]] = {"naive": lambda bank, seed, pixels=None: merge_naive(bank, pixels=pixels)}
 
 
 def register(name: str, merge: Merge, *, title: str = "", colour: str = "") -> None:
@@ -75,7 +76,7 @@ def match_to_first(bank: Bank, *, seed: Seed = 0) -> Bank:
     return match_weights(bank.select([0] * len(bank)), bank, seed=seed).apply(bank)
 
 
-def _merge(name: str, merge: Merge, bank: Bank, seed: Seed) -> Bank:
+def _merge(name: str, merge: Merge, bank: Bank, seed: Seed, pixels: torch.Tensor | None = None) -> Bank:
     """Merge with a method that was added, check what it gives, and label it."""
     start = time.perf_counter()
     merged = merge(bank, seed)
@@ -85,7 +86,7 @@ def _merge(name: str, merge: Merge, bank: Bank, seed: Seed) -> Bank:
     for parameter, tensor in merged.tensors.items():
         if not torch.isfinite(tensor).all():
             raise ValueError(f"method {name!r}: {parameter} holds weights that are not finite")
-    labelled = Bank(bank.architecture, merged.tensors, merged_labels(bank) | {"method": name})
+    labelled = finished(Bank(bank.architecture, merged.tensors, merged_labels(bank) | {"method": name}), pixels)
     history = merged.history
     if history is None or not set(HISTORY) <= set(history):
         return with_history(labelled, [np.nan], [0], [True], [seconds])
@@ -93,7 +94,7 @@ def _merge(name: str, merge: Merge, bank: Bank, seed: Seed) -> Bank:
     return with_history(labelled, *known, [seconds])
 
 
-def merge_all(bank: Bank, *, seed: Seed = 0) -> Bank:
+def merge_all(bank: Bank, *, seed: Seed = 0, pixels: torch.Tensor | None = None) -> Bank:
     """The networks of a group and what every method makes of them.
 
     The tree takes the first 2^k networks; MergeMany (to convergence) and all methods in `MERGES` take the first 2, 4,
@@ -102,6 +103,7 @@ def merge_all(bank: Bank, *, seed: Seed = 0) -> Bank:
     Args:
         bank: at least two networks of one group.
         seed: of the orders of layers and networks.
+        pixels: training images (image, channel, y, x), which batch norm is measured on anew.
 
     Returns:
         One bank, the networks as they are first; with the variables of `hrebasin.merging.distances.HISTORY`.
@@ -110,11 +112,11 @@ def merge_all(bank: Bank, *, seed: Seed = 0) -> Bank:
         groups = sorted(set(bank.labels["group"]))
         raise ValueError(f"merging needs at least 2 networks of one group, got {len(bank)} of the groups {groups}")
     stages = int(np.log2(len(bank)))
-    tree = merge_tree(bank.select(slice(2**stages)), seed=seed)[1:]
+    tree = merge_tree(bank.select(slice(2**stages)), seed=seed, pixels=pixels)[1:]
     sizes = sorted({2**stage for stage in range(1, stages + 1)} | {len(bank)})
     sets = [bank.select(slice(size)) for size in sizes]
-    by_method = [merge_many_sets(sets, seeds=[seed] * len(sets))]
-    by_method += [[merge(members, seed) for members in sets] for merge in MERGES.values()]
+    by_method = [merge_many_sets(sets, seeds=[seed] * len(sets), pixels=pixels)]
+    by_method += [[merge(members, seed, pixels) for members in sets] for merge in MERGES.values()]
     # All networks, where they are no power of two, stand beside a smaller set of the same stage.
     places = [int(size & (size - 1) > 0) for size in sizes]
     merged = [one.relabel(node=place) for row in by_method for one, place in zip(row, places, strict=True)]

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+import torch
 import xarray as xr
 
 from ..bank import Bank
@@ -40,6 +41,7 @@ def lines(
     *,
     seed: Seed,
     device: str = "cpu",
+    pixels: torch.Tensor | None = None,
 ) -> xr.Dataset:
     """Accuracy and loss on the line between the networks of each pair, before and after matching.
 
@@ -49,6 +51,7 @@ def lines(
         lambdas: weights of the second network, with 0 and 1.
         seed: of the layer orders of matching.
         device: where to evaluate.
+        pixels: training images (image, channel, y, x), which batch norm is measured on anew at every point.
 
     Returns:
         ``loss`` and ``accuracy`` (pair, alignment, split, lambda), ``loss_barrier`` and ``accuracy_barrier`` (pair,
@@ -58,13 +61,21 @@ def lines(
     aligned = match_weights(first, second, seed=_names(first, second, seed)).apply(second)
     by_alignment = []
     for other in (second, aligned):
-        curves = [path(first, other, part, lambdas, device=device) for part in images.values()]
+        curves = [path(first, other, part, lambdas, device=device, pixels=pixels) for part in images.values()]
         by_alignment.append(xr.concat(curves, dim=_axis("split", images), coords="minimal", compat="override"))
     curves = xr.concat(by_alignment, dim=_axis("alignment", ("before", "after")), coords="minimal", compat="override")
     return _over_pairs(xr.merge([curves, barrier(curves)], compat="identical"), first, second)
 
 
-def permutation_choice(first: Bank, second: Bank, images: Images, *, seed: Seed, device: str = "cpu") -> xr.Dataset:
+def permutation_choice(
+    first: Bank,
+    second: Bank,
+    images: Images,
+    *,
+    seed: Seed,
+    device: str = "cpu",
+    pixels: torch.Tensor | None = None,
+) -> xr.Dataset:
     """Accuracy of the merged pair when the first or the second network is permuted.
 
     With the same layer order both choices solve transposed problems, so the merged networks are one another's
@@ -81,7 +92,7 @@ def permutation_choice(first: Bank, second: Bank, images: Images, *, seed: Seed,
         by_choice = []
         for permuted in ("first", "second"):
             stream = f"{seed}/{order}/{permuted}" if order == "other" else f"{seed}/{order}"
-            merged = merge_pairs(interleaved, seed=stream, permute=permuted)
+            merged = merge_pairs(interleaved, seed=stream, permute=permuted, pixels=pixels)
             by_choice.append(accuracy(merged, images, device=device).rename("choice_accuracy"))
         results.append(
             xr.concat(by_choice, dim=_axis("permuted", ("first", "second")), coords="minimal", compat="override")

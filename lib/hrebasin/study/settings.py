@@ -77,6 +77,7 @@ class Setting(BaseModel):
     first_group: Number
     groups_per_shard: Count
     leaves: Leaves
+    network: Literal["mlp", "convolutional", "residual"]
     widths: Some[Count]
     optimizer: Literal[OPTIMIZERS]
     learning_rate: Annotated[float, Field(gt=0)]

@@ -3,7 +3,6 @@ import pytest
 import torch
 import xarray as xr
 
-from conftest import RECIPE
 from hrebasin.bank import Bank
 from hrebasin.evaluation import accuracy
 from hrebasin.merging.averages import merge_naive
@@ -105,8 +104,8 @@ def test_the_line_ends_at_the_naive_average(trees):
     torch.testing.assert_close(end.tensors["fc1.weight"], average.tensors["fc1.weight"])
 
 
-def test_widths_that_learn_nothing_are_left_out(trees, train_images):
-    given = train_images, [0], RECIPE, trees.architecture
+def test_widths_that_learn_nothing_are_left_out(trees, train_images, recipe):
+    given = train_images, [0], recipe, trees.architecture
     with pytest.warns(UserWarning, match=r"widths \(1, 1, 1\) are left out: the network of seed 0 learned nothing"):
         [left] = narrow(*given, [0.01, 1.0])
     assert left.architecture == trees.architecture
@@ -114,9 +113,9 @@ def test_widths_that_learn_nothing_are_left_out(trees, train_images):
         narrow(*given, [0.01])
 
 
-def test_controls_are_trained_as_the_leaves_were(trees, train_images, trained):
-    given = train_images, [0, 1], RECIPE, trees.architecture
-    whole, half = stopped(*given, [RECIPE.epochs, 3])
+def test_controls_are_trained_as_the_leaves_were(trees, train_images, trained, recipe):
+    given = train_images, [0, 1], recipe, trees.architecture
+    whole, half = stopped(*given, [recipe.epochs, 3])
     torch.testing.assert_close(whole.tensors["fc1.weight"], trained.tensors["fc1.weight"][:2])
     assert not torch.allclose(half.tensors["fc1.weight"], whole.tensors["fc1.weight"])
     [full, less] = narrow(*given, [1.0, 0.5])

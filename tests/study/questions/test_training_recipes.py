@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 import torch
 
-from conftest import RECIPE
 from hrebasin.evaluation import accuracy
 from hrebasin.merging.many import merge_many
 from hrebasin.merging.pairs import lines
@@ -23,9 +22,9 @@ def found(measured):
 
 
 @pytest.fixture(scope="module")
-def leaves(train_images):
+def leaves(train_images, recipe):
     architecture = Architecture((8, 6), 4, train_images.shape, *train_images.statistics())
-    return train(architecture, train_images, range(4, 8), RECIPE).relabel(group=1)
+    return train(architecture, train_images, range(4, 8), recipe).relabel(group=1)
 
 
 def test_every_combination_is_there_once():
@@ -69,11 +68,11 @@ def test_barriers_are_those_of_the_first_merges(found, leaves, test_images):
     assert np.isnan(found.accuracy_barrier.values[~merged]).all()
 
 
-def test_fewer_images_and_other_recipes_give_other_networks(found, train_images, test_images):
+def test_fewer_images_and_other_recipes_give_other_networks(found, train_images, test_images, recipe):
     settings = {"group": 1, "leaves": 2, "epsilons": [0.0], "attacked": 20}
-    fewer = measure(Variant("fewer", RECIPE, (8, 6), 48), train_images, test_images, **settings)
+    fewer = measure(Variant("fewer", recipe, (8, 6), 48), train_images, test_images, **settings)
     decayed = measure(
-        Variant("decay", replace(RECIPE, weight_decay=0.01), (8, 6), 0), train_images, test_images, **settings
+        Variant("decay", replace(recipe, weight_decay=0.01), (8, 6), 0), train_images, test_images, **settings
     )
     accuracies = [each.test_accuracy.values[:2].tolist() for each in (found, fewer, decayed)]
     assert len({tuple(values) for values in accuracies}) == 3

@@ -13,7 +13,8 @@ SHARD_PARAMETERS = ("run_folder", "shard", "groups", "device")  # in which shard
 
 def _origin(shard: xr.Dataset) -> dict:
     """What all shards of a run have in common."""
-    return _parameters(shard) | {key: shard.attrs.get(key) for key in ("setting", "data_digest")}
+    # data sets that do not tell were made when there were only MLPs
+    return {"network": "mlp"} | _parameters(shard) | {key: shard.attrs.get(key) for key in ("setting", "data_digest")}
 
 
 def _parameters(shard: xr.Dataset) -> dict:

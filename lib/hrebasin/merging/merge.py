@@ -1,0 +1,148 @@
+"""Merging in one call: modules in, a module like them out; or state dicts in, a state dict with their names out."""
+
+import copy
+import warnings
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import nn
+
+from ..bank import Bank, check_finite
+from ..images.sources import Images
+from ..random_streams import Seed
+from ..state_names import loaded, renamed
+from ..symmetry import Symmetry
+from .batch_norm import measure_batch_norm
+from .many import merge_many
+from .methods import MERGES, Merge
+from .tree import merge_tree
+
+MATCHED = ("tree", "merge-many")  # which cannot do without a symmetry
+
+
+def merge(
+    networks: Sequence[nn.Module],
+    example: torch.Tensor | None = None,
+    *,
+    method: str = "tree",
+    images: torch.Tensor | Images | None = None,
+    seed: Seed = 0,
+    symmetry: Symmetry | None = None,
+    prove: bool = True,
+) -> nn.Module:
+    """Merge networks of one architecture into one: their units are matched, then their weights averaged.
+
+    >>> networks = [nn.Sequential(nn.Linear(4, 8), nn.GELU(), nn.Linear(8, 3)) for _ in range(4)]
+    >>> merge(networks, example=torch.randn(2, 4))
+    Sequential(
+      (0): Linear(in_features=4, out_features=8, bias=True)
+      (1): GELU(approximate='none')
+      (2): Linear(in_features=8, out_features=3, bias=True)
+    )
+
+    Args:
+        networks: two or more modules that give logits (image, class), of any kind that `torch.export` can read; they
+            are not changed. Weights are merged in float32.
+        example: inputs (image, ...) for all, such as ``images[:2]``; by default the first of ``images``.
+        method: ``"tree"`` (the paper's; takes 2, 4, 8, ... networks), ``"merge-many"``, ``"naive"``, or one that
+            `hrebasin.register` added; see `method_names`.
+        images: training inputs (image, ...) as the networks take them, uint8 or floats, on which batch norm is measured
+            anew. Without them its statistics are averaged, with a warning.
+        seed: of the orders of layers and networks.
+        symmetry: which permutations act on the networks; by default derived from the first one's graph.
+        prove: that the symmetry leaves the outputs of the first network as they are.
+
+    Returns:
+        A module of the same class, names, precision and device as the first network, in evaluation mode. What is no
+        floating-point number, such as a counter, is the first network's.
+
+    Raises:
+        ValueError: fewer than two networks, a number that no tree has, an unknown method, networks without permutations
+            to match, or what `hrebasin.Bank.stack` refuses; network (they count from 0) and tensor are named.
+    """
+    networks = list(networks)
+    act = _checked_method(networks, method)
+    images = images.pixels if isinstance(images, Images) else images
+    example = images[:2] if example is None and images is not None else example
+    bank = Bank.stack(networks, example, symmetry=symmetry, prove=prove, seed=range(len(networks)))
+    merged = _merged(bank, act, method, images, seed)
+    return _like(networks[0], merged)
+
+
+def merge_state_dicts(
+    network: nn.Module, states: Sequence[Mapping[str, torch.Tensor]], example: torch.Tensor | None = None, **options
+) -> dict[str, torch.Tensor]:
+    """`merge` for weights that lie in state dicts.
+
+    Args:
+        network: a module that they fit; it is not changed, and its own weights do not count.
+        states: of two or more networks. What wrappers add to the names, such as ``module.`` or ``_orig_mod.``, is
+            recognised; see `hrebasin.state_names.own_names`.
+        example: as in `merge`.
+        options: as in `merge`.
+
+    Returns:
+        A state dict with the names and entries of the first one.
+
+    Raises:
+        ValueError: a state dict that does not fit the network, or what `merge` refuses; the state dict (they count from
+            0) and the tensor are named.
+    """
+    states = list(states)
+    networks = [loaded(network, state, f"state dict {position}") for position, state in enumerate(states)]
+    merged = merge(networks, example, **options)
+    return renamed(merged.state_dict(), states[0])
+
+
+def method_names() -> list[str]:
+    """Names of all methods that `merge` takes: the tree, MergeMany, and what the registry holds.
+
+    >>> method_names()
+    ['tree', 'merge-many', 'naive']
+    """
+    return [*MATCHED, *(name for name in MERGES if name not in MATCHED)]
+
+
+def _checked_method(networks: Sequence[nn.Module], method: str) -> Merge:
+    if method not in method_names():
+        raise ValueError(f"unknown method {method!r}; there are {', '.join(method_names())}")
+    n = len(networks)
+    if n < 2:
+        raise ValueError(f"merging needs at least 2 networks, got {n}")
+    for position, network in enumerate(networks):
+        if isinstance(network, Mapping):
+            raise ValueError(f"network {position} is a state dict: merge_state_dicts takes those, with a network")
+    if method == "tree" and n & (n - 1):
+        others = ", ".join(name for name in method_names() if name != "tree")
+        raise ValueError(f"a tree needs 2, 4, 8, ... networks, got {n}; any number can be merged by {others}")
+    acts = MERGES | {"tree": lambda bank, seed: merge_tree(bank, seed=seed)[-1]}
+    acts["merge-many"] = lambda bank, seed: merge_many(bank, seed=seed)
+    return acts[method]
+
+
+def _merged(bank: Bank, act: Merge, method: str, images: torch.Tensor | None, seed: Seed) -> Bank:
+    """One network, its batch norm measured at last: until then only weights count."""
+    check_finite(bank, "merging")
+    if method in MATCHED and not bank.architecture.symmetry.permutations:
+        raise ValueError(f"{bank.architecture.title} has no permutation symmetry: there is nothing to match")
+    if bank.architecture.batch_norms and images is None:
+        warnings.warn(
+            "the running statistics of batch norm were averaged, which costs a merged network most of its accuracy: "
+            "give training images as images=",
+            stacklevel=3,
+        )
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "the running statistics of batch norm were averaged")  # as said above
+        merged = act(bank, seed)
+    return merged if images is None else measure_batch_norm(merged, images)
+
+
+def _like(network: nn.Module, bank: Bank) -> nn.Module:
+    """A copy of a network with the tensors of a bank of one, in evaluation mode."""
+    merged = copy.deepcopy(network).eval()
+    merged.zero_grad(set_to_none=True)
+    with torch.no_grad():
+        for name, target in (*merged.named_parameters(), *merged.named_buffers()):
+            if name in bank.tensors:
+                target.copy_(bank.tensors[name][0])
+    return merged
