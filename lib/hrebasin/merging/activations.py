@@ -37,7 +37,7 @@ def layers_called(architecture: NetworkArchitecture, pixels: torch.Tensor) -> li
         architecture: of the network.
         pixels: a few images.
     """
-    network, given = architecture.network({}), architecture.prepare(pixels)
+    network, given = architecture.network({}).float(), architecture.prepare(pixels)
     axes, norms = _layers(network), {network.get_submodule(name) for name in architecture.batch_norms}
     outputs, normalised = {}, set()  # outputs are kept, so that no other tensor takes their place in memory
 
@@ -63,12 +63,12 @@ def layer_moments(bank: Bank, pixels: torch.Tensor) -> tuple[list[torch.Tensor],
 
     Args:
         bank: networks that are no MLPs.
-        pixels: (image, channel, y, x).
+        pixels: (image, ...) as the networks take them.
     """
     layers = layers_called(bank.architecture, pixels[:2].to("cpu"))
 
     def measured(model: int) -> dict[str, torch.Tensor]:
-        network, sums = bank[model].to(bank.device), {}
+        network, sums = bank[model].to(bank.device, torch.float32), {}
         modules = {network.get_submodule(layer.name): layer for layer in layers}
 
         def add(module, _inputs, output):

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from ..bank import Bank, check_finite
-from ..checks import check_pixels, check_relu_mlp, is_relu_mlp
+from ..checks import check_inputs, check_pixels, check_relu_mlp, is_relu_mlp
 from ..random_streams import Seed
 from .activations import layer_moments, layers_called, layers_never_called
 from .batch_norm import measure_batch_norm
@@ -41,7 +41,7 @@ class Moments:
 def moments(bank: Bank, pixels: torch.Tensor) -> Moments:
     """Moments of all pre-activations of a bank over images (image, channel, y, x)."""
     if not is_relu_mlp(bank.architecture):
-        check_pixels(bank.architecture, pixels)
+        check_inputs(bank.architecture, pixels)
         check_finite(bank, "activations")
         return Moments(*layer_moments(bank, pixels))
     total = square = None
@@ -66,7 +66,7 @@ def repair(bank: Bank, targets: Moments, pixels: torch.Tensor) -> Bank:
     Args:
         bank: merged networks; not changed.
         targets: moments that network k should have, usually the average of those of its aligned parents.
-        pixels: training images (image, channel, y, x) to measure on.
+        pixels: training images (image, channel, y, x) to measure on, of other networks than MLPs as they take them.
     """
     repaired = measure_batch_norm(bank, pixels)
     for position, layer in _to_repair(bank, pixels).items():
