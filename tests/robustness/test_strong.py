@@ -6,7 +6,8 @@ from foolbox.attacks import LinfPGD
 from foolbox.criteria import Misclassification
 
 from hrebasin.bank import Bank
-from hrebasin.robustness.attacks import BankModel, attack
+from hrebasin.robustness.attacks import attack
+from hrebasin.robustness.foolbox_model import BankModel
 from hrebasin.robustness.strong import (
     LOSSES,
     fgsm_in_float64,
