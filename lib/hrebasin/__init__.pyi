@@ -5,8 +5,8 @@ from .images.sources import Images as Images
 from .images.sources import load_images as load_images
 from .lipschitz.bounds import eclipse_fast as eclipse_fast
 from .lipschitz.bounds import global_lipschitz as global_lipschitz
-from .lipschitz.bounds import gradient_norm as gradient_norm
 from .lipschitz.bounds import local_lipschitz as local_lipschitz
+from .lipschitz.gradients import gradient_norm as gradient_norm
 from .lipschitz.norms import weight_norm as weight_norm
 from .matching.weights import Alignment as Alignment
 from .matching.weights import match_weights as match_weights

@@ -117,6 +117,23 @@ class NetworkArchitecture:
         """Number of trained parameters of one network."""
         return sum(parameter.numel() for parameter in self.template.parameters())
 
+    @cached_property
+    def bytes_kept(self) -> int:
+        """What autograd keeps of one image on its way through a network, in float32."""
+        network, totals = self.network({}).float().requires_grad_(False), []
+        for n_images in (1, 2):  # the difference is without weights
+            kept = {}
+
+            def keep(tensor, kept=kept):
+                kept[tensor.data_ptr()] = tensor.numel() * tensor.itemsize
+                return tensor
+
+            inputs = torch.zeros(n_images, *self.image_shape, requires_grad=True)
+            with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+                network(inputs)
+            totals.append(sum(kept.values()))
+        return totals[1] - totals[0]
+
     @property
     def title(self) -> str:
         """In a few words, such as "ResNet of 11,689,512 parameters"."""
@@ -133,7 +150,7 @@ class NetworkArchitecture:
         }
 
     def initial(self, stream: torch.Generator) -> dict[str, torch.Tensor]:
-        """Untrained tensors: linear layers and convolutions uniform in +-1/sqrt(fan in), as PyTorch's; norms at 1 and 0.
+        """Untrained tensors: linear layers and convolutions uniform in +-1/sqrt(fan in); norms at 1 and 0.
 
         Raises:
             ValueError: parameters of another kind of module, whose start only its author knows.
@@ -192,17 +209,24 @@ class NetworkArchitecture:
             training: whether modules are in training mode; running statistics in ``tensors`` are then updated.
         """
         shared = inputs.ndim == len(self.image_shape) + 1
-        template = self._template(training)
+        template, constants = self._template(training), self._constants(tensors)
         if inputs.device.type != "cpu":
-            call = vmap(lambda own, x: functional_call(template, own, (x,)), in_dims=(0, None if shared else 0))
+            in_dims = (0, None if shared else 0)
+            call = vmap(lambda own, x: functional_call(template, own | constants, (x,)), in_dims=in_dims)
             return call(dict(tensors), inputs)
         inputs = _channels_last(inputs) if shared else inputs
         outputs = []
         for model in range(len(next(iter(tensors.values())))):
             own = {name: _channels_last(tensor[model]) for name, tensor in tensors.items()}
             batch = inputs if shared else _channels_last(inputs[model])
-            outputs.append(functional_call(template, own, (batch,)))
+            outputs.append(functional_call(template, own | constants, (batch,)))
         return torch.stack(outputs)
+
+    def _constants(self, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """Buffers that are not saved, such as a normalisation's, on the device and of the precision of ``tensors``."""
+        like = next((tensor for tensor in tensors.values() if tensor.is_floating_point()), next(iter(tensors.values())))
+        others = {name: buffer for name, buffer in self.template.named_buffers() if name not in self.shapes}
+        return {name: b.to(like if b.is_floating_point() else like.device) for name, b in others.items()}
 
     def _template(self, training: bool) -> nn.Module:
         """This thread's own copy of the module: a call puts the tensors of a network into it for a while."""

@@ -2,6 +2,7 @@
 
 import torch
 
+from .architectures import NetworkArchitecture
 from .images.sources import Images
 from .networks import Architecture
 
@@ -33,6 +34,17 @@ def check_pixels(architecture: Architecture, pixels: torch.Tensor, labels: torch
             f"labels from {labels.min()} to {labels.max()} do not fit {len(pixels)} images and "
             f"{architecture.n_classes} classes"
         )
+
+
+def is_relu_mlp(architecture: Architecture | NetworkArchitecture) -> bool:
+    """Whether networks are affine layers with ReLU between them and nothing else."""
+    return isinstance(architecture, Architecture)
+
+
+def check_relu_mlp(architecture: Architecture | NetworkArchitecture, what: str) -> None:
+    """Raise ValueError unless networks are ReLU MLPs; it says of what they must be."""
+    if not is_relu_mlp(architecture):
+        raise ValueError(f"{what} are known for ReLU MLPs only, not for {architecture.title}")
 
 
 def check_inputs(architecture: Architecture, inputs: torch.Tensor) -> None:

@@ -6,7 +6,7 @@ from foolbox.attacks import LinfPGD
 from foolbox.criteria import Misclassification
 
 from hrebasin import Bank, attack
-from hrebasin.robustness.attacks import BankModel
+from hrebasin.robustness.foolbox_model import BankModel
 from hrebasin.robustness.strong import (
     LOSSES,
     fgsm_in_float64,

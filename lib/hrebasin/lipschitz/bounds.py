@@ -2,7 +2,8 @@
 
 Bounds are in pixel units unless ``units="normalised"``: the normalisation's 1/std then counts as part of the first
 layer. Everything is computed in float64 from exact or proven eigenvalues: power iteration alone approaches a spectral
-norm from below and would break an upper bound.
+norm from below and would break an upper bound. Upper bounds are known here for ReLU MLPs only; of other networks there
+is the lower bound alone.
 """
 
 from collections.abc import Callable, Sequence
@@ -12,18 +13,17 @@ import torch
 import xarray as xr
 
 from ..bank import Bank, check_finite
-from ..checks import check_pixels
+from ..checks import check_pixels, is_relu_mlp
 from ..progress import track
 from ..resources import fitting, side_by_side
+from .gradients import gradient_norm, margin
+from .layers import LIPSCHITZ, NOT_APPLICABLE, layer_weights
 from .norms import children, weight_norm
 from .spectra import largest_eigenvalue
 
 NETWORKS_AT_ONCE = 16  # at most, and what fits into a quarter of the free memory
 COPIES = 4  # of the weights in float64
-IMAGES_AT_ONCE = 50  # Jacobians of 37 networks take 80 MB
 BOUNDED_AT_ONCE = {"cpu": 1, "cuda": 50}  # images; alone, one has the smallest matrices and they stay in the cache
-UNITS = ("pixel", "normalised")
-LIPSCHITZ = {"pixel": "logit per pixel range", "normalised": "logit per normalised input"}
 
 
 def measure(
@@ -36,6 +36,9 @@ def measure(
         radii: of the local bounds, L2 in pixel units.
         bounded: how many of the images get local bounds; the others hold NaN there.
 
+    Returns:
+        For networks that are no ReLU MLPs upper bounds are NaN, and the attribute ``comment`` says "not applicable".
+
     Raises:
         ValueError: pixels or labels that do not fit, weights that are not finite, radii or ``bounded`` that cannot be.
     """
@@ -46,8 +49,8 @@ def measure(
     pieces = []
     bytes_each = COPIES * 8 * bank.architecture.n_parameters
     for piece in bank.chunks(fitting(bytes_each, device=bank.device, most=NETWORKS_AT_ONCE)):
-        bounds = {name: bound(piece) for name, bound in BOUNDS.items()}
-        local = {radius: local_lipschitz(piece, pixels[:bounded], radius=radius) for radius in radii}
+        bounds = {name: _or_not(bound, piece) for name, bound in BOUNDS.items()}
+        local = {radius: _or_not(local_lipschitz, piece, pixels[:bounded], radius=radius) for radius in radii}
         parts = [
             weight_norm(piece),
             _join(
@@ -64,7 +67,20 @@ def measure(
     joined = xr.merge([xr.concat(pieces, dim="model"), children(bank)], compat="identical", combine_attrs="override")
     joined = joined.transpose("model", ...)
     joined.attrs.clear()  # merging takes those of the first variable
+    if not is_relu_mlp(bank.architecture):
+        for part in (joined, joined.lipschitz, joined.local_lipschitz):
+            part.attrs["comment"] = NOT_APPLICABLE
     return joined
+
+
+def _or_not(bound: Callable[..., xr.DataArray], bank: Bank, *pixels: torch.Tensor, **options) -> xr.DataArray:
+    """A bound of ReLU MLPs; of other networks NaN, (model,) or (model, image)."""
+    if is_relu_mlp(bank.architecture):
+        return bound(bank, *pixels, **options)
+    axes = {"image": np.arange(len(pixels[0]))} if pixels else {}
+    values = np.full([len(bank), *map(len, pixels)], np.nan)
+    names = {"name": bound.__name__, "long_name": bound.__name__, "units": LIPSCHITZ["pixel"]}
+    return bank.array(values, ("model", *axes), **names, **axes)
 
 
 def _join(parts: dict, axis: xr.Variable) -> xr.DataArray:
@@ -72,7 +88,7 @@ def _join(parts: dict, axis: xr.Variable) -> xr.DataArray:
 
 
 def global_lipschitz(bank: Bank, *, units: str = "pixel") -> xr.DataArray:
-    """Upper bound everywhere, (model,): the product of the layers' spectral norms.
+    """Upper bound everywhere of ReLU MLPs, (model,): the product of the layers' spectral norms.
 
     >>> from hrebasin.networks import mlp
     >>> bank = Bank.stack([mlp((8,), n_classes=3, image_shape=(1, 2, 2), mean=[0.5], std=[0.25])])
@@ -89,7 +105,7 @@ def global_lipschitz(bank: Bank, *, units: str = "pixel") -> xr.DataArray:
 
 
 def eclipse_fast(bank: Bank, *, units: str = "pixel") -> xr.DataArray:
-    """Upper bound everywhere, (model,), by ECLipsE-Fast (Xu & Sivaranjani, NeurIPS 2024).
+    """Upper bound everywhere of ReLU MLPs, (model,), by ECLipsE-Fast (Xu & Sivaranjani, NeurIPS 2024).
 
     X_0 = I; M_i = W_i X_{i-1}^-1 W_i^T; lam_i = 2 / sigma_max(M_i); X_i = lam_i I - lam_i^2 / 4 M_i;
     L = sqrt(sigma_max(W_l^T W_l X_{l-1}^-1)). With l layers it lies between the product of spectral norms divided by
@@ -118,9 +134,9 @@ BOUNDS: dict[str, Callable[[Bank], xr.DataArray]] = {"global": global_lipschitz,
 def local_lipschitz(bank: Bank, pixels: torch.Tensor, *, radius: float, units: str = "pixel") -> xr.DataArray:
     """Upper bound of |f(x) - f(x0)| / |x - x0| for |x - x0| <= radius around each image x0, (model, image).
 
-    Avant & Morgansen 2023, from D = I: for y = A x0 + b, ybar_i = y_i + r |a_i D|, the slope of unit i is the largest
-    that its ReLU can have on the way from y_i to ybar_i; L = |diag(slope) A D|; D keeps the units that can be active,
-    x0 becomes the layer's output and r becomes L r. The bound is the product of all L.
+    Of ReLU MLPs. Avant & Morgansen 2023, from D = I: for y = A x0 + b, ybar_i = y_i + r |a_i D|, the slope of unit i is
+    the largest that its ReLU can have on the way from y_i to ybar_i; L = |diag(slope) A D|; D keeps the units that can
+    be active, x0 becomes the layer's output and r becomes L r. The bound is the product of all L.
 
     Args:
         bank: the networks.
@@ -183,82 +199,6 @@ def _local_bounds(layers, gram: torch.Tensor, y: torch.Tensor, radius: float) ->
         columns = alive.any(0)
     inner = layers[-1][0][:, columns]
     return total * largest_eigenvalue((inner * alive[:, None, columns]) @ inner.T).sqrt()
-
-
-def gradient_norm(bank: Bank, pixels: torch.Tensor, *, units: str = "pixel") -> xr.DataArray:
-    """Spectral norm of the logits' Jacobian at each image, (model, image): the largest is a lower bound.
-
-    Any Lipschitz constant valid on the images' neighbourhood is at least as large.
-    """
-    check_pixels(bank.architecture, pixels)
-    weights = layer_weights(bank, units)
-    norms = torch.cat([_jacobian_norm(weights, _active(bank, part)) for part in pixels.split(IMAGES_AT_ONCE)], dim=1)
-    return bank.array(
-        norms,
-        ("model", "image"),
-        name="gradient_norm",
-        long_name="spectral norm of the Jacobian",
-        units=LIPSCHITZ[units],
-        image=torch.arange(len(pixels)).numpy(),
-    )
-
-
-def _jacobian_norm(weights: list[torch.Tensor], masks: list[torch.Tensor]) -> torch.Tensor:
-    """Spectral norm of W_l D_{l-1} ... D_1 W_1 (model, image), D being the masks of active units."""
-    jacobian = weights[-1][:, None].expand(-1, masks[0].shape[1], -1, -1)  # (model, image, class, unit)
-    for weight, mask in zip(reversed(weights[1:-1]), reversed(masks[1:]), strict=True):
-        jacobian = _product(jacobian * mask[:, :, None], weight)
-    # the widest product is avoided: with K = W_l ... D_1, J J^T = K (W_1 W_1^T) K^T
-    k = jacobian * masks[0][:, :, None]
-    squared = _product(k, weights[0] @ weights[0].mT) @ k.mT
-    return largest_eigenvalue(squared).clamp(min=0).sqrt()
-
-
-def margin(bank: Bank, pixels: torch.Tensor, labels: torch.Tensor) -> xr.DataArray:
-    """Logit of the true class minus the largest other logit, (model, image); negative where misclassified."""
-    check_pixels(bank.architecture, pixels, labels)
-    check_finite(bank, "margins")
-    with torch.no_grad():
-        outputs = bank(pixels.to(bank.device)).double()
-    true = labels.to(bank.device).expand(len(bank), -1)[..., None]
-    others = outputs.scatter(-1, true, -torch.inf).amax(-1)
-    return bank.array(
-        outputs.gather(-1, true)[..., 0] - others,
-        ("model", "image"),
-        name="margin",
-        long_name="true logit minus the largest other",
-        units="logit",
-        image=torch.arange(len(pixels)).numpy(),
-    )
-
-
-def _product(stack: torch.Tensor, matrix: torch.Tensor) -> torch.Tensor:
-    """(model, image, row, unit) times (model, unit, column), without a copy of the matrix for every image."""
-    return (stack.flatten(1, 2) @ matrix).unflatten(1, (-1, stack.shape[2]))
-
-
-def _active(bank: Bank, pixels: torch.Tensor) -> list[torch.Tensor]:
-    """Which hidden units are active, one (model, image, unit) float64 mask a hidden layer."""
-    x = bank.architecture.prepare(pixels.to(bank.device)).double().expand(len(bank), -1, -1)
-    masks = []
-    for layer in list(bank.architecture.layers)[:-1]:
-        x = torch.baddbmm(
-            bank.tensors[f"{layer}.bias"].double()[:, None], x, bank.tensors[f"{layer}.weight"].double().mT
-        )
-        masks.append((x > 0).double())
-        x = x.relu()
-    return masks
-
-
-def layer_weights(bank: Bank, units: str) -> list[torch.Tensor]:
-    """Float64 weights (model, out, in); in pixel units the first includes the normalisation's slope."""
-    if units not in UNITS:
-        raise ValueError(f"units must be one of {UNITS}, got {units!r}")
-    check_finite(bank, "bounds")
-    weights = [bank.tensors[f"{layer}.weight"].double() for layer in bank.architecture.layers]
-    if units == "pixel":
-        weights[0] = weights[0] * bank.architecture.pixel_scale().to(bank.device)
-    return weights
 
 
 def _gram(weight: torch.Tensor) -> torch.Tensor:

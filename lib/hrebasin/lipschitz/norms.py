@@ -16,23 +16,23 @@ def children(bank: Bank) -> xr.Dataset:
         bank: with the labels of `hrebasin.bank.LABELS`; nodes whose children it holds too are compared.
 
     Returns:
-        ``children_cosine`` (model, layer) of weight and bias together, and ``predicted_norm`` (model, layer), the
-        `hrebasin.lipschitz.norms.weight_norm` that follows from the children's norms and inner product; not a number for
-        other networks.
+        ``children_cosine`` (model, layer) of all parameters of a layer together, and ``predicted_norm`` (model, layer),
+        the `weight_norm` that follows from the children's norms and inner product; not a number for other networks.
     """
     layers = bank.architecture.layers
     cosine, predicted = torch.full((2, len(bank), len(layers)), torch.nan, dtype=torch.float64)
     node, first, second = _families(bank)
     for position, layer in enumerate(layers if node else ()):
         totals = torch.zeros(3, len(node), dtype=torch.float64, device=bank.device)  # A A, B B, A B over the layer
-        for key in (f"{layer}.weight", f"{layer}.bias"):
-            m, a, b = (bank.tensors[key][chosen].double().flatten(1) for chosen in (node, first, second))
+        for key in layers[layer]:
+            m, a, b = (bank.tensors[key][chosen].double().view(len(node), -1) for chosen in (node, first, second))
             aa, bb = (a * a).sum(1), (b * b).sum(1)
             ab = 2 * (a * m).sum(1) - aa
             totals += torch.stack([aa, bb, ab])
-            predicted[node, position] = predicted[node, position].nan_to_num() + ((aa + bb + 2 * ab) / 4).sqrt().cpu()
+            norm = ((aa + bb + 2 * ab) / 4).clamp(min=0).sqrt().cpu()
+            predicted[node, position] = predicted[node, position].nan_to_num() + norm
         cosine[node, position] = (totals[2] / (totals[0] * totals[1]).sqrt()).cpu()
-    axis = xr.Variable("layer", list(layers), {"long_name": "affine layer", "units": "1"})
+    axis = xr.Variable("layer", list(layers), {"long_name": "layer", "units": "1"})
     described = {
         "children_cosine": (cosine, "cosine of the aligned children's parameters"),
         "predicted_norm": (predicted, "weight norm from the children's norms and inner product"),
@@ -62,13 +62,15 @@ def _families(bank: Bank) -> tuple[list[int], list[int], list[int]]:
 
 
 def weight_norm(bank: Bank) -> xr.DataArray:
-    """Frobenius norm of the weight plus 2-norm of the bias, unsquared, (model, layer); the paper sums over layers."""
+    """Norms of the parameters of each layer, unsquared, added up, (model, layer); the paper sums over layers.
+
+    The Frobenius norm of a weight plus the 2-norm of a bias; running statistics are no parameters.
+    """
     norms = [
-        torch.linalg.vector_norm(bank.tensors[f"{layer}.weight"].double(), dim=(1, 2))
-        + torch.linalg.vector_norm(bank.tensors[f"{layer}.bias"].double(), dim=1)
-        for layer in bank.architecture.layers
+        sum(torch.linalg.vector_norm(bank.tensors[name].double().reshape(len(bank), -1), dim=1) for name in names)
+        for names in bank.architecture.layers.values()
     ]
-    layers = xr.Variable("layer", list(bank.architecture.layers), {"long_name": "affine layer", "units": "1"})
+    layers = xr.Variable("layer", list(bank.architecture.layers), {"long_name": "layer", "units": "1"})
     return bank.array(
         torch.stack(norms, 1),
         ("model", "layer"),

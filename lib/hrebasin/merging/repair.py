@@ -1,13 +1,16 @@
 """What merging does to activations, and REPAIR (Jordan et al. 2023), which gives merged networks their spread back."""
 
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 
 from ..bank import Bank, check_finite
-from ..checks import check_pixels
+from ..checks import check_inputs, check_pixels, check_relu_mlp, is_relu_mlp
 from ..random_streams import Seed
+from .activations import layer_moments, layers_called, layers_never_called
+from .batch_norm import measure_batch_norm
 from .tree import align_tree, average_blocks
 
 IMAGES_AT_ONCE = 1000
@@ -16,10 +19,11 @@ SMALLEST = 1e-6  # spreads below this belong to units that never change; they ar
 
 @dataclass(frozen=True, eq=False)
 class Moments:
-    """Mean and standard deviation of every unit's pre-activation over images.
+    """Mean and standard deviation of every unit's pre-activation over images, and over space behind a convolution.
 
     Attributes:
-        mean, std: one (model, unit) float64 tensor for each affine layer, the last being the logits.
+        mean, std: one (model, unit) float64 tensor for each linear or convolution layer, in the order of their calls;
+            the last of an MLP is the logits.
     """
 
     mean: list[torch.Tensor]
@@ -36,6 +40,10 @@ class Moments:
 
 def moments(bank: Bank, pixels: torch.Tensor) -> Moments:
     """Moments of all pre-activations of a bank over images (image, channel, y, x)."""
+    if not is_relu_mlp(bank.architecture):
+        check_inputs(bank.architecture, pixels)
+        check_finite(bank, "activations")
+        return Moments(*layer_moments(bank, pixels))
     total = square = None
     for values in pre_activations(bank, pixels):
         # shifted by the bias, which is near the mean: squares of small numbers lose less
@@ -52,25 +60,53 @@ def repair(bank: Bank, targets: Moments, pixels: torch.Tensor) -> Bank:
     """Rescale and shift every unit's pre-activation to the target moments, fused into weights and biases.
 
     Layer by layer from the input, so that a layer is measured behind repaired ones. A unit that does not change over
-    the images is only shifted.
+    the images is only shifted. A layer whose outputs go into batch norm is left to it: running statistics measured anew
+    do the same there. So is, with a warning, a layer that has no bias of its own to shift.
 
     Args:
         bank: merged networks; not changed.
         targets: moments that network k should have, usually the average of those of its aligned parents.
-        pixels: training images (image, channel, y, x) to measure on.
+        pixels: training images (image, channel, y, x) to measure on, of other networks than MLPs as they take them.
     """
-    tensors = {key: tensor.clone() for key, tensor in bank.tensors.items()}
-    repaired = Bank(bank.architecture, tensors, bank.labels, bank.history)
-    for position, layer in enumerate(bank.architecture.layers):
+    repaired = measure_batch_norm(bank, pixels)
+    for position, layer in _to_repair(bank, pixels).items():
         now = moments(repaired, pixels)
         mean, std = now.mean[position], now.std[position]
         factor = torch.where(std > SMALLEST, targets.std[position] / std.clamp(min=SMALLEST), 1.0)
-        weight, bias = tensors[f"{layer}.weight"], tensors[f"{layer}.bias"]
+        weight, bias = repaired.tensors[f"{layer}.weight"], repaired.tensors[f"{layer}.bias"]
         shifted = (bias.double() - mean) * factor + targets.mean[position]
-        tensors[f"{layer}.weight"] = (weight.double() * factor[..., None]).to(weight)
-        tensors[f"{layer}.bias"] = shifted.to(bias)
-        repaired = Bank(bank.architecture, tensors, bank.labels, bank.history)
+        scaled = weight.double() * factor.view(*factor.shape, *[1] * (weight.ndim - 2))
+        changed = {f"{layer}.weight": scaled.to(weight), f"{layer}.bias": shifted.to(bias)}
+        repaired = Bank(bank.architecture, repaired.tensors | changed, bank.labels, bank.history)
+        repaired = measure_batch_norm(repaired, pixels)  # of the layers behind
     return repaired
+
+
+def _to_repair(bank: Bank, pixels: torch.Tensor) -> dict[int, str]:
+    """Place among `Moments` -> name of the layers that can be repaired; a warning names what cannot."""
+    architecture = bank.architecture
+    if is_relu_mlp(architecture):
+        return dict(enumerate(architecture.layers))
+    called = layers_called(architecture, pixels[:2].to("cpu"))
+    places = {place: layer.name for place, layer in enumerate(called) if not layer.normalised}
+    own = set(bank.tensors) - _tied(architecture.template)
+    to_repair = {place: name for place, name in places.items() if {f"{name}.weight", f"{name}.bias"} <= own}
+    left = [name for place, name in places.items() if place not in to_repair]
+    if left := left + layers_never_called(architecture, called):
+        warnings.warn(
+            f"REPAIR leaves {', '.join(left)} as they are: it needs layers that are called by themselves and have a "
+            "weight and a bias of their own",
+            stacklevel=3,
+        )
+    return to_repair
+
+
+def _tied(network: torch.nn.Module) -> set[str]:
+    """Names of parameters that have several."""
+    names: dict[torch.nn.Parameter, list[str]] = {}
+    for name, parameter in network.named_parameters(remove_duplicate=False):
+        names.setdefault(parameter, []).append(name)
+    return {name for several in names.values() if len(several) > 1 for name in several}
 
 
 def repaired_tree(bank: Bank, pixels: torch.Tensor, *, seed: Seed = 0) -> Bank:
@@ -88,7 +124,8 @@ def repaired_tree(bank: Bank, pixels: torch.Tensor, *, seed: Seed = 0) -> Bank:
     found, along, stages = [bank], bank, align_tree(bank, seed=seed)
     for stage, leaves in enumerate(stages[1:], start=1):
         size = 2**stage
-        merged, children = average_blocks(leaves, size), average_blocks(leaves, size // 2)
+        merged = measure_batch_norm(average_blocks(leaves, size), pixels)
+        children = leaves if size == 2 else measure_batch_norm(average_blocks(leaves, size // 2), pixels)
         pairs = [(k, k + 1) for k in range(0, len(children), 2)]
         of_children = moments(children, pixels).average(pairs)
         of_leaves = moments(leaves, pixels).average([range(k, k + size) for k in range(0, len(leaves), size)])
@@ -104,7 +141,8 @@ def repaired_tree(bank: Bank, pixels: torch.Tensor, *, seed: Seed = 0) -> Bank:
 
 @torch.no_grad()  # as a decorator: two generators that take turns would leave one another's mode behind
 def pre_activations(bank: Bank, pixels: torch.Tensor) -> Iterator[list[torch.Tensor]]:
-    """For each part of the images: (model, image, unit) of every affine layer."""
+    """For each part of the images: (model, image, unit) of every affine layer of ReLU MLPs."""
+    check_relu_mlp(bank.architecture, "pre-activations layer by layer")
     check_pixels(bank.architecture, pixels)
     check_finite(bank, "activations")
     for part in pixels.split(IMAGES_AT_ONCE):

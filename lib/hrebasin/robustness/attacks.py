@@ -1,23 +1,17 @@
-"""Robustness of whole banks: Foolbox attacks and random perturbations, in pixel units.
-
-Foolbox sees a bank of M networks as one model: the batch is M x B images and slice m goes through network m. Attacks
-treat samples independently, so this equals M separate runs.
-"""
+"""Robustness of whole banks of any networks: Foolbox attacks and random perturbations, in pixel units."""
 
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import torch
 import xarray as xr
-from foolbox import Attack, PyTorchModel
+from foolbox import Attack
 from foolbox.attacks import L2DeepFoolAttack, LinfDeepFoolAttack, LinfFastGradientAttack
-from foolbox.criteria import Misclassification
-from torch import nn
 
 from ..bank import Bank, check_finite
 from ..checks import check_pixels
-from ..progress import track
-from ..resources import fitting, halving
+from ..resources import halving
+from .foolbox_model import NETWORKS_AT_ONCE, SAMPLES_AT_ONCE, fitting_samples, in_pieces, run, select
 from .noise import noise_accuracy
 
 KINDS = ("fgsm", "deepfool-linf", "deepfool-l2", "gaussian", "uniform")
@@ -25,23 +19,6 @@ DEEPFOOL = {"candidates": 10, "overshoot": 0.02, "loss": "logits"}
 # DeepFool's steps. Most samples need one or two, yet Foolbox computes all of a batch until the last is done; so what is
 # still open after few steps is attacked anew with more. A sample's result does not depend on the others.
 ROUNDS = (1, 3, 50)
-# Networks and samples (images times networks) in one call of an attack. On a CPU few networks with many images each are
-# fastest; a GPU takes what fits into a quarter of its free memory. Attacks hold about 40 copies of a sample.
-NETWORKS_AT_ONCE = {"cpu": 8, "cuda": 64}
-SAMPLES_AT_ONCE = {"cpu": 1600, "cuda": 65536}
-COPIES = 40
-
-
-class BankModel(nn.Module):
-    """A bank as Foolbox sees it: (model x image, channel, y, x) to (model x image, class)."""
-
-    def __init__(self, bank: Bank):
-        super().__init__()
-        self.bank = bank
-
-    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
-        """Slice m of the batch through network m."""
-        return self.bank(pixels.unflatten(0, (len(self.bank), -1))).flatten(0, 1)
 
 
 def attack(
@@ -89,15 +66,14 @@ def attack(
     Raises:
         ValueError: unknown kind, bad epsilons, pixels or labels that do not fit, weights that are not finite.
     """
-    epsilons = _check(bank, pixels, labels, kind, epsilons)
+    epsilons = check_attack(bank, pixels, labels, kind, epsilons)
     if draws < 1:
         raise ValueError(f"draws must be at least 1, got {draws}")
     sort = torch.device(device).type
     pixels, labels = pixels.to(device), labels.to(device)
     pixels = pixels.float() / 255 if pixels.dtype == torch.uint8 else pixels.float()
     if samples_at_once is None:
-        bytes_each = COPIES * pixels[0].numel() * pixels.itemsize
-        samples_at_once = fitting(bytes_each, device=device, most=SAMPLES_AT_ONCE[sort])
+        samples_at_once = fitting_samples(bank, pixels, device=device, most=SAMPLES_AT_ONCE[sort])
     elif samples_at_once < 1:
         raise ValueError(f"samples_at_once must be at least 1, got {samples_at_once}")
     results = []
@@ -145,9 +121,9 @@ def _attack(bank, pixels, labels, kind, epsilons, draws, samples_at_once) -> xr.
         dims = ("model", "epsilon", "draw")
         result["robust_accuracy"] = bank.array(accuracy, dims, **describe, draw=np.arange(draws))
         return xr.Dataset(result)
-    pieces = _in_pieces(bank, pixels, labels, samples_at_once, kind)
+    pieces = in_pieces(bank, pixels, labels, samples_at_once, kind)
     if kind in FIXED_SIZE:
-        broken = np.concatenate([_fixed_size(*piece, kind, epsilons) for piece in pieces], axis=2)
+        broken = np.concatenate([fixed_size(*piece, kind, epsilons) for piece in pieces], axis=2)
         result["robust_accuracy"] = bank.array(1 - broken.mean(2), ("model", "epsilon"), **describe)
         return xr.Dataset(result)
     columns = [
@@ -229,7 +205,8 @@ def along(parts: Mapping[str, xr.DataArray | xr.Dataset], dim: str) -> xr.DataAr
     return xr.concat(list(parts.values()), dim=axis, coords="minimal", compat="override", combine_attrs="override")
 
 
-def _check(bank, pixels, labels, kind, epsilons) -> list[float]:
+def check_attack(bank: Bank, pixels: torch.Tensor, labels: torch.Tensor, kind: str, epsilons) -> list[float]:
+    """Sizes as floats; ValueError unless networks, images and sizes fit one another, see `attack`."""
     if kind not in (*KINDS, *FIXED_SIZE):
         raise ValueError(f"unknown attack {kind!r}; known are {tuple(dict.fromkeys((*KINDS, *FIXED_SIZE)))}")
     epsilons = [float(epsilon) for epsilon in epsilons]
@@ -240,20 +217,6 @@ def _check(bank, pixels, labels, kind, epsilons) -> list[float]:
     check_pixels(bank.architecture, pixels, labels)
     check_finite(bank, "attack")
     return epsilons
-
-
-def _in_pieces(bank, pixels, labels, samples_at_once, kind):
-    """(bank, pixels, labels) with the images in pieces, so that every network sees each piece at once."""
-    size = max(1, samples_at_once // len(bank))
-    for start in track(range(0, len(pixels), size), label=kind, unit="piece"):
-        part = slice(start, start + size)
-        yield bank, pixels[part], labels[part]
-
-
-def _run(attack, bank, pixels, labels, epsilons):
-    """Foolbox on network m with the images ``pixels[m]`` (model, image, ...), all in one batch."""
-    model = PyTorchModel(BankModel(bank).eval(), bounds=(0, 1), device=bank.device)
-    return attack(model, pixels.flatten(0, 1), Misclassification(labels.flatten()), epsilons=epsilons)
 
 
 class _GradientOnce(LinfFastGradientAttack):
@@ -274,11 +237,11 @@ class _GradientOnce(LinfFastGradientAttack):
 FIXED_SIZE: dict[str, Callable[[], Attack]] = {"fgsm": _GradientOnce}
 
 
-def _fixed_size(bank, pixels, labels, kind, epsilons) -> np.ndarray:
-    """Whether each image is misclassified at each epsilon, (model, epsilon, image)."""
+def fixed_size(bank, pixels, labels, kind, epsilons, *, factor: float = 1.0) -> np.ndarray:
+    """Whether each image is misclassified at each epsilon, (model, epsilon, image); ``factor``: of the logits."""
     shape = (len(bank), len(pixels))
     pixels, labels = pixels.expand(len(bank), *pixels.shape), labels.expand(shape)
-    _, _, broken = _run(FIXED_SIZE[kind](), bank, pixels, labels, epsilons)
+    _, _, broken = run(FIXED_SIZE[kind](), bank, pixels, labels, epsilons, factor=factor)
     return broken.unflatten(1, shape).movedim(0, 1).cpu().numpy()
 
 
@@ -287,19 +250,19 @@ def _deepfool(bank, pixels, labels, kind, epsilons):
     attack = {"deepfool-linf": LinfDeepFoolAttack, "deepfool-l2": L2DeepFoolAttack}[kind]
     with torch.no_grad():
         wrong = bank(pixels).argmax(-1) != labels
-    raw = pixels.repeat(len(bank), 1, 1, 1, 1)
+    raw = pixels.expand(len(bank), *pixels.shape).clone()
     success = wrong.clone()  # what is misclassified anyway needs no perturbation
     for steps in ROUNDS:
         if success.all():
             break
-        some, where = _select(bank, ~success)
-        found, _, done = _run(attack(**DEEPFOOL, steps=steps), some, pixels[where[1]], labels[where[1]], None)
+        some, where = select(bank, ~success)
+        found, _, done = run(attack(**DEEPFOOL, steps=steps), some, pixels[where[1]], labels[where[1]], None)
         raw[where], success[where] = found.view_as(raw[where]), done.view_as(success[where])
     clipped = torch.ones(len(epsilons), len(bank), len(pixels), dtype=torch.bool, device=bank.device)
     with torch.no_grad():
         repredicted = (bank(raw).argmax(-1) != labels) != success
         if not wrong.all():
-            some, where = _select(bank, ~wrong)
+            some, where = select(bank, ~wrong)
             given = pixels[where[1]], raw[where]
             for position, epsilon in enumerate(epsilons):
                 inputs = attack.distance.clip_perturbation(*(p.flatten(0, 1) for p in given), epsilon)
@@ -307,17 +270,3 @@ def _deepfool(bank, pixels, labels, kind, epsilons):
     change = (raw - pixels).flatten(2)
     norm = change.abs().amax(2) if kind == "deepfool-linf" else change.norm(dim=2)
     return tuple(column.cpu().numpy() for column in (norm, success, repredicted, clipped.movedim(0, 1)))
-
-
-def _select(bank: Bank, marked: torch.Tensor):
-    """The networks with any marked sample (model, image), and an index of these samples, (network, n) for each axis.
-
-    Where a network has fewer than n, its first one is repeated.
-    """
-    models = marked.any(1).nonzero()[:, 0]
-    counts = marked[models].sum(1, keepdim=True)
-    n = int(counts.max())
-    images = marked[models].byte().argsort(dim=1, descending=True, stable=True)[:, :n]
-    images = torch.where(torch.arange(n, device=images.device) < counts, images, images[:, :1])
-    some = bank if len(models) == len(bank) else bank.select(models.tolist())
-    return some, (models[:, None], images)

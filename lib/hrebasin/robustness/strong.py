@@ -9,11 +9,10 @@ import xarray as xr
 from foolbox.attacks import LinfFastGradientAttack, LinfProjectedGradientDescentAttack
 
 from ..bank import Bank, check_finite
-from ..checks import check_pixels
-from ..progress import track
+from ..checks import check_pixels, is_relu_mlp
 from ..random_streams import generator
-from ..resources import fitting
-from .attacks import COPIES, NETWORKS_AT_ONCE, SAMPLES_AT_ONCE, _check, _fixed_size, _in_pieces, _run, _select
+from .attacks import check_attack, fixed_size
+from .foolbox_model import NETWORKS_AT_ONCE, SAMPLES_AT_ONCE, fitting_samples, in_pieces, run, select
 
 LOSSES = ("cross-entropy", "margin")
 STEPS, RESTARTS = 50, 5
@@ -69,14 +68,14 @@ def pgd(
         raise ValueError(f"loss must be one of {LOSSES}, got {loss!r}")
     if min(steps, restarts) < 1:
         raise ValueError(f"steps and restarts must be at least 1, got {steps} and {restarts}")
-    epsilons = _check(bank, pixels, labels, "fgsm", epsilons)
+    epsilons = check_attack(bank, pixels, labels, "fgsm", epsilons)
     pixels, labels = _floats(pixels).to(device), labels.to(device)
     stream = generator("pgd/starts")
     starts = [(2 * torch.rand(pixels.shape, generator=stream) - 1).to(device) for _ in range(restarts)]
-    parts, size = [], _at_once(pixels, device)
+    parts, size = [], _at_once(bank, pixels, device)
     for piece in bank.chunks(min(NETWORKS_AT_ONCE[torch.device(device).type], size)):
         piece, done, columns = piece.to(device), 0, []
-        for _, part, true in _in_pieces(piece, pixels, labels, size, f"PGD, {loss}"):
+        for _, part, true in in_pieces(piece, pixels, labels, size, f"PGD, {loss}"):
             here = [start[done : done + len(part)] for start in starts]
             columns.append(_pgd(piece, part, true, epsilons, here, loss, steps))
             done += len(part)
@@ -94,9 +93,9 @@ def _pgd(bank, pixels, labels, epsilons, starts, loss, steps) -> np.ndarray:
             left = robust[:, position]
             if not left.any():
                 break
-            some, where = _select(bank, left)
+            some, where = select(bank, left)
             attack = _PGD(start[where[1]].flatten(0, 1), loss, steps)
-            _, _, broken = _run(attack, some, pixels[where[1]], labels[where[1]], [epsilon])
+            _, _, broken = run(attack, some, pixels[where[1]], labels[where[1]], [epsilon])
             robust[:, position][where] = ~broken[0].view(where[1].shape)
     return robust.cpu().numpy()
 
@@ -114,22 +113,23 @@ def transferred(
     if len(source) != 1:
         raise ValueError(f"images are transferred from one network, got {len(source)}")
     for asked in (source, bank):
-        epsilons = _check(asked, pixels, labels, "fgsm", epsilons)
-    pixels = _floats(pixels).to(bank.device)
-    labels, robust = labels.to(bank.device), []
-    attack = LinfFastGradientAttack(random_start=False)
-    _, images, _ = _run(attack, source.to(bank.device), pixels[None], labels[None], epsilons)
-    with torch.no_grad():
-        for changed in images:
-            robust.append((bank(changed).argmax(-1) == labels).cpu().numpy())
-    return _robust(bank, np.stack(robust, 1), epsilons)
+        epsilons = check_attack(asked, pixels, labels, "fgsm", epsilons)
+    given, labels = _floats(pixels).to(bank.device), labels.to(bank.device)
+    attack, parts = LinfFastGradientAttack(random_start=False), []
+    size = fitting_samples(bank, given, device=bank.device)
+    for one, part, true in in_pieces(source.to(bank.device), given, labels, size, "transfer"):
+        _, images, _ = run(attack, one, part[None], true[None], epsilons)
+        with torch.no_grad():
+            parts.append(torch.stack([bank(changed).argmax(-1) == true for changed in images], dim=1))
+    return _robust(bank, torch.cat(parts, dim=2).cpu().numpy(), epsilons)
 
 
 def fgsm_in_float64(
     bank: Bank, pixels: torch.Tensor, labels: torch.Tensor, *, epsilons: Sequence[float]
 ) -> xr.DataArray:
     """FGSM with all arithmetic in float64, ``robust`` (model, epsilon, image) int8."""
-    double = Bank(bank.architecture, {key: tensor.double() for key, tensor in bank.tensors.items()}, bank.labels)
+    tensors = {key: t.double() if t.is_floating_point() else t for key, t in bank.tensors.items()}  # counters stay
+    double = Bank(bank.architecture, tensors, bank.labels)
     return fgsm(double, _floats(pixels).double(), labels, epsilons=epsilons)
 
 
@@ -143,19 +143,32 @@ def fgsm_with_rescaled_logits(
     """
     if not 0 < factor < float("inf"):
         raise ValueError(f"factor must be positive and finite, got {factor}")
+    if not is_relu_mlp(bank.architecture):
+        return fgsm(bank, pixels, labels, epsilons=epsilons, factor=factor)
     last = list(bank.architecture.layers)[-1]
     tensors = {key: tensor * factor if key.startswith(f"{last}.") else tensor for key, tensor in bank.tensors.items()}
     return fgsm(Bank(bank.architecture, tensors, bank.labels), pixels, labels, epsilons=epsilons)
 
 
-def fgsm(bank: Bank, pixels: torch.Tensor, labels: torch.Tensor, *, epsilons: Sequence[float]) -> xr.DataArray:
-    """FGSM image by image, where `hrebasin.robustness.attacks.attack` gives means, ``robust`` (model, epsilon, image) int8."""
-    epsilons, parts = _check(bank, pixels, labels, "fgsm", epsilons), []
+def fgsm(
+    bank: Bank, pixels: torch.Tensor, labels: torch.Tensor, *, epsilons: Sequence[float], factor: float = 1.0
+) -> xr.DataArray:
+    """FGSM image by image, where `hrebasin.robustness.attacks.attack` gives means.
+
+    Args:
+        bank, pixels, labels, epsilons: as there.
+        factor: that logits are multiplied by.
+
+    Returns:
+        ``robust`` (model, epsilon, image) int8.
+    """
+    epsilons, parts = check_attack(bank, pixels, labels, "fgsm", epsilons), []
     pixels, labels = pixels.to(bank.device), labels.to(bank.device)
     pixels = pixels if pixels.is_floating_point() else _floats(pixels)
-    size = _at_once(pixels, bank.device)
+    size = _at_once(bank, pixels, bank.device)
     for piece in bank.chunks(NETWORKS_AT_ONCE[bank.device.type]):
-        columns = [_fixed_size(*given, "fgsm", epsilons) for given in _in_pieces(piece, pixels, labels, size, "fgsm")]
+        given = in_pieces(piece, pixels, labels, size, "fgsm")
+        columns = [fixed_size(*each, "fgsm", epsilons, factor=factor) for each in given]
         parts.append(~np.concatenate(columns, axis=2))
     return _robust(bank, np.concatenate(parts), epsilons)
 
@@ -164,12 +177,16 @@ def zero_gradients(bank: Bank, pixels: torch.Tensor, labels: torch.Tensor) -> xr
     """Share of images at which every component of the cross-entropy's gradient is exactly zero, (model,)."""
     check_pixels(bank.architecture, pixels, labels)
     check_finite(bank, "gradients")
-    labels, shares = labels.to(bank.device), []
-    for piece in track(list(bank.chunks(NETWORKS_AT_ONCE[bank.device.type])), label="gradients", unit="piece"):
-        inputs = _floats(pixels).to(bank.device).repeat(len(piece), 1, 1, 1, 1).requires_grad_()
-        true = labels.expand(len(piece), -1)
-        torch.nn.functional.cross_entropy(piece(inputs).flatten(0, 1), true.flatten(), reduction="sum").backward()
-        shares.append((inputs.grad == 0).flatten(2).all(2).double().mean(1))
+    given, labels = _floats(pixels).to(bank.device), labels.to(bank.device)
+    size, shares = fitting_samples(bank, given, device=bank.device), []
+    for some in bank.chunks(NETWORKS_AT_ONCE[bank.device.type]):
+        vanished = []
+        for piece, part, true in in_pieces(some, given, labels, size, "gradients"):
+            inputs = part.expand(len(piece), *part.shape).clone().requires_grad_()
+            wanted = true.expand(len(piece), -1).flatten()
+            torch.nn.functional.cross_entropy(piece(inputs).flatten(0, 1), wanted, reduction="sum").backward()
+            vanished.append((inputs.grad == 0).flatten(2).all(2))
+        shares.append(torch.cat(vanished, dim=1).double().mean(1))
     return bank.array(
         torch.cat(shares), name="zero_gradients", long_name="share of images without any gradient", units="1"
     )
@@ -192,6 +209,5 @@ def _floats(pixels: torch.Tensor) -> torch.Tensor:
     return pixels.float() / 255 if pixels.dtype == torch.uint8 else pixels.float()
 
 
-def _at_once(pixels: torch.Tensor, device: str) -> int:
-    bytes_each = COPIES * pixels[0].numel() * pixels.itemsize
-    return fitting(bytes_each, device=device, most=SAMPLES_AT_ONCE[torch.device(device).type])
+def _at_once(bank: Bank, pixels: torch.Tensor, device: str | torch.device) -> int:
+    return fitting_samples(bank, pixels, device=device, most=SAMPLES_AT_ONCE[torch.device(device).type])

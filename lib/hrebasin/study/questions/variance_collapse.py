@@ -8,6 +8,7 @@ import xarray as xr
 from matplotlib.figure import Figure
 
 from ...bank import Bank, check_same_architecture
+from ...checks import check_relu_mlp
 from ...evaluation import evaluate
 from ...images.sources import Images
 from ...merging.repair import moments, pre_activations, repaired_tree
@@ -42,7 +43,11 @@ def measure(
         images: test images; the first ``attacked`` are attacked.
         epsilons: of FGSM and L-infinity DeepFool.
         seed: of the layer orders.
+
+    Raises:
+        ValueError: networks that are no ReLU MLPs.
     """
+    check_relu_mlp(bank.architecture, "ratios of variances and distances of features")
     parts = []
     for group in dict.fromkeys(bank.labels["group"].tolist()):
         members = bank.where(group=group)
@@ -73,6 +78,7 @@ def variance_ratio(bank: Bank, parents: Bank, members: Sequence[Sequence[int]], 
         members: positions in ``parents`` for each network of ``bank``.
         pixels: images (image, channel, y, x).
     """
+    check_relu_mlp(bank.architecture, "ratios of variances")
     own, theirs = (moments(each, pixels).std for each in (bank, parents))
     ratios = [
         a.square().sum(1) / torch.stack([b[list(some)].square().sum(1).mean() for some in members])

@@ -9,7 +9,7 @@ from foolbox.attacks import LinfFastGradientAttack
 from ...bank import Bank, check_finite
 from ...checks import check_images
 from ...images.sources import Images
-from ...robustness.attacks import BankModel
+from ...robustness.foolbox_model import BankModel
 
 
 def first_correct(bank: Bank, images: Images) -> int:

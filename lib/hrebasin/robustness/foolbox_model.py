@@ -1,0 +1,84 @@
+"""A bank as Foolbox sees it, and how much of it fits into one call of an attack.
+
+Foolbox sees M networks as one model: the batch is M x B images and slice m goes through network m. Attacks treat
+samples independently, so this equals M separate runs.
+"""
+
+from collections.abc import Iterator
+
+import torch
+from foolbox import PyTorchModel
+from foolbox.criteria import Misclassification
+from torch import nn
+
+from ..bank import Bank
+from ..checks import is_relu_mlp
+from ..progress import track
+from ..resources import fitting
+
+# Networks and samples (images times networks) in one call of an attack. On a CPU few networks with many images each are
+# fastest; a GPU takes what fits into a quarter of its free memory. Attacks hold about 40 copies of a sample.
+NETWORKS_AT_ONCE = {"cpu": 8, "cuda": 64}
+SAMPLES_AT_ONCE = {"cpu": 1600, "cuda": 65536}
+COPIES = 40
+
+
+class BankModel(nn.Module):
+    """A bank as Foolbox sees it: (model x image, channel, y, x) to (model x image, class), logits times ``factor``."""
+
+    def __init__(self, bank: Bank, factor: float = 1.0):
+        super().__init__()
+        self.bank, self.factor = bank, factor
+
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Slice m of the batch through network m."""
+        logits = self.bank(pixels.unflatten(0, (len(self.bank), -1))).flatten(0, 1)
+        return logits if self.factor == 1 else logits * self.factor
+
+
+def fitting_samples(bank: Bank, pixels: torch.Tensor, *, device: str | torch.device, most: int | None = None) -> int:
+    """How many samples an attack can hold at once, at most ``most``.
+
+    Args:
+        bank: the networks.
+        pixels: floats, (image, channel, y, x).
+        device: where the attack runs.
+        most: by default there is no limit but the memory.
+    """
+    bytes_each = COPIES * pixels[0].numel() * pixels.itemsize
+    if not is_relu_mlp(bank.architecture):
+        bytes_each += bank.architecture.bytes_kept * pixels.itemsize // 4
+    return fitting(bytes_each, device=device, most=most)
+
+
+def in_pieces(
+    bank: Bank, pixels: torch.Tensor, labels: torch.Tensor, samples_at_once: int, kind: str
+) -> Iterator[tuple[Bank, torch.Tensor, torch.Tensor]]:
+    """(bank, pixels, labels) with the images in pieces, so that every network sees each piece at once."""
+    size = max(1, samples_at_once // len(bank))
+    for start in track(range(0, len(pixels), size), label=kind, unit="piece"):
+        part = slice(start, start + size)
+        yield bank, pixels[part], labels[part]
+
+
+def run(attack, bank: Bank, pixels: torch.Tensor, labels: torch.Tensor, epsilons, *, factor: float = 1.0):
+    """Foolbox on network m with the images ``pixels[m]`` (model, image, ...), all in one batch.
+
+    ``factor``: that logits are multiplied by.
+    """
+    model = PyTorchModel(BankModel(bank, factor).eval(), bounds=(0, 1), device=bank.device)
+    return attack(model, pixels.flatten(0, 1), Misclassification(labels.flatten()), epsilons=epsilons)
+
+
+def select(bank: Bank, marked: torch.Tensor) -> tuple[Bank, tuple[torch.Tensor, torch.Tensor]]:
+    """The networks with any marked sample (model, image), and an index of these samples, (network, n) for each axis.
+
+    Where a network has fewer than n, its first one is repeated.
+    """
+    models = marked.any(1).nonzero()[:, 0]
+    counts = marked[models].sum(1, keepdim=True)
+    n = int(counts.max())
+    images = marked[models].byte().argsort(dim=1, descending=True, stable=True)[:, :n]
+    images = torch.where(torch.arange(n, device=images.device) < counts, images, images[:, :1])
+    some = bank if len(models) == len(bank) else bank.select(models.tolist())
+    return some, (models[:, None], images)

@@ -1,0 +1,23 @@
+"""Small networks that are no ReLU MLPs, with running statistics and norms that are not those of initial networks."""
+
+import torch
+
+from hrebasin.bank import Bank
+from hrebasin.convolutional import convolutional, residual
+
+SHAPE = (3, 8, 8)
+KINDS = (convolutional, residual)
+
+
+def untrained(make, n: int = 2) -> Bank:
+    """Networks of 4 and 6 channels and 4 classes; every counter is at 7."""
+    torch.manual_seed(0)
+    networks = [
+        make((4, 6), n_classes=4, image_shape=SHAPE, mean=[0.5, 0.4, 0.3], std=[0.2, 0.3, 0.25]) for _ in range(n)
+    ]
+    for tensor in (tensor for network in networks for tensor in network.state_dict().values()):
+        if not tensor.is_floating_point():
+            tensor.fill_(7)
+        elif tensor.ndim == 1:
+            tensor.uniform_(0.2, 1.2)
+    return Bank.stack(networks)

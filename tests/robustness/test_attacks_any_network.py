@@ -1,0 +1,154 @@
+"""Attacks on banks of convolutional and residual networks against one network at a time."""
+
+import numpy as np
+import pytest
+import torch
+from foolbox import PyTorchModel
+from foolbox.attacks import L2DeepFoolAttack, LinfDeepFoolAttack, LinfFastGradientAttack
+from foolbox.criteria import Misclassification
+from torch.nn.functional import cross_entropy
+
+from hrebasin.bank import Bank
+from hrebasin.random_streams import generator
+from hrebasin.robustness.attacks import attack
+from hrebasin.robustness.strong import (
+    fgsm_in_float64,
+    fgsm_with_rescaled_logits,
+    pgd,
+    transferred,
+    zero_gradients,
+)
+from hrebasin.training.recipe import Recipe
+from hrebasin.training.train import train
+from other_networks import KINDS, SHAPE, untrained
+
+EPSILONS = [0.0, 0.02, 0.05, 0.1]
+ROUNDING = 1 / 40  # one image of 40: networks of a bank run with channels last, whose sums are rounded otherwise
+PLAIN = {
+    "fgsm": LinfFastGradientAttack(random_start=False),
+    "deepfool-linf": LinfDeepFoolAttack(steps=50, candidates=10, overshoot=0.02, loss="logits"),
+    "deepfool-l2": L2DeepFoolAttack(steps=50, candidates=10, overshoot=0.02, loss="logits"),
+}
+
+
+@pytest.fixture(scope="module", params=KINDS, ids=lambda make: make.__name__)
+def bank(request, make_images):
+    images = make_images("train", 96, shape=SHAPE, noise=90.0)
+    architecture = untrained(request.param).architecture
+    return train(architecture, images, range(2), Recipe(learning_rate=1e-2, batch_size=16, epochs=4))
+
+
+@pytest.fixture(scope="module")
+def few(make_images):
+    images = make_images("test", 40, shape=SHAPE, noise=90.0)
+    return images.pixels.float() / 255, images.labels
+
+
+def gradient(network, pixels, labels, factor=1.0):
+    x = pixels.clone().requires_grad_()
+    cross_entropy(factor * network(x), labels, reduction="sum").backward()
+    return x.grad
+
+
+def fgsm_alone(network, pixels, labels, factor=1.0):
+    """Whether each image is still classified correctly, (epsilon, image)."""
+    sign = gradient(network, pixels, labels, factor).sign()
+    with torch.no_grad():
+        moved = [(pixels + epsilon * sign).clamp(0, 1) for epsilon in EPSILONS]
+        return np.stack([(network(x).argmax(1) == labels).numpy() for x in moved])
+
+
+@pytest.mark.parametrize("kind", PLAIN)
+def test_each_network_is_attacked_as_by_plain_foolbox(bank, few, kind):
+    found = attack(bank, *few, kind=kind, epsilons=EPSILONS, samples_at_once=24)
+    for k, network in enumerate(bank):
+        model = PyTorchModel(network.eval(), bounds=(0, 1), device="cpu")
+        raw, clipped, broken = PLAIN[kind](model, few[0], Misclassification(few[1]), epsilons=EPSILONS)
+        name = "robust_accuracy" if kind == "fgsm" else "robust_accuracy_clipped"
+        expected = 1 - broken.double().mean(1)
+        np.testing.assert_allclose(found[name][k], expected, atol=ROUNDING + 1e-9)
+        if kind != "fgsm":
+            change = (raw[0] - few[0]).flatten(1)
+            norm = change.abs().amax(1) if kind == "deepfool-linf" else change.norm(dim=1)
+            alike = np.isclose(found.perturbation_norm[k], norm, rtol=0.01, atol=1e-4)
+            assert alike.mean() >= 1 - ROUNDING
+            assert found.success[k].mean() > 0.9
+
+
+def test_float64_is_plain_autograd_in_float64(bank, few):
+    found = fgsm_in_float64(bank, *few, epsilons=EPSILONS)
+    for k, network in enumerate(bank):
+        expected = fgsm_alone(network.double(), few[0].double(), few[1])
+        np.testing.assert_array_equal(found[k], expected)
+
+
+def test_float64_leaves_counters_and_takes_constants_along(monkeypatch, few):
+    class Blurred(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.register_buffer("kernel", torch.full((3, 3, 2, 2), 1 / 12), persistent=False)
+            self.norm, self.head = torch.nn.BatchNorm2d(3), torch.nn.Linear(147, 4)
+
+        def forward(self, x):
+            return self.head(self.norm(torch.nn.functional.conv2d(x, self.kernel)).flatten(1))
+
+    network = Blurred().eval()
+    bank = Bank.stack([network], few[0][:2])
+    found = fgsm_in_float64(bank, *few, epsilons=EPSILONS)
+    np.testing.assert_array_equal(found[0], fgsm_alone(network.double(), few[0].double(), few[1]))
+    monkeypatch.setattr("hrebasin.robustness.strong.fgsm", lambda given, *_, **__: given)
+    kinds = {name: t.dtype for name, t in fgsm_in_float64(bank, *few, epsilons=EPSILONS).tensors.items()}
+    assert kinds.pop("norm.num_batches_tracked") == torch.int64
+    assert set(kinds.values()) == {torch.float64}
+
+
+def test_rescaled_logits_are_those_of_the_loss_alone(bank, few):
+    found = fgsm_with_rescaled_logits(bank, *few, epsilons=EPSILONS, factor=0.01)
+    plain = fgsm_with_rescaled_logits(bank, *few, epsilons=EPSILONS, factor=1.0)
+    for k, network in enumerate(bank):
+        assert (found[k] == fgsm_alone(network, *few, factor=0.01)).mean() >= 1 - ROUNDING
+        assert (plain[k] == fgsm_alone(network, *few)).mean() >= 1 - ROUNDING
+    np.testing.assert_array_equal(found[:, 0], plain[:, 0])
+
+
+def test_images_of_one_network_are_given_to_the_others(bank, few):
+    found = transferred(bank, bank.select([0]), *few, epsilons=EPSILONS)
+    sign = gradient(bank[0], *few).sign()
+    for k, network in enumerate(bank):
+        for place, epsilon in enumerate(EPSILONS):
+            right = network((few[0] + epsilon * sign).clamp(0, 1)).argmax(1) == few[1]
+            assert (found[k, place].values == right.numpy()).mean() >= 1 - ROUNDING
+
+
+def test_one_step_of_pgd_by_hand(bank, few):
+    found = pgd(bank, *few, epsilons=[0.05], steps=1, restarts=1)
+    start = 2 * torch.rand(few[0].shape, generator=generator("pgd/starts")) - 1
+    first = (few[0] + 0.05 * start).clamp(0, 1)
+    for k, network in enumerate(bank):
+        moved = first + 2.5 * 0.05 * gradient(network, first, few[1]).sign()
+        moved = few[0] + (moved - few[0]).clamp(-0.05, 0.05)
+        right = (network(moved.clamp(0, 1)).argmax(1) == few[1]) & (network(few[0]).argmax(1) == few[1])
+        assert (found[k, 0].values == right.numpy()).mean() >= 1 - ROUNDING
+
+
+def test_saturated_networks_have_no_gradient(bank, few):
+    factors = {"classifier.weight": 1e4, "classifier.bias": 1e4}
+    huge = Bank(bank.architecture, {name: t * factors.get(name, 1) for name, t in bank.tensors.items()}, bank.labels)
+    for some in (bank, huge):
+        expected = [(gradient(network, *few) == 0).flatten(1).all(1).double().mean() for network in some]
+        np.testing.assert_allclose(zero_gradients(some, *few), expected, atol=ROUNDING + 1e-9)
+    assert (zero_gradients(huge, *few) > 0.3).all()
+
+
+def test_noise_is_the_same_for_every_network(bank, few):
+    found = attack(bank, *few, kind="gaussian", epsilons=[0.0, 0.3], draws=2).robust_accuracy
+    noise = torch.randn(few[0].shape, generator=generator("noise/gaussian/1"))
+    for k, network in enumerate(bank):
+        expected = (network((few[0] + 0.3 * noise).clamp(0, 1)).argmax(1) == few[1]).double().mean()
+        assert found[k, 1, 1].item() == pytest.approx(expected.item(), abs=ROUNDING + 1e-9)
+
+
+def test_what_autograd_keeps_of_an_image_is_counted():
+    network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(12, 5), torch.nn.ReLU(), torch.nn.Linear(5, 4))
+    bank = Bank.stack([network], torch.rand(2, 3, 2, 2))
+    assert bank.architecture.bytes_kept == 4 * 5  # what ReLU gives; weights are not counted
