@@ -439,7 +439,7 @@ DATA_SETS = [
     *(
         (lambda box, change=change: records.write(change(merge_record()), "merge.nc", stage="merge"), *reasons)
         for change, *reasons in [
-            *UNFIT,
+            UNFIT[0],
             (lambda d: bare(d, "seconds"), "merge.nc: seconds lacks long_name or units"),
             (lambda d: bare(d, "node"), "merge.nc: node lacks long_name or units"),
         ]

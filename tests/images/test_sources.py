@@ -220,14 +220,6 @@ def md5(content):
     return hashlib.md5(content, usedforsecurity=False).hexdigest()
 
 
-def pickled_like_2009(entry):
-    """Pickle as in the CIFAR-10 archive: protocol 2, written by Python 2 and NumPy 1."""
-    content = pickle.dumps(entry, protocol=2)
-    content = content.replace(b"cnumpy._core.multiarray\n", b"cnumpy.core.multiarray\n")
-    # np.dtype("u1", 0, 1): NumPy 1 wrote its two flags as integers
-    return content.replace(b"\x89\x88\x87", b"K\x00K\x01\x87")
-
-
 @pytest.fixture
 def server(tmp_path, monkeypatch):
     """A folder that is served over HTTP on this machine alone: (folder, address)."""
@@ -261,10 +253,9 @@ def cifar10(server, monkeypatch):
         rows[name] = rng.integers(0, 256, size=(10, 3072), dtype=np.uint8)
         labels[name] = rng.permutation(10).tolist()
         entry = {"data": rows[name], "labels": labels[name], "batch_label": name, "filenames": ["x.png"] * 10}
-        contents[name] = pickled_like_2009(entry)
-    contents["batches.meta"] = pickled_like_2009(
-        {"label_names": list(CLASSES), "num_cases_per_batch": 10, "num_vis": 3072}
-    )
+        contents[name] = pickle.dumps(entry, protocol=2)
+    meta = {"label_names": list(CLASSES), "num_cases_per_batch": 10, "num_vis": 3072}
+    contents["batches.meta"] = pickle.dumps(meta, protocol=2)
     with tarfile.open(fileobj=archive, mode="w:gz") as tar:
         for name, content in contents.items():
             member = tarfile.TarInfo(f"cifar-10-batches-py/{name}")

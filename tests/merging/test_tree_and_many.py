@@ -268,22 +268,16 @@ def test_sets_at_once_are_one_by_one(trained):
         assert result.history.sweeps_done.values.tolist() == alone.history.sweeps_done.values.tolist()
 
 
-def test_merge_many_and_naive_are_labelled(two_groups):
+def test_naive_is_the_mean_and_labelled_as_merge_many(two_groups):
     part = two_groups.where(group=5)
     expected = {"stage": [2], "n_merged": [4], "group": [5], "node": [0], "seed": [4]}
-    for merged, method, sweeps in ((merge_many(part, max_sweeps=2), "merge-many", 2), (merge_naive(part), "naive", 0)):
+    naive = merge_naive(part)
+    for name, mean in mean_of(part).items():
+        np.testing.assert_allclose(naive.tensors[name][0], mean, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(naive.history.pairwise_distance, [sum_of_distances(part)], rtol=1e-5)
+    for merged, method, sweeps in ((merge_many(part, max_sweeps=2), "merge-many", 2), (naive, "naive", 0)):
         labels = {name: merged.labels[name].tolist() for name in (*expected, "method", "sweeps")}
         assert labels == expected | {"method": [method], "sweeps": [sweeps]}
-
-
-# ---- naive mean and straight lines
-
-
-def test_naive_is_the_mean(trained):
-    merged = merge_naive(trained)
-    for name, mean in mean_of(trained).items():
-        np.testing.assert_allclose(merged.tensors[name][0], mean, rtol=1e-5, atol=1e-6)
-    np.testing.assert_allclose(merged.history.pairwise_distance, [sum_of_distances(trained)], rtol=1e-5)
 
 
 def test_a_line_ends_at_its_networks(trained):
