@@ -13,14 +13,9 @@ import pytest
 import torch
 import xarray as xr
 
-from hrebasin.bank import Bank
-from hrebasin.images.sources import Images
-from hrebasin.matching.weights import Alignment
-from hrebasin.networks import Architecture
+from hrebasin import Alignment, Architecture, Bank, Images, Recipe, train
 from hrebasin.random_streams import generator
 from hrebasin.study import records
-from hrebasin.training.recipe import Recipe
-from hrebasin.training.train import train
 
 CLASSES = ("circle", "cross", "square", "star")
 RECIPE = Recipe(learning_rate=1e-2, batch_size=16, epochs=6)

@@ -19,20 +19,33 @@ from PIL import Image
 from safetensors.torch import save
 
 import synthetic
-from hrebasin.bank import Bank
-from hrebasin.evaluation import evaluate
+from hrebasin import (
+    Bank,
+    Images,
+    Recipe,
+    attack,
+    eclipse_fast,
+    evaluate,
+    global_lipschitz,
+    gradient_norm,
+    interpolate,
+    load_images,
+    local_lipschitz,
+    match_weights,
+    merge_many,
+    merge_naive,
+    merge_pairs,
+    merge_tree,
+    mlp,
+    train,
+)
 from hrebasin.files import project_root
-from hrebasin.images.sources import Images, load_images
-from hrebasin.lipschitz.bounds import eclipse_fast, global_lipschitz, gradient_norm, local_lipschitz, margin, measure
-from hrebasin.matching.weights import match_weights
-from hrebasin.merging.averages import merge_naive
-from hrebasin.merging.many import merge_many, merge_many_sets
+from hrebasin.lipschitz.bounds import margin, measure
+from hrebasin.merging.many import merge_many_sets
 from hrebasin.merging.pairs import pairs_of
-from hrebasin.merging.path import interpolate, path
+from hrebasin.merging.path import path
 from hrebasin.merging.repair import moments
-from hrebasin.merging.tree import merge_pairs, merge_tree
-from hrebasin.networks import mlp
-from hrebasin.robustness.attacks import attack, attack_suite, robust_accuracies
+from hrebasin.robustness.attacks import attack_suite, robust_accuracies
 from hrebasin.robustness.strong import (
     fgsm,
     fgsm_in_float64,
@@ -48,9 +61,7 @@ from hrebasin.study.records.networks import load_networks
 from hrebasin.study.settings import load_setting
 from hrebasin.study.tour.attacked_image import closeup, first_correct
 from hrebasin.study.tour.landscape import landscape
-from hrebasin.training.recipe import Recipe
 from hrebasin.training.run import DivergedError, initial_bank
-from hrebasin.training.train import train
 
 ROOT = project_root()
 NAN, INF = float("nan"), float("inf")
@@ -223,6 +234,8 @@ def tensor_images(**changes):
 
 NO_DOGS = {"train/dog/0.png": None, "train/dog/1.png": None}
 FEW = {f"{split}/{name}/{i}.png": None for split in ("train", "test") for name in ("cat", "dog") for i in (0, 1)}
+CLEAR = image(mode="P", transparency=bytes(256))
+MOVING = image(form="tiff", save_all=True, append_images=[Image.new("RGB", (5, 4))])
 IMAGES = [
     (lambda box: load_images("cifar10-sample", "valid"), "split must be one of", "got 'valid'"),
     (lambda box: load_images("cifar100", "train"), "unknown image source 'cifar100'"),
@@ -235,7 +248,6 @@ IMAGES = [
     (pictures(NO_DOGS | {"train/dog/readme.txt": "no image"}), "class folder", "set/train/dog holds no image"),
     (pictures({"test/emu/0.png": image()}), "set/train has the classes ('cat', 'dog')", "'emu'"),
     (pictures(NO_DOGS | {"train/emu/0.png": image()}), "set/train has the classes ('cat', 'emu')", "('cat', 'dog')"),
-    (pictures({"train/dog/1.png": b""}), "set/train/dog/1.png is not a readable image"),
     (pictures({"train/cat/0.png": "this is no image"}), "set/train/cat/0.png is not a readable image"),
     (pictures({"train/dog/1.png": image()[:-40]}), "set/train/dog/1.png is not a readable image"),
     (pictures({"train/dog/2.jpg": image(form="jpeg")[:-40]}), "set/train/dog/2.jpg is not a readable image"),
@@ -245,22 +257,13 @@ IMAGES = [
     (pictures({"train/dog/0.png": image((4, 5), np.uint16)}), "set/train/dog/0.png has mode I"),
     (pictures({"train/dog/0.png": png()}), "set/train/dog/0.png has mode RGB of more than 8 bits"),
     (pictures({"train/dog/2.ppm": b"P6 5 4 65535\n" + bytes(120)}), "set/train/dog/2.ppm has mode RGB of more than 8"),
-    (pictures({"train/dog/2.ppm": b"P3 5 4 256\n" + b"0 " * 60}), "set/train/dog/2.ppm has mode RGB of more than 8"),
     (pictures({"train/dog/2.ppm": b"P6 5 4 65536\n" + bytes(120)}), "set/train/dog/2.ppm is not a readable image"),
     (pictures({"train/dog/1.png": png(10**9, depth=8)}), "set/train/dog/1.png is not a readable image: ", "bomb"),
     (pictures({"train/dog/1.png": image((4, 5, 4))}), "set/train/dog/1.png is transparent somewhere"),
-    (pictures({"train/dog/1.png": image((4, 5, 2))}), "set/train/dog/1.png is transparent somewhere"),
-    (
-        pictures({"train/dog/1.png": image(mode="P", transparency=bytes(256))}),
-        "set/train/dog/1.png is transparent somewhere",
-    ),
-    (
-        pictures({"train/dog/2.tif": image(form="tiff", save_all=True, append_images=[Image.new("RGB", (5, 4))])}),
-        "set/train/dog/2.tif has 2 frames",
-    ),
+    (pictures({"train/dog/1.png": CLEAR}), "set/train/dog/1.png is transparent somewhere"),
+    (pictures({"train/dog/2.tif": MOVING}), "set/train/dog/2.tif has 2 frames"),
     (pictures({"train/dog/2.GIF": image(form="gif")}), "set/train/dog/2.GIF has the type .GIF: images must be .jpg, "),
     (pictures({"train/dog/more/2.png": image()}), "set/train/dog/more is a folder in a class folder"),
-    (archive(b""), "set.tar.xz cannot be unpacked"),
     (archive("no archive"), "set.tar.xz cannot be unpacked"),
     (archive(tar({"train/cat/0.png": image()})[:80]), "set.tar.xz cannot be unpacked"),
     (tensor_images(pixels=torch.zeros(6, 3, 4, 5)), "torch.float32 (6, 3, 4, 5)"),
@@ -268,10 +271,6 @@ IMAGES = [
     (tensor_images(labels=torch.zeros(5, dtype=torch.int64)), "6 images with 5 labels"),
     (tensor_images(labels=torch.full((6,), 2)), "labels run from 2 to 2, classes: 2"),
     (tensor_images(labels=torch.arange(6) - 1, classes=tuple("abcdef")), "labels run from -1 to 4"),
-    (
-        tensor_images(pixels=torch.zeros(0, 3, 4, 5, dtype=torch.uint8), labels=torch.zeros(0, dtype=torch.int64)),
-        "0 images with 0 labels",
-    ),
 ]
 
 
@@ -303,6 +302,10 @@ def plant(name, bad):
     return lambda tensors: tensors[name].view(-1)[5:6].fill_(bad) and None
 
 
+def halved(tensors):
+    return {name: tensor.half() for name, tensor in tensors.items()}
+
+
 def nothing(tensors):
     return tensors
 
@@ -332,23 +335,15 @@ def without(name):
     return act
 
 
+OTHER_IMAGES = "run/weights/unmerged-000.safetensors", "networks of other images: "
 WEIGHTS = [
     (lambda box: Bank.load("none.safetensors"), "no bank of networks at none.safetensors"),
-    *((cut(share), "bank.safetensors is not a readable safetensors file") for share in (0, 0.01, 0.5, 0.999)),
+    *((cut(share), "bank.safetensors is not a readable safetensors file") for share in (0, 0.01, 0.999)),
     (lambda box: Bank.load(box.file("bank.safetensors", "no weights")), "bank.safetensors is not a readable"),
     (lambda box: Bank.load(box.file("bank.safetensors", save({"a": torch.ones(2)}))), "bank.safetensors is not a bank"),
     (weights(nothing, form="hrebasin-bank/2"), "bank.safetensors is not a bank", "'hrebasin-bank/2'"),
-    (weights(nothing, form="pt"), "bank.safetensors is not a bank: its format is 'pt'"),
-    (
-        weights(plant("fc2.bias", NAN)),
-        "bank.safetensors: fc2.bias of the network of seed 41 holds weights",
-        "not finite",
-    ),
-    (weights(plant("fc1.weight", INF)), "bank.safetensors: fc1.weight of the network of seed 41", "not finite"),
-    (
-        weights(lambda t: {n: w.half() for n, w in t.items()}),
-        "bank.safetensors: fc1.bias is torch.float16, not torch.f",
-    ),
+    (weights(plant("fc2.bias", NAN)), "bank.safetensors: fc2.bias of the network of seed 41 holds", "not finite"),
+    (weights(halved), "bank.safetensors: fc1.bias is torch.float16, not torch.f"),
     (weights(lambda t: t | {"fc2.bias": t["fc2.bias"].int()}), "bank.safetensors: fc2.bias is torch.int32"),
     (weights(nothing, {"widths": (12, 10, 7)}), "bank.safetensors holds no valid bank", "fc3.weight must be"),
     (weights(nothing, {"widths": (12, 10)}), "bank.safetensors holds no valid bank", "'fc4.bias'"),
@@ -359,37 +354,25 @@ WEIGHTS = [
     (without("train/shard-000.nc"), "no data set at", "run/train/shard-000.nc"),
     (
         networks({"merged": lambda bank: initial_bank(replace(bank.architecture, widths=(9,)), [0, 2])}),
-        "run/weights/merged-000.safetensors",
-        "different architectures",
-        "widths=(9,)",
+        "run/weights/merged-000.safetensors", "different architectures", "widths=(9,)",
     ),
     (
         networks({"unmerged": lambda bank: bank.relabel(group=5)}),
-        "run/weights/unmerged-000.safetensors",
-        "8 networks are not in the data set, such as unmerged/group-005",
+        "run/weights/unmerged-000.safetensors", "8 networks are not in the data set, such as unmerged/group-005",
     ),
-    (
-        networks({}, record={"data_digest": json.dumps({"train": "0" * 64, "test": "1" * 64})}),
-        "run/weights/unmerged-000.safetensors",
-        "networks of other images: train digest 0000000",
-    ),
+    (networks({}, record={"data_digest": json.dumps({"train": "0" * 64})}), *OTHER_IMAGES, "train digest 0000000"),
     (networks({}, images=other_images()), "networks of other images: test digest", "(mine)"),
-    (networks({}, record={"data_digest": "{}"}), "run/weights/unmerged-000.safetensors", "train digest None"),
     (networks({}, record={"data_digest": None}), "run/train/shard-000.nc", "the data set does not tell data_digest"),
     (
         networks({}, record={"created": "2030-01-01T00:00:00+00:00"}),
-        "run/weights/unmerged-000.safetensors",
-        "weights and data set were not written together: created 20",
+        OTHER_IMAGES[0], "weights and data set were not written together: created 20",
     ),
     (
         networks({}, images=other_images(classes="abcde")),
         "networks for images (3, 4, 4) of 4 classes, but the test images, mine, are (3, 4, 4) of 5 classes",
     ),
-    (
-        networks({}, images=other_images((1, 4, 4))),
-        "of 4 classes, but the test images, mine, are (1, 4, 4) of 4 classes",
-    ),
-]
+    (networks({}, images=other_images((1, 4, 4))), "the test images, mine, are (1, 4, 4) of 4 classes"),
+]  # fmt: skip
 
 
 # ---- data sets
@@ -465,7 +448,7 @@ DATA_SETS = [
     (lambda box: records.write(merge_record(), "a.nc", stage="train"), "a.nc: train_loss has dimensions ('model',)"),
     (lambda box: records.read("none.nc", stage="merge"), "no data set at none.nc"),
     (lambda box: records.read(box.file("a.nc", "no data"), stage="merge"), "a.nc is not a readable netCDF file"),
-    *((cut_record(share), "merge.nc is not a readable netCDF file") for share in (0, 0.01, 0.3, 0.6, 0.9, 0.999)),
+    *((cut_record(share), "merge.nc is not a readable netCDF file") for share in (0, 0.01, 0.6, 0.999)),
     (written(stage="train"), "merge.nc is a data set of stage 'train', not 'merge'"),
     (written(parameters="{'a': 1}"), "merge.nc: the attribute parameters is not valid JSON"),
     (written(format="hrebasin-record/2"), "merge.nc: format 'hrebasin-record/2' instead of 'hrebasin-record/1'"),
@@ -490,17 +473,21 @@ def training(seeds=(0, 1), recipe=None, bank_size=None, **changes):
     return act
 
 
-def attacked(pixels=None, labels=(0, 1), **options):
-    pixels = torch.full((2, 3, 4, 4), 0.5) if pixels is None else pixels
-    options = {"kind": "fgsm", "epsilons": [0.0, 0.1]} | options
-    return lambda box: attack(box.trained, pixels, torch.tensor(labels), **options)
+def of(ask, *given, **options):
+    """``ask`` with the trained bank before what is given; of that, what takes a box is made there."""
+    return lambda box: ask(box.trained, *(each(box) if callable(each) else each for each in given), **options)
 
 
-def poisoned(bank):
+def each(ask, *cases):
+    """One row a case ``(value, *reasons)``: ``ask(value)``, a function of the box."""
+    return [(ask(value), *reasons) for value, *reasons in cases]
+
+
+def poisoned(box):
     """The bank with one network that has diverged."""
-    tensors = {name: tensor.clone() for name, tensor in bank.tensors.items()}
+    tensors = {name: tensor.clone() for name, tensor in box.trained.tensors.items()}
     tensors["fc2.weight"][3, 0, 0] = NAN
-    return replace(bank, tensors=tensors)
+    return replace(box.trained, tensors=tensors)
 
 
 def others(box):
@@ -508,114 +495,115 @@ def others(box):
     return initial_bank(replace(box.trained.architecture, widths=(16,)), range(8))
 
 
-def alignment_of(box, **changes):
+def few(n):
+    """The first networks."""
+    return lambda box: box.trained.select(slice(n))
+
+
+def align(box, **changes):
     """An alignment of eight networks of a changed architecture, each with itself."""
     bank = initial_bank(replace(box.trained.architecture, **changes), range(8))
     return match_weights(bank, bank)
+
+
+def noise(bank, *given, **options):
+    return attack(bank, *given, **{"kind": "gaussian", "epsilons": [0.0, 0.1]} | options)
 
 
 FAST = Recipe(learning_rate=1e-2, batch_size=16, epochs=6)
 GREY = torch.zeros(96, 1, 4, 4, dtype=torch.uint8)
 NOT_FINITE = "fc2.weight of the network of seed 3 holds weights", "not finite"
 SIZES = {"epsilons": [0.0, 0.1]}
-# doors where pixels meet a bank
-OF_PIXELS = {
-    "local_lipschitz": lambda bank, pixels: local_lipschitz(bank, pixels, radius=0.1),
-    "gradient_norm": gradient_norm,
-    "moments": moments,
-    "feature_distance": lambda bank, pixels: feature_distance(bank, bank, [[k] for k in range(8)], pixels),
-}
-OF_LABELS = {
-    "margin": margin,
-    "measure": lambda *given: measure(*given, radii=[0.1], bounded=1),
-    "attack": lambda *given: attack(*given, kind="gaussian", **SIZES),
-    "robust_accuracies": lambda *given: robust_accuracies(*given, **SIZES),
-    "attack_suite": lambda *given: attack_suite(*given, magnitudes=[0.0], draws=1, **SIZES),
-    "pgd": lambda *given: pgd(*given, **SIZES),
-    "fgsm": lambda *given: fgsm(*given, **SIZES),
-    "fgsm_in_float64": lambda *given: fgsm_in_float64(*given, **SIZES),
-    "fgsm_with_rescaled_logits": lambda *given: fgsm_with_rescaled_logits(*given, factor=2.0, **SIZES),
-    "transferred": lambda bank, *given: transferred(bank, bank.select([3]), *given, **SIZES),
-    "zero_gradients": zero_gradients,
-}
-OF_IMAGES = {
-    "evaluate": evaluate,
-    "path": lambda bank, images: path(bank, bank, images, [0.5]),
-    "landscape": lambda bank, images: landscape(bank.select([3]), bank.select([0]), images),
-    "first_correct": first_correct,
-    "closeup": lambda bank, images: closeup(bank, images, 0, epsilon=0.1),
-}
 HALVES, TWO = torch.full((2, 3, 4, 4), 0.5), torch.tensor([0, 1])
-# pixels, labels, and why they do not fit three channels of four by four and four classes
-MISFITS = [
-    (HALVES * NAN, TWO, "pixels must lie in [0, 1], got nan to nan"),
-    (HALVES * 255, TWO, "pixels must lie in [0, 1], got 127.5 to 127.5"),
-    (HALVES - 1, TWO, "pixels must lie in [0, 1], got -0.5 to -0.5"),
-    (HALVES[:, :1], TWO, "pixels must be (image, *(3, 4, 4)) of at least one image, got (2, 1, 4, 4)"),
-    (HALVES[0], TWO, "got (3, 4, 4)"),
-    (HALVES[:0], TWO[:0], "got (0, 3, 4, 4)"),
+# doors where pixels meet a bank, alone, with labels, or as images
+OF_PIXELS = [
+    lambda bank, pixels: local_lipschitz(bank, pixels, radius=0.1),
+    gradient_norm,
+    moments,
+    lambda bank, pixels: feature_distance(bank, bank, [[k] for k in range(8)], pixels),
 ]
-MISLABELS = [
-    (HALVES, TWO[:1], "1 labels do not fit 2 images"),
-    (HALVES, TWO[None], "labels must be int64 (image,), got torch.int64 (1, 2)"),
-    (HALVES, TWO.float(), "labels must be int64 (image,), got torch.float32 (2,)"),
-    (HALVES, TWO + 3, "labels from 3 to 4 do not fit 2 images and 4 classes"),
-    (HALVES, TWO - 1, "labels from -1 to 0 do not fit 2 images and 4 classes"),
+OF_LABELS = [
+    margin,
+    lambda *given: measure(*given, radii=[0.1], bounded=1),
+    noise,
+    lambda *given: robust_accuracies(*given, **SIZES),
+    lambda *given: attack_suite(*given, magnitudes=[0.0], draws=1, **SIZES),
+    lambda *given: pgd(*given, **SIZES),
+    lambda *given: fgsm(*given, **SIZES),
+    lambda *given: fgsm_in_float64(*given, **SIZES),
+    lambda *given: fgsm_with_rescaled_logits(*given, factor=2.0, **SIZES),
+    lambda bank, *given: transferred(bank, bank.select([3]), *given, **SIZES),
+    zero_gradients,
 ]
+OF_IMAGES = [
+    evaluate,
+    lambda bank, images: path(bank, bank, images, [0.5]),
+    lambda bank, images: landscape(bank.select([3]), bank.select([0]), images),
+    first_correct,
+    lambda bank, images: closeup(bank, images, 0, epsilon=0.1),
+]
+# pixels and labels that do not fit three channels of four by four and four classes; the first of each at every door
+PIXELS = [
+    (HALVES * NAN, "pixels must lie in [0, 1], got nan to nan"),
+    (HALVES * 255, "pixels must lie in [0, 1], got 127.5 to 127.5"),
+    (HALVES - 1, "pixels must lie in [0, 1], got -0.5 to -0.5"),
+    (HALVES[:, :1], "pixels must be (image, *(3, 4, 4)) of at least one image, got (2, 1, 4, 4)"),
+    (HALVES[0], "got (3, 4, 4)"),
+    (HALVES[:0], "got (0, 3, 4, 4)"),
+    (HALVES.int(), "pixels must be uint8 or floats in [0, 1], got torch.int32"),
+]
+LABELS = [
+    (TWO + 3, "labels from 3 to 4 do not fit 2 images and 4 classes"),
+    (TWO - 1, "labels from -1 to 0 do not fit 2 images and 4 classes"),
+    (TWO[:1], "1 labels do not fit 2 images"),
+    (TWO[None], "labels must be int64 (image,), got torch.int64 (1, 2)"),
+    (TWO.float(), "labels must be int64 (image,), got torch.float32 (2,)"),
+]
+UNFIT_IMAGES = [
+    (lambda box: Images(HALVES.byte(), TWO, ("a", "b", "c"), "mine"), "images (3, 4, 4) of 3 classes do not fit", "4"),
+    (lambda box: Images(HALVES.byte(), TWO, tuple("abcde"), "mine"), "images (3, 4, 4) of 5 classes do not fit", "4"),
+    (lambda box: replace(box.images["train"], pixels=GREY), "images (1, 4, 4) of 4 classes do not fit"),
+]
+DIVERGING = [FAST, replace(FAST, l2=1e39), FAST]
 NETWORKS = [
     (lambda box: Bank.stack([]), "at least one network, got none"),
     (lambda box: Bank.concat([]), "nothing to join: no banks given"),
     (lambda box: Bank.concat([box.trained, others(box)]), "different architectures", "(16,)"),
-    (lambda box: Bank.stack([box.trained[0], others(box)[0]]), "network 1 is", "widths=(16,)"),
+    (lambda box: Bank.stack([box.trained[0], others(box)[0]]), "network 1 has", "(16,), but network 0 has (12,"),
     (lambda box: Bank.stack(list(box.trained), colour="red"), "unknown labels ['colour']"),
     (lambda box: Bank.stack(list(box.trained), stage=[1, 2]), "label 'stage' has 2 values for 8 networks"),
-    (lambda box: box.trained.select([]), "no network selected out of 8"),
-    (lambda box: box.trained.where(stage=7), "no network with {'stage': 7}"),
-    (lambda box: box.trained.where(stages=1), "unknown label 'stages'"),
-    (lambda box: box.trained(torch.zeros(5, 1, 4, 4)), "got (5, 1, 4, 4)"),
-    (lambda box: box.trained(torch.zeros(2, 6, 3, 4, 4)), "(2, 6, 3, 4, 4) for 8 networks"),
-    *(
-        (lambda box, given=given: mlp(**given), shown)
-        for given, shown in [
-            ({"widths": ()}, "widths=()"),
-            ({"widths": (4, 0)}, "widths must be positive integers, got (4, 0)"),
-            ({"widths": (4.5,)}, "(4.5,)"),
-            ({"n_classes": 1}, "n_classes=1"),
-            ({"image_shape": (3, 32)}, "(3, 32)"),
-            ({"image_shape": (3, 0, 32)}, "(3, 0, 32)"),
-            ({"mean": (0.5,)}, "mean (0.5,)"),
-            ({"image_shape": (1, 4, 4)}, "1 channels"),
-            ({"std": (1.0, 0.0, 1.0)}, "(1.0, 0.0, 1.0)"),
-            ({"mean": (0.0, NAN, 0.0)}, "(0.0, nan, 0.0)"),
-            ({"std": (1.0, INF, 1.0)}, "(1.0, inf, 1.0)"),
-        ]
+    (of(Bank.select, []), "no network selected out of 8"),
+    (of(Bank.where, stage=7), "no network with {'stage': 7}"),
+    (of(Bank.where, stages=1), "unknown label 'stages'"),
+    (of(Bank.__call__, torch.zeros(5, 1, 4, 4)), "got (5, 1, 4, 4)"),
+    (of(Bank.__call__, torch.zeros(2, 6, 3, 4, 4)), "(2, 6, 3, 4, 4) for 8 networks"),
+    *each(
+        lambda given: lambda box: mlp(**given),
+        ({"widths": ()}, "widths=()"),
+        ({"widths": (4, 0)}, "widths must be positive integers, got (4, 0)"),
+        ({"widths": (4.5,)}, "(4.5,)"),
+        ({"n_classes": 1}, "n_classes=1"),
+        ({"image_shape": (3, 32)}, "(3, 32)"),
+        ({"image_shape": (3, 0, 32)}, "(3, 0, 32)"),
+        ({"mean": (0.5,)}, "mean (0.5,)"),
+        ({"image_shape": (1, 4, 4)}, "1 channels"),
+        ({"std": (1.0, 0.0, 1.0)}, "(1.0, 0.0, 1.0)"),
+        ({"mean": (0.0, NAN, 0.0)}, "(0.0, nan, 0.0)"),
+        ({"std": (1.0, INF, 1.0)}, "(1.0, inf, 1.0)"),
     ),
-    *(
-        (lambda box, given=given: Recipe(**given), *given, shown)
-        for given, shown in [
-            ({"optimizer": "lbfgs"}, "got 'lbfgs'"),
-            ({"precision": "float16"}, "got 'float16'"),
-            ({"learning_rate": NAN}, "must be positive, got nan"),
-            ({"batch_size": 0}, "must be positive, got 0"),
-            ({"l2": NAN}, "must not be negative, got nan"),
-            ({"l1": 0.1, "l2": 0.1}, "got l1=0.1 and l2=0.1"),
-            ({"epochs": 1.5}, "epochs must be int, got 1.5"),
-            ({"batch_size": 51.2}, "batch_size must be int, got 51.2"),
-            ({"crop_padding": True}, "crop_padding must be int, got True"),
-            ({"learning_rate": INF}, "learning_rate must be finite, got inf"),
-            ({"l1": INF}, "l1 must be finite, got inf"),
-        ]
+    *each(
+        lambda given: lambda box: Recipe(**given),
+        ({"optimizer": "lbfgs"}, "got 'lbfgs'"),
+        ({"precision": "float16"}, "got 'float16'"),
+        ({"learning_rate": NAN}, "learning_rate must be positive, got nan"),
+        ({"batch_size": 0}, "batch_size must be positive, got 0"),
+        ({"l2": NAN}, "l2 must not be negative, got nan"),
+        ({"l1": 0.1, "l2": 0.1}, "got l1=0.1 and l2=0.1"),
+        ({"epochs": 1.5}, "epochs must be int, got 1.5"),
+        ({"crop_padding": True}, "crop_padding must be int, got True"),
+        ({"learning_rate": INF}, "learning_rate must be finite, got inf"),
     ),
-    *(
-        (
-            lambda box, given=given: replace(box.images["train"], labels=given),
-            f"labels must be int64 (image,), got {shown}",
-        )
-        for given, shown in [
-            (torch.zeros(96), "torch.float32 (96,)"),
-            (torch.zeros(96, 1, dtype=torch.int64), "torch.int64 (96, 1)"),
-        ]
-    ),
+    (training(images={"labels": torch.zeros(96)}), "labels must be int64 (image,), got torch.float32 (96,)"),
     (training(seeds=[]), "at least one, got []"),
     (training(seeds=[1, 2, 1]), "seeds must be distinct", "got [1, 2, 1]"),
     (training(recipe=[FAST, replace(FAST, epochs=7)]), "differ in l1 and l2 alone", "epochs=6", "epochs=7"),
@@ -623,135 +611,87 @@ NETWORKS = [
     (training(images={"pixels": GREY}), "images (1, 4, 4) of 4 classes do not fit the architecture's (3, 4, 4) and 4"),
     (training(n_classes=5), "of 4 classes do not fit the architecture's (3, 4, 4) and 5"),
     # one that diverges among good ones, and one at chance
-    *(
-        (
-            training([40, 41, 42], [FAST, replace(FAST, l2=1e39), FAST], bank_size=size),
-            "the network of seed 41 diverged: training loss",
-        )
-        for size in (1, 3)
-    ),
+    (training([40, 41, 42], DIVERGING), "the network of seed 41 diverged: training loss"),
+    (training([40, 41, 42], DIVERGING, bank_size=3), "the network of seed 41 diverged: training loss"),
     (training([7], replace(FAST, learning_rate=1e-9)), "the network of seed 7 learned nothing", "chance is 0.2500"),
-    (lambda box: match_weights(box.trained, box.trained.select([0, 1])), "8 reference networks", "2 moving ones"),
-    (lambda box: match_weights(box.trained, others(box)), "different architectures", "widths=(16,)"),
-    (lambda box: match_weights(box.trained, box.trained, max_sweeps=0), "max_sweeps must be at least 1, got 0"),
-    (lambda box: match_weights(box.trained, box.trained, seed=[1, 2]), "2 seeds given for 8 pairs"),
-    (
-        lambda box: match_weights(box.trained, poisoned(box.trained)),
-        "moving networks: fc2.weight",
-        "seed 3",
-        "not finite",
+    (of(match_weights, few(2)), "8 reference networks", "2 moving ones"),
+    (of(match_weights, others), "different architectures", "widths=(16,)"),
+    (of(match_weights, few(8), max_sweeps=0), "max_sweeps must be at least 1, got 0"),
+    (of(match_weights, few(8), seed=[1, 2]), "2 seeds given for 8 pairs"),
+    (of(match_weights, poisoned), "moving networks: ", *NOT_FINITE),
+    (lambda box: match_weights(poisoned(box), box.trained), "reference networks: ", *NOT_FINITE),
+    *each(
+        lambda widths: lambda box: align(box, widths=widths).apply(box.trained),
+        ((8, 6, 5), "{'P1': (8, 8), 'P2': (8, 6), 'P3': (8, 5)} (pair, unit)", "{'P1': 12, 'P2': 10, 'P3': 8}"),
+        ((12, 10), "{'P1': (8, 12), 'P2': (8, 10)} (pair, unit)"),
     ),
-    (
-        lambda box: match_weights(poisoned(box.trained), box.trained),
-        "reference networks: fc2.weight",
-        "seed 3",
-        "not finite",
+    (lambda box: align(box).apply(few(2)(box)), "of 8 pairs cannot permute a bank of 2 networks"),
+    (lambda box: merge_tree(poisoned(box)), *NOT_FINITE),
+    (lambda box: merge_many(poisoned(box)), "MergeMany: ", *NOT_FINITE),
+    (lambda box: merge_naive(poisoned(box)), "naive average: ", *NOT_FINITE),
+    (lambda box: merge_tree(few(3)(box)), "a tree needs 2**k leaves, got 3"),
+    (of(merge_tree, leaves=0), "a tree needs 2**k leaves, got 0"),
+    (lambda box: merge_tree(few(6)(box), leaves=4), "6 networks do not divide into trees of 4"),
+    (lambda box: merge_pairs(few(3)(box)), "even number of networks, got 3"),
+    (of(merge_pairs, permute="both"), "permute must be 'first' or 'second', got 'both'"),
+    *each(
+        lambda bad: of(merge_pairs, weight=bad),
+        *((bad, f"weight must lie in [0, 1], got {bad}") for bad in (-0.01, 1.01, NAN)),
     ),
-    (lambda box: merge_tree(poisoned(box.trained)), "fc2.weight of the network of seed 3 holds", "not finite"),
-    (lambda box: merge_many(poisoned(box.trained)), "MergeMany: fc2.weight of the network of seed 3", "not finite"),
-    (lambda box: merge_naive(poisoned(box.trained)), "naive average: fc2.weight of the network of seed 3"),
-    (lambda box: merge_tree(box.trained.select([0, 1, 2])), "a tree needs 2**k leaves, got 3"),
-    (lambda box: merge_tree(box.trained, leaves=0), "a tree needs 2**k leaves, got 0"),
-    (lambda box: merge_tree(box.trained.select(slice(6)), leaves=4), "6 networks do not divide into trees of 4"),
-    (lambda box: merge_pairs(box.trained.select([0, 1, 2])), "even number of networks, got 3"),
-    (lambda box: merge_pairs(box.trained, permute="both"), "permute must be 'first' or 'second', got 'both'"),
-    *(
-        (lambda box, bad=bad: merge_pairs(box.trained, weight=bad), f"weight must lie in [0, 1], got {bad}")
-        for bad in (-0.01, 1.01, NAN)
+    *each(
+        lambda bad: of(interpolate, few(8), [0, bad, 1]),
+        *((bad, f"lambda must lie in [0, 1], got {bad}") for bad in (-0.01, 1.01, NAN)),
     ),
-    *(
-        (
-            lambda box, bad=bad: interpolate(box.trained, box.trained, [0, bad, 1]),
-            f"lambda must lie in [0, 1], got {bad}",
-        )
-        for bad in (-0.01, 1.01, NAN)
-    ),
-    (lambda box: interpolate(box.trained.select([0]), box.trained, [0.5]), "1 networks cannot be paired with 8"),
-    (lambda box: interpolate(box.trained, others(box), [0.5]), "different architectures"),
-    (lambda box: path(box.trained, box.trained, box.images["test"], [2.0]), "lambda must lie in [0, 1], got 2.0"),
-    (lambda box: merge_many(box.trained.select([0])), "MergeMany needs at least 2 networks, got 1"),
-    (lambda box: merge_many(box.trained, limits=[2, 1]), "positive and increasing, got [2, 1]"),
-    (lambda box: merge_many(box.trained, limits=[0, 1]), "positive and increasing, got [0, 1]"),
+    (lambda box: interpolate(few(1)(box), box.trained, [0.5]), "1 networks cannot be paired with 8"),
+    (of(interpolate, others, [0.5]), "different architectures"),
+    (lambda box: interpolate(poisoned(box), box.trained, [0.5]), "first networks: ", *NOT_FINITE),
+    (of(interpolate, poisoned, [0.5]), "second networks: ", *NOT_FINITE),
+    (of(path, few(8), lambda box: box.images["test"], [2.0]), "lambda must lie in [0, 1], got 2.0"),
+    (lambda box: merge_many(few(1)(box)), "MergeMany needs at least 2 networks, got 1"),
+    (of(merge_many, limits=[2, 1]), "positive and increasing, got [2, 1]"),
+    (of(merge_many, limits=[0, 1]), "positive and increasing, got [0, 1]"),
     (lambda box: merge_many_sets([box.trained] * 2, seeds=[0]), "1 seeds given for 2 sets"),
     (lambda box: merge_many_sets([box.trained, others(box)], seeds=[0, 0]), "different architectures"),
-    (lambda box: pairs_of(box.trained, 26), "26 pairs asked for, 8 networks have 25"),
-    (attacked(kind="pgd"), "unknown attack 'pgd'; known are ('fgsm'"),
-    (attacked(epsilons=[]), "epsilons must increase within [0, 1], got []"),
-    (attacked(epsilons=[0.1, 0.05]), "epsilons must increase", "[0.1, 0.05]"),
-    (attacked(epsilons=[0.1, 0.1]), "epsilons must increase", "[0.1, 0.1]"),
-    (attacked(epsilons=[-0.1, 0.1]), "epsilons must increase", "[-0.1, 0.1]"),
-    (attacked(epsilons=[0.0, 1.5]), "epsilons must increase", "[0.0, 1.5]"),
-    (attacked(epsilons=[NAN], kind="deepfool-l2"), "epsilons must increase", "[nan]"),
-    (attacked(kind="gaussian", draws=0), "draws must be at least 1, got 0"),
-    (attacked(samples_at_once=0), "samples_at_once must be at least 1, got 0"),
-    (attacked(torch.full((2, 3, 4, 4), 1.5)), "pixels must lie in [0, 1], got 1.5 to 1.5"),
-    (attacked(torch.full((2, 3, 4, 4), -0.5)), "pixels must lie in [0, 1], got -0.5 to -0.5"),
-    (attacked(torch.full((2, 3, 4, 4), NAN)), "pixels must lie in [0, 1], got nan"),
-    (attacked(labels=(0, 4)), "labels from 0 to 4 do not fit 2 images and 4 classes"),
-    (attacked(labels=(-1, 3)), "labels from -1 to 3"),
-    (attacked(labels=(0,)), "1 labels", "2 images"),
-    *(
-        (lambda box, ask=ask, given=given: ask(box.trained, *given), shown)
-        for asks, given, shown in [
-            *((OF_PIXELS, (pixels,), shown) for pixels, _, shown in MISFITS),
-            *((OF_LABELS, given, shown) for *given, shown in MISFITS + MISLABELS),
-            (OF_PIXELS, (HALVES.int(),), "pixels must be uint8 or floats in [0, 1], got torch.int32"),
-        ]
-        for ask in asks.values()
+    (of(pairs_of, 26), "26 pairs asked for, 8 networks have 25"),
+    *each(
+        lambda options: of(noise, HALVES, TWO, **options),
+        ({"kind": "carlini"}, "unknown attack 'carlini'; known are ('fgsm'"),
+        *(
+            ({"epsilons": bad}, f"epsilons must increase within [0, 1], got {bad}")
+            for bad in ([], [0.1, 0.05], [0.0, 1.5], [0.1, 0.1], [-0.1, 0.1])
+        ),
+        ({"epsilons": [NAN], "kind": "deepfool-l2"}, "epsilons must increase", "[nan]"),
+        ({"draws": 0}, "draws must be at least 1, got 0"),
+        ({"samples_at_once": 0}, "samples_at_once must be at least 1, got 0"),
     ),
-    *(
-        (
-            lambda box, ask=ask, classes=classes: ask(box.trained, Images(HALVES.byte(), TWO, tuple(classes), "mine")),
-            f"images (3, 4, 4) of {len(classes)} classes do not fit the architecture's (3, 4, 4) and 4",
-        )
-        for ask in OF_IMAGES.values()
-        for classes in ("abc", "abcde")
+    *each(
+        lambda options: of(pgd, HALVES, TWO, **SIZES | options),
+        ({"loss": "hinge"}, "loss must be one of", "got 'hinge'"),
+        ({"steps": 0}, "steps and restarts must be at least 1, got 0 and 5"),
+        ({"epsilons": [0.2, 0.1]}, "epsilons must increase"),
     ),
-    *(
-        (lambda box, ask=ask: ask(box.trained, replace(box.images["train"], pixels=GREY)), "images (1, 4, 4) of 4")
-        for ask in OF_IMAGES.values()
-    ),
-    *(
-        (
-            lambda box, bad=bad: measure(box.trained, HALVES, TWO, radii=[0.1], bounded=bad),
-            f"bounded must be at least 1, got {bad}",
-        )
-        for bad in (0, -1)
-    ),
-    *(
-        (lambda box, ask=ask, given=given: ask(poisoned(box.trained), *given(box)), *NOT_FINITE)
-        for asks, given in [
-            (OF_PIXELS, lambda box: [HALVES]),
-            (OF_LABELS, lambda box: [HALVES, TWO]),
-            (OF_IMAGES, lambda box: [box.images["test"]]),
-            ({"global": global_lipschitz, "eclipse-fast": eclipse_fast}, lambda box: []),
-        ]
-        for ask in asks.values()
-    ),
-    (
-        lambda box: transferred(box.trained, poisoned(box.trained).select([3]), HALVES, TWO, **SIZES),
-        *NOT_FINITE,
-    ),
-    (lambda box: interpolate(poisoned(box.trained), box.trained, [0.5]), "first networks: ", *NOT_FINITE),
-    (lambda box: interpolate(box.trained, poisoned(box.trained), [0.5]), "second networks: ", *NOT_FINITE),
-    (lambda box: poisoned(box.trained).save("bank.safetensors"), "bank.safetensors: ", *NOT_FINITE),
+    *each(lambda pixels: of(gradient_norm, pixels), *PIXELS),
+    *each(lambda pixels: of(noise, pixels, TWO[: len(pixels)]), *PIXELS[:-1]),
+    *each(lambda labels: of(noise, HALVES, labels), *LABELS),
+    *each(lambda images: of(evaluate, images), *UNFIT_IMAGES),
+    *((of(ask, PIXELS[0][0]), PIXELS[0][1]) for ask in OF_PIXELS),
+    *((of(ask, PIXELS[0][0], TWO), PIXELS[0][1]) for ask in OF_LABELS),
+    *((of(ask, HALVES, LABELS[0][0]), LABELS[0][1]) for ask in OF_LABELS),
+    *((of(ask, UNFIT_IMAGES[0][0]), *UNFIT_IMAGES[0][1:]) for ask in OF_IMAGES),
+    *((lambda box, ask=ask: ask(poisoned(box), HALVES), *NOT_FINITE) for ask in OF_PIXELS),
+    *((lambda box, ask=ask: ask(poisoned(box), HALVES, TWO), *NOT_FINITE) for ask in OF_LABELS),
+    *((lambda box, ask=ask: ask(poisoned(box), box.images["test"]), *NOT_FINITE) for ask in OF_IMAGES),
+    *((lambda box, ask=ask: ask(poisoned(box)), *NOT_FINITE) for ask in (global_lipschitz, eclipse_fast)),
+    (of(transferred, lambda box: poisoned(box).select([3]), HALVES, TWO, **SIZES), *NOT_FINITE),
+    (lambda box: poisoned(box).save("bank.safetensors"), "bank.safetensors: ", *NOT_FINITE),
     (
         lambda box: replace(box.trained, tensors={k: t.double() for k, t in box.trained.tensors.items()}).save("a.sf"),
         "a.sf: fc1.weight is torch.float64, not torch.float32",
     ),
-    (
-        lambda box: alignment_of(box, widths=(8, 6, 5)).apply(box.trained),
-        "permutations {'P1': (8, 8), 'P2': (8, 6), 'P3': (8, 5)} (pair, unit) cannot permute 8 networks of units "
-        "{'P1': 12, 'P2': 10, 'P3': 8}",
-    ),
-    (lambda box: alignment_of(box, widths=(12, 10)).apply(box.trained), "{'P1': (8, 12), 'P2': (8, 10)} (pair, unit)"),
-    (lambda box: alignment_of(box).apply(box.trained.select([0, 1])), "of 8 pairs cannot permute a bank of 2 networks"),
-    *(
-        (
-            lambda box, bad=bad: local_lipschitz(box.trained, box.images["test"].pixels[:1], radius=bad),
-            f"radius must be positive and finite, got {bad}",
-        )
-        for bad in (0, -0.5, NAN, INF)
+    (of(measure, HALVES, TWO, radii=[0.1], bounded=0), "bounded must be at least 1, got 0"),
+    *each(
+        lambda bad: of(local_lipschitz, HALVES, radius=bad),
+        *((bad, f"radius must be positive and finite, got {bad}") for bad in (0, -0.5, NAN, INF)),
     ),
 ]
 

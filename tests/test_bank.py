@@ -4,9 +4,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hrebasin.bank import LABELS, Bank, check_finite
+from hrebasin import Architecture, Bank
+from hrebasin.bank import LABELS, check_finite
 from hrebasin.bank_files import read_origin
-from hrebasin.networks import Architecture
 from hrebasin.random_streams import generator
 from hrebasin.training.run import initial_bank
 

@@ -4,15 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from hrebasin.bank import Bank
-from hrebasin.evaluation import evaluate
+from hrebasin import Bank, attack, evaluate, match_weights, merge_many, merge_tree, train
 from hrebasin.lipschitz.bounds import measure
-from hrebasin.matching.weights import match_weights
-from hrebasin.merging.many import merge_many
 from hrebasin.merging.pairs import lines
-from hrebasin.merging.tree import merge_tree
-from hrebasin.robustness.attacks import attack
-from hrebasin.training.train import train
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA GPU on this machine")
 EPSILONS = (0.0, 0.02, 0.1)

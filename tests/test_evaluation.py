@@ -3,11 +3,9 @@ import pytest
 import torch
 import xarray as xr
 
-from hrebasin.bank import Bank
-from hrebasin.evaluation import accuracy, evaluate, loss
-from hrebasin.images.sources import Images
-from hrebasin.merging.path import barrier, path
-from hrebasin.networks import Architecture
+from hrebasin import Architecture, Bank, Images, accuracy, barrier, evaluate
+from hrebasin.evaluation import loss
+from hrebasin.merging.path import path
 
 
 @pytest.fixture(scope="module")

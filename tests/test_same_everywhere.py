@@ -4,17 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from hrebasin.evaluation import evaluate
+from hrebasin import Architecture, Recipe, evaluate, match_weights, merge_many, merge_naive, merge_tree, train
 from hrebasin.lipschitz.bounds import measure
-from hrebasin.matching.weights import match_weights
-from hrebasin.merging.averages import merge_naive
-from hrebasin.merging.many import merge_many
 from hrebasin.merging.pairs import lines, pairs_of, permutation_choice
-from hrebasin.merging.tree import merge_tree
-from hrebasin.networks import Architecture
 from hrebasin.robustness.attacks import attack_suite
-from hrebasin.training.recipe import Recipe
-from hrebasin.training.train import train
 
 N_IMAGES = 60
 RECIPE = Recipe(batch_size=80, epochs=3)

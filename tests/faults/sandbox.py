@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
@@ -105,7 +105,10 @@ class Sandbox:
 
     def working(self) -> list[str]:
         """The notebooks that are running, such as ``01_train 000``."""
-        commands = [process.cmdline() for process in self.processes()]
+        commands = []
+        for process in self.processes():
+            with suppress(psutil.NoSuchProcess):  # it has just ended
+                commands.append(process.cmdline())
         return sorted(words[words.index("--label") + 1] for words in commands if "--label" in words)
 
     def leftovers(self) -> list[Path]:

@@ -6,12 +6,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hrebasin.bank import Bank
+from hrebasin import Architecture, Bank, eclipse_fast, global_lipschitz, gradient_norm, local_lipschitz, weight_norm
 from hrebasin.lipschitz import bounds as regularity
-from hrebasin.lipschitz.bounds import eclipse_fast, global_lipschitz, gradient_norm, local_lipschitz, margin, measure
-from hrebasin.lipschitz.norms import weight_norm
+from hrebasin.lipschitz.bounds import margin, measure
 from hrebasin.lipschitz.spectra import proven_eigenvalue
-from hrebasin.networks import Architecture
 from hrebasin.random_streams import generator
 from hrebasin.study import records
 from hrebasin.training.run import initial_bank
@@ -116,12 +114,6 @@ def test_weight_norm_by_numpy(trained):
         np.testing.assert_allclose(result[k], expected, rtol=1e-12)
 
 
-def test_the_weight_norm_of_an_average_is_at_most_the_average_norm(trained):
-    norm = weight_norm(trained)
-    average = Bank(trained.architecture, {name: t.mean(0, keepdim=True) for name, t in trained.tensors.items()})
-    assert (weight_norm(average).isel(model=0) <= norm.mean("model") + 1e-6).all()
-
-
 # ---- bounds everywhere
 
 
@@ -188,17 +180,6 @@ def test_gradient_norm_is_the_spectral_norm_of_the_jacobian(trained, pixels, uni
             assert result[k, image].item() == pytest.approx(spectral(jacobian), rel=1e-6)
 
 
-def test_gradient_norm_by_finite_differences(trained, pixels):
-    few, step = pixels[:4], 1e-7
-    result = gradient_norm(trained, few)
-    for k in range(len(trained)):
-        network = weights_of(trained, k)
-        for image, x in enumerate(input_of(trained, few)):
-            moves = step * np.eye(len(x))
-            jacobian = (evaluate_by_hand(*network, x + moves) - evaluate_by_hand(*network, x - moves)).T / (2 * step)
-            assert result[k, image].item() == pytest.approx(spectral(jacobian), rel=1e-5)
-
-
 def test_gradient_norm_of_one_hidden_layer_and_many_images(shallow, pixels):
     bank = initial_bank(shallow, range(2))
     many = pixels.repeat(2, 1, 1, 1)  # more than are taken at once
@@ -213,41 +194,28 @@ def test_gradient_norm_of_one_hidden_layer_and_many_images(shallow, pixels):
 # ---- local bounds
 
 
-@pytest.mark.parametrize("units", UNITS)
-@pytest.mark.parametrize("radius", RADII)
-def test_the_local_bound_equals_a_plain_transcription(trained, pixels, radius, units):
-    bank, few = trained.select([0, 5]), pixels[:6]
-    result = local_lipschitz(bank, few, radius=radius, units=units)
-    assert result.dims == ("model", "image")
-    for k in range(2):
-        network = weights_of(bank, k, units)
-        for image, x0 in enumerate(input_of(bank, few, units)):
-            # the library normalises in float32, as the networks do
-            assert result[k, image].item() == pytest.approx(local_bound_by_hand(*network, x0, radius), rel=1e-4)
-
-
-@pytest.mark.parametrize("at_once", [2, 7])
-def test_local_bounds_of_several_images_at_once_are_those_of_each(trained, pixels, monkeypatch, at_once):
+def test_local_bounds_of_several_images_at_once_are_those_of_each(trained, pixels, monkeypatch):
     """As on a GPU, with the eigenvalues that are found and proven there."""
     alone = local_lipschitz(trained, pixels[:11], radius=0.3)
-    monkeypatch.setitem(regularity.BOUNDED_AT_ONCE, "cpu", at_once)
+    monkeypatch.setitem(regularity.BOUNDED_AT_ONCE, "cpu", 4)
     np.testing.assert_allclose(local_lipschitz(trained, pixels[:11], radius=0.3), alone, rtol=1e-9)
     monkeypatch.setattr(regularity, "largest_eigenvalue", proven_eigenvalue)
     np.testing.assert_allclose(local_lipschitz(trained, pixels[:11], radius=0.3), alone, rtol=1e-8)
 
 
-@given(bank=random_banks(), radius=st.sampled_from(RADII))
-def test_the_local_bound_equals_a_plain_transcription_on_any_network(bank, radius):
+@given(bank=random_banks(), radius=st.sampled_from(RADII), units=st.sampled_from(UNITS))
+def test_the_local_bound_equals_a_plain_transcription(bank, radius, units):
     pixels = some_pixels(bank, 3)
-    result = local_lipschitz(bank, pixels, radius=radius)
+    result = local_lipschitz(bank, pixels, radius=radius, units=units)
     for k in range(len(bank)):
-        network = weights_of(bank, k)
-        for image, x0 in enumerate(input_of(bank, pixels)):
+        network = weights_of(bank, k, units)
+        for image, x0 in enumerate(input_of(bank, pixels, units)):
+            # the library normalises in float32, as the networks do
             expected = local_bound_by_hand(*network, x0, radius)
             assert result[k, image].item() == pytest.approx(expected, rel=1e-4, abs=1e-12)
 
 
-@pytest.mark.parametrize("radius", RADII)
+@pytest.mark.parametrize("radius", [0.1, 2.0])
 def test_no_point_of_the_ball_breaks_the_local_bound(trained, pixels, radius):
     bank, few = trained.select([1, 6]), pixels[:5]
     result = local_lipschitz(bank, few, radius=radius)
@@ -307,7 +275,7 @@ def test_one_active_unit_by_hand():
 # ---- all bounds together
 
 
-@pytest.mark.parametrize("layer", ["fc1", "fc2", "fc3", "fc4"])
+@pytest.mark.parametrize("layer", ["fc1", "fc4"])
 def test_a_layer_of_zeros_makes_every_bound_zero(trained, pixels, layer):
     """As a strong penalty may leave it; the other networks of the bank keep their bounds."""
     alive = torch.ones(8).index_fill(0, torch.tensor([2, 5]), 0)[:, None, None]
@@ -334,9 +302,8 @@ def test_every_upper_bound_lies_above_the_sampled_lower_bound(bank, units, radiu
         assert (bound(bank, units=units) >= lower.max("image") * (1 - 1e-9)).all()
 
 
-@pytest.mark.parametrize("factor", [0.5, 4.0])
-def test_scaled_logits_scale_every_measure(trained, pixels, test_images, factor):
-    few, scaled = pixels[:6], scaled_output(trained, factor)
+def test_scaled_logits_scale_every_measure(trained, pixels, test_images):
+    few, scaled = pixels[:6], scaled_output(trained, 4.0)
     for function in (
         global_lipschitz,
         eclipse_fast,
@@ -345,7 +312,7 @@ def test_scaled_logits_scale_every_measure(trained, pixels, test_images, factor)
         lambda bank: margin(bank, few, test_images.labels[:6]),
         lambda bank: weight_norm(bank).sel(layer="fc4"),
     ):
-        np.testing.assert_allclose(function(scaled), factor * function(trained), rtol=1e-5)
+        np.testing.assert_allclose(function(scaled), 4 * function(trained), rtol=1e-5)
 
 
 def test_the_order_of_units_does_not_matter(trained, pixels, test_images, random_permutations):
@@ -398,9 +365,8 @@ def test_measure_follows_the_schema(trained, test_images, tmp_path):
     np.testing.assert_array_equal(again.local_lipschitz, local)
 
 
-@pytest.mark.parametrize("networks_at_once", [1, 3, 100])
-def test_measure_holds_each_measure(trained, test_images, networks_at_once, monkeypatch):
-    monkeypatch.setattr("hrebasin.lipschitz.bounds.NETWORKS_AT_ONCE", networks_at_once)
+def test_measure_holds_each_measure(trained, test_images, monkeypatch):
+    monkeypatch.setattr(regularity, "NETWORKS_AT_ONCE", 3)
     pixels, labels = test_images.pixels, test_images.labels
     result = measure(trained, pixels, labels, radii=(0.1, 1.0), bounded=4)
     expected = {
@@ -416,14 +382,6 @@ def test_measure_holds_each_measure(trained, test_images, networks_at_once, monk
         local = local_lipschitz(trained, pixels[:4], radius=radius)
         np.testing.assert_allclose(result.local_lipschitz.sel(radius=radius).isel(image=slice(4)), local)
     assert result.seed.values.tolist() == list(range(8))
-
-
-def test_all_images_may_be_bounded(trained, test_images):
-    few = slice(5)
-    result = measure(
-        trained.select([0]), test_images.pixels[few], test_images.labels[few], radii=(0.1,), bounded=len(test_images)
-    )
-    assert result.local_lipschitz.notnull().all()
 
 
 def test_whole_pixels_and_pixels_in_unit_range_agree(trained, test_images, pixels):

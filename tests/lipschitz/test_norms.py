@@ -2,12 +2,8 @@ import numpy as np
 import pytest
 import torch
 
-from hrebasin.bank import Bank
-from hrebasin.lipschitz.norms import children, weight_norm
-from hrebasin.matching.weights import match_weights
-from hrebasin.merging.averages import merge_naive
-from hrebasin.merging.many import merge_many
-from hrebasin.merging.tree import merge_tree
+from hrebasin import Bank, match_weights, merge_many, merge_naive, merge_tree, weight_norm
+from hrebasin.lipschitz.norms import children
 
 
 @pytest.fixture

@@ -7,8 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hrebasin.matching.weights import match_weights
-from hrebasin.networks import Architecture
+from hrebasin import Architecture, match_weights
 from hrebasin.random_streams import generator
 from hrebasin.training.run import initial_bank
 

@@ -1,11 +1,9 @@
 import pytest
 import torch
 
-from hrebasin.bank import Bank
-from hrebasin.matching.weights import match_weights
-from hrebasin.merging.averages import merge_fold, merge_star
-from hrebasin.merging.many import merge_many, merge_many_from_tree
-from hrebasin.merging.tree import _greedy, align_tree, average_blocks, merge_paired_tree, merge_tree
+from hrebasin import Bank, match_weights, merge_fold, merge_many, merge_star, merge_tree
+from hrebasin.merging.many import merge_many_from_tree
+from hrebasin.merging.tree import _greedy, align_tree, average_blocks, merge_paired_tree
 
 
 @pytest.fixture

@@ -1,5 +1,3 @@
-from dataclasses import replace
-
 import numpy as np
 import pytest
 import torch
@@ -7,16 +5,10 @@ import xarray as xr
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hrebasin.bank import Bank
-from hrebasin.evaluation import evaluate
-from hrebasin.matching.weights import match_weights
+from hrebasin import Architecture, Bank, evaluate, match_weights, merge_pairs, train
 from hrebasin.merging.pairs import lines, pairs_of, permutation_choice
-from hrebasin.merging.tree import merge_pairs
-from hrebasin.networks import Architecture
-from hrebasin.random_streams import generator
 from hrebasin.study import records
 from hrebasin.training.run import initial_bank
-from hrebasin.training.train import train
 
 LAMBDAS = (0.0, 0.25, 0.5, 0.75, 1.0)
 TINY = Architecture((2,), 2, (1, 1, 1), (0.5,), (0.25,))
@@ -116,16 +108,6 @@ def test_the_middle_is_the_average_without_and_with_matching(curves, pairs, imag
     ).all()
 
 
-def test_one_pair_of_one_hidden_layer_is_the_tree_merge(shallow, train_images, recipe):
-    # one hidden layer: matching has one solution, whatever its seed
-    bank = train(shallow, train_images, [0, 1], recipe)
-    curve = lines(bank.select([0]), bank.select([1]), {"train": train_images}, (0.0, 0.5, 1.0), seed=3)
-    merged = evaluate(merge_pairs(bank, seed="another"), train_images)
-    middle = curve.sel({"alignment": "after", "split": "train", "lambda": 0.5})
-    np.testing.assert_allclose(middle.loss, merged.loss, rtol=1e-4)
-    np.testing.assert_allclose(middle.accuracy, merged.accuracy)
-
-
 def test_barriers_follow_from_the_curves(curves):
     weight = np.array(LAMBDAS)
     for name, sign in (("loss", 1), ("accuracy", -1)):
@@ -170,14 +152,8 @@ def test_pairs_are_named_by_group_and_seeds(curves, pairs):
 def test_with_the_same_order_both_choices_agree_exactly(choice):
     same = choice.choice_accuracy.sel(order="same")
     np.testing.assert_array_equal(same.sel(permuted="first"), same.sel(permuted="second"))
-
-
-def test_another_order_ends_elsewhere(choice):
-    other = choice.choice_accuracy.sel(order="other")
-    assert np.isfinite(other).all()
-    assert ((other >= 0) & (other <= 1)).all()
     # layer orders matter on three hidden layers: at least one of the six pairs ends in another minimum
-    assert (choice.choice_accuracy != choice.choice_accuracy.sel(order="same", permuted="second")).any()
+    assert (choice.choice_accuracy != same.sel(permuted="second")).any()
 
 
 def test_both_choices_give_mirror_images(pairs, pixels):
@@ -197,33 +173,6 @@ def test_the_choice_by_hand(choice, pairs, test_images, order):
         expected = evaluate(average(fixed, aligned), test_images).accuracy
         found = choice.choice_accuracy.sel(order=order, permuted=permuted)
         np.testing.assert_allclose(found, expected, atol=1 / len(test_images) + 1e-9)  # one borderline image
-
-
-def test_each_network_is_permuted_under_each_order(pairs, test_images, monkeypatch):
-    # accuracies cannot tell: the two choices are one another's mirror images
-    calls = []
-
-    def spy(bank, *, seed, permute):
-        calls.append((seed, permute))
-        return merge_pairs(bank, seed=seed, permute=permute)
-
-    monkeypatch.setattr("hrebasin.merging.pairs.merge_pairs", spy)
-    permutation_choice(*pairs, test_images, seed=5)
-    same, other = (
-        [("5/same", "first"), ("5/same", "second")],
-        [("5/other/first", "first"), ("5/other/second", "second")],
-    )
-    assert calls == same + other
-
-
-def test_a_permuted_copy_is_recovered_whichever_is_permuted(shallow, train_images, recipe, random_permutations):
-    bank = train(shallow, train_images, [0, 1], recipe)
-    copies = random_permutations(bank, "choice").apply(bank)
-    result = permutation_choice(bank, copies, train_images, seed=0).choice_accuracy
-    expected = evaluate(bank, train_images).accuracy
-    for order in ("same", "other"):
-        for permuted in ("first", "second"):
-            np.testing.assert_array_equal(result.sel(order=order, permuted=permuted), expected)
 
 
 # ---- the data set
@@ -270,13 +219,3 @@ def test_inputs_are_not_changed(trained, pairs, images, test_images, unchanged):
     permutation_choice(*pairs, test_images, seed=0)
     for split, part in images.items():
         assert torch.equal(part.pixels, before[split])
-
-
-def test_noisy_copies_stay_closer_after_matching(trained, test_images, random_permutations):
-    """Matching undoes most of a permutation even when the copy is not exact: the barrier shrinks."""
-    stream = generator("test/ablations/noise")
-    noisy = {n: t + 0.05 * t.std() * torch.empty(t.shape).normal_(generator=stream) for n, t in trained.tensors.items()}
-    moving = random_permutations(trained, "noisy").apply(replace(trained, tensors=noisy))
-    curve = lines(trained, moving, {"test": test_images}, LAMBDAS, seed=0)
-    barrier = curve.loss_barrier.sel(split="test").mean("pair")
-    assert barrier.sel(alignment="after") < 0.2 * barrier.sel(alignment="before")

@@ -1,9 +1,9 @@
 import pytest
 import torch
 
-from hrebasin.bank import Bank
-from hrebasin.merging.repair import Moments, moments, repair, repaired_tree
-from hrebasin.merging.tree import align_tree, merge_tree
+from hrebasin import Bank, merge_tree, repair
+from hrebasin.merging.repair import Moments, moments, repaired_tree
+from hrebasin.merging.tree import align_tree
 
 
 @pytest.fixture(scope="module")

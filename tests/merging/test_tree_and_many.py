@@ -5,14 +5,10 @@ import numpy as np
 import pytest
 import torch
 
-from hrebasin.bank import LABELS, Bank
-from hrebasin.matching.weights import match_weights
-from hrebasin.merging.averages import merge_naive
-from hrebasin.merging.many import merge_many, merge_many_as_published, merge_many_sets
-from hrebasin.merging.path import interpolate
-from hrebasin.merging.tree import merge_pairs, merge_tree
+from hrebasin import Bank, interpolate, match_weights, merge_many, merge_naive, merge_pairs, merge_tree, train
+from hrebasin.bank import LABELS
+from hrebasin.merging.many import merge_many_as_published, merge_many_sets
 from hrebasin.training.run import initial_bank
-from hrebasin.training.train import train
 
 LOGITS = {"rtol": 1e-4, "atol": 1e-4}
 
@@ -44,14 +40,6 @@ def repeat(bank, times):
     return bank.select(np.repeat(np.arange(len(bank)), times))
 
 
-def near(bank, n, scale=1e-3):
-    """``n`` slightly different copies of network 0: so near that no permutation brings them closer."""
-    copies = bank.select([0] * n)
-    noise = initial_bank(bank.architecture, range(100, 100 + n))
-    tensors = {name: tensor + scale * noise.tensors[name] for name, tensor in copies.tensors.items()}
-    return Bank(bank.architecture, tensors, {"seed": range(n)})
-
-
 @pytest.fixture(scope="module")
 def trained_shallow(shallow, train_images, recipe):
     """Eight networks with one hidden layer."""
@@ -81,21 +69,13 @@ def test_a_pair_is_the_mean_of_the_first_and_the_aligned_second(trained):
     assert merged.history.converged.values.tolist() == [1] * 4
 
 
-@pytest.mark.parametrize("weight", [0.0, 0.25, 1.0])
-def test_the_weight_is_the_second_networks(trained, weight):
-    first, second = trained.select([0, 2, 4, 6]), trained.select([1, 3, 5, 7])
-    merged = merge_pairs(trained, weight=weight)
-    aligned_mean = merge_pairs(trained)
+def test_the_weight_is_the_second_networks(trained):
+    first, mean, merged = trained.select([0, 2, 4, 6]), merge_pairs(trained), merge_pairs(trained, weight=0.25)
     for name, tensor in merged.tensors.items():
-        aligned = 2 * aligned_mean.tensors[name] - first.tensors[name]
-        expected = (1 - weight) * first.tensors[name] + weight * aligned
+        aligned = 2 * mean.tensors[name] - first.tensors[name]
+        expected = 0.75 * first.tensors[name] + 0.25 * aligned
         torch.testing.assert_close(tensor, expected, rtol=1e-5, atol=1e-6)
-    if weight == 0:
-        assert_same(merged, first, labels=False)
-    if weight == 1:
-        # the second network, permuted: the same function (checked on logits by the next test's invariant)
-        norms = [sum(t.double().square().sum() for t in bank.tensors.values()) for bank in (merged, second)]
-        torch.testing.assert_close(*norms)
+    assert_same(merge_pairs(trained, weight=0.0), first, labels=False)
 
 
 def test_with_all_weight_on_one_side_the_function_stays(trained, pixels):
@@ -149,17 +129,6 @@ def test_pairs_are_labelled(two_groups):
 # ---- the tree
 
 
-def test_two_leaves_are_a_pair(trained):
-    leaves = trained.select([2, 3]).relabel(node=[0, 1])
-    tree = merge_tree(leaves, seed=4)
-    assert len(tree) == 2
-    assert tree[0] is leaves
-    assert_same(tree[1], merge_pairs(leaves, seed=4))
-    np.testing.assert_allclose(
-        tree[1].history.pairwise_distance, merge_pairs(leaves, seed=4).history.pairwise_distance, rtol=1e-5
-    )
-
-
 def test_a_tree_merges_the_merged(trained):
     tree = merge_tree(trained, seed=2)
     assert [len(stage) for stage in tree] == [8, 4, 2, 1]
@@ -187,31 +156,13 @@ def test_two_trees_at_once_are_each_alone(two_groups):
                     np.testing.assert_allclose(part.history[name], own.history[name], rtol=1e-9)
 
 
-def test_groups_use_different_layer_orders(trained):
-    # the same leaves under another group's name: other random orders, so other local optima
-    pairs = [merge_pairs(trained.relabel(group=group)).tensors["fc2.weight"] for group in range(4)]
-    assert any((pair != pairs[0]).any() for pair in pairs)
-
-
 def test_the_tree_is_named_by_its_seed(trained):
     first, again, *others = (merge_tree(trained, seed=seed)[3] for seed in (3, 3, 4, 5))
     assert_same(first, again)
     assert any((first.tensors["fc1.weight"] != other.tensors["fc1.weight"]).any() for other in others)
-
-
-def test_the_trees_distance_is_that_of_its_aligned_leaves(trained):
-    leaves = near(trained, 8)
-    tree = merge_tree(leaves)
-    for number in (1, 2, 3):
-        members = [leaves.select(slice(k, k + 2**number)) for k in range(0, 8, 2**number)]
-        for k, part in enumerate(members):
-            for name, mean in mean_of(part).items():  # nothing was permuted
-                np.testing.assert_allclose(tree[number].tensors[name][k], mean, rtol=1e-5, atol=1e-6)
-        size = sum(tensor.square().sum().item() for tensor in trained.select([0]).tensors.values())
-        expected = [sum_of_distances(part) for part in members]
-        # a difference of sums: exact to float32 rounding of the mean, relative to the networks' size
-        slack = 4**number * size * 1e-7
-        np.testing.assert_allclose(tree[number].history.pairwise_distance, expected, rtol=1e-4, atol=slack)
+    # and by its group: the same leaves get other random orders, so other local optima
+    pairs = [merge_pairs(trained.relabel(group=group)).tensors["fc2.weight"] for group in range(4)]
+    assert any((pair != pairs[0]).any() for pair in pairs)
 
 
 def test_the_trees_distance_by_double_loop_over_composed_alignments(trained):
@@ -231,10 +182,9 @@ def test_the_trees_distance_by_double_loop_over_composed_alignments(trained):
 # ---- MergeMany
 
 
-@pytest.mark.parametrize("bank_name", ["trained", "trained_shallow"])
 @pytest.mark.parametrize("seed", [0, "other"])
-def test_merge_many_of_two_is_the_pair(request, bank_name, seed):
-    bank = request.getfixturevalue(bank_name).relabel(group=3)
+def test_merge_many_of_two_is_the_pair(trained, seed):
+    bank = trained.relabel(group=3)
     for k in range(0, 8, 2):
         two = bank.select([k, k + 1])
         many, pair = merge_many(two, seed=seed), merge_pairs(two, seed=seed)
@@ -246,8 +196,9 @@ def test_merge_many_of_two_is_the_pair(request, bank_name, seed):
             assert many.labels[name] == pair.labels[name]
 
 
-@pytest.mark.parametrize(("bank_name", "size"), [("trained", 3), ("trained", 8), ("trained_shallow", 8)])
-@pytest.mark.parametrize("max_sweeps", [1, 2, 100])
+@pytest.mark.parametrize(
+    ("bank_name", "size", "max_sweeps"), [("trained", 3, 100), ("trained", 5, 2), ("trained_shallow", 5, 100)]
+)
 def test_merge_many_follows_the_algorithm(request, bank_name, size, max_sweeps):
     bank = request.getfixturevalue(bank_name).select(slice(0, size))
     aligned, sweeps = merge_many_as_published(bank, max_sweeps=max_sweeps, seed="x")
@@ -287,19 +238,10 @@ def test_converged_is_a_fixed_point_and_the_distance_that_of_a_double_loop(train
         assert torch.equal(again.permutations["P1"], torch.arange(16)[None])
 
 
-def test_near_networks_stay_where_they_are(trained):
-    leaves = near(trained, 5)
-    merged = merge_many(leaves)
-    for name, mean in mean_of(leaves).items():
-        np.testing.assert_allclose(merged.tensors[name][0], mean, rtol=1e-5, atol=1e-6)
-    assert merged.history.sweeps_done.values.tolist() == [1]
-
-
 LIMITS = (1, 2, 3, 4, 100)
 
 
-@pytest.mark.parametrize("bank_name", ["trained", "trained_shallow"])
-@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize(("bank_name", "seed"), [("trained", 0), ("trained_shallow", 1)])
 def test_the_distance_never_rises_with_the_limit(request, bank_name, seed):
     bank = request.getfixturevalue(bank_name)
     history = merge_many(bank, limits=LIMITS, seed=seed).history
@@ -354,12 +296,6 @@ def test_naive_is_the_mean(trained):
     for name, mean in mean_of(trained).items():
         np.testing.assert_allclose(merged.tensors[name][0], mean, rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(merged.history.pairwise_distance, [sum_of_distances(trained)], rtol=1e-5)
-
-
-def test_aligning_brings_networks_closer_than_the_naive_mean(trained):
-    naive = merge_naive(trained).history.pairwise_distance.item()
-    assert merge_tree(trained)[3].history.pairwise_distance.item() < naive
-    assert merge_many(trained).history.pairwise_distance.item() < naive
 
 
 def test_a_line_ends_at_its_networks(trained):

@@ -6,9 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hrebasin.bank import Bank
-from hrebasin.evaluation import accuracy
-from hrebasin.networks import Architecture
+from hrebasin import Architecture, Bank, accuracy
 from hrebasin.random_streams import generator
 from hrebasin.study import records
 
@@ -73,18 +71,6 @@ def test_fgsm_on_a_bank_equals_plain_foolbox_on_each_network(trained, pixels, la
     assert 0.2 < whole.isel(epsilon=3).mean() < 0.9  # neither trivial
 
 
-def test_fgsm_equals_a_sign_gradient_step_by_hand(trained, pixels, labels):
-    whole = attack(trained, pixels, labels, kind="fgsm", epsilons=EPSILONS).robust_accuracy
-    for k, network in enumerate(trained):
-        x = pixels.clone().requires_grad_()
-        torch.nn.functional.cross_entropy(network.eval()(x), labels, reduction="sum").backward()
-        for position, epsilon in enumerate(EPSILONS):
-            with torch.no_grad():
-                attacked = (pixels + epsilon * x.grad.sign()).clamp(0, 1)
-                survived = network(attacked).argmax(1) == labels
-            assert whole[k, position].item() == pytest.approx(survived.double().mean().item())
-
-
 @pytest.mark.parametrize("kind", DEEPFOOL)
 def test_deepfool_on_a_bank_equals_plain_foolbox_on_each_network(kind, trained, pixels, labels, deepfool):
     result = deepfool[kind]
@@ -98,12 +84,14 @@ def test_deepfool_on_a_bank_equals_plain_foolbox_on_each_network(kind, trained, 
         np.testing.assert_allclose(result.perturbation_norm[k], norm, rtol=1e-3, atol=1e-6)
         np.testing.assert_allclose(result.robust_accuracy_clipped[k], 1 - success[1:].double().mean(1), atol=1e-12)
     assert result.success.mean() > 0.9
+    assert result.repredicted.dims == ("model",)
+    assert (result.repredicted <= 2).all()  # second predictions that differ
 
 
 @pytest.mark.parametrize("kind", ["fgsm", *DEEPFOOL])
-@pytest.mark.parametrize("samples_at_once", [1, 2 * 7, 2 * 59, 2 * 60])
+@pytest.mark.parametrize("samples_at_once", [1, 2 * 7])
 def test_the_number_of_samples_at_once_does_not_matter(kind, samples_at_once, trained, pixels, labels):
-    bank, few = trained.select([0, 3]), slice(0, 60 if samples_at_once > 1 else 9)
+    bank, few = trained.select([0, 3]), slice(0, 20 if samples_at_once > 1 else 5)
     options = {"kind": kind, "epsilons": EPSILONS}
     whole = attack(bank, pixels[few], labels[few], **options)
     parts = attack(bank, pixels[few], labels[few], **options, samples_at_once=samples_at_once)
@@ -161,14 +149,6 @@ def test_an_image_breaks_at_exactly_the_norm_of_its_perturbation(kind, trained, 
     norm = attack(bank, pixels[part], labels[part], kind=kind, epsilons=[0.0]).perturbation_norm.item()
     result = attack(bank, pixels[part], labels[part], kind=kind, epsilons=[np.nextafter(norm, 0), norm])
     assert result.robust_accuracy.values.tolist() == [[1.0, 0.0]]
-
-
-@pytest.mark.parametrize("kind", DEEPFOOL)
-def test_few_second_predictions_differ(kind, deepfool):
-    repredicted = deepfool[kind].repredicted
-    assert repredicted.dims == ("model",)
-    assert repredicted.dtype.kind == "i"
-    assert (repredicted <= 2).all()
 
 
 def affine_bank(n=3):
@@ -323,7 +303,7 @@ def test_inputs_are_not_changed(kind, trained, pixels, test_images, labels, unch
         assert not given_pixels.requires_grad
 
 
-@settings(max_examples=6)
+@settings(max_examples=4)
 @given(shape=st.sampled_from([(1, 2, 2), (3, 4, 4)]), widths=st.lists(st.integers(1, 6), min_size=1, max_size=3))
 def test_any_architecture_is_attacked(shape, widths):
     channels = shape[0]

@@ -5,8 +5,7 @@ from foolbox import PyTorchModel
 from foolbox.attacks import LinfPGD
 from foolbox.criteria import Misclassification
 
-from hrebasin.bank import Bank
-from hrebasin.robustness.attacks import attack
+from hrebasin import Bank, attack
 from hrebasin.robustness.foolbox_model import BankModel
 from hrebasin.robustness.strong import (
     LOSSES,
@@ -97,16 +96,3 @@ def test_saturated_networks_have_no_gradient_and_only_seem_robust(bank, few):
     assert (margin.isel(epsilon=2) < seeming.isel(epsilon=2)).all()
     unmasked = fgsm_with_rescaled_logits(masked, *few, epsilons=EPSILONS, factor=1e-4).mean("image")
     np.testing.assert_allclose(unmasked, fgsm(bank, few), atol=0.05)
-
-
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        ({"loss": "hinge"}, "loss must be one of .* got 'hinge'"),
-        ({"steps": 0}, "steps and restarts must be at least 1, got 0 and 5"),
-        ({"epsilons": [0.2, 0.1]}, "epsilons must increase"),
-    ],
-)
-def test_bad_settings_are_refused(bank, few, settings, message):
-    with pytest.raises(ValueError, match=message):
-        pgd(bank, *few, **({"epsilons": EPSILONS} | settings))

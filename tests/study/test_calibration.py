@@ -8,7 +8,7 @@ import calibration
 from hrebasin.study.statistics import Test
 from synthetic import normal
 
-N = 25
+N = 12
 
 
 @pytest.fixture(scope="module")

@@ -79,6 +79,7 @@ GRIDS = {
 OTHERS = {
     "dataset": [10, None, "cifar100", "no/such/folder"],
     "device": [0, "gpu", "cuda:x", "cpu ", "cpu\n"],
+    "network": ["transformer", 1],
     "optimizer": ["lion", ["adam"]],
     "precision": ["float16"],
     "flip": [1, "yes"],

@@ -6,9 +6,9 @@ from hrebasin.study.statistics import Test, equivalence_p, holm, interval, paire
 from synthetic import normal
 
 
-@pytest.mark.parametrize("n", [2, 3, 5, 8, 20])
+@pytest.mark.parametrize("n", [2, 5, 20])
 def test_the_interval_holds_the_mean_of_normal_draws_in_95_percent(n):
-    low, high = interval(2 + normal((n, 4000), f"coverage/{n}"), name=f"coverage/{n}")
+    low, high = interval(2 + normal((n, 2000), f"coverage/{n}"), name=f"coverage/{n}")
     assert 0.94 <= np.mean((low <= 2) & (high >= 2)) <= 0.96
 
 

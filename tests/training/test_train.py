@@ -11,13 +11,12 @@ import pytest
 import torch
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
-from hrebasin.networks import Architecture
+from hrebasin import Architecture, Recipe, train
 from hrebasin.random_streams import generator
 from hrebasin.training import batches, run
 from hrebasin.training import train as training
-from hrebasin.training.recipe import Recipe
+from hrebasin.training.batches import Batches
 from hrebasin.training.run import initial_bank
-from hrebasin.training.train import train
 
 
 def assert_same(a, b):
@@ -183,7 +182,7 @@ def test_little_memory_changes_nothing(architecture, train_images, recipe, monke
     recipe = replace(recipe, precision=precision)
     kept = train(architecture, train_images, [3], recipe)
     monkeypatch.setattr(batches, "fitting", lambda *_, **__: 1)
-    assert batches.Batches(architecture, train_images, recipe).inputs is None
+    assert Batches(architecture, train_images, recipe).inputs is None
     assert_same(train(architecture, train_images, [3], recipe), kept)
 
 
@@ -291,28 +290,18 @@ def crops_and_flips(image, padding, flip):
 
 
 def augmentations(images, seed, *, padding, flip):
-    """Crop and flip (top, left, mirrored) that each image got in training, (epoch, image) in batch order."""
-    architecture = Architecture((32,), 4, (2, 3, 4), (0.5, 0.5), (0.2, 0.2))
-    recipe = Recipe(learning_rate=2e-2, batch_size=48, epochs=12, crop_padding=padding, flip=flip)
-    given, normalize = [], batches.normalize
-
-    def record(architecture, pixels):
-        given.append(pixels.clone())
-        return normalize(architecture, pixels)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(batches, "normalize", record)
-        train(architecture, images, [seed], recipe)
-    found = []
-    for epoch in range(recipe.epochs):
+    """Crop and flip (top, left, mirrored) that each image gets in training, (epoch, image)."""
+    architecture = Architecture((32,), 4, (2, 3, 4), (0.0, 0.0), (1.0, 1.0))  # whose inputs are the pixels
+    made, found = Batches(architecture, images, Recipe(batch_size=48, crop_padding=padding, flip=flip)), []
+    for epoch in range(12):
         order = torch.randperm(96, generator=generator(f"batch-order/{seed}/{epoch}"))
-        pixels = torch.cat(given[2 * epoch : 2 * epoch + 2], dim=1)[0]
-        assert pixels.dtype == torch.uint8
-        for number, image in zip(order, pixels.numpy(), strict=True):
+        given = torch.cat([inputs[0] for inputs, _ in made.epoch([seed], epoch)])
+        pixels = (255 * given).round().to(torch.uint8).view(images.pixels.shape).numpy()
+        for number, image in zip(order, pixels, strict=True):
             candidates = crops_and_flips(images.pixels[number].numpy(), padding, flip)
             (match,) = [key for key, candidate in candidates.items() if (candidate == image).all()]
             found.append(match)
-    return np.array(found).reshape(recipe.epochs, len(images), 3)
+    return np.array(found).reshape(12, len(images), 3)
 
 
 @pytest.fixture(scope="module")

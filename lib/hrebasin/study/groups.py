@@ -140,6 +140,18 @@ def finite(values) -> np.ndarray:
     return values
 
 
+def has_numbers(array: xr.DataArray) -> bool:
+    """Whether any value was measured; what is not applicable to networks holds none."""
+    return bool(array.notnull().any())
+
+
+def applicable(array: xr.DataArray) -> xr.DataArray:
+    """The array; NotMeasuredError where it holds no numbers, with the reason that its ``comment`` gives."""
+    if not has_numbers(array):
+        raise NotMeasuredError(array.attrs.get("comment", f"{array.name} holds no numbers"))
+    return array
+
+
 def slopes(array: xr.DataArray, stages: list[int]) -> np.ndarray:
     """Slope of the straight line through each group's values over the stages, (group,), per stage."""
     values = _by_stage(array, stages)

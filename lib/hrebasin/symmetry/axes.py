@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 import torch
 
+from ..files import write_atomically
 from .table import table
 
 
@@ -266,7 +267,7 @@ class Symmetry:
 
     def save(self, path: str | Path) -> None:
         """Write `to_json` to a file."""
-        Path(path).write_text(self.to_json() + "\n", encoding="utf-8")
+        write_atomically(Path(path), self.to_json() + "\n")
 
     @classmethod
     def load(cls, path: str | Path) -> "Symmetry":

@@ -4,15 +4,18 @@ import numpy as np
 import pytest
 import torch
 
-from hrebasin.bank import Bank
-from hrebasin.evaluation import accuracy
-from hrebasin.lipschitz.bounds import eclipse_fast, global_lipschitz
-from hrebasin.matching.weights import match_weights
-from hrebasin.merging.many import merge_many
-from hrebasin.merging.tree import merge_tree
-from hrebasin.robustness.attacks import attack
+from hrebasin import (
+    Bank,
+    Recipe,
+    accuracy,
+    attack,
+    eclipse_fast,
+    global_lipschitz,
+    match_weights,
+    merge_many,
+    merge_tree,
+)
 from hrebasin.study.benchmarks import baselines as alternatives
-from hrebasin.training.recipe import Recipe
 
 EPSILONS = (0.0, 0.02, 0.05, 0.1, 0.3)
 

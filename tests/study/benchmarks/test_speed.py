@@ -61,11 +61,6 @@ def test_operations_of_training_by_hand():
     assert training_operations(Architecture((5, 4), 3, (3, 2, 2), (0.5,) * 3, (0.25,) * 3), 10) == 2 * 10 * products
 
 
-@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-def test_the_product_rate_is_a_rate(precision):
-    assert 1e7 < benchmarks.product_rate(precision, repeats=1) < 1e15
-
-
 def test_sixteen_networks_are_needed(trained, train_images, test_images):
     with pytest.raises(ValueError, match="16 networks, got 8"):
         benchmarks.rows(trained, train_images, test_images, None)

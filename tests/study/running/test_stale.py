@@ -24,7 +24,7 @@ STEPS = [
     ("another device", "", "", "", ["device=cuda"], ALL),
     ("a cluster", "", "", "", ["--workflow-profile", "config/slurm"], set()),
     ("a value of merging", "", "", "", ["merge_many_sets=2"], ALL - {"train", "ablations"}),
-    ("code of training", f"{LIBRARY}/training/train.py", "+= losses *", "+= 2 * losses *", [], ALL),
+    ("code of training", f"{LIBRARY}/training/run.py", "+= losses *", "+= 2 * losses *", [], ALL),
     ("code of one stage", f"{LIBRARY}/robustness/attacks.py", "(1, 3, 50)", "(1, 3, 51)", [], {"attack", "paper"}),
     ("a docstring", f"{LIBRARY}/training/train.py", "Train one network for", "Train a network for", [], set()),
     ("a notebook", "notebooks/04_regularity.ipynb", "=bounded_images", "=1", [], {"regularity", "paper"}),

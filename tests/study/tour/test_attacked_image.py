@@ -2,8 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from hrebasin.bank import Bank
-from hrebasin.robustness.attacks import attack
+from hrebasin import Bank, attack
 from hrebasin.study.tour.attacked_image import closeup, first_correct
 
 

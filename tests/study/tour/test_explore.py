@@ -67,13 +67,6 @@ def test_figure_and_table_show_the_same_numbers(data):
     assert curves["unmerged"].get_color() == COLOURS["unmerged"]
 
 
-@pytest.mark.parametrize("epsilon", [0.0, 0.02])
-def test_another_size_gives_another_picture(data, epsilon):
-    chosen = explore.kinds(data, ["unmerged"], [0])
-    shown = {size: explore.draw(data, chosen, **CHOICE | {"epsilon": size})._repr_png_() for size in (0.01, epsilon)}
-    assert shown[0.01] != shown[epsilon]
-
-
 def test_nothing_chosen_is_said_in_words(data, capsys):
     explore.show(data, **CHOICE, methods=(), stages=(0,))
     assert "No network has these methods and stages" in capsys.readouterr().out

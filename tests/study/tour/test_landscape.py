@@ -2,9 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from hrebasin.bank import Bank
-from hrebasin.evaluation import evaluate
-from hrebasin.matching.weights import match_weights
+from hrebasin import Bank, evaluate, match_weights
 from hrebasin.study.tour.landscape import landscape
 
 

@@ -2,9 +2,7 @@ import numpy as np
 import pytest
 from IPython.core.interactiveshell import InteractiveShell
 
-from hrebasin.bank import Bank
-from hrebasin.evaluation import evaluate
-from hrebasin.merging.methods import merge_all
+from hrebasin import Bank, evaluate, merge_all
 from hrebasin.study.figures.style import COLOURS
 from hrebasin.study.tour.attacked_image import closeup
 from hrebasin.study.tour.landscape import landscape

@@ -9,8 +9,10 @@ from ..groups import (
     SAME_CHOICE,
     NotMeasuredError,
     Results,
+    applicable,
     by_group,
     finite,
+    has_numbers,
     linear_over_geometric,
     log_variance_falls,
     slopes,
@@ -66,11 +68,13 @@ def c8(results: Results) -> Finding:
     """The global Lipschitz bound falls with the stage on a log10 scale, and so does its variance; others beside."""
     regularity = stage_data(results, "regularity")
     stages = tree_stages(regularity)
-    bounds = {str(bound): regularity.lipschitz.sel(bound=bound) for bound in regularity.bound.values}
+    upper = applicable(regularity.lipschitz)
+    bounds = {str(bound): upper.sel(bound=bound) for bound in upper.bound.values}
     if "global" not in bounds:
         raise NotMeasuredError("the global Lipschitz bound was not measured")
     local = regularity.local_lipschitz.mean("image")
-    bounds |= {f"local, radius {radius:g}": local.sel(radius=radius) for radius in local.radius.values}
+    if has_numbers(local):
+        bounds |= {f"local, radius {radius:g}": local.sel(radius=radius) for radius in local.radius.values}
     tests = []
     for bound, values in {"global": bounds.pop("global"), **bounds}.items():
         logarithm, decides = np.log10(values), bound == "global"

@@ -6,7 +6,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, LogFormatter, MaxNLocator, NullLocator
 
 from ...merging.distances import CONVERGENCE
-from ..groups import PERCENT, SAME_CHOICE, by_group, count_groups, tree, tree_stages
+from ..groups import PERCENT, SAME_CHOICE, by_group, count_groups, has_numbers, tree, tree_stages
 from .style import (
     COLOURS,
     COLUMN,
@@ -132,10 +132,14 @@ def _representative(robust: xr.DataArray, method: str) -> tuple[xr.DataArray, st
     return curves[best], f"{NAMES[method]}, strength {best[0]:g}"
 
 
+MOST_LAYERS = 8  # that a panel and its legend can tell apart
+FEW_LAYERS = f"Of the layers the {MOST_LAYERS - 1} with the largest norms, and the sum over the others."
+
+
 @captioned(
     "Norm of weights plus norm of biases by stage of the tree: above the sum over layers, below each layer. Faint "
     "points: a network each.",
-    about=lambda regularity: [],
+    about=lambda regularity: [FEW_LAYERS] if regularity.sizes["layer"] > MOST_LAYERS else [],
 )
 def weight_norm(regularity: xr.Dataset) -> Figure:
     """Weight norm by stage: the sum over layers of the tree and of converged MergeMany, and the tree's layers."""
@@ -152,13 +156,24 @@ def weight_norm(regularity: xr.Dataset) -> Figure:
         _draw_merged(above, many, "merge-many", label, shift=0.12, marker="s", **look)
     for place, (name, look) in enumerate(added_methods(total).items(), start=2):
         _draw_merged(above, total, name, looks(total)[name][0], shift=0.12 * place, **look)
-    for position, layer in enumerate(norm.layer.values):
+    for position, (name, values) in enumerate(_layers(norm).items()):
         look = {"color": STAGE_COLOURS[1 + position % 4], **shape(position)}
-        draw_stages(below, norm.sel(layer=layer), stages, f"tree, layer {layer}", **look)
+        draw_stages(below, values, stages, f"tree, {name}", **look)
     label_stages(above, stages, "weight norm, all layers (1)")
     label_stages(below, stages, "weight norm of a layer (1)")
     above.set_xlabel("")
     return draw_legend(figure, count_groups(regularity), columns=2)
+
+
+def _layers(norm: xr.DataArray) -> dict[str, xr.DataArray]:
+    """Norms (model,) by layer; of more than `MOST_LAYERS` those of the largest norms, and the sum of the others."""
+    order = norm.mean("model").argsort().values[::-1]
+    shown = np.sort(order if norm.sizes["layer"] <= MOST_LAYERS else order[: MOST_LAYERS - 1])
+    found = {f"layer {norm.layer.values[k]}": norm.isel(layer=k, drop=True) for k in shown}
+    others = np.setdiff1d(order, shown)
+    if len(others):
+        found[f"{len(others)} other layers"] = norm.isel(layer=others).sum("layer")
+    return found
 
 
 def _draw_merged(axes, values: xr.DataArray, method: str, label: str, *, shift: float, **look) -> None:
@@ -172,27 +187,27 @@ def _draw_merged(axes, values: xr.DataArray, method: str, label: str, *, shift: 
     "Upper bounds on the Lipschitz constant (L2, pixels in [0, 1]) by stage of the tree: everywhere, and the largest "
     "local one around test images; and the largest input-gradient norm on the same images, which every bound must "
     "exceed. Faint points: a network each.",
-    about=lambda regularity: [f"{_with_local_bounds(regularity).sum()} test images."],
+    about=lambda regularity: [f"{_bounded_images(regularity).sum()} test images.", *_not_applicable(regularity)],
 )
 def lipschitz(regularity: xr.Dataset) -> Figure:
     """Lipschitz bounds of the tree by stage, log scale, above the largest gradient norm found on images."""
     figure = Figure((COLUMN, 92 / 25.4))
     axes, n_max, stages = figure.subplots(), count_groups(regularity), tree_stages(regularity)
     series = {NAMES.get(str(b), str(b)): regularity.lipschitz.sel(bound=b) for b in regularity.bound.values}
-    shown = regularity.isel(image=_with_local_bounds(regularity))
+    shown = regularity.isel(image=_bounded_images(regularity))
     local, gradient = shown.local_lipschitz.max("image"), shown.gradient_norm.max("image")
     for radius in regularity.radius.values:
         series[f"local, radius {radius:g}, largest"] = local.sel(radius=radius)
+    series = {label: values for label, values in series.items() if has_numbers(values)}
     series["largest gradient norm (lower bound)"] = gradient
     for position, (label, values) in enumerate(series.items()):
         lower = position == len(series) - 1
         look = {"color": COLOURS["unmerged"] if lower else STAGE_COLOURS[1 + position % 4]}
         shift = 0.08 * (position - (len(series) - 1) / 2)
         draw_stages(axes, values, stages, label, shift=shift, **look, **shape(position))
-    bound = regularity.bound.values[0]
+    first, values = next(iter(series.items()))
     for place, (name, look) in enumerate(added_methods(regularity).items(), start=len(series)):
-        label = f"{looks(regularity)[name][0]}, {NAMES.get(str(bound), str(bound))}"
-        _draw_merged(axes, regularity.lipschitz.sel(bound=bound), name, label, shift=0.08 * place, **look)
+        _draw_merged(axes, values, name, f"{looks(regularity)[name][0]}, {first}", shift=0.08 * place, **look)
     axes.set_yscale("log")
     for axis_part in (axes.yaxis.set_major_formatter, axes.yaxis.set_minor_formatter):
         axis_part(LogFormatter(minor_thresholds=(2, 0.5)))  # 20 instead of 2 x 10^1
@@ -200,9 +215,16 @@ def lipschitz(regularity: xr.Dataset) -> Figure:
     return draw_legend(figure, n_max, columns=1)
 
 
-def _with_local_bounds(regularity: xr.Dataset) -> np.ndarray:
-    """Which images have local bounds, (image,)."""
-    return regularity.local_lipschitz.notnull().all(["model", "radius"]).values
+def _bounded_images(regularity: xr.Dataset) -> np.ndarray:
+    """Which images have local bounds, (image,); all where none has."""
+    bounded = regularity.local_lipschitz.notnull().all(["model", "radius"]).values
+    return bounded | (not bounded.any())
+
+
+def _not_applicable(regularity: xr.Dataset) -> list[str]:
+    """Why there are no upper bounds, as a sentence, where there are none."""
+    reason = regularity.lipschitz.attrs.get("comment", "")
+    return [] if has_numbers(regularity.lipschitz) else [f"{reason[:1].upper()}{reason[1:]}."]
 
 
 @captioned(

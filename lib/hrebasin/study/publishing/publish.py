@@ -176,7 +176,8 @@ def _smaller(dataset: xr.Dataset) -> xr.Dataset:
             blank = np.nan if variable.dtype.kind == "f" else -1
             needed = kept
             if name == "gradient_norm":  # stands beside the local bounds, on their images
-                needed = kept | dataset.local_lipschitz.notnull().all(["model", "radius"])
+                bounded = dataset.local_lipschitz.notnull().all(["model", "radius"])
+                needed = kept | bounded | ~bounded.any()  # alone where there are none
             variable = variable.where(needed, blank).astype(variable.dtype).transpose(*variable.dims)
             variable.attrs = dataset[name].attrs | {"comment": f"per image for the first {IMAGE_GROUPS} groups only"}
         dataset[name] = variable.astype("float16") if variable.dtype.kind == "f" else variable

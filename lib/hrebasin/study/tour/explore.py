@@ -23,7 +23,7 @@ from ..figures.style import (
     stage_look,
     styled,
 )
-from ..groups import PERCENT, by_group, count_groups
+from ..groups import PERCENT, by_group, count_groups, has_numbers
 
 Results = Mapping[str, xr.Dataset]
 Kind = tuple[str, int, int, int, float]  # networks alike in these labels are one row and one curve
@@ -43,6 +43,7 @@ def measures(results: Results) -> xr.Dataset:
     local = regularity.local_lipschitz.mean("image")
     parts = {NAMES.get(str(b), str(b)): regularity.lipschitz.sel(bound=b, drop=True) for b in regularity.bound.values}
     parts |= {f"local bound, radius {r:g}, mean": local.sel(radius=r, drop=True) for r in regularity.radius.values}
+    parts = {name: values for name, values in parts.items() if has_numbers(values)}
     parts["gradient norm, largest (from below)"] = regularity.gradient_norm.max("image")
     units = [regularity.lipschitz.attrs.get("units", "1")] * len(parts) + ["1"]
     parts["weight norm, sum over layers"] = regularity.weight_norm.sum("layer")

@@ -1,0 +1,108 @@
+"""Results of networks without upper bounds: claims, answers, figures and the page say so, and nothing else fails."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from finished_runs import ATTRS, write_results
+
+import synthetic
+from hrebasin.bank import Bank
+from hrebasin.lipschitz.layers import NOT_APPLICABLE
+from hrebasin.merging.tree import merge_tree
+from hrebasin.study import records
+from hrebasin.study.claims.ledger import ledger
+from hrebasin.study.figures import registry as figures
+from hrebasin.study.publishing import page, publish
+from hrebasin.study.questions import answers, scale
+from hrebasin.study.tour import explore
+from other_networks import KINDS, SHAPE, untrained
+
+SHOWN = ("fig3_weight_norm", "fig4_lipschitz", "fig12_scale")
+
+
+def without_bounds(data):
+    """A data set as other networks than ReLU MLPs leave it: with more layers, and NaN for what is not applicable."""
+    data = data.isel(layer=np.arange(20) % data.sizes["layer"])
+    data = data.assign_coords(layer=("layer", [f"block{k}.conv" for k in range(20)], data.layer.attrs))
+    if "method" in data.coords:
+        data = data.isel(model=(data.method != "rescaled").values)
+    for name in {"lipschitz", "local_lipschitz", "certified_radius"} & set(data.data_vars):
+        data[name] = data[name].where(False).assign_attrs(data[name].attrs, comment=NOT_APPLICABLE)
+    return data.assign_attrs(comment=NOT_APPLICABLE)
+
+
+@pytest.fixture(scope="module", params=[3, 1], ids=["3 groups", "1 group"])
+def results(request):
+    found = synthetic.results(groups=request.param)
+    found |= {stage: without_bounds(found[stage]) for stage in ("regularity", "scale")}
+    return {stage: data.assign_attrs(ATTRS) for stage, data in found.items()}
+
+
+def test_the_claim_is_not_tested_and_says_why(results):
+    before, found = ledger(synthetic.results(groups=3)), ledger(results)
+    claim = found.sel(claim="C8")
+    assert claim.verdict == "not tested"
+    assert claim.sentence.item() == "Not tested: not applicable: upper bounds are known for ReLU MLPs only."
+    others = [name for name in found.claim.values if name != "C8"]
+    assert "not tested" not in found.verdict.sel(claim=others)
+    assert (before.statistic == found.statistic).sel(claim=others).all()
+
+
+def test_the_question_is_answered_with_what_there_is(results):
+    tests, sentence = scale.answer(results["scale"])
+    assert "lowers log10 of the sampled lower bound by" in sentence
+    assert "not applicable" in sentence
+    assert "rescal" not in sentence
+    assert not [test.name for test in tests if "global" in test.name or "certified" in test.name]
+    assert "not applicable" in answers.table(answers.answer({"scale": results["scale"]}))
+
+
+def test_figures_show_the_gradient_norm_alone(results):
+    drawn = {name: figures.draw(name, results) for name in SHOWN}
+    labels = {name: [text.get_text() for text in figure.legends[0].get_texts()] for name, figure in drawn.items()}
+    assert labels["fig4_lipschitz"] == ["largest gradient norm (lower bound)"]
+    assert "Not applicable: upper bounds" in figures.caption("fig4_lipschitz", results)
+    assert f"{synthetic.N_IMAGES} test images" in figures.caption("fig4_lipschitz", results)
+    assert "tree, 13 other layers" in labels["fig3_weight_norm"]
+    assert sum("layer block" in label for label in labels["fig3_weight_norm"]) == 7
+    assert [label for label in labels["fig12_scale"] if "certified" in label or "rescaled" in label] == []
+    assert "median margin" in labels["fig12_scale"]
+    assert "Above: the largest gradient norm." in figures.caption("fig12_scale", results)
+
+
+def test_what_is_explored_leaves_bounds_out(results):
+    measures = explore.measures(results).measure.values.tolist()
+    assert measures == ["gradient norm, largest (from below)", "weight norm, sum over layers"]
+
+
+def test_the_page_is_published(results, tmp_path, monkeypatch):
+    monkeypatch.setattr(publish, "IMAGE_GROUPS", 2)
+    monkeypatch.setattr(figures, "drawable", lambda stages: SHOWN)
+    run, published = tmp_path / "run", tmp_path / "published"
+    write_results(results, run)
+    records.write(ledger(results), run / "results" / "ledger.nc", stage="ledger", attrs=ATTRS)
+    publish.publish(run, published)
+    page.redraw(published, tmp_path / "page")
+    html = (tmp_path / "page" / "index.html").read_text()
+    assert "not applicable: upper bounds are known for ReLU MLPs only" in html
+    assert "| not tested |" in (tmp_path / "page" / "ledger.md").read_text()
+
+
+@pytest.mark.parametrize("make", KINDS)
+def test_trees_of_other_networks_are_measured_and_answered(make, make_images, tmp_path):
+    images = make_images("test", 20, shape=SHAPE)
+    leaves = untrained(make, 4).relabel(node=np.arange(4))
+    stages = merge_tree(leaves, pixels=images.pixels.float() / 255)
+    bank = Bank.concat([replace(each, history=None) for each in stages])
+    record = scale.measure(bank, images, measured=10, bounded=3, radii=[0.1])
+    records.write(record, tmp_path / "scale.nc", stage="scale")
+    back = records.read(tmp_path / "scale.nc", stage="scale")
+    assert back.certified_radius.isnull().all()
+    assert back.certificate.values.tolist() == ["global", "eclipse-fast", "local"]
+    assert back.certified_radius.attrs["comment"] == back.attrs["comment"] == NOT_APPLICABLE
+    assert set(back.method.values) == {"unmerged", "tree"}
+    assert "sampled lower bound" in scale.answer(back)[1]
+    scale.draw(back)
+    with pytest.raises(ValueError, match="for ReLU MLPs only, not for Recognised"):
+        scale.rescale_to(leaves, leaves)
