@@ -1,6 +1,8 @@
 """What notebook 11 does with networks that a user brings: read them, name results by their files, save merged ones."""
 
 import re
+import warnings
+from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +20,8 @@ from ...state_dicts import Perceptron, named_like, read_perceptron, read_referen
 from ...state_names import loaded, renamed
 from ...weight_files import PYTORCH, SAFETENSORS, read_weights, write_weights
 from ..groups import PERCENT
+
+WRAPPED = "own"  # the user's network in one that normalises images first
 
 
 @dataclass(frozen=True)
@@ -76,7 +80,7 @@ class OwnNetworks:
                 if isinstance(self.like, Perceptron):
                     state = named_like(network.state_dict(), self.like)
                 else:
-                    state = renamed(network.network.state_dict(), self.like)
+                    state = renamed(getattr(network, WRAPPED, network).state_dict(), self.like)
                 written.append(Path(folder) / (re.sub(r"[^\w.]+", "-", name) + self.files[0].suffix))
                 write_weights(written[-1], state)
         return written
@@ -118,19 +122,19 @@ def read_networks(
         return OwnNetworks(bank, files, read_perceptron(files[0], layers))
     if layers or reference:
         raise ValueError("layers and reference are for perceptrons without network, which tells both")
-    template, states = build_network(network), [read_weights(file)[0] for file in files]
-    channels = images.shape[0]
-    normalise = Normalize(tuple(mean) or (0.0,) * channels, tuple(std) or (1.0,) * channels)
-    networks = []
-    for file, state in zip(files, states, strict=True):
-        networks.append(nn.Sequential())
-        networks[-1].add_module("normalize", normalise)
-        networks[-1].add_module("network", loaded(template, state, str(file)))
+    template, states = build_network(network), [read_weights(file) for file in files]
+    networks = [loaded(template, state, str(file)) for (state, _), file in zip(states, files, strict=True)]
+    if mean or std:
+        channels = images.shape[0]
+        normalise = Normalize(tuple(mean) or (0.0,) * channels, tuple(std) or (1.0,) * channels)
+        networks = [nn.Sequential(OrderedDict({"normalize": normalise, WRAPPED: each})) for each in networks]
+    if key := states[0][1]:
+        warnings.warn(f"{files[0].name} is a checkpoint: its {key!r} is taken", stacklevel=2)
     bank = Bank.stack(networks, images.pixels[:2], seed=range(len(files)))
     if bank.architecture.n_classes != len(images.classes):
         n_classes = bank.architecture.n_classes
         raise ValueError(f"{network} gives {n_classes} logits, but the images have {len(images.classes)} classes")
-    return OwnNetworks(bank, files, states[0])
+    return OwnNetworks(bank, files, states[0][0])
 
 
 def batch_norm_pixels(bank: Bank, source: Path | str, *, root: Path | str, at_most: int) -> torch.Tensor | None:
