@@ -150,7 +150,7 @@ class NetworkArchitecture:
         }
 
     def initial(self, stream: torch.Generator) -> dict[str, torch.Tensor]:
-        """Untrained tensors: linear layers and convolutions uniform in +-1/sqrt(fan in), as PyTorch's; norms at 1 and 0.
+        """Untrained tensors: linear layers and convolutions uniform in +-1/sqrt(fan in); norms at 1 and 0.
 
         Raises:
             ValueError: parameters of another kind of module, whose start only its author knows.

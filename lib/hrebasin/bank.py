@@ -35,8 +35,8 @@ class Bank:
 
     Attributes:
         architecture: what the networks share.
-        tensors: every parameter and saved buffer stacked, ``{"fc1.weight": (model, 512, 3072), ...}``, float32; counters
-            are integers.
+        tensors: every parameter and saved buffer stacked, ``{"fc1.weight": (model, 512, 3072), ...}``, float32;
+            counters are integers.
         labels: ``{"method": (model,), "stage": (model,), ...}``, see `LABELS`.
         history: how the networks were made, with a ``model`` dimension; not saved with the weights.
     """

@@ -59,9 +59,8 @@ class Alignment:
         symmetry = bank.architecture.symmetry
         given = {name: tuple(perm.shape) for name, perm in self.permutations.items()}
         if given != {name: (len(bank), width) for name, width in symmetry.permutations.items()}:
-            raise ValueError(
-                f"permutations {given} (pair, unit) cannot permute {len(bank)} networks of units {symmetry.permutations}"
-            )
+            wanted = f"{len(bank)} networks of units {symmetry.permutations}"
+            raise ValueError(f"permutations {given} (pair, unit) cannot permute {wanted}")
         permuted = symmetry.apply(bank.tensors, self.permutations)
         return Bank(bank.architecture, permuted, bank.labels, bank.history)
 

@@ -114,8 +114,9 @@ class _MergeMany:
     """One MergeMany run: networks as given, the permutations that align them, and the sum of the aligned ones.
 
     Only inner parameters, in which several permutations meet, are averaged over the others at every step. For an outer
-    one, b, with a single permutation along one axis, the term (S - P b) b^T = S b^T - P (b b^T) comes from the sum S and a product b b^T that never
-    changes. Rows of S change only where some network's units have moved; so do those of S b^T, which are kept.
+    one, b, with a single permutation along one axis, the term (S - P b) b^T = S b^T - P (b b^T) comes from the sum S
+    and a product b b^T that never changes. Rows of S change only where some network's units have moved; so do those of
+    S b^T, which are kept.
     """
 
     def __init__(self, bank: Bank, limits: list[int], seed: Seed, at_once: int):

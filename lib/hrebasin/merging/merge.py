@@ -7,11 +7,12 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import nn
 
-from ..bank import Bank, check_finite
+from ..bank import Bank
 from ..images.sources import Images
 from ..random_streams import Seed
 from ..state_names import loaded, renamed
 from ..symmetry import Symmetry
+from ..symmetry.subject import check_tensors
 from .batch_norm import measure_batch_norm
 from .many import merge_many
 from .methods import MERGES, Merge
@@ -62,6 +63,8 @@ def merge(
     """
     networks = list(networks)
     act = _checked_method(networks, method)
+    for position, network in enumerate(networks):
+        _check_network(position, network)
     images = images.pixels if isinstance(images, Images) else images
     example = images[:2] if example is None and images is not None else example
     bank = Bank.stack(networks, example, symmetry=symmetry, prove=prove, seed=range(len(networks)))
@@ -70,7 +73,12 @@ def merge(
 
 
 def merge_state_dicts(
-    network: nn.Module, states: Sequence[Mapping[str, torch.Tensor]], example: torch.Tensor | None = None, **options
+    network: nn.Module,
+    states: Sequence[Mapping[str, torch.Tensor]],
+    example: torch.Tensor | None = None,
+    *,
+    names: Sequence[str] = (),
+    **options,
 ) -> dict[str, torch.Tensor]:
     """`merge` for weights that lie in state dicts.
 
@@ -79,17 +87,19 @@ def merge_state_dicts(
         states: of two or more networks. What wrappers add to the names, such as ``module.`` or ``_orig_mod.``, is
             recognised; see `hrebasin.state_names.own_names`.
         example: as in `merge`.
+        names: of the state dicts, such as their files, for messages; by default their positions, from 0.
         options: as in `merge`.
 
     Returns:
         A state dict with the names and entries of the first one.
 
     Raises:
-        ValueError: a state dict that does not fit the network, or what `merge` refuses; the state dict (they count from
-            0) and the tensor are named.
+        ValueError: a state dict that does not fit the network, or what `merge` refuses; state dict and tensor are
+            named.
     """
     states = list(states)
-    networks = [loaded(network, state, f"state dict {position}") for position, state in enumerate(states)]
+    names = list(names) or [f"state dict {position}" for position in range(len(states))]
+    networks = [loaded(network, state, name) for state, name in zip(states, names, strict=True)]
     merged = merge(networks, example, **options)
     return renamed(merged.state_dict(), states[0])
 
@@ -109,9 +119,6 @@ def _checked_method(networks: Sequence[nn.Module], method: str) -> Merge:
     n = len(networks)
     if n < 2:
         raise ValueError(f"merging needs at least 2 networks, got {n}")
-    for position, network in enumerate(networks):
-        if isinstance(network, Mapping):
-            raise ValueError(f"network {position} is a state dict: merge_state_dicts takes those, with a network")
     if method == "tree" and n & (n - 1):
         others = ", ".join(name for name in method_names() if name != "tree")
         raise ValueError(f"a tree needs 2, 4, 8, ... networks, got {n}; any number can be merged by {others}")
@@ -120,9 +127,23 @@ def _checked_method(networks: Sequence[nn.Module], method: str) -> Merge:
     return acts[method]
 
 
+def _check_network(position: int, network: nn.Module) -> None:
+    """Raise ValueError for what is no module of finite numbers."""
+    if isinstance(network, Mapping):
+        raise ValueError(f"network {position} is a state dict: merge_state_dicts takes those, with a network")
+    if not isinstance(network, nn.Module):
+        raise ValueError(f"network {position} is no torch.nn.Module but {type(network).__name__}")
+    try:
+        check_tensors(network)
+    except ValueError as error:
+        raise ValueError(f"network {position}: {error}") from error
+    for name, tensor in network.state_dict().items():
+        if isinstance(tensor, torch.Tensor) and not torch.isfinite(tensor).all():
+            raise ValueError(f"network {position}: {name!r} holds values that are not finite")
+
+
 def _merged(bank: Bank, act: Merge, method: str, images: torch.Tensor | None, seed: Seed) -> Bank:
     """One network, its batch norm measured at last: until then only weights count."""
-    check_finite(bank, "merging")
     if method in MATCHED and not bank.architecture.symmetry.permutations:
         raise ValueError(f"{bank.architecture.title} has no permutation symmetry: there is nothing to match")
     if bank.architecture.batch_norms and images is None:

@@ -9,6 +9,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from .merge_command import add_commands
+
 REFUSED, FAILED, STOPPED = 2, 1, 130  # exit codes
 
 
@@ -185,6 +187,8 @@ def _parser() -> argparse.ArgumentParser:
 
     bench = add("bench", _bench, "compare speed with the alternatives")
     bench.add_argument("--dataset", help="images, by default the notebook's")
+
+    add_commands(add)
 
     settings = add("settings", _settings, "check settings, by default all of config/")
     settings.add_argument("files", nargs="*", type=Path, metavar="FILE")

@@ -93,6 +93,7 @@ class TrainingRun:
                 self._resume()
 
     def finish(self, progress, stop: threading.Event, side_by_side: int) -> Bank:
+        """Train to the end; the bank with its history. Raises `Stopped` when ``stop`` is set meanwhile."""
         progress.update(self.epoch * len(self.seeds))
         while self.epoch < self.last:
             if stop.is_set():

@@ -134,7 +134,7 @@ def _permuted(tensor, axes, perms, *, leave_out=None):
 def merge_tree(bank: Bank, *, seed: Seed = 0) -> Bank:
     """The network at the root of the paper's tree: pairs merged one by one with `match_weights`.
 
-    Layer orders are those of `hrebasin.merging.tree.merge_tree` with the same seed, so the two differ by rounding alone.
+    Layer orders are those of `hrebasin.merge_tree` with the same seed, so the two differ by rounding alone.
     """
     group = bank.labels["group"][0]
     spec, level, stage = _specification(bank), [bank.select([i]) for i in range(len(bank))], 0

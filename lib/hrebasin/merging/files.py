@@ -1,0 +1,123 @@
+"""Merging files of weights: what the command `hrebasin merge` does."""
+
+import tempfile
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from ..factories import build_network, example_inputs
+from ..files import project_root
+from ..images.sources import load_images
+from ..networks import Normalize
+from ..random_streams import Seed
+from ..state_dicts import named_like, read_perceptron, read_state_dicts
+from ..weight_files import check_suffix, read_weights, write_weights
+from .merge import merge, merge_state_dicts
+
+MEASURED = 2000  # images on which batch norm is measured
+
+
+def merge_files(
+    paths: Sequence[Path | str],
+    output: Path | str,
+    *,
+    method: str = "tree",
+    network: str = "",
+    example: Sequence[int] = (),
+    images: str = "",
+    mean: Sequence[float] = (),
+    std: Sequence[float] = (),
+    layers: Sequence[str] = (),
+    reference: Path | str | None = None,
+    seed: Seed = 0,
+) -> list[str]:
+    """Merge networks that lie in files into one file, whose tensors have the names that they have in the first.
+
+    Args:
+        paths: of the networks, see `hrebasin.weight_files.read_weights`.
+        output: of the merged one, see `hrebasin.weight_files.write_weights`; none of ``paths``.
+        method: see `hrebasin.merge`.
+        network: what the networks are, see `hrebasin.factories.build_network`; by default multilayer perceptrons with
+            ReLU, see `hrebasin.state_dicts.read_state_dicts`.
+        example: shape of one input, such as (3, 32, 32); by default that of ``images``.
+        images: training images for batch norm, see `hrebasin.load_images`; the first `MEASURED` are taken.
+        mean, std: what each of their channels is normalised with before the network, pixels in [0, 1].
+        layers: of a perceptron, input side first; by default in natural order.
+        reference: a file of the tensors ``inputs`` and ``logits``, what the first network answers.
+        seed: of the orders of layers and networks.
+
+    Returns:
+        What a reader should be told.
+
+    Raises:
+        FileNotFoundError: a file is missing.
+        ValueError: whatever `hrebasin.merge_state_dicts` or `hrebasin.state_dicts.read_state_dicts` refuse, options
+            that do not fit together, or an output that is one of the networks.
+    """
+    paths, output = [Path(path) for path in paths], check_suffix(output)
+    if output.resolve() in [path.resolve() for path in paths]:
+        raise ValueError(f"{output} is one of the networks: write the merged one elsewhere")
+    if network and (layers or reference):
+        raise ValueError("layers and reference are for perceptrons without network, which tells both")
+    if not network and (images or example or mean or std):
+        raise ValueError("example, images, mean and std need network, as package.module:factory")
+    options = {"method": method, "seed": seed}
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        if network:
+            notes, merged = _of_any_kind(paths, network, example, _inputs(images, mean, std), options)
+        else:
+            notes, merged = _perceptrons(paths, layers, reference, options)
+    write_weights(output, merged)
+    said = dict.fromkeys(str(warning.message) for warning in caught)
+    return [*notes, *said, f"{len(paths)} networks merged by {method} into {output}, names as in {paths[0]}"]
+
+
+def _perceptrons(paths: list[Path], layers: Sequence[str], reference, options: dict) -> tuple[list[str], dict]:
+    answers = _reference(Path(reference)) if reference else None
+    bank = read_state_dicts(paths, layers=layers, reference=answers)
+    merged = named_like(merge(list(bank), **options).state_dict(), read_perceptron(paths[0], layers))
+    return [f"{paths[0]} gives the logits of {reference}"] if reference else [], merged
+
+
+def _of_any_kind(paths: list[Path], factory: str, example, images, options: dict) -> tuple[list[str], dict]:
+    if images is None and not example:
+        raise ValueError("a network needs example, the shape of an input such as 3,32,32, or images")
+    network, notes, states = build_network(factory), [], []
+    for path in paths:
+        state, key = read_weights(path)
+        notes += [f"{path} is a checkpoint: its {key!r} is taken"] if key else []
+        states.append(state)
+    inputs = example_inputs(example) if example else None
+    names = list(map(str, paths))
+    return notes, merge_state_dicts(network, states, inputs, names=names, images=images, **options)
+
+
+def _reference(path: Path) -> tuple[torch.Tensor, torch.Tensor]:
+    tensors, _ = read_weights(path)
+    if set(tensors) != {"inputs", "logits"}:
+        raise ValueError(f"{path} must hold the tensors inputs and logits, got {sorted(tensors)}")
+    return tensors["inputs"].float(), tensors["logits"]
+
+
+def _inputs(source: str, mean: Sequence[float], std: Sequence[float]) -> torch.Tensor | None:
+    """The first training images as the networks take them, or None."""
+    if not source:
+        return None
+    with tempfile.TemporaryDirectory() as decoded:
+        images = load_images(source, "train", root=_data() or decoded, at_most=MEASURED)
+    channels = images.shape[0]
+    mean, std = tuple(mean) or (0.0,) * channels, tuple(std) or (1.0,) * channels
+    if len(mean) != channels or len(std) != channels or min(std) <= 0:
+        raise ValueError(f"mean {mean} and std {std} need a value for each of {channels} channels, std above 0")
+    return Normalize(mean, std)(images.pixels.float() / 255)
+
+
+def _data() -> Path | None:
+    """The project's data folder, if this runs in it: what was decoded or downloaded before lies there."""
+    try:
+        return project_root() / "data"
+    except FileNotFoundError:
+        return None

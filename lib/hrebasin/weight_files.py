@@ -1,0 +1,83 @@
+"""Files of one network's weights, .safetensors, .pt and .pth, read without running what is in them."""
+
+import io
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+
+from .files import write_atomically
+from .state_names import weights_in
+
+SAFETENSORS, PYTORCH = (".safetensors",), (".pt", ".pth", ".bin", ".ckpt")
+
+
+def read_weights(path: Path | str) -> tuple[dict[str, torch.Tensor], str]:
+    """The state dict in a file, on the CPU, and where it lay in the file.
+
+    Args:
+        path: safetensors, or what `torch.save` wrote of tensors: a state dict, or a checkpoint that holds one under
+            "state_dict", "model_state_dict", "model" or "net".
+
+    Returns:
+        Tensors by name, and the checkpoint's key; "" where the file is the state dict itself.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: another type, damaged, with objects that only running its code would make, or without a state dict.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"no network at {path}")
+    suffix = path.suffix.lower()
+    if suffix in SAFETENSORS:
+        try:
+            with safe_open(path, framework="pt") as file:
+                return {name: file.get_tensor(name) for name in file.keys()}, ""  # noqa: SIM118
+        except (SafetensorError, OSError) as error:
+            raise ValueError(f"{path} is not a readable safetensors file: {error}") from error
+    if suffix not in PYTORCH:
+        raise ValueError(f"{path} has the suffix {suffix!r}: weights are {', '.join(SAFETENSORS + PYTORCH)}")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch's own, of old formats
+            held = torch.load(path, map_location="cpu", weights_only=True)  # noqa: S614, TID251
+    except Exception as error:  # torch raises whatever broken content leads it into
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ValueError(
+            f"{path} cannot be read as tensors alone, without running what is in it ({reason}): "
+            "save network.state_dict()"
+        ) from error
+    state, key = weights_in(held, str(path))
+    return dict(state), key
+
+
+def write_weights(path: Path | str, state: Mapping[str, torch.Tensor]) -> None:
+    """Write a state dict, atomically, in the format that the file's name tells.
+
+    Raises:
+        ValueError: a name of another type.
+    """
+    path = check_suffix(path)
+    # tied tensors are written once under each name: safetensors knows no ties
+    state = {
+        name: value.detach().cpu().contiguous().clone() if isinstance(value, torch.Tensor) else value
+        for name, value in state.items()
+    }
+    if path.suffix.lower() in SAFETENSORS:
+        write_atomically(path, save({name: value for name, value in state.items() if isinstance(value, torch.Tensor)}))
+        return
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    write_atomically(path, buffer.getvalue())
+
+
+def check_suffix(path: Path | str) -> Path:
+    """The path of a file of weights; ValueError where its name tells no format."""
+    path = Path(path)
+    if path.suffix.lower() not in SAFETENSORS + PYTORCH:
+        raise ValueError(f"{path} must end in one of {', '.join(SAFETENSORS + PYTORCH)}, which tells its format")
+    return path

@@ -1,0 +1,228 @@
+"""Networks that cannot be merged, through every door: refused for the reason at hand, with network and tensor.
+
+A row is ``(networks, example, *reasons)``: the message must hold every reason.
+"""
+
+import copy
+import warnings
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional
+
+from hrebasin.bank import Bank
+from hrebasin.matching.weights import match_weights
+from hrebasin.merging.merge import merge, merge_state_dicts
+from hrebasin.networks import mlp
+from hrebasin.random_streams import generator
+
+EXAMPLE = torch.rand(2, 3, 8, 8, generator=generator("test/bad"))
+
+
+class Net(nn.Module):
+    """A convolution, a function between, and a linear layer."""
+
+    def __init__(self, *, width=6, between=torch.relu, classes=4):
+        super().__init__()
+        self.conv, self.head = nn.Conv2d(3, width, 3), nn.Linear(width, classes)
+        self.between = between
+
+    def forward(self, x):
+        return self.head(self.between(self.conv(x)).mean((2, 3)))
+
+
+class Asking(Net):
+    """A forward pass that branches on values."""
+
+    def forward(self, x):
+        return super().forward(-x if x.sum() > 1e9 else x)
+
+
+def planted(value, tensor="conv.weight", network=1):
+    networks = [Net(), Net()]
+    networks[network].get_parameter(tensor).data.view(-1)[2] = value
+    return networks
+
+
+def changed(change, network=1):
+    networks = [Net(), Net()]
+    networks[network] = change(networks[network])
+    return networks
+
+
+def large(value):
+    networks = [Net() for _ in range(4)]
+    for network in networks[2:]:
+        network.conv.weight.data.mul_(value / network.conv.weight.abs().max().item())
+    return networks
+
+
+def quantised():
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return torch.ao.quantization.quantize_dynamic(Net(), {nn.Linear})
+
+
+def masked():
+    networks = [Net(), Net()]
+    for number, network in enumerate(networks):
+        network.register_buffer("mask", torch.arange(4) > number)
+    return networks
+
+
+def tracking_nothing():
+    return nn.Sequential(nn.Conv2d(3, 6, 3), nn.BatchNorm2d(6, track_running_stats=False), nn.Flatten())
+
+
+def both(make):
+    return [make(), make()]
+
+
+def with_dropout():
+    return Net(between=lambda x: functional.dropout(x, 0.5, training=True))
+
+
+def centred():
+    return Net(between=lambda x: x - x.mean(0))
+
+
+ONE = EXAMPLE[:1]
+ROWS = {
+    "other widths": ([Net(), Net(width=7)], EXAMPLE, "network 1 has 'conv.bias' of shape (7,), but network 0 has (6,)"),
+    "other classes": ([Net(), Net(), Net(classes=3), Net()], EXAMPLE, "network 2 has 'head.bias' of shape (3,)"),
+    "other layers": ([Net(), nn.Linear(3, 4)], EXAMPLE, "network 1 has 'bias' of shape (4,), but network 0 has none"),
+    "other modules": (
+        [nn.Sequential(nn.Flatten(), nn.Linear(192, 8), f(), nn.Linear(8, 4)) for f in (nn.ReLU, nn.GELU)],
+        EXAMPLE,
+        "network 1 has (2): GELU(approximate='none'), but network 0 has (2): ReLU()",
+    ),
+    "other mlps": (
+        [mlp((8,), n_classes=4, image_shape=(3, 8, 8), mean=[m] * 3) for m in (0.4, 0.5)],
+        None,
+        "network 1 has Architecture(",
+        "mean=(0.5, 0.5, 0.5)",
+        "network 0 has Architecture(",
+    ),
+    "other masks": (masked(), EXAMPLE, "network 1 has other numbers in 'mask' than network 0"),
+    "no example": (both(Net), None, "Net needs example=, inputs such as images[:2]"),
+    "too few channels": (
+        both(Net),
+        EXAMPLE[:, :2],
+        "Net does not run on the example of shape (2, 2, 8, 8): RuntimeError",
+    ),
+    "too few axes": (both(Net), EXAMPLE[0, 0, 0], "an example must be a tensor (image, ...) of at least one image"),
+    "no images": (both(Net), EXAMPLE[:0], "at least one image, got shape (0, 3, 8, 8)"),
+    "an array": (both(Net), EXAMPLE.numpy(), "an example must be a tensor (image, ...)", "got ndarray"),
+    "no logits": (
+        both(lambda: nn.Conv2d(3, 6, 3)),
+        EXAMPLE,
+        "Conv2d must give logits (image, class), got shape (2, 6, 6",
+    ),
+    "dropout": (
+        both(with_dropout),
+        EXAMPLE,
+        "Net gives other outputs at every call in evaluation mode",
+        "random numbers",
+    ),
+    "dropout, one image": (both(with_dropout), ONE, "Net gives other outputs at every call in evaluation mode"),
+    "batch statistics": (both(tracking_nothing), EXAMPLE, "other outputs among others than alone", "of the batch"),
+    "a batch of one": (both(centred), ONE, "Net gives an image other outputs among others than alone"),
+    "a batch of zeros": (both(centred), torch.zeros(4, 3, 8, 8), "Net gives an image other outputs among others"),
+    "half": (
+        changed(lambda n: n.half()),
+        EXAMPLE,
+        "network 1: 'conv.weight' has dtype torch.float16",
+        "network.float()",
+    ),
+    "bfloat16": (changed(lambda n: n.bfloat16(), 0), EXAMPLE, "network 0: 'conv.weight' has dtype torch.bfloat16"),
+    "one half": (changed(lambda n: n.head.half() and n), EXAMPLE, "network 1: 'head.weight' has dtype torch.float16"),
+    "nan": (planted(torch.nan), EXAMPLE, "network 1: 'conv.weight' holds values that are not finite"),
+    "infinite": (
+        planted(torch.inf, "head.bias", 0),
+        EXAMPLE,
+        "network 0: 'head.bias' holds values that are not finite",
+    ),
+    "quantised": ([Net(), quantised()], EXAMPLE, "network 1: 'head._packed_params.dtype' is no tensor", "quantised?"),
+    "lazy": (both(lambda: nn.Sequential(nn.Flatten(), nn.LazyLinear(4))), EXAMPLE, "network 0: '1.weight' is not init"),
+    "meta": (changed(lambda n: n.to("meta")), EXAMPLE, "network 1: 'conv.weight' is on the meta device"),
+    "no module": ([Net(), torch.relu], EXAMPLE, "network 1 is no torch.nn.Module but builtin_function_or_method"),
+    "a state dict": ([Net(), Net().state_dict()], EXAMPLE, "network 1 is a state dict: merge_state_dicts takes those"),
+    "branches": (both(Asking), EXAMPLE, "torch.export cannot read the forward pass of Asking", "symmetry_from_spec"),
+    "no symmetry": (
+        both(lambda: nn.Sequential(nn.Flatten(), nn.Linear(192, 4))),
+        EXAMPLE,
+        "Sequential of 772 parameters has no permutation symmetry: there is nothing to match",
+    ),
+    "one network": ([Net()], EXAMPLE, "merging needs at least 2 networks, got 1"),
+    "three in a tree": (both(Net) + [Net()], EXAMPLE, "a tree needs 2, 4, 8, ... networks, got 3", "by merge-many"),
+}
+
+
+@pytest.mark.parametrize("row", ROWS.values(), ids=ROWS)
+def test_networks_that_cannot_be_merged_are_refused_by_name(row):
+    networks, example, *reasons = row
+    with pytest.raises(ValueError, match=".") as error:
+        merge(networks, example)
+    for reason in reasons:
+        assert reason in str(error.value)
+
+
+def test_complex_weights_are_refused():
+    networks = [nn.Sequential(nn.Flatten(), nn.Linear(192, 8), nn.Linear(8, 4)) for _ in range(2)]
+    networks[1][1].weight = nn.Parameter(networks[1][1].weight.to(torch.complex64))
+    with pytest.raises(ValueError, match=r"network 1: '1.weight' is complex \(torch.complex64\); only real weights"):
+        merge(networks, EXAMPLE)
+
+
+# ---- weights whose products leave float32
+
+
+@pytest.mark.parametrize("method", ["tree", "merge-many"])
+def test_weights_that_are_too_large_are_named(method):
+    message = r"products of weights left float32: conv.weight of the network of seed [23] holds weights of 1.0e\+25"
+    with pytest.raises(ValueError, match=message):
+        merge(large(1e25), EXAMPLE, method=method)
+
+
+@pytest.mark.parametrize("place", [0, 1])
+def test_the_networks_of_a_pair_are_told_apart(place):
+    bank = Bank.stack([mlp((8,), n_classes=4, image_shape=(3, 8, 8)) for _ in range(2)])
+    bank.tensors["fc2.weight"][1] = 3e20
+    other = bank.select([0, 0])
+    pair = (bank, other) if place else (other, bank)
+    other.tensors["fc2.weight"][1] = 2e20
+    with pytest.raises(ValueError, match=r"fc2.weight of the network at position 0 holds weights of 3.0e\+20"):
+        match_weights(*pair)
+
+
+def test_large_weights_that_can_be_matched_are():
+    networks = [Net(), Net()]
+    for network in networks:
+        network.conv.weight.data.mul_(1e15)
+    merged = merge(networks, EXAMPLE)
+    assert merged(EXAMPLE).isfinite().all()
+    merge(large(1e25), EXAMPLE, method="naive")  # nothing is multiplied
+
+
+# ---- what is allowed
+
+
+def test_a_network_in_training_mode_is_taken_in_evaluation_mode():
+    networks = [nn.Sequential(Net(), nn.Dropout(0.5)).train() for _ in range(2)]
+    merged = merge(networks, EXAMPLE)
+    assert torch.equal(merged(EXAMPLE), merge([copy.deepcopy(each).eval() for each in networks], EXAMPLE)(EXAMPLE))
+
+
+def test_a_network_without_symmetry_can_be_averaged():
+    networks = [nn.Sequential(nn.Flatten(), nn.Linear(192, 4)) for _ in range(2)]
+    merged = merge(networks, EXAMPLE, method="naive")
+    torch.testing.assert_close(merged[1].weight, (networks[0][1].weight + networks[1][1].weight) / 2)
+
+
+def test_state_dicts_are_refused_as_networks_are():
+    states = [each.state_dict() for each in large(1e25)]
+    with pytest.raises(ValueError, match="conv.weight of the network of seed [23] holds weights of"):
+        merge_state_dicts(Net(), states, EXAMPLE)
+    with pytest.raises(ValueError, match="state dict 1: 'conv.weight' holds values that are not finite"):
+        merge_state_dicts(Net(), [each.state_dict() for each in planted(torch.nan)], EXAMPLE)

@@ -1,0 +1,177 @@
+"""`hrebasin merge` and `hrebasin symmetry`, with the core installed alone."""
+
+import subprocess
+import sys
+
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from hrebasin.factories import build_network, example_inputs
+from hrebasin.images.sources import load_images
+from hrebasin.merging.files import merge_files
+from hrebasin.merging.merge import merge
+from hrebasin.networks import Normalize
+from hrebasin.random_streams import generator
+from hrebasin.study.command import main
+from test_packaging import ALONE, REFUSED
+
+FACTORY = """
+from torch import nn
+
+def conv(width=6):
+    layers = [nn.Conv2d(3, width, 3), nn.BatchNorm2d(width), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()]
+    return nn.Sequential(*layers, nn.Linear(width, 4))
+
+NUMBER = 3
+"""
+
+
+def perceptron(seed, *, activation=nn.ReLU):
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return nn.Sequential(nn.Linear(12, 8), activation(), nn.Linear(8, 6), activation(), nn.Linear(6, 3))
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """Two perceptrons, a.safetensors and b.pt, a factory nets.py, and its networks conv-0.pth and conv-1.pth."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "nets.py").write_text(FACTORY)
+    save_file(perceptron(0).state_dict(), "a.safetensors")
+    torch.save({"epoch": 9, "state_dict": perceptron(1).state_dict()}, "b.pt")
+    for number in range(2):
+        state = build_network("nets.py:conv").state_dict()
+        torch.save({f"module.{name}": tensor for name, tensor in state.items()}, f"conv-{number}.pth")
+    return tmp_path
+
+
+def alone(*arguments):
+    code = f"from hrebasin.study.command import main\nsys.exit(main({list(arguments)}))"
+    ended = subprocess.run([sys.executable, "-c", ALONE.format(refused=REFUSED) + code], capture_output=True, text=True)
+    assert ended.returncode == 0, ended.stderr
+    return ended.stdout
+
+
+def test_perceptrons_are_merged_without_the_study(folder):
+    said = alone("merge", "a.safetensors", "b.pt", "--method", "tree", "--output", "merged.safetensors")
+    assert "read as ReLU after all but the last layer, in the order 0, 2, 4: a state dict tells neither" in said
+    assert "2 networks merged by tree into merged.safetensors, names as in a.safetensors" in said
+    expected = merge([perceptron(0), perceptron(1)], torch.rand(2, 12)).state_dict()
+    found = load_file("merged.safetensors")
+    assert set(found) == set(expected)
+    for name, tensor in expected.items():
+        torch.testing.assert_close(found[name], tensor, rtol=1e-5, atol=1e-6)
+
+
+def test_a_symmetry_is_printed_without_the_study(folder):
+    said = alone("symmetry", "--network", "nets.py:conv(width=5)", "--example", "3,8,8")
+    assert said.startswith("1 permutation: P1 (5)\n")
+    assert "proven: with every permutation drawn at random, the outputs change by" in said
+
+
+def test_other_networks_are_merged_as_in_python(folder, capsys):
+    for number in range(24):
+        path = folder / "images" / ("train", "test")[number % 2] / f"class-{number % 4 // 2}" / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        pixels = torch.randint(0, 256, (8, 8, 3), generator=generator(f"test/{number}"), dtype=torch.uint8)
+        Image.fromarray(pixels.numpy()).save(path)
+    files = ["conv-0.pth", "conv-1.pth", "--network", "nets.py:conv", "--output", "merged.pt"]
+    assert main(["merge", *files, "--images", "images", "--mean", "0.5,0.4,0.3", "--std", "0.2,0.2,0.3"]) == 0
+    assert capsys.readouterr().out == "2 networks merged by tree into merged.pt, names as in conv-0.pth\n"
+    networks = []
+    for number in range(2):
+        state = torch.load(f"conv-{number}.pth", weights_only=True)  # noqa: S614, TID251
+        networks.append(build_network("nets.py:conv"))
+        networks[-1].load_state_dict({name.removeprefix("module."): tensor for name, tensor in state.items()})
+
+    images = load_images("images", "train", root=folder)
+    inputs = Normalize((0.5, 0.4, 0.3), (0.2, 0.2, 0.3))(images.pixels.float() / 255)
+    expected = merge(networks, images=inputs).state_dict()
+    found = torch.load("merged.pt", weights_only=True)  # noqa: S614, TID251
+    assert list(found) == [f"module.{name}" for name in expected]
+    for name, tensor in expected.items():
+        torch.testing.assert_close(found[f"module.{name}"], tensor)
+    assert main(["merge", *files, "--example", "3,8,8"]) == 0
+    assert "most of its accuracy: give training images by --images" in capsys.readouterr().out
+
+
+def test_names_precision_and_missing_biases_stay(folder):
+    without = [nn.Sequential(nn.Linear(12, 8, bias=False), nn.ReLU(), nn.Linear(8, 3)) for _ in range(2)]
+    for name, network in zip("cd", without, strict=True):
+        torch.save({f"_orig_mod.{key}": value.half() for key, value in network.state_dict().items()}, f"{name}.pt")
+    merge_files(["c.pt", "d.pt"], "e.pt", method="naive")
+    found = torch.load("e.pt", weights_only=True)  # noqa: S614, TID251
+    assert list(found) == ["_orig_mod.0.weight", "_orig_mod.2.weight", "_orig_mod.2.bias"]
+    assert {tensor.dtype for tensor in found.values()} == {torch.float16}
+    mean = (without[0].half()[2].weight + without[1].half()[2].weight) / 2
+    torch.testing.assert_close(found["_orig_mod.2.weight"], mean.detach(), rtol=1e-2, atol=1e-3)
+
+
+def test_a_reference_is_checked(folder, capsys):
+    inputs = torch.rand(5, 12)
+    for activation in (nn.ReLU, nn.GELU):
+        logits = perceptron(0, activation=activation)(inputs).detach()
+        save_file({"inputs": inputs, "logits": logits}, f"{activation.__name__}.safetensors")
+    files = ["merge", "a.safetensors", "b.pt", "--output", "merged.pt", "--reference"]
+    assert main([*files, "ReLU.safetensors"]) == 0
+    assert "a.safetensors gives the logits of ReLU.safetensors\n" in capsys.readouterr().out
+    (folder / "merged.pt").unlink()
+    assert main([*files, "GELU.safetensors"]) == 2
+    assert "a.safetensors gives other logits than the reference: the largest difference is" in capsys.readouterr().err
+    assert not (folder / "merged.pt").exists()
+
+
+MERGE = ["merge", "a.safetensors", "b.pt", "--output"]
+CONV = ["merge", "conv-0.pth", "conv-1.pth", "--output", "m.pt", "--network"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([*MERGE, "b.pt"], "b.pt is one of the networks: write the merged one elsewhere"),
+        ([*MERGE, "m.onnx"], "m.onnx must end in one of .safetensors, .pt"),
+        ([*MERGE, "m.pt", "--method", "best"], "unknown method 'best'; there are tree, merge-many, naive"),
+        ([*MERGE, "m.pt", "--layers", "0,2"], "of the layers ['0', '2', '4'], not of ['0', '2']"),
+        ([*MERGE, "m.pt", "--images", "images"], "need network"),
+        ([*MERGE, "m.pt", "--reference", "a.safetensors"], "a.safetensors must hold the tensors inputs and logits"),
+        (["merge", "a.safetensors", "--output", "m.pt"], "merging needs at least 2 networks, got 1"),
+        (["merge", "a.safetensors", "c.pt", "--output", "m.pt"], "no network at c.pt"),
+        (
+            ["merge", "a.safetensors", "conv-0.pth", "--output", "m.pt"],
+            "conv-0.pth is no MLP: module.0 has a weight of",
+        ),
+        (CONV[:-1], "other networks need a module (merge_state_dicts; --network in a shell)"),
+        ([*CONV, "nets.py:conv"], "a network needs example, the shape of an input such as 3,32,32, or images"),
+        ([*CONV, "nets.py:conv", "--example", "3,8"], "does not run on the example of shape (2, 3, 8)"),
+        ([*CONV, "nets.py:conv", "--example", "3,0"], "an example's shape is of positive sizes"),
+        ([*CONV, "nets.py:conv", "--example", "3,8,8", "--layers", "0"], "layers and reference are for perceptrons"),
+        ([*CONV, "nets.py:conv(width=7)", "--example", "3,8,8"], "conv-0.pth: '0.weight' has shape (6, 3, 3, 3), but"),
+        ([*CONV, "nets.py", "--example", "3,8,8"], "a network is named as package.module:factory"),
+        ([*CONV, "nets.py:conv(7)", "--example", "3,8,8"], "a network is named as package.module:factory"),
+        ([*CONV, "nets.py:conv(depth=7)", "--example", "3,8,8"], "nets.py:conv(depth=7) makes no network: TypeError"),
+        ([*CONV, "nets.py:none", "--example", "3,8,8"], "nets.py has no 'none'"),
+        ([*CONV, "nets.py:NUMBER", "--example", "3,8,8"], "nets.py:NUMBER makes no network: TypeError"),
+        ([*CONV, "math:sqrt", "--example", "3,8,8"], "math:sqrt makes no network"),
+        ([*CONV, "builtins:dict", "--example", "3,8,8"], "builtins:dict makes a dict, no torch.nn.Module"),
+        ([*CONV, "absent.py:conv", "--example", "3,8,8"], "there is no file absent.py"),
+        (
+            [*CONV, "no.such.module:conv", "--example", "3,8,8"],
+            "no.such.module cannot be imported (ModuleNotFoundError",
+        ),
+    ],
+)
+def test_what_cannot_be_is_said_and_nothing_is_written(folder, arguments, message, capsys):
+    before = sorted(folder.rglob("*.*t*"))
+    assert main(arguments) == 2
+    assert message in capsys.readouterr().err
+    assert sorted(folder.rglob("*.*t*")) == before
+
+
+def test_examples_are_two_inputs_that_differ():
+    example = example_inputs((3, 8, 8))
+    assert example.shape == (2, 3, 8, 8)
+    assert torch.equal(example, example_inputs((3, 8, 8)))
+    assert not torch.equal(example[0], example[1])
