@@ -26,7 +26,7 @@ from hrebasin.training.train import train
 ROOT = project_root()
 WRITERS = {"savefig", "save", "save_file", "imsave", "to_netcdf", "write_text", "write_bytes", "dump"}
 # Of the library, atomic; safetensors' save, which gives bytes; the text of a syntax tree
-WHOLE = {"bank.save", "kept.save", "save", "ast.dump"}
+WHOLE = {"bank.save", "kept.save", "own.save", "save", "ast.dump"}
 
 
 def writes_in_place(code):
