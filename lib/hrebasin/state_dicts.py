@@ -124,6 +124,14 @@ def read_perceptron(path: Path, layers: Sequence[str] = ()) -> Perceptron:
     return Perceptron(tuple(layers), renamed, given, key)
 
 
+def read_reference(path: Path | str) -> tuple[torch.Tensor, torch.Tensor]:
+    """Inputs and logits for `read_state_dicts`, from a file of the two tensors ``inputs`` and ``logits``."""
+    tensors, _ = read_weights(path)
+    if set(tensors) != {"inputs", "logits"}:
+        raise ValueError(f"{path} must hold the tensors inputs and logits, got {sorted(tensors)}")
+    return tensors["inputs"].float(), tensors["logits"]
+
+
 def named_like(tensors: Mapping[str, torch.Tensor], like: Perceptron) -> dict[str, torch.Tensor]:
     """The tensors fc1.weight, fc1.bias, ... of a network under the names, and in the precision, of another one's file.
 

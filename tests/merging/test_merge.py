@@ -4,6 +4,7 @@ import copy
 
 import pytest
 import torch
+import torchvision
 from torch import nn
 
 import hrebasin
@@ -239,3 +240,12 @@ def test_a_state_dict_that_does_not_fit_is_named_with_its_tensor(change, message
 def test_state_dicts_given_as_networks_are_shown_the_way():
     with pytest.raises(ValueError, match=r"network 1 is a state dict: merge_state_dicts takes those"):
         hrebasin.merge([Net(), Net().state_dict()], torch.rand(2, 3, 8, 8))
+
+
+def test_a_public_network_with_convolutions_of_one_pixel_is_merged():
+    """Its axes of size 1 hold no factor at all."""
+    network = drawn(lambda: torchvision.models.resnet18(num_classes=4), "resnet").eval()
+    example = torch.rand(2, 3, 32, 32, generator=generator("test/merge/resnet"))
+    with pytest.warns(UserWarning, match=WARNED):
+        merged = merge([network, permuted(network, example, "resnet")], example)
+    torch.testing.assert_close(merged(example), network(example), rtol=1e-3, atol=1e-3)

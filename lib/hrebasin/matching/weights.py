@@ -236,7 +236,7 @@ class Descent:
     def _inner_product(self, place: Place, other: str) -> torch.Tensor:
         """The same of a parameter with two plain axes, corrected where the other permutation has changed."""
         axes, perm = self.symmetry.axes[place.tensor], self.permutations[other]
-        [second] = [axis for axis, own in enumerate(axes) if own[0][0].name == other]
+        [second] = [axis for axis, own in enumerate(axes) if any(f.name == other for segment in own for f in segment)]
         a, b = (t[place.tensor].movedim((place.axis, second), (0, 1)) for t in (self.a, self.b))
         if place in self.products:
             product, used = self.products[place]

@@ -12,7 +12,7 @@ from ..files import project_root
 from ..images.sources import load_images
 from ..networks import Normalize
 from ..random_streams import Seed
-from ..state_dicts import named_like, read_perceptron, read_state_dicts
+from ..state_dicts import named_like, read_perceptron, read_reference, read_state_dicts
 from ..weight_files import check_suffix, read_weights, write_weights
 from .merge import merge, merge_state_dicts
 
@@ -76,7 +76,7 @@ def merge_files(
 
 
 def _perceptrons(paths: list[Path], layers: Sequence[str], reference, options: dict) -> tuple[list[str], dict]:
-    answers = _reference(Path(reference)) if reference else None
+    answers = read_reference(reference) if reference else None
     bank = read_state_dicts(paths, layers=layers, reference=answers)
     merged = named_like(merge(list(bank), **options).state_dict(), read_perceptron(paths[0], layers))
     return [f"{paths[0]} gives the logits of {reference}"] if reference else [], merged
@@ -93,13 +93,6 @@ def _of_any_kind(paths: list[Path], factory: str, example, images, options: dict
     inputs = example_inputs(example) if example else None
     names = list(map(str, paths))
     return notes, merge_state_dicts(network, states, inputs, names=names, images=images, **options)
-
-
-def _reference(path: Path) -> tuple[torch.Tensor, torch.Tensor]:
-    tensors, _ = read_weights(path)
-    if set(tensors) != {"inputs", "logits"}:
-        raise ValueError(f"{path} must hold the tensors inputs and logits, got {sorted(tensors)}")
-    return tensors["inputs"].float(), tensors["logits"]
 
 
 def _inputs(source: str, mean: Sequence[float], std: Sequence[float]) -> torch.Tensor | None:

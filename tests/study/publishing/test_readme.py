@@ -8,9 +8,9 @@ from hrebasin.evaluation import accuracy
 from hrebasin.files import project_root
 from hrebasin.lipschitz import bounds as regularity
 from hrebasin.merging import methods
+from hrebasin.merging.looks import LOOKS
 from hrebasin.robustness import attacks as robustness
 from hrebasin.study.figures import paper as plots
-from hrebasin.study.figures import style as drawing
 
 ROOT = project_root()
 EXAMPLES = re.findall(r"^```python\n(.*?)^```", (ROOT / "README.md").read_text(), flags=re.MULTILINE | re.DOTALL)
@@ -23,7 +23,7 @@ def names(tmp_path_factory):
     (folder / "data").mkdir()
     for name in ("cifar10-sample.nc", "published"):
         (folder / "data" / name).symlink_to(ROOT / "data" / name)
-    registries = (robustness.FIXED_SIZE, regularity.BOUNDS, methods.MERGES, drawing.NAMES, drawing.COLOURS)
+    registries = (robustness.FIXED_SIZE, regularity.BOUNDS, methods.MERGES, LOOKS)
     before, left = [dict(registry) for registry in registries], {}
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
@@ -69,6 +69,9 @@ def test_an_added_bound_is_in_the_data_set_and_the_figure(names):
     assert "frobenius" in plots.lipschitz(measured).axes[0].get_legend_handles_labels()[1]
 
 
-def test_own_networks_are_read_and_merged(names):
-    assert names["everything"].architecture.units == (3072, 64, 32, 10)
-    assert names["everything"].labels["n_merged"].tolist() == [1] * 4 + [2, 2, 4] + [2, 4] * 2
+def test_own_networks_are_merged_into_one_like_them(names):
+    networks, merged = names["nets"], names["merged"]
+    assert type(merged) is type(networks[0])
+    assert list(merged.state_dict()) == list(networks[0].state_dict())
+    assert merged(names["images"]).shape == (8, 10)
+    assert not merged.training

@@ -198,7 +198,13 @@ def test_own_networks_run(tmp_path):
     values |= {"attacked_images": 8, "bounded_images": 2, "epsilons": [0.0, 0.01]}
     run_notebook(ROOT / "notebooks" / "11_your_networks.ipynb", tmp_path / "out.ipynb", values, threads=1)
     assert pictures(tmp_path / "out.ipynb") == 4
-    assert "median, matched to the first of 3" in (tmp_path / "out.ipynb").read_text()
+    text = (tmp_path / "out.ipynb").read_text()
+    assert "median, matched to the first of 3" in text
+    assert "read as ReLU after all but the last layer, in the order 1, 3, 5" in text
+    assert "accuracy on 100 images (%)" in text
+    assert "tree of network-0 and network-1" in text
+    written = {path.name for path in (tmp_path / "networks-merged").iterdir()}
+    assert {"tree-of-network-0-and-network-1.safetensors", "MergeMany-of-network-0-to-network-2.safetensors"} < written
 
 
 def test_a_method_at_the_end_of_the_file_takes_part_in_every_stage(executed):
