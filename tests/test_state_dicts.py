@@ -105,11 +105,11 @@ def test_missing_damaged_and_unlike_files_are_named(tmp_path):
 
 def test_the_example_is_read_back_as_networks_that_classify_its_images(tmp_path):
     networks, folder, mean, std = write_example(
-        tmp_path, data=project_root() / "data", n=2, widths=(32, 16), epochs=8, n_images=400
+        tmp_path, data=project_root() / "data", n=2, widths=(32, 16), epochs=6, n_images=200
     )
     images = {split: load_images(str(folder), split, root=tmp_path) for split in ("train", "test")}
-    assert {split: len(part) for split, part in images.items()} == {"train": 400, "test": 100}
-    original = load_images("cifar10-sample", "train", root=project_root() / "data", at_most=400)
+    assert {split: len(part) for split, part in images.items()} == {"train": 200, "test": 50}
+    original = load_images("cifar10-sample", "train", root=project_root() / "data", at_most=200)
     assert torch.equal(images["train"].pixels, original.pixels)
     assert torch.equal(images["train"].labels, original.labels)
     bank = read_state_dicts(sorted(networks.iterdir()), image_shape=(3, 32, 32), n_classes=10, mean=mean, std=std)

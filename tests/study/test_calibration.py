@@ -31,15 +31,15 @@ def test_intervals_hold_the_truth_as_often_as_they_say(null):
 
 def test_the_best_of_several_pays_for_being_chosen():
     """Of four comparisons without effect the largest is taken."""
-    draws = normal((1000, 4, 8), "best of four")
-    best = draws[np.arange(1000), draws.mean(2).argmax(1)]
+    draws = normal((500, 4, 8), "best of four")
+    best = draws[np.arange(500), draws.mean(2).argmax(1)]
     free, paid = (np.mean([Test("t", v, "1", tries=tries).p_for <= 0.05 for v in best]) for tries in (1, 4))
     assert free > 0.06
     assert paid < 0.05
 
 
 def test_equality_is_found_at_its_margin_as_often_as_the_level_says():
-    draws = 0.5 + 0.5 * normal((1000, 8), "margin")
+    draws = 0.5 + 0.5 * normal((500, 8), "margin")
     assert 0.03 <= np.mean([Test("t", v, "1", margin=0.5).p_for <= 0.05 for v in draws]) <= 0.07
 
 
