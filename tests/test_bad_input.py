@@ -439,7 +439,7 @@ DATA_SETS = [
     *(
         (lambda box, change=change: records.write(change(merge_record()), "merge.nc", stage="merge"), *reasons)
         for change, *reasons in [
-            *UNFIT,
+            UNFIT[0],
             (lambda d: bare(d, "seconds"), "merge.nc: seconds lacks long_name or units"),
             (lambda d: bare(d, "node"), "merge.nc: node lacks long_name or units"),
         ]
@@ -688,6 +688,9 @@ NETWORKS = [
         lambda box: replace(box.trained, tensors={k: t.double() for k, t in box.trained.tensors.items()}).save("a.sf"),
         "a.sf: fc1.weight is torch.float64, not torch.float32",
     ),
+    *((of(ask, units="byte"), "units must be one of", "got 'byte'") for ask in (global_lipschitz, eclipse_fast)),
+    (of(gradient_norm, HALVES, units="byte"), "units must be one of", "got 'byte'"),
+    (of(local_lipschitz, HALVES, radius=1, units="byte"), "units must be one of", "got 'byte'"),
     (of(measure, HALVES, TWO, radii=[0.1], bounded=0), "bounded must be at least 1, got 0"),
     *each(
         lambda bad: of(local_lipschitz, HALVES, radius=bad),
@@ -717,3 +720,28 @@ def test_bad_input_is_refused_with_its_reason_and_nothing_is_written(row, box):
     for reason in reasons:
         assert reason in str(caught.value)
     assert box.held() == box.kept
+
+
+MERGES = [merge_pairs, lambda bank: merge_tree(bank)[-1], merge_many, merge_naive]
+MERGES += [lambda bank: next(iter(interpolate(bank, bank, [0.3])))]
+
+
+def test_what_is_given_is_not_changed(trained, test_images, unchanged):
+    bank, whole, labels = trained.select(range(8)), test_images.pixels[:20], test_images.labels[:20]
+    floats, given = whole.float() / 255, test_images.first(20)
+    kept = [tensor.clone() for tensor in (whole, floats, labels)]
+    unchanged(trained, bank)
+    for pixels in (whole, floats):
+        for ask in OF_PIXELS:
+            ask(bank, pixels)
+        for ask in OF_LABELS:
+            ask(bank, pixels, labels)
+    for ask in OF_IMAGES:
+        ask(bank, given)
+    match_weights(bank, bank.select(range(7, -1, -1))).apply(bank)
+    for ask in MERGES:
+        for tensor in ask(bank).tensors.values():
+            tensor.zero_()  # nor is memory shared
+    for tensor, before in zip((whole, floats, labels), kept, strict=True):
+        assert torch.equal(tensor, before)
+        assert not tensor.requires_grad

@@ -26,7 +26,7 @@ from hrebasin.training.train import train
 ROOT = project_root()
 WRITERS = {"savefig", "save", "save_file", "imsave", "to_netcdf", "write_text", "write_bytes", "dump"}
 # Of the library, atomic; safetensors' save, which gives bytes; the text of a syntax tree
-WHOLE = {"bank.save", "kept.save", "save", "ast.dump"}
+WHOLE = {"bank.save", "kept.save", "own.save", "save", "ast.dump"}
 
 
 def writes_in_place(code):
@@ -36,9 +36,9 @@ def writes_in_place(code):
     harmless = {ast.unparse(call) for block in whole for call in ast.walk(block) if isinstance(call, ast.Call)}
     for call in ast.walk(ast.parse(code)):
         if isinstance(call, ast.Call) and call.args and ast.unparse(call) not in harmless:
-            name, first = ast.unparse(call.func), ast.unparse(call.args[0])
+            name, given = ast.unparse(call.func), {ast.unparse(value) for value in call.args}
             modes = {ast.unparse(value) for value in [*call.args, *(option.value for option in call.keywords)]}
-            if name.split(".")[-1] in WRITERS and first != "buffer" and name not in WHOLE:
+            if name.split(".")[-1] in WRITERS and "buffer" not in given and name not in WHOLE:
                 yield name
             if name.split(".")[-1] == "open" and any(re.fullmatch("'[rwaxbt+]*[wax][bt+]*'", mode) for mode in modes):
                 yield name

@@ -11,7 +11,6 @@ from hrebasin.lipschitz import bounds as regularity
 from hrebasin.lipschitz.bounds import margin, measure
 from hrebasin.lipschitz.spectra import proven_eigenvalue
 from hrebasin.random_streams import generator
-from hrebasin.study import records
 from hrebasin.training.run import initial_bank
 
 UNITS = ("pixel", "normalised")
@@ -142,13 +141,9 @@ def test_pixel_units_hold_the_slope_of_the_normalisation():
 
 
 @given(bank=random_banks(), units=st.sampled_from(UNITS))
-def test_eclipse_fast_is_the_formula_and_lies_between_its_limits(bank, units):
-    product, eclipse = global_lipschitz(bank, units=units), eclipse_fast(bank, units=units)
-    layers = len(bank.architecture.layers)
-    assert (eclipse <= product * (1 + 1e-9)).all()
-    assert (eclipse >= product / 2 ** ((layers - 1) / 2) * (1 - 1e-9)).all()
-    for k in range(len(bank)):
-        assert eclipse[k].item() == pytest.approx(eclipse_by_hand(weights_of(bank, k, units)[0]), rel=1e-7)
+def test_eclipse_fast_is_the_formula(bank, units):
+    for k, found in enumerate(eclipse_fast(bank, units=units).values):
+        assert found == pytest.approx(eclipse_by_hand(weights_of(bank, k, units)[0]), rel=1e-7)
 
 
 @given(bank=random_banks())
@@ -168,8 +163,8 @@ def test_no_two_points_break_the_global_bounds(bank):
 
 @pytest.mark.parametrize("units", UNITS)
 def test_gradient_norm_is_the_spectral_norm_of_the_jacobian(trained, pixels, units):
-    few = pixels[:5]
-    result = gradient_norm(trained, few, units=units)
+    few, many = pixels[:5], pixels.repeat(2, 1, 1, 1)  # more than are taken at once
+    result = gradient_norm(trained, many, units=units)
     for k, network in enumerate(trained):
         network = network.double()
         for image in range(5):
@@ -178,17 +173,6 @@ def test_gradient_norm_is_the_spectral_norm_of_the_jacobian(trained, pixels, uni
             if units == "normalised":
                 jacobian = jacobian * np.repeat(trained.architecture.std, 16)
             assert result[k, image].item() == pytest.approx(spectral(jacobian), rel=1e-6)
-
-
-def test_gradient_norm_of_one_hidden_layer_and_many_images(shallow, pixels):
-    bank = initial_bank(shallow, range(2))
-    many = pixels.repeat(2, 1, 1, 1)  # more than are taken at once
-    result = gradient_norm(bank, many)
-    np.testing.assert_allclose(result[:, :60], result[:, 60:], rtol=1e-12)
-    for k in range(2):
-        (first, second), biases = weights_of(bank, k)
-        active = np.diag((first @ input_of(bank, pixels)[0] + biases[0] > 0).astype(float))
-        assert result[k, 0].item() == pytest.approx(spectral(second @ active @ first), rel=1e-9)
 
 
 # ---- local bounds
@@ -236,20 +220,8 @@ def test_the_local_bound_grows_with_the_radius_up_to_the_global_one(trained, pix
     bounds = [local_lipschitz(trained, pixels[:8], radius=radius) for radius in (1e-9, 1e-3, *RADII, 1e6)]
     for smaller, larger in zip(bounds, bounds[1:], strict=False):
         assert (smaller <= larger * (1 + 1e-12)).all()
-    # in the smallest ball no unit switches: what is left is the product of the layers with their active units
+    # in the smallest ball no unit switches
     assert (bounds[0] >= gradient_norm(trained, pixels[:8]) * (1 - 1e-9)).all()
-    masked = np.empty((8, 8))
-    for k in range(8):
-        weights, biases = weights_of(trained, k)
-        for image, x in enumerate(input_of(trained, pixels[:8])):
-            before, masked[k, image] = np.eye(len(x)), 1
-            for w, b in zip(weights[:-1], biases[:-1], strict=True):
-                x = w @ x + b
-                after = np.diag((x > 0).astype(float))
-                masked[k, image] *= spectral(after @ w @ before)
-                x, before = np.maximum(x, 0), after
-            masked[k, image] *= spectral(weights[-1] @ before)
-    np.testing.assert_allclose(bounds[0], masked, rtol=1e-5)
     assert (bounds[-1] <= global_lipschitz(trained) * (1 + 1e-9)).all()
     # in the largest one every unit switches, at nearly full slope
     np.testing.assert_allclose(bounds[-1], global_lipschitz(trained).expand_dims(image=8, axis=1), rtol=1e-3)
@@ -298,8 +270,10 @@ def test_every_upper_bound_lies_above_the_sampled_lower_bound(bank, units, radiu
     local = local_lipschitz(bank, pixels, radius=radius, units=units)
     assert (local >= lower * (1 - 1e-9)).all()
     assert (local <= global_lipschitz(bank, units=units) * (1 + 1e-9)).all()
-    for bound in (global_lipschitz, eclipse_fast):
-        assert (bound(bank, units=units) >= lower.max("image") * (1 - 1e-9)).all()
+    product, eclipse = global_lipschitz(bank, units=units), eclipse_fast(bank, units=units)
+    assert (eclipse >= lower.max("image") * (1 - 1e-9)).all()
+    assert (product >= eclipse * (1 - 1e-9)).all()
+    assert (eclipse >= product / 2 ** ((len(bank.architecture.layers) - 1) / 2) * (1 - 1e-9)).all()
 
 
 def test_scaled_logits_scale_every_measure(trained, pixels, test_images):
@@ -337,32 +311,7 @@ def test_margin_by_hand():
     assert result.attrs["units"] == "logit"
 
 
-def test_margins_are_positive_where_networks_are_right(trained, pixels, test_images):
-    result = margin(trained, pixels, test_images.labels)
-    for k, network in enumerate(trained):
-        with torch.no_grad():
-            right = network(pixels).argmax(1) == test_images.labels
-        np.testing.assert_array_equal(result[k] > 0, right)
-
-
 # ---- the data set
-
-
-def test_measure_follows_the_schema(trained, test_images, tmp_path):
-    result = measure(trained, test_images.pixels, test_images.labels, radii=RADII[:2], bounded=7)
-    assert {name: result[name].dims for name in result.data_vars} == records.schema("regularity")
-    for name in (*result.data_vars, "layer", "bound", "radius"):
-        assert result[name].attrs["long_name"], name
-        assert result[name].attrs["units"], name
-    assert result.lipschitz.attrs["units"] == "logit per pixel range"
-    local = result.local_lipschitz
-    assert local.isel(image=slice(7)).notnull().all()
-    assert local.isel(image=slice(7, None)).isnull().all()
-    for name in set(result.data_vars) - {"local_lipschitz", "children_cosine", "predicted_norm"}:
-        assert np.isfinite(result[name]).all(), name
-    records.write(result, tmp_path / "regularity.nc", stage="regularity")
-    again = records.read(tmp_path / "regularity.nc", stage="regularity")
-    np.testing.assert_array_equal(again.local_lipschitz, local)
 
 
 def test_measure_holds_each_measure(trained, test_images, monkeypatch):
@@ -382,39 +331,3 @@ def test_measure_holds_each_measure(trained, test_images, monkeypatch):
         local = local_lipschitz(trained, pixels[:4], radius=radius)
         np.testing.assert_allclose(result.local_lipschitz.sel(radius=radius).isel(image=slice(4)), local)
     assert result.seed.values.tolist() == list(range(8))
-
-
-def test_whole_pixels_and_pixels_in_unit_range_agree(trained, test_images, pixels):
-    np.testing.assert_allclose(
-        gradient_norm(trained, test_images.pixels), gradient_norm(trained, pixels), rtol=1e-9, atol=0
-    )
-    np.testing.assert_allclose(
-        local_lipschitz(trained, test_images.pixels[:5], radius=0.2),
-        local_lipschitz(trained, pixels[:5], radius=0.2),
-        rtol=1e-5,
-    )
-
-
-# ---- inputs
-
-
-def test_inputs_are_not_changed(trained, test_images, pixels, unchanged):
-    bank = trained.select([0, 1])
-    unchanged(trained, bank)
-    for given_pixels in (pixels, test_images.pixels):
-        before, labels, radii = given_pixels.clone(), test_images.labels.clone(), [0.1, 1.0]
-        measure(bank, given_pixels, test_images.labels, radii=radii, bounded=3)
-        assert torch.equal(given_pixels, before)
-        assert torch.equal(test_images.labels, labels)
-        assert radii == [0.1, 1.0]
-
-
-def test_unknown_units(trained, pixels):
-    for function in (
-        global_lipschitz,
-        eclipse_fast,
-        lambda bank, units: gradient_norm(bank, pixels[:1], units=units),
-        lambda bank, units: local_lipschitz(bank, pixels[:1], radius=1, units=units),
-    ):
-        with pytest.raises(ValueError, match="units must be one of .*'pixel', 'normalised'.*, got 'byte'"):
-            function(trained, units="byte")

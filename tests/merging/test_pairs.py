@@ -1,13 +1,11 @@
 import numpy as np
 import pytest
 import torch
-import xarray as xr
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hrebasin import Architecture, Bank, evaluate, match_weights, merge_pairs, train
+from hrebasin import Architecture, Bank, evaluate, match_weights, merge_pairs
 from hrebasin.merging.pairs import lines, pairs_of, permutation_choice
-from hrebasin.study import records
 from hrebasin.training.run import initial_bank
 
 LAMBDAS = (0.0, 0.25, 0.5, 0.75, 1.0)
@@ -69,12 +67,6 @@ def test_no_pair_is_repeated_and_none_crosses_groups(size, n_groups, interleaved
         pairs_of(bank, most + 1)
 
 
-def test_fewer_pairs_are_the_first_of_more(trained):
-    few, many = pairs_of(trained, 5), pairs_of(trained, 20)
-    for a, b in zip(few, many, strict=True):
-        np.testing.assert_array_equal(a.labels["seed"], b.labels["seed"][:5])
-
-
 # ---- lines
 
 
@@ -117,15 +109,6 @@ def test_barriers_follow_from_the_curves(curves):
         barrier = curves[f"{name}_barrier"]
         np.testing.assert_allclose(barrier.transpose(*curves[name].dims[:-1]), expected, atol=1e-12)
         assert (barrier >= 0).all()
-
-
-def test_a_permuted_copy_has_no_barrier_after_matching(shallow, train_images, recipe, random_permutations):
-    bank = train(shallow, train_images, [0, 1], recipe)
-    copies = random_permutations(bank, "ablations").apply(bank)
-    curve = lines(bank, copies, {"train": train_images}, LAMBDAS, seed=0)
-    assert (curve.loss_barrier.sel(alignment="before") > 0.01).all()
-    np.testing.assert_allclose(curve.loss_barrier.sel(alignment="after"), 0, atol=1e-5)
-    np.testing.assert_allclose(curve.accuracy_barrier.sel(alignment="after"), 0, atol=1e-12)
 
 
 def test_a_pair_does_not_depend_on_the_other_pairs(curves, pairs, images):
@@ -175,47 +158,6 @@ def test_the_choice_by_hand(choice, pairs, test_images, order):
         np.testing.assert_allclose(found, expected, atol=1 / len(test_images) + 1e-9)  # one borderline image
 
 
-# ---- the data set
-
-
-def test_both_ablations_together_follow_the_schema(curves, choice, tmp_path):
-    record = xr.merge([curves, choice], compat="identical", combine_attrs="override")
-    assert {name: record[name].dims for name in record.data_vars} == records.schema("ablations")
-    for name, variable in record.variables.items():
-        assert variable.attrs["long_name"], name
-        assert variable.attrs["units"], name
-    assert record.loss.attrs["units"] == record.loss_barrier.attrs["units"] == "nat"
-    records.write(record, tmp_path / "ablations.nc", stage="ablations")
-    again = records.read(tmp_path / "ablations.nc", stage="ablations")
-    for name in record.data_vars:
-        np.testing.assert_array_equal(again[name], record[name])
-    assert again.pair.values.tolist() == record.pair.values.tolist()
-
-
-def test_groups_keep_their_pairs(trained, test_images):
-    groups = np.repeat([3, 7], 4)
-    bank = trained.relabel(group=groups)
-    first, second = pairs_of(bank, 2)
-    result = permutation_choice(first, second, test_images, seed=0)
-    assert result.group.values.tolist() == [3, 3, 7, 7]
-    assert result["first"].values.tolist() == [0, 2, 4, 6]
-    curve = lines(first, second, {"test": test_images}, (0.0, 1.0), seed=0)
-    xr.testing.assert_identical(curve.pair, result.pair)
-    expected = evaluate(bank, test_images).accuracy.values
-    ends = curve.accuracy.sel(alignment="before", split="test")
-    np.testing.assert_array_equal(ends.sel({"lambda": 0.0}), expected[[0, 2, 4, 6]])
-    np.testing.assert_array_equal(ends.sel({"lambda": 1.0}), expected[[1, 3, 5, 7]])
-
-
 def test_a_line_needs_both_ends(pairs, test_images):
     with pytest.raises(ValueError, match=r"needs lambda = 0 and 1, got \[0.0, 0.5\]"):
         lines(*pairs, {"test": test_images}, (0.0, 0.5), seed=0)
-
-
-def test_inputs_are_not_changed(trained, pairs, images, test_images, unchanged):
-    unchanged(trained, *pairs)
-    before = {split: part.pixels.clone() for split, part in images.items()}
-    lines(*pairs, images, (0.0, 1.0), seed=0)
-    permutation_choice(*pairs, test_images, seed=0)
-    for split, part in images.items():
-        assert torch.equal(part.pixels, before[split])

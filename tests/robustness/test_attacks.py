@@ -1,27 +1,17 @@
-import warnings
-
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from foolbox import PyTorchModel
+from foolbox.attacks import L2DeepFoolAttack, LinfDeepFoolAttack, LinfFastGradientAttack
+from foolbox.criteria import Misclassification
 
-from hrebasin import Architecture, Bank, accuracy
+from hrebasin import Architecture, Bank, accuracy, attack
 from hrebasin.random_streams import generator
-from hrebasin.study import records
-
-with warnings.catch_warnings():
-    # foolbox 3.3.4 imports from a namespace that SciPy deprecates
-    warnings.filterwarnings("ignore", message="Please import `gaussian_filter`", category=DeprecationWarning)
-    from foolbox import PyTorchModel
-    from foolbox.attacks import L2DeepFoolAttack, LinfDeepFoolAttack, LinfFastGradientAttack
-    from foolbox.criteria import Misclassification
-
-    from hrebasin.robustness.attacks import KINDS, attack, attack_suite
+from hrebasin.robustness.attacks import KINDS, attack_suite
 
 # the tiny images have wide margins: most break within these ranges
 EPSILONS = (0.0, 0.02, 0.05, 0.1, 0.2)
-L2_EPSILONS = (0.0, 0.1, 0.3, 0.6, 1.0)
+L2_EPSILONS = (0.0, 0.1, 0.3, 0.6, 100.0)
 SIZES = {"deepfool-linf": EPSILONS, "deepfool-l2": L2_EPSILONS}
 DEEPFOOL = {
     "deepfool-linf": LinfDeepFoolAttack(steps=50, candidates=10, overshoot=0.02, loss="logits"),
@@ -128,15 +118,9 @@ def test_misclassified_images_are_left_alone(kind, trained, pixels, labels, deep
 @pytest.mark.parametrize("kind", DEEPFOOL)
 def test_robust_accuracy_follows_from_norm_success_and_correct(kind, deepfool):
     result = deepfool[kind]
-    for k in range(result.sizes["model"]):
-        for position, epsilon in enumerate(SIZES[kind]):
-            robust = [
-                correct and (not success or norm > epsilon)
-                for correct, success, norm in zip(
-                    result.correct[k].values, result.success[k].values, result.perturbation_norm[k].values, strict=True
-                )
-            ]
-            assert result.robust_accuracy[k, position].item() == pytest.approx(np.mean(robust))
+    for epsilon in SIZES[kind]:
+        robust = (result.correct == 1) & ((result.success == 0) | (result.perturbation_norm > epsilon))
+        np.testing.assert_allclose(result.robust_accuracy.sel(epsilon=epsilon), robust.mean("image"))
     assert (result.robust_accuracy.diff("epsilon") <= 0).all()
     assert result.robust_accuracy.isel(epsilon=-1).mean() < result.robust_accuracy.isel(epsilon=0).mean() - 0.1
 
@@ -243,21 +227,6 @@ def suite(trained, test_images, labels):
     return attack_suite(trained, test_images.pixels, labels, epsilons=EPSILONS, magnitudes=(0.0, 0.3), draws=2)
 
 
-def test_the_suite_follows_the_schema(suite, tmp_path):
-    assert {name: suite[name].dims for name in suite.data_vars} == records.schema("attack")
-    for name, variable in suite.data_vars.items():
-        assert variable.attrs["long_name"], name
-        assert variable.attrs["units"], name
-    for name in ("attack", "norm", "noise", "epsilon", "magnitude"):
-        assert {"long_name", "units"} <= set(suite[name].attrs), name
-    assert suite.repredicted.attrs["units"] == "images"
-    assert suite.perturbation_norm.attrs["units"] == "pixel range"
-    records.write(suite, tmp_path / "attack.nc", stage="attack")
-    again = records.read(tmp_path / "attack.nc", stage="attack")
-    for name in suite.data_vars:
-        np.testing.assert_array_equal(again[name], suite[name])
-
-
 def test_the_suite_holds_each_attack(suite, trained, pixels, labels, deepfool):
     curves = suite.robust_accuracy
     fgsm = attack(trained, pixels, labels, kind="fgsm", epsilons=EPSILONS)
@@ -278,46 +247,3 @@ def test_the_suite_holds_each_attack(suite, trained, pixels, labels, deepfool):
     assert suite.epsilon.values.tolist() == list(EPSILONS)
     assert suite.magnitude.values.tolist() == [0.0, 0.3]
     assert suite.seed.values.tolist() == list(range(8))
-
-
-def test_norms_of_one_perturbation_are_ordered(suite):
-    # both attacks seek the nearest boundary, each in its own norm, and |v|_2 >= |v|_inf
-    norm = suite.perturbation_norm.where((suite.correct == 1) & (suite.success == 1).all("norm")).median("image")
-    assert (norm.sel(norm="l2") > norm.sel(norm="linf")).all()
-    assert (norm.sel(norm="l2") < norm.sel(norm="linf") * np.sqrt(48)).all()
-
-
-# ---- inputs
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_inputs_are_not_changed(kind, trained, pixels, test_images, labels, unchanged):
-    bank = trained.select([0, 1])
-    unchanged(trained, bank)
-    for given_pixels in (pixels, test_images.pixels):
-        before, before_labels, epsilons = given_pixels.clone(), labels.clone(), [0.0, 0.1]
-        attack(bank, given_pixels, labels, kind=kind, epsilons=epsilons, draws=2)
-        assert torch.equal(given_pixels, before)
-        assert torch.equal(labels, before_labels)
-        assert epsilons == [0.0, 0.1]
-        assert not given_pixels.requires_grad
-
-
-@settings(max_examples=4)
-@given(shape=st.sampled_from([(1, 2, 2), (3, 4, 4)]), widths=st.lists(st.integers(1, 6), min_size=1, max_size=3))
-def test_any_architecture_is_attacked(shape, widths):
-    channels = shape[0]
-    architecture = Architecture(tuple(widths), 3, shape, (0.4,) * channels, (0.3,) * channels)
-    stream = generator("test/any")
-    tensors = {name: torch.empty(2, *s).normal_(generator=stream) for name, s in architecture.shapes.items()}
-    images = torch.rand(3, *shape, generator=stream)
-    for kind in KINDS:
-        result = attack(Bank(architecture, tensors), images, torch.tensor([0, 1, 2]), kind=kind, epsilons=[0.0, 0.5])
-        assert ((result.robust_accuracy >= 0) & (result.robust_accuracy <= 1)).all()
-        assert (result.robust_accuracy.isel(epsilon=0) <= result.correct.mean("image") + 1e-12).all()
-
-
-def test_l2_sizes_may_exceed_one(trained, pixels, labels, deepfool):
-    result = attack(trained, pixels, labels, kind="deepfool-l2", epsilons=[0.0, 100.0])
-    broken = (deepfool["deepfool-l2"].success == 1) | (deepfool["deepfool-l2"].correct == 0)
-    np.testing.assert_allclose(result.robust_accuracy.isel(epsilon=1), 1 - broken.mean("image"), atol=1e-12)

@@ -8,7 +8,7 @@ import calibration
 from hrebasin.study.statistics import Test
 from synthetic import normal
 
-N = 12
+N = 8
 
 
 @pytest.fixture(scope="module")

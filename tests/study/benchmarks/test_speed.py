@@ -102,11 +102,6 @@ def test_benchmarks_are_a_stage_like_others_and_are_drawn(measured, tmp_path):
         assert "planted" in (tmp_path / f"{name}.md").read_text()
 
 
-def test_slopes_of_a_line():
-    n = np.array([16, 32, 64])
-    assert scaling.line(n, 3 * n + 7) == pytest.approx((3, 7))
-
-
 def test_lines_tell_slope_and_bend():
     n = np.array([16, 32, 64, 128])
     times = np.stack([0.5 * n + 2, 0.5 * n + 2])[:, None]

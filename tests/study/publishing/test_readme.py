@@ -8,9 +8,9 @@ from hrebasin.evaluation import accuracy
 from hrebasin.files import project_root
 from hrebasin.lipschitz import bounds as regularity
 from hrebasin.merging import methods
+from hrebasin.merging.looks import LOOKS
 from hrebasin.robustness import attacks as robustness
 from hrebasin.study.figures import paper as plots
-from hrebasin.study.figures import style as drawing
 
 ROOT = project_root()
 EXAMPLES = re.findall(r"^```python\n(.*?)^```", (ROOT / "README.md").read_text(), flags=re.MULTILINE | re.DOTALL)
@@ -23,7 +23,7 @@ def names(tmp_path_factory):
     (folder / "data").mkdir()
     for name in ("cifar10-sample.nc", "published"):
         (folder / "data" / name).symlink_to(ROOT / "data" / name)
-    registries = (robustness.FIXED_SIZE, regularity.BOUNDS, methods.MERGES, drawing.NAMES, drawing.COLOURS)
+    registries = (robustness.FIXED_SIZE, regularity.BOUNDS, methods.MERGES, LOOKS)
     before, left = [dict(registry) for registry in registries], {}
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)

@@ -14,6 +14,9 @@ import hrebasin
 import synthetic
 from hrebasin.evaluation import evaluate
 from hrebasin.files import project_root
+from hrebasin.lipschitz.bounds import measure
+from hrebasin.merging.pairs import lines, pairs_of, permutation_choice
+from hrebasin.robustness.attacks import attack_suite
 from hrebasin.study import notebook_code, records
 from hrebasin.study.records.data_sets import concat, read, write
 from hrebasin.study.records.networks import load_networks
@@ -83,13 +86,35 @@ def test_a_record_is_read_as_it_was_written(dataset, path):
     xr.testing.assert_equal(read(path, stage="merge"), dataset)
 
 
-def test_a_trained_bank_gives_a_record(trained, train_images, test_images, path):
-    test = evaluate(trained, test_images)
-    record = trained.history.assign(test_accuracy=test.accuracy, test_loss=test.loss)
-    write(record, path, stage="train")
-    again = read(path, stage="train")
-    np.testing.assert_array_equal(again.train_loss, trained.history.train_loss)
-    assert again.test_accuracy.sel(model="unmerged/group-000/stage-0/node-05") == test.accuracy[5]
+@pytest.fixture
+def made(trained, train_images, test_images):
+    """``made(stage)``: the record that the method gives for a stage of the study."""
+
+    def make(stage):
+        given, pairs = (test_images.pixels[:9], test_images.labels[:9]), pairs_of(trained, 2)
+        if stage == "train":
+            test = evaluate(trained, test_images)
+            return trained.history.assign(test_accuracy=test.accuracy, test_loss=test.loss)
+        if stage == "attack":
+            return attack_suite(trained, *given, epsilons=[0.0, 0.1], magnitudes=[0.0, 0.3], draws=2)
+        if stage == "regularity":
+            return measure(trained, *given, radii=[0.1, 1.0], bounded=7)
+        curves = lines(*pairs, {"train": train_images, "test": test_images}, [0.0, 0.5, 1.0], seed=0)
+        return xr.merge(
+            [curves, permutation_choice(*pairs, test_images, seed=0)], compat="identical", combine_attrs="override"
+        )
+
+    return make
+
+
+@pytest.mark.parametrize("stage", ["train", "attack", "regularity", "ablations"])
+def test_what_the_method_gives_is_a_record_of_its_stage(stage, made, path):
+    record = made(stage)
+    assert {name: record[name].dims for name in record.data_vars} == records.schema(stage)
+    for name, variable in record.variables.items():
+        assert {"long_name", "units"} <= set(variable.attrs), name
+    write(record, path, stage=stage)
+    xr.testing.assert_equal(read(path, stage=stage), record)
 
 
 def test_a_failing_write_leaves_the_old_record(dataset, path, monkeypatch):

@@ -51,12 +51,6 @@ def test_answers_are_those_of_the_attack_on_all_images(few, test_images):
     assert 0 < held.sum() < 3 * n
 
 
-def test_without_attack_nothing_changes(few, test_images):
-    shown = closeup(few, test_images, 0, epsilon=0)
-    before, after = (shown.probability.sel(state=state) for state in ("before", "after"))
-    np.testing.assert_allclose(before, after, atol=1e-6)
-
-
 @pytest.mark.parametrize(("position", "epsilon", "message"), [
     (60, 0.1, "position 60 is not among the 60 images"),
     (-1, 0.1, "position -1"),

@@ -49,15 +49,6 @@ def test_the_lines_run_from_the_first_network_to_both_forms_of_the_second(traine
     assert middle.sel(alignment="after") < middle.sel(alignment="before")
 
 
-def test_the_plane_reaches_beyond_the_networks_with_squares_for_points(around):
-    for name, axis in (("x", "x"), ("y", "y")):
-        places = around.place.sel(axis=axis).values
-        assert around[name].values.min() < places.min()
-        assert around[name].values.max() > places.max()
-    steps = np.concatenate([np.diff(around.x.values), np.diff(around.y.values)])
-    np.testing.assert_allclose(steps, steps[0])
-
-
 def test_networks_that_span_no_plane_are_refused(trained, test_images):
     first = trained.select([0])
     with pytest.raises(ValueError, match="no plane: the networks are equal"):
