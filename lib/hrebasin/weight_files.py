@@ -1,6 +1,5 @@
 """Files of one network's weights, .safetensors, .pt and .pth, read without running what is in them."""
 
-import io
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,7 +8,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
-from .files import write_atomically
+from .files import replacing, write_atomically
 from .state_names import weights_in
 
 SAFETENSORS, PYTORCH = (".safetensors",), (".pt", ".pth", ".bin", ".ckpt")
@@ -70,9 +69,8 @@ def write_weights(path: Path | str, state: Mapping[str, torch.Tensor]) -> None:
     if path.suffix.lower() in SAFETENSORS:
         write_atomically(path, save({name: value for name, value in state.items() if isinstance(value, torch.Tensor)}))
         return
-    buffer = io.BytesIO()
-    torch.save(state, buffer)
-    write_atomically(path, buffer.getvalue())
+    with replacing(path) as temporary:
+        torch.save(state, temporary)
 
 
 def check_suffix(path: Path | str) -> Path:

@@ -58,7 +58,7 @@ def test_merged_networks_are_named_and_written_as_the_first(folder, test_images,
     table = own.table(merged, evaluate(merged, test_images), test_images)
     assert list(table.index) == names
     assert list(table.columns) == ["accuracy on 60 images (%)", "mean cross-entropy (nat)"]
-    written = own.save(merged, folder / "merged")
+    written = own.write(merged, folder / "merged")
     assert sorted(path.name for path in (folder / "merged").iterdir()) == sorted(path.name for path in written)
     assert written[2].name == "tree-of-a-to-d.pt"
     state = torch.load(written[2], weights_only=True)  # noqa: S614, TID251
@@ -78,7 +78,7 @@ def test_perceptrons_keep_names_that_are_not_the_librarys(tmp_path, trained, tes
     own = read_networks(tmp_path, test_images, mean=look.mean, std=look.std)
     merged = Bank.concat([own.bank.relabel(), own.bank.select([0]).relabel(method="naive", stage=1, n_merged=3)])
     assert own.names(merged)[3:] == ["naive average of run-0 to run-2"]
-    [path] = own.save(merged, tmp_path / "merged")
+    [path] = own.write(merged, tmp_path / "merged")
     assert set(load_file(path)) == set(load_file(tmp_path / "run-0.safetensors"))
     assert batch_norm_pixels(own.bank, "absent", root=tmp_path, at_most=5) is None, "nothing is read for nothing"
 

@@ -63,7 +63,7 @@ class OwnNetworks:
         parts = {name: ("network", values) for name, values in columns.items()}
         return xr.Dataset(parts, coords={"network": self.names(networks)}).to_dataframe()
 
-    def save(self, networks: Bank, folder: Path | str) -> list[Path]:
+    def write(self, networks: Bank, folder: Path | str) -> list[Path]:
         """Write every merged network to a file with the tensors' names, and the type, of the first file.
 
         Args:
