@@ -8,8 +8,13 @@ from torch import nn
 
 from ...architectures import NetworkArchitecture
 from ...bank import Bank
+from ...convolutional import architecture_of
+from ...evaluation import accuracy
 from ...images.sources import Images
 from ...matching.weights import match_weights
+from ...merging.batch_norm import measure_batch_norm
+from ...merging.tree import merge_pairs
+from ...random_streams import generator
 from ...symmetry import derive_symmetry, prove_symmetry
 from ...training.recipe import Recipe
 from ...training.train import train
@@ -110,6 +115,29 @@ def _matching(title: str, first: Bank, second: Bank) -> Row:
         "% of the objective, the alternative's above ours, mean",
         5,
     )
+
+
+def planted_loss(train_images: Images, test_images: Images, recipe: Recipe, *, noise: float = 0.02) -> float:
+    """Points of test accuracy that a trained convolutional network loses by a merge with its own permuted, noisy copy.
+
+    Args:
+        train_images: to train on, and to measure batch norm on.
+        test_images: to be accurate on.
+        recipe: of training.
+        noise: standard deviation, relative to that of each parameter.
+    """
+    mean, std = train_images.statistics()
+    shape = {"n_classes": len(train_images.classes), "image_shape": train_images.shape, "mean": mean, "std": std}
+    bank = train(architecture_of("convolutional", (32, 64, 128), **shape), train_images, [0], recipe)
+    symmetry, stream = bank.architecture.symmetry, generator("planted")
+    planted = {name: perm[None] for name, perm in symmetry.random_permutations(stream).items()}
+    moved = symmetry.apply(bank.tensors, planted)
+    for name in bank.architecture.parameters:
+        moved[name] = moved[name] + noise * moved[name].std() * torch.randn(moved[name].shape, generator=stream)
+    copy = Bank(bank.architecture, moved, bank.labels)
+    merged = merge_pairs(Bank.concat([bank, copy]), pixels=train_images.pixels)
+    before = measure_batch_norm(bank, train_images.pixels)
+    return 100 * float((accuracy(before, test_images).values - accuracy(merged, test_images).values)[0])
 
 
 def derivation_seconds(image_size: int = 224) -> tuple[float, float]:
