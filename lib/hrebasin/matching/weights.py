@@ -317,7 +317,8 @@ def _units(tensor: torch.Tensor, symmetry: Symmetry, place: Place) -> torch.Tens
     sizes = [segment_size(segment) for segment in axis]
     part = tensor.narrow(place.axis, sum(sizes[: place.segment]), sizes[place.segment])
     part = part.unflatten(place.axis, [f.size for f in axis[place.segment]])
-    return part.movedim(place.axis + place.factor, 0).flatten(1)
+    part = part.movedim(place.axis + place.factor, 0)
+    return part.reshape(len(part), -1)  # a bias has one axis alone
 
 
 def _dot(a: torch.Tensor, b: torch.Tensor) -> float:
