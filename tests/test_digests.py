@@ -16,8 +16,8 @@ FILES = {
     "bank.py": 'class Bank:\n    """Networks."""\n    def size(self):\n        """Their number."""\n        return 8\n',
     "matching/__init__.py": "",
     "matching/assignment.py": "import numpy\nROUNDS = 9\ndef solve(x): return ROUNDS\ndef plot(): return 'plain'\n",
-    "matching/weights.py": "from ..bank import Bank\nfrom . import assignment as a\nTABLE = {}\n'Sizes'\n"
-    "TABLE['x'] = 2\ndef match(bank: Bank): return a.solve(bank)\ndef show(): return a.plot()\n",
+    "matching/weights.py": "from ..bank import Bank\nfrom . import assignment as a\nTABLE = {}\nTABLE['x'] = 2\n"
+    "'Sizes'\ndef match(bank: Bank): return a.solve(bank)\ndef show(): return a.plot()\n",
     "merging/__init__.py": "from .tree import merge\nfrom .rules import named\n",
     "merging/tree.py": "from ..matching.weights import match\ndef merge(b):\n    # both\n    return 0.5 * match(b)\n",
     "merging/rules.py": "from . import table  # noqa: F401\nfrom .calls import RULES\ndef named(): return RULES\n",
