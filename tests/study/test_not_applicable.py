@@ -76,6 +76,7 @@ def test_what_is_explored_leaves_bounds_out(results):
     assert measures == ["gradient norm, largest (from below)", "weight norm, sum over layers"]
 
 
+@pytest.mark.parametrize("results", [1], indirect=True)
 def test_the_page_is_published(results, tmp_path, monkeypatch):
     monkeypatch.setattr(publish, "IMAGE_GROUPS", 2)
     monkeypatch.setattr(figures, "drawable", lambda stages: SHOWN)
