@@ -109,6 +109,6 @@ $(STAMP): requirements.txt pyproject.toml
 	  f"Python >= 3.11 is needed, $(PYTHON) is {v.major}.{v.minor}; name another one: make PYTHON=...")'
 	$(PYTHON) -m venv --clear $(ENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
-	$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes --requirement requirements.txt
+	$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python --require-hashes --requirement requirements.txt
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --editable .
 	@touch $@
