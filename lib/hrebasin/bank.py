@@ -11,6 +11,7 @@ from torch import nn
 
 from . import bank_files
 from .architectures import NetworkArchitecture
+from .checks import check_alike, check_finite, check_same_architecture
 from .networks import Architecture, is_mlp
 from .random_streams import generator
 from .symmetry import Symmetry
@@ -110,7 +111,7 @@ class Bank:
                 check_tensors(network)
             except ValueError as error:
                 raise ValueError(f"network {position}: {error}") from error
-            _check_like_first(position, network, networks[0])
+            check_alike(position, network, networks[0])
         if is_mlp(networks[0]):
             architecture = networks[0].architecture
         else:
@@ -275,41 +276,6 @@ class Bank:
         return bank
 
 
-def check_same_architecture(bank: Bank, other: Bank) -> None:
-    """Raise ValueError unless both banks hold networks of one architecture."""
-    if bank.architecture != other.architecture:
-        raise ValueError(f"networks of different architectures: {bank.architecture} and {other.architecture}")
-
-
-def check_finite(bank: Bank, where: str) -> None:
-    """Raise ValueError unless all weights are numbers; it names the tensor and the seeds of the networks."""
-    for name, tensor in bank.tensors.items():
-        if torch.isfinite(tensor.sum()):  # several times as fast as to look at each; a sum that overflows tells nothing
-            continue
-        bad = ~torch.isfinite(tensor).flatten(1).all(1).cpu().numpy()
-        if bad.any():
-            raise ValueError(f"{where}: {name} of {_called(bank, bad)} holds weights that are not finite")
-
-
-def largest_weight(banks: Iterable[Bank]) -> str:
-    """Where the largest parameter of some banks stands, in words: for errors of products that left float32."""
-    largest, words = -1.0, ""
-    for bank in banks:
-        for name in bank.architecture.parameters:
-            sizes = bank.tensors[name].flatten(1).abs().amax(1).cpu()
-            if float(sizes.max()) > largest:
-                largest = float(sizes.max())
-                words = f"{name} of {_called(bank, [int(sizes.argmax())])} holds weights of {largest:.1e}"
-    return words
-
-
-def _called(bank: Bank, which) -> str:
-    """Networks in words: their seeds, or their positions where these are unknown."""
-    seeds, positions = bank.labels["seed"][which], np.arange(len(bank))[which]
-    known = (seeds >= 0).all()
-    return f"the network {'of seed' if known else 'at position'} {', '.join(map(str, seeds if known else positions))}"
-
-
 def average(tensor: torch.Tensor, size: int | None = None) -> torch.Tensor:
     """Means over ``size`` networks after one another (by default all), (model / size, ...); of counters the first."""
     blocks = tensor.unflatten(0, (-1, size or len(tensor)))
@@ -320,37 +286,6 @@ def blend(a: Bank, b: Bank, weight: float) -> dict[str, torch.Tensor]:
     """The tensors of (1 - weight) A + weight B, pair by pair; counters are those of A."""
     pairs = {name: (tensor, b.tensors[name]) for name, tensor in a.tensors.items()}
     return {name: torch.lerp(*pair, weight) if pair[0].is_floating_point() else pair[0] for name, pair in pairs.items()}
-
-
-def _check_like_first(position: int, network: nn.Module, first: nn.Module) -> None:
-    """Raise ValueError unless a network has the architecture of network 0."""
-    ours, theirs = (
-        {name: tuple(tensor.shape) for name, tensor in each.state_dict().items()} for each in (network, first)
-    )
-    different = [name for name in ours.keys() | theirs.keys() if ours.get(name) != theirs.get(name)]
-    if different:
-        name = min(different)
-        what = f"{name!r} of shape {ours.get(name, 'none')}, but network 0 has {theirs.get(name, 'none')}"
-    elif getattr(network, "architecture", None) != getattr(first, "architecture", None) or str(network) != str(first):
-        lines = zip(*(str(each).splitlines() for each in (network, first)), strict=False)
-        a, b = next(
-            ((a, b) for a, b in lines if a != b),
-            (getattr(network, "architecture", ""), getattr(first, "architecture", "")),
-        )
-        what = f"{str(a).strip()}, but network 0 has {str(b).strip()}"
-    else:
-        _check_integers(position, network, first)
-        return
-    raise ValueError(f"network {position} has {what}: only networks of one architecture form a bank")
-
-
-def _check_integers(position: int, network: nn.Module, first: nn.Module) -> None:
-    """Raise ValueError where tables of integers, such as masks and places, are not those of network 0."""
-    there = first.state_dict()
-    for name, tensor in network.state_dict().items():
-        whole = isinstance(tensor, torch.Tensor) and not tensor.is_floating_point() and tensor.ndim
-        if whole and not torch.equal(tensor.cpu(), there[name].cpu()):
-            raise ValueError(f"network {position} has other numbers in {name!r} than network 0: no mean is one of them")
 
 
 def _plain(tensor: torch.Tensor) -> torch.Tensor:

@@ -8,7 +8,8 @@ from torch import nn
 
 from hrebasin.bank import Bank
 from hrebasin.convolutional import convolutional, residual
-from hrebasin.matching.weights import Descent, match_weights
+from hrebasin.matching.descent import Descent
+from hrebasin.matching.weights import match_weights
 from hrebasin.random_streams import generator
 from hrebasin.symmetry import symmetry_from_spec
 

@@ -7,9 +7,11 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from ..bank import Bank, average, check_finite, check_same_architecture, largest_weight
+from ..bank import Bank, average, check_finite, check_same_architecture
+from ..checks import largest_weight
 from ..matching.assignment import NotFiniteError
-from ..matching.weights import Descent, match_weights, outer
+from ..matching.descent import Descent, outer
+from ..matching.weights import match_weights
 from ..progress import track
 from ..random_streams import Seed, generator
 from ..resources import side_by_side

@@ -1,0 +1,230 @@
+"""Coordinate descent on one pair of networks: the products behind weight matching, and one permutation after the other.
+
+A permutation is solved again only when one that it meets in a parameter has changed; its products are then corrected
+where that one has changed, and its assignment starts from the last one.
+"""
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+
+from ..random_streams import Seed, generator
+from ..symmetry import Axis, Factor, Place, Symmetry
+from ..symmetry.axes import segment_size
+from .assignment import assign
+
+# Least gain that counts, relative to the layer's objective. Float32 products of 512 units carry a relative error
+# of about 5e-8 in the sum; anything below this is rounding, not progress.
+TOLERANCE = 1e-7
+# Largest share of changed units for which correcting a product beats computing it anew.
+FEW = 0.4
+PIECE = 1 << 16  # numbers converted to float64 at once
+
+
+class Descent:
+    """Coordinate descent on one pair, until no permutation can gain.
+
+    Args:
+        a, b: parameters of the reference and the moving network.
+        symmetry: which permutations act on which of their axes.
+        permutations: to start from, (unit,) on the device of ``b``; by default the identity.
+        prices: of the last assignments, (unit,) float64; by default zero. They only save time.
+        constants: what never changes of the matrices C, (unit, unit) for each permutation, if it is known already;
+            ``a`` then needs no `outer` parameters.
+        tolerance: see `match_weights`.
+
+    Attributes:
+        permutations, prices: the state after `run`; what was given is not changed.
+    """
+
+    def __init__(
+        self, a, b, symmetry: Symmetry, *, permutations=None, prices=None, constants=None, tolerance=TOLERANCE
+    ):
+        self.a, self.b, self.symmetry, self.tolerance = a, b, symmetry, tolerance
+        self.names = list(symmetry.permutations)
+        if permutations is None:
+            device = next(iter(b.values())).device
+            permutations = {name: torch.arange(size, device=device) for name, size in symmetry.permutations.items()}
+        self.permutations = dict(permutations)
+        self.prices = dict(prices) if prices else {name: np.zeros(len(permutations[name])) for name in self.names}
+        if constants is None:
+            constants = {name: self._zeros(name) for name in self.names}
+            for name, keys in outer(symmetry, b).items():
+                products = (_rows(a[key], axis) @ _rows(b[key], axis).T for key, axis in keys)
+                constants[name] = sum(products)
+        self.constants = constants
+        # permutation -> places whose products depend on others: (place, the other permutations there)
+        self.varying: dict[str, list[tuple[Place, tuple[str, ...]]]] = {name: [] for name in self.names}
+        self.twice: dict[str, set[str]] = {name: set() for name in self.names}  # parameters that hold one twice
+        for name, places in symmetry.places().items():
+            for place in places:
+                if place.tensor in b and not _is_outer(symmetry, place):
+                    others = _others(symmetry, place)
+                    self.varying[name].append((place, others))
+                    if name in others:
+                        self.twice[name].add(place.tensor)
+        self.products: dict[Place, tuple[torch.Tensor, object]] = {}
+
+    def _zeros(self, name: str) -> torch.Tensor:
+        tensor, size = next(iter(self.b.values())), self.symmetry.permutations[name]
+        return tensor.new_zeros(size, size)
+
+    def run(self, seed: Seed, max_sweeps: int) -> int:
+        """Descend until no permutation gains; how many sweeps that took."""
+        stream = generator(f"layer-order/{seed}")
+        stale = dict.fromkeys(self.names, True)  # may gain since last solved
+        sweeps = 0
+        while any(stale.values()) and sweeps < max_sweeps:
+            sweeps += 1
+            for position in torch.randperm(len(self.names), generator=stream).tolist():
+                name = self.names[position]
+                if stale[name]:
+                    stale[name] = False
+                    if self._solve(name):
+                        # of a permutation that stands twice in a parameter, C has changed with itself
+                        stale |= {other: True for _, others in self.varying[name] for other in others}
+        return sweeps
+
+    def _solve(self, name: str) -> bool:
+        """Take the best permutation ``name`` given the others; whether that is a gain."""
+        gains = self.constants[name].clone()
+        for place, others in self.varying[name]:
+            gains += self._product(place, others)
+        gains = gains.cpu().numpy()
+        old = self.permutations[name].cpu().numpy()
+        new, prices = assign(gains[None], old[None], self.prices[name][None])
+        new, self.prices[name] = new[0], prices[0]
+        # float64 sums: in float32, rounding would read as progress
+        rows = np.arange(len(gains))
+        before, after = (gains[rows, columns].sum(dtype=np.float64) for columns in (old, new))
+        if self.twice[name]:  # quadratic: C took the other place as it was
+            before, after = (self._objective_with(name, perm) for perm in (old, new))
+        gained = bool(after - before > self.tolerance * max(abs(before), abs(after)))
+        if gained:
+            self.permutations[name] = torch.from_numpy(new).to(self.permutations[name].device)
+        return gained
+
+    def _objective_with(self, name: str, perm: np.ndarray) -> float:
+        """The part of the objective that hangs on ``name``, were it ``perm``."""
+        perm = torch.from_numpy(perm).to(self.permutations[name].device)
+        rows = torch.arange(len(perm), device=perm.device)
+        fixed = float(self.constants[name][rows, perm].sum(dtype=torch.float64))
+        keys = {place.tensor for place, _ in self.varying[name]}
+        return fixed + self._dots(sorted(keys), self.permutations | {name: perm})
+
+    def _product(self, place: Place, others: tuple[str, ...]) -> torch.Tensor:
+        """<unit i of A, unit j of B> over one place of a permutation, the others as they are, (unit, unit)."""
+        axes = self.symmetry.axes[place.tensor]
+        own = axes[place.axis][place.segment][place.factor].name
+        if len(others) == 1 and others[0] != own and _is_simple(self.symmetry, place.tensor):
+            return self._inner_product(place, others[0])
+        state = [self.permutations[other] for other in others]
+        product, used = self.products.get(place, (None, None))
+        if used is None or not all(map(torch.equal, used, state)):
+            a, b, given = self.a[place.tensor], self.b[place.tensor], dict(zip(others, state, strict=True))
+            for number, axis in enumerate(axes):
+                moved = _without(axis, place) if number == place.axis else axis
+                if {f.name for segment in moved for f in segment} & given.keys():
+                    b = b.index_select(number, self.symmetry.expand(moved, given).to(b.device))
+            product = _units(a, self.symmetry, place) @ _units(b, self.symmetry, place).T
+            self.products[place] = product, state
+        return product
+
+    def _inner_product(self, place: Place, other: str) -> torch.Tensor:
+        """The same of a parameter with two plain axes, corrected where the other permutation has changed."""
+        axes, perm = self.symmetry.axes[place.tensor], self.permutations[other]
+        [second] = [axis for axis, own in enumerate(axes) if any(f.name == other for segment in own for f in segment)]
+        a, b = (t[place.tensor].movedim((place.axis, second), (0, 1)) for t in (self.a, self.b))
+        if place in self.products:
+            product, used = self.products[place]
+            changed = (perm != used).nonzero()[:, 0]
+            if len(changed) <= FEW * len(perm):
+                if len(changed):
+                    difference = b[:, perm[changed]] - b[:, used[changed]]
+                    product.addmm_(a[:, changed].flatten(1), difference.flatten(1).T)
+                    self.products[place] = product, perm
+                return product
+        product = a.flatten(1) @ b[:, perm].flatten(1).T
+        self.products[place] = product, perm
+        return product
+
+    def objective(self) -> float:
+        """Sum over all parameters of <A, pi(B)>."""
+        return self._dots(self.a, self.permutations)
+
+    def _dots(self, keys, permutations: dict[str, torch.Tensor]) -> float:
+        permuted = ((key, self.symmetry.permute_tensor(key, self.b[key], permutations)) for key in keys)
+        return sum(_dot(self.a[key], tensor) for key, tensor in permuted)
+
+
+def outer(symmetry: Symmetry, tensors: Mapping) -> dict[str, list[tuple[str, int]]]:
+    """By permutation, the tensors that it alone permutes, along one whole axis: (name, axis)."""
+    found: dict[str, list[tuple[str, int]]] = {}
+    for name, places in symmetry.places().items():
+        for place in places:
+            if place.tensor in tensors and _is_outer(symmetry, place):
+                found.setdefault(name, []).append((place.tensor, place.axis))
+    return found
+
+
+def _names(symmetry: Symmetry, tensor: str) -> list[str]:
+    return [f.name for axis in symmetry.axes[tensor] for segment in axis for f in segment if f.name is not None]
+
+
+def _is_simple(symmetry: Symmetry, tensor: str) -> bool:
+    """Whether every axis is fixed or one permutation as a whole."""
+    axes = symmetry.axes[tensor]
+    return all(
+        len(axis) == len(axis[0]) == 1 or all(f.name is None for segment in axis for f in segment) for axis in axes
+    )
+
+
+def _is_outer(symmetry: Symmetry, place: Place) -> bool:
+    return len(_names(symmetry, place.tensor)) == 1 and _is_simple(symmetry, place.tensor)
+
+
+def _others(symmetry: Symmetry, place: Place) -> tuple[str, ...]:
+    """The permutations that the product of a place depends on: of other axes and of other factors of its segment."""
+    found = []
+    for axis, own in enumerate(symmetry.axes[place.tensor]):
+        for number, segment in enumerate(own):
+            if axis != place.axis or number == place.segment:
+                found += [
+                    factor.name
+                    for position, factor in enumerate(segment)
+                    if factor.name is not None and (axis, position) != (place.axis, place.factor)
+                ]
+    return tuple(dict.fromkeys(found))
+
+
+def _without(axis: Axis, place: Place) -> Axis:
+    """An axis in which a place's factor stays, and so do all segments but its own."""
+    parts = []
+    for number, segment in enumerate(axis):
+        if number == place.segment:
+            parts.append(tuple(Factor(None, f.size) if k == place.factor else f for k, f in enumerate(segment)))
+        else:
+            parts.append((Factor(None, segment_size(segment)),))
+    return tuple(parts)
+
+
+def _units(tensor: torch.Tensor, symmetry: Symmetry, place: Place) -> torch.Tensor:
+    """A parameter's segment as a matrix (unit of one factor, everything else)."""
+    axis = symmetry.axes[place.tensor][place.axis]
+    sizes = [segment_size(segment) for segment in axis]
+    part = tensor.narrow(place.axis, sum(sizes[: place.segment]), sizes[place.segment])
+    part = part.unflatten(place.axis, [f.size for f in axis[place.segment]])
+    part = part.movedim(place.axis + place.factor, 0)
+    return part.reshape(len(part), -1)  # a bias has one axis alone
+
+
+def _dot(a: torch.Tensor, b: torch.Tensor) -> float:
+    """Inner product in float64, in pieces that stay in the cache."""
+    pieces = zip(a.flatten().split(PIECE), b.flatten().split(PIECE), strict=True)
+    return float(sum(torch.dot(x.double(), y.double()) for x, y in pieces))
+
+
+def _rows(tensor: torch.Tensor, axis: int) -> torch.Tensor:
+    """A parameter as a matrix (unit along ``axis``, everything else)."""
+    return tensor.movedim(axis, 0).reshape(tensor.shape[axis], -1)
