@@ -226,3 +226,43 @@ def test_state_dicts_are_refused_as_networks_are():
         merge_state_dicts(Net(), states, EXAMPLE)
     with pytest.raises(ValueError, match="state dict 1: 'conv.weight' holds values that are not finite"):
         merge_state_dicts(Net(), [each.state_dict() for each in planted(torch.nan)], EXAMPLE)
+
+
+class Kept(nn.Module):
+    """A network whose outputs hang on a function and a number that neither its weights nor its text tell."""
+
+    def __init__(self, act=torch.relu, scale=1.0, mean=0.0):
+        super().__init__()
+        self.first, self.last, self.act, self.scale = nn.Linear(6, 8), nn.Linear(8, 3), act, scale
+        self.register_buffer("mean", torch.tensor(mean), persistent=False)
+
+    def forward(self, x):
+        return self.last(self.act(self.first(x - self.mean)) * self.scale)
+
+
+class TiedOrNot(nn.Module):
+    """Two layers that share their weights, or do not."""
+
+    def __init__(self, tied):
+        super().__init__()
+        self.first, self.second, self.last = nn.Linear(6, 6), nn.Linear(6, 6), nn.Linear(6, 3)
+        if tied:
+            self.second.weight = self.first.weight
+
+    def forward(self, x):
+        return self.last(self.second(self.first(x).relu()).relu())
+
+
+@pytest.mark.parametrize(
+    "other",
+    [lambda: Kept(act=torch.tanh), lambda: Kept(scale=100.0), lambda: Kept(mean=5.0)],
+    ids=["function", "number", "buffer"],
+)
+def test_networks_that_only_their_outputs_tell_apart_are_refused(other):
+    with pytest.raises(ValueError, match="network 1 gives other outputs than network 0 with its weights"):
+        Bank.stack([Kept(), other()], torch.randn(4, 6))
+
+
+def test_a_network_that_is_not_tied_is_no_neighbour_of_a_tied_one():
+    with pytest.raises(ValueError, match="network 1 gives other outputs .* they differ in ties"):
+        Bank.stack([TiedOrNot(True), TiedOrNot(False)], torch.randn(4, 6))

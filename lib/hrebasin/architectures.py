@@ -20,6 +20,7 @@ from .symmetry.subject import check_tensors
 
 DRAWN = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 NORMS = (nn.modules.batchnorm._BatchNorm, nn.GroupNorm, nn.LayerNorm)
+RECIPE = "_hrebasin_recipe"  # attribute of networks that `hrebasin.convolutional.build` makes anew
 AGREEMENT = 1e-4  # of outputs for an image alone and among others, relative: rounding in float32 stays far below
 
 
@@ -70,7 +71,7 @@ class NetworkArchitecture:
         symmetry = symmetry or derive_symmetry(network, example)
         if prove:
             prove_symmetry(template, symmetry, _telling(example))
-        return cls(template, tuple(example.shape[1:]), n_classes, symmetry, getattr(network, "recipe", {}))
+        return cls(template, tuple(example.shape[1:]), n_classes, symmetry, getattr(network, RECIPE, {}))
 
     def __eq__(self, other) -> bool:
         if not isinstance(other, NetworkArchitecture):
@@ -109,8 +110,9 @@ class NetworkArchitecture:
     @cached_property
     def batch_norms(self) -> tuple[str, ...]:
         """Names of the modules whose running statistics follow from weights and images."""
-        kinds = nn.modules.batchnorm._BatchNorm
-        return tuple(name for name, module in self.template.named_modules() if isinstance(module, kinds))
+        norms = nn.modules.batchnorm._NormBase  # batch norm, and instance norm where it keeps statistics
+        modules = self.template.named_modules()
+        return tuple(n for n, module in modules if isinstance(module, norms) and module.running_mean is not None)
 
     @property
     def n_parameters(self) -> int:

@@ -10,8 +10,8 @@ import xarray as xr
 from torch import nn
 
 from . import bank_files
-from .architectures import NetworkArchitecture
-from .checks import check_alike, check_finite, check_same_architecture
+from .architectures import RECIPE, NetworkArchitecture
+from .checks import check_alike, check_finite, check_outputs, check_same_architecture
 from .networks import Architecture, is_mlp
 from .random_streams import generator
 from .symmetry import Symmetry
@@ -115,14 +115,17 @@ class Bank:
         if is_mlp(networks[0]):
             architecture = networks[0].architecture
         else:
-            if example is None and (shape := getattr(networks[0], "image_shape", None)):
-                example = torch.rand(2, *shape, generator=generator("example"))
+            if example is None and (recipe := getattr(networks[0], RECIPE, None)):
+                example = torch.rand(2, *recipe["image_shape"], generator=generator("example"))
             if example is None:
                 raise ValueError(f"{type(networks[0]).__name__} needs example=, inputs such as images[:2]")
             architecture = NetworkArchitecture.of(networks[0], example, symmetry=symmetry, prove=prove)
         states = [network.state_dict() for network in networks]
         tensors = {name: torch.stack([_plain(state[name]) for state in states]) for name in architecture.shapes}
-        return cls(architecture, tensors, labels)
+        bank = cls(architecture, tensors, labels)
+        if isinstance(architecture, NetworkArchitecture):
+            check_outputs(bank, networks, example)
+        return bank
 
     @classmethod
     def concat(cls, banks: Iterable["Bank"]) -> "Bank":

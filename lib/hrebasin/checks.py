@@ -1,5 +1,6 @@
 """What does not fit is refused before anything is computed: pixels, labels, weights, networks of another kind."""
 
+import copy
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,8 @@ from torch import nn
 from .architectures import NetworkArchitecture
 from .images.sources import Images
 from .networks import Architecture
+
+SAME_OUTPUTS = 1e-3  # relative; rounding in float32 stays far below
 
 if TYPE_CHECKING:
     from .bank import Bank
@@ -138,3 +141,23 @@ def _check_integers(position: int, network: nn.Module, first: nn.Module) -> None
         whole = isinstance(tensor, torch.Tensor) and not tensor.is_floating_point() and tensor.ndim
         if whole and not torch.equal(tensor.cpu(), there[name].cpu()):
             raise ValueError(f"network {position} has other numbers in {name!r} than network 0: no mean is one of them")
+
+
+def check_outputs(bank: "Bank", networks: Iterable[nn.Module], example: torch.Tensor) -> None:
+    """Raise ValueError unless a bank answers as the networks that it was stacked from.
+
+    What a module computes may hang on functions, numbers and buffers that neither its weights nor its text tell, and
+    weights that network 0 ties may differ elsewhere.
+    """
+    example = example.detach().cpu()
+    for position, (network, ours) in enumerate(zip(networks, bank(example), strict=True)):
+        own = copy.deepcopy(network).cpu().float().eval()
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+            inputs = bank.architecture.prepare(example)
+            theirs = own(inputs.float() if inputs.is_floating_point() else inputs)
+        difference = float((theirs - ours).abs().max() / theirs.abs().max().clamp(min=1e-30))
+        if theirs.isfinite().all() and not difference <= SAME_OUTPUTS:
+            raise ValueError(
+                f"network {position} gives other outputs than network 0 with its weights (by {difference:.1e} of their "
+                "size): they differ in ties, or in functions, numbers or buffers that are no weights"
+            )

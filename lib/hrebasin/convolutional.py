@@ -5,19 +5,19 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import nn
 
-from .architectures import NetworkArchitecture
+from .architectures import RECIPE, NetworkArchitecture
 from .networks import Architecture, Normalize
 from .random_streams import generator
 
 
 class Recognised(nn.Sequential):
-    """A network that a file can name: its ``recipe`` makes it anew, see `build`."""
+    """A network that a file can name: its recipe makes it anew, see `build`."""
 
-    def __init__(self, modules: Mapping[str, nn.Module], recipe: Mapping, image_shape: Sequence[int]):
+    def __init__(self, modules: Mapping[str, nn.Module], recipe: Mapping):
         super().__init__()
         for name, module in modules.items():
             self.add_module(name, module)
-        self.recipe, self.image_shape = dict(recipe), tuple(image_shape)
+        setattr(self, RECIPE, dict(recipe))
 
 
 class Residual(nn.Module):
@@ -58,7 +58,7 @@ def convolutional(
             modules[f"pool{number}"] = nn.MaxPool2d(2)
         before = width
     modules |= {"mean": nn.AdaptiveAvgPool2d(1), "flatten": nn.Flatten(), "classifier": nn.Linear(before, n_classes)}
-    return Recognised(modules, _recipe("convolutional", channels, n_classes, image_shape, mean, std), image_shape)
+    return Recognised(modules, _recipe("convolutional", channels, n_classes, image_shape, mean, std))
 
 
 def residual(
@@ -80,7 +80,7 @@ def residual(
         modules[f"block{number}"], before = Residual(width), width
     modules |= {"norm": nn.GroupNorm(1, before), "relu": nn.ReLU()}
     modules |= {"mean": nn.AdaptiveAvgPool2d(1), "flatten": nn.Flatten(), "classifier": nn.Linear(before, n_classes)}
-    return Recognised(modules, _recipe("residual", channels, n_classes, image_shape, mean, std), image_shape)
+    return Recognised(modules, _recipe("residual", channels, n_classes, image_shape, mean, std))
 
 
 KINDS = {"convolutional": convolutional, "residual": residual}

@@ -95,7 +95,7 @@ def test_a_planted_permutation_is_undone_up_to_noise(make):
     with torch.random.fork_rng():
         torch.manual_seed(1)
         networks.append(make())
-    bank = Bank.stack(networks, example=None if hasattr(networks[0], "image_shape") else torch.randn(2, 6))
+    bank = Bank.stack(networks, example=None if make is not Tied else torch.randn(2, 6))
     symmetry = bank.architecture.symmetry
     planted = {name: perm[None] for name, perm in symmetry.random_permutations(generator("planted")).items()}
     moved = Bank(bank.architecture, symmetry.apply(bank.tensors, planted))

@@ -36,12 +36,13 @@ def measure_batch_norm(bank: Bank, pixels: torch.Tensor) -> Bank:
         for name in names:
             norm = network.get_submodule(name)
             norm.reset_running_stats()
-            norm.momentum = None  # the mean over all batches
             norm.train()
         with torch.no_grad():
-            for part in pixels.split(IMAGES_AT_ONCE):
-                if len(part) > 1:  # the variance of one image is none
-                    network(bank.architecture.prepare(part.to(bank.device)))
+            parts = [part for part in pixels.split(IMAGES_AT_ONCE) if len(part) > 1]  # one image has no variance
+            for number, part in enumerate(parts, start=1):
+                for name in names:
+                    network.get_submodule(name).momentum = 1 / number  # the mean over all batches
+                network(bank.architecture.prepare(part.to(bank.device)))
         return {name: buffer for name, buffer in network.named_buffers() if name.rpartition(".")[0] in names}
 
     found = side_by_side(measured, range(len(bank)))

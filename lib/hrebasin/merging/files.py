@@ -103,8 +103,11 @@ def _inputs(source: str, mean: Sequence[float], std: Sequence[float]) -> torch.T
         images = load_images(source, "train", root=_data() or decoded, at_most=MEASURED)
     channels = images.shape[0]
     mean, std = tuple(mean) or (0.0,) * channels, tuple(std) or (1.0,) * channels
-    if len(mean) != channels or len(std) != channels or min(std) <= 0:
-        raise ValueError(f"mean {mean} and std {std} need a value for each of {channels} channels, std above 0")
+    fit = len(mean) == len(std) == channels and 0 <= min(mean) <= max(mean) <= 1 and 0 < min(std) <= max(std) <= 1
+    if not fit:
+        raise ValueError(
+            f"mean {mean} and std {std} need a value in [0, 1] for each of {channels} channels, std above 0"
+        )
     return Normalize(mean, std)(images.pixels.float() / 255)
 
 

@@ -61,12 +61,19 @@ def merge(
         ValueError: fewer than two networks, a number that no tree has, an unknown method, networks without permutations
             to match, or what `hrebasin.Bank.stack` refuses; network (they count from 0) and tensor are named.
     """
+    if isinstance(networks, nn.Module):
+        raise ValueError(f"merging needs a list of networks, got one {type(networks).__name__}")
     networks = list(networks)
     act = _checked_method(networks, method)
     for position, network in enumerate(networks):
         _check_network(position, network)
     images = images.pixels if isinstance(images, Images) else images
-    example = images[:2] if example is None and images is not None else example
+    if images is not None:
+        if not isinstance(images, torch.Tensor) or (example is not None and images.shape[1:] != example.shape[1:]):
+            shape = getattr(images, "shape", type(images).__name__)
+            raise ValueError(f"images must be a tensor (image, ...) of the example's shape, got {shape}")
+        images = images.float() if images.is_floating_point() else images
+        example = images[:2] if example is None else example
     bank = Bank.stack(networks, example, symmetry=symmetry, prove=prove, seed=range(len(networks)))
     merged = _merged(bank, act, method, images, seed)
     return _like(networks[0], merged)
