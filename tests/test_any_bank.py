@@ -23,12 +23,13 @@ IMAGES = Images(
 
 
 class Own(nn.Module):
-    """A network that the library does not know, with a buffer, a counter and tied weights."""
+    """A network that the library does not know, with a table of truth values, a counter and tied weights."""
 
     def __init__(self):
         super().__init__()
         self.first, self.norm, self.last = nn.Linear(192, 5), nn.BatchNorm1d(5), nn.Linear(5, 3)
         self.again = self.last
+        self.register_buffer("kept", torch.tensor([True, False]))
 
     def forward(self, x):
         h = self.norm(self.first(x.flatten(1))).relu()

@@ -74,5 +74,5 @@ def _architecture(told: Mapping, network: nn.Module | None) -> Architecture | Ne
 
 def _check_types(tensors: Mapping[str, torch.Tensor], path: Path | str) -> None:
     for name, tensor in tensors.items():
-        if tensor.dtype not in (torch.float32, torch.int64):
+        if tensor.is_floating_point() and tensor.dtype != torch.float32:
             raise ValueError(f"{path}: {name} is {tensor.dtype}, not torch.float32")
