@@ -2,7 +2,7 @@
 
 import copy
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import torch
@@ -21,7 +21,7 @@ FORMAT = "hrebasin-bank/1"
 
 def write(path: Path, architecture, tensors: Mapping[str, torch.Tensor], labels: Mapping, origin: Mapping) -> None:
     """Write a bank's parts, see `hrebasin.bank.Bank.save`."""
-    _check_types(tensors, path)
+    _check_types(tensors, path, architecture.parameters)
     metadata = {
         "format": FORMAT,
         "architecture": json.dumps(architecture.as_dict()),
@@ -43,11 +43,15 @@ def read(path: Path, network: nn.Module | None, device: str) -> tuple:
         raise ValueError(f"{path} is not a readable safetensors file: {error}") from error
     if metadata.get("format") != FORMAT:
         raise ValueError(f"{path} is not a bank: its format is {metadata.get('format')!r}, not {FORMAT!r}")
-    _check_types(tensors, path)
     try:
-        return _architecture(json.loads(metadata["architecture"]), network), tensors, json.loads(metadata["labels"])
+        architecture, labels = (
+            _architecture(json.loads(metadata["architecture"]), network),
+            json.loads(metadata["labels"]),
+        )
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path} holds no valid bank: {error}") from error
+    _check_types(tensors, path, architecture.parameters)
+    return architecture, tensors, labels
 
 
 def read_origin(path: Path | str) -> dict:
@@ -72,7 +76,8 @@ def _architecture(told: Mapping, network: nn.Module | None) -> Architecture | Ne
     return architecture
 
 
-def _check_types(tensors: Mapping[str, torch.Tensor], path: Path | str) -> None:
+def _check_types(tensors: Mapping[str, torch.Tensor], path: Path | str, parameters: Collection[str]) -> None:
+    """Raise ValueError unless all numbers are float32; counters and tables of integers are no parameters."""
     for name, tensor in tensors.items():
-        if tensor.is_floating_point() and tensor.dtype != torch.float32:
+        if tensor.dtype != torch.float32 and (tensor.is_floating_point() or name in parameters):
             raise ValueError(f"{path}: {name} is {tensor.dtype}, not torch.float32")
