@@ -11,11 +11,10 @@ from torch import nn
 
 from . import bank_files
 from .architectures import RECIPE, NetworkArchitecture
-from .checks import check_alike, check_finite, check_outputs, check_same_architecture
+from .checks import check_alike, check_finite, check_module, check_outputs, check_same_architecture
 from .networks import Architecture, is_mlp
 from .random_streams import generator
 from .symmetry import Symmetry
-from .symmetry.subject import check_tensors
 
 # What each network is; the coordinates of every data set's `model` dimension.
 LABELS: dict[str, tuple[object, str]] = {
@@ -105,12 +104,7 @@ class Bank:
         if not networks:
             raise ValueError("a bank needs at least one network, got none")
         for position, network in enumerate(networks):
-            if not isinstance(network, nn.Module):
-                raise ValueError(f"network {position} is no torch.nn.Module but {type(network).__name__}")
-            try:
-                check_tensors(network)
-            except ValueError as error:
-                raise ValueError(f"network {position}: {error}") from error
+            check_module(position, network)
             check_alike(position, network, networks[0])
         if is_mlp(networks[0]):
             architecture = networks[0].architecture

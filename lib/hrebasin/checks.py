@@ -11,6 +11,7 @@ from torch import nn
 from .architectures import NetworkArchitecture
 from .images.sources import Images
 from .networks import Architecture
+from .symmetry.subject import check_tensors
 
 SAME_OUTPUTS = 1e-3  # relative; rounding in float32 stays far below
 
@@ -110,6 +111,16 @@ def _called(bank: "Bank", which) -> str:
     seeds, positions = bank.labels["seed"][which], np.arange(len(bank))[which]
     known = (seeds >= 0).all()
     return f"the network {'of seed' if known else 'at position'} {', '.join(map(str, seeds if known else positions))}"
+
+
+def check_module(position: int, network: nn.Module) -> None:
+    """Raise ValueError for what is no module of real tensors with 32 or 64 bits; it names position and tensor."""
+    if not isinstance(network, nn.Module):
+        raise ValueError(f"network {position} is no torch.nn.Module but {type(network).__name__}")
+    try:
+        check_tensors(network)
+    except ValueError as error:
+        raise ValueError(f"network {position}: {error}") from error
 
 
 def check_alike(position: int, network: nn.Module, first: nn.Module) -> None:

@@ -8,11 +8,11 @@ import torch
 from torch import nn
 
 from ..bank import Bank
+from ..checks import check_module
 from ..images.sources import Images
 from ..random_streams import Seed
 from ..state_names import loaded, renamed
 from ..symmetry import Symmetry
-from ..symmetry.subject import check_tensors
 from .batch_norm import measure_batch_norm
 from .many import merge_many
 from .methods import MERGES, Merge
@@ -138,12 +138,7 @@ def _check_network(position: int, network: nn.Module) -> None:
     """Raise ValueError for what is no module of finite numbers."""
     if isinstance(network, Mapping):
         raise ValueError(f"network {position} is a state dict: merge_state_dicts takes those, with a network")
-    if not isinstance(network, nn.Module):
-        raise ValueError(f"network {position} is no torch.nn.Module but {type(network).__name__}")
-    try:
-        check_tensors(network)
-    except ValueError as error:
-        raise ValueError(f"network {position}: {error}") from error
+    check_module(position, network)
     for name, tensor in network.state_dict().items():
         if isinstance(tensor, torch.Tensor) and not torch.isfinite(tensor).all():
             raise ValueError(f"network {position}: {name!r} holds values that are not finite")
