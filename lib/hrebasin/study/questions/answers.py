@@ -38,8 +38,8 @@ def answer(results: Results) -> xr.Dataset:
             continue
         tests, sentence = load(stage).answer(results[stage])
         asked.append({"asked": name, "title": load(stage).TITLE, "sentence": sentence})
-        rows += [test.row(name) | {"question": name} for test in tests]
-    rows = [row | {"comparison": row["name"], "effect_units": row["units"]} for row in rows]
+        rows += [test.row() | {"question": name} for test in tests]
+    rows = [row | {"effect_units": row["units"]} for row in rows]
     variables = columns(rows, "row", VARIABLES)
     variables |= columns(asked, "asked", {"sentence": ("answer", "1"), "title": ("question", "1")})
     coords = columns(asked, "asked", {"asked": ("question", "1")})

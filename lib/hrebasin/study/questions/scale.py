@@ -25,7 +25,7 @@ from ..figures.style import (
     stacked,
 )
 from ..groups import PERCENT, POINTS, NotMeasuredError, by_group, count_groups, has_numbers, minus, tree, tree_stages
-from ..statistics import Test, no_difference
+from ..statistics import Test, not_resolved
 
 TITLE = "Does the bound fall beyond scale?"
 SCHEMA = {
@@ -171,7 +171,7 @@ def answer(data: xr.Dataset) -> tuple[list[Test], str]:
     grown = [name for name, test in certificates.items() if test.effect > 0]
     if certificates:
         said.append(f"{len(grown)} of {len(certificates)} certified radii grow with the stage")
-        said.append(no_difference(certificates))
+        said.append(not_resolved(certificates))
     else:
         said.append(data.lipschitz.attrs.get("comment", "no upper bound was measured"))
     return tests, "; ".join(said)

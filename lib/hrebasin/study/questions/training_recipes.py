@@ -183,7 +183,7 @@ def answer(data: xr.Dataset) -> tuple[list[Test], str]:
 
 def _under_which(comparison: str, compared: dict[str, Test]) -> str:
     """Under how many recipes a comparison holds, and under which if not under all."""
-    found = by_sign(compared, "Q6")
+    found = by_sign(compared)
     names = f" ({'; '.join(found[1])})" if 0 < len(found[1]) < len(compared) else ""
     return (
         f"{comparison} under {len(found[1])} recipes and widths{names}, behind under {len(found[-1])}, undecided under "

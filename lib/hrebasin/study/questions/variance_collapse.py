@@ -17,7 +17,7 @@ from ...random_streams import Seed
 from ...robustness.attacks import robust_accuracies
 from ..figures.style import COLOURS, STAGE_COLOURS, captioned, draw_legend, draw_points, label_stages, shape, stacked
 from ..groups import PERCENT, POINTS, by_group, count_groups, large, minus, tree, tree_stages
-from ..statistics import Test, no_difference
+from ..statistics import Test, not_resolved
 
 TITLE = "Is it variance collapse?"
 SCHEMA = {
@@ -146,7 +146,7 @@ def answer(data: xr.Dataset) -> tuple[list[Test], str]:
     kinds = zip(data.attack.values, change[best], strict=True)
     robustness = " and ".join(f"{test.effect:+.1f} points under strong {kind}" for kind, test in kinds)
     recovered = f"{REPAIRED[best][0]} recovers {share[best].effect:.0f} % of the accuracy lost at stage {top}"
-    return [*tests, *tried.values()], f"{recovered}, with {robustness}; {no_difference(tried)}"
+    return [*tests, *tried.values()], f"{recovered}, with {robustness}; {not_resolved(tried)}"
 
 
 @captioned(
