@@ -70,7 +70,7 @@ def _withstands(attack: xr.Dataset, kind: str, sizes: np.ndarray) -> np.ndarray 
         robust = robust.transpose("model", "epsilon", "image").values
         if (robust >= 0).any():
             return np.where(robust < 0, np.nan, robust)
-    if kind != MINIMAL or "linf" not in attack.norm.values:
+    if kind != MINIMAL or "perturbation_norm" not in attack:
         return None
     norm, success = (attack[name].sel(norm="linf").values[:, None] for name in ("perturbation_norm", "success"))
     correct = attack.correct.values[:, None]

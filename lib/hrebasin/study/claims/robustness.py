@@ -34,6 +34,7 @@ WEAK = 0.005  # largest epsilon that counts as weak
 STRONG = (0.015, 0.020)  # epsilons that count as strong
 EQUAL = 0.010  # epsilon at which the paper finds all stages about equal
 SAME = 1.0  # percentage points that count as equal there
+OTHERS = ["unmerged", "tree", "l1"]  # which L2 must beat
 NOISES = ("gaussian", "uniform")
 
 
@@ -122,7 +123,7 @@ def c6(results: Results, kind: str) -> list[Test]:
     attack = stage_data(results, "attack")
     ridge = _curves(attack, kind, ["l2"])
     best = max(ridge, key=lambda labels: ridge[labels][1:].mean())
-    others = _curves(attack, kind, ["unmerged", "tree", "l1"])
+    others = _curves(attack, kind, OTHERS)
     lead = np.array([ridge[best] - curve for curve in others.values()])  # (other, epsilon)
     sizes = np.flatnonzero(attack.epsilon.values > TOLERANCE)
     # of an even number of sizes the lower middle: above zero only where more than half are
@@ -139,31 +140,34 @@ def leads(results: Results) -> list[Test]:
     """The share of sizes at which each strength of L2 leads, without MergeMany and with it."""
     attack, tests = stage_data(results, "attack"), []
     robust = attack.robust_accuracy.sel(epsilon=attack.epsilon > TOLERANCE)
-    for kind in attack.attack.values:
-        ridge = _curves(attack, kind, ["l2"])
-        for beaten, methods in (("", []), (", MergeMany among them", ["merge-many"])):
-            others = _curves(attack, kind, ["unmerged", "tree", "l1", *methods])
-            sides = [by_group(robust.sel(attack=kind), **dict(labels)) for labels in others]
-            most = xr.concat(sides, dim="kind", join="inner", coords="minimal", compat="override").max("kind")
-            for labels in ridge:
-                ours, theirs = xr.align(by_group(robust.sel(attack=kind), **dict(labels)), most, join="inner")
-                share = (ours > theirs).mean("epsilon").values
-                name = f"{kind}: share of sizes at which L2 {dict(labels)['strength']:g} is ahead of all{beaten}"
-                tests.append(Test(name, share, "1"))
+    ridge, beaten = ({s: by_group(robust, **dict(s)) for s in _sorts(attack, some)} for some in (["l2"], OTHERS))
+    many = [by_group(robust, **dict(labels)) for labels in _sorts(attack, ["merge-many"])]
+    for about, others in {"": [*beaten.values()], ", MergeMany among them": [*beaten.values(), *many]}.items():
+        most = xr.concat(others, dim="kind", join="inner", coords="minimal", compat="override").max("kind")
+        for labels, curve in ridge.items():
+            ours, theirs = xr.align(curve, most, join="inner")
+            share = (ours > theirs).mean("epsilon")
+            for kind in attack.attack.values:
+                name = f"{kind}: share of sizes at which L2 {dict(labels)['strength']:g} is ahead of all{about}"
+                tests.append(Test(name, share.sel(attack=kind).values, "1"))
     return tests
 
 
 def _curves(attack: xr.Dataset, kind: str, methods: list[str]) -> dict[tuple, np.ndarray]:
-    """Mean robust accuracy over groups by size, for each sort of networks of some methods, keyed by its labels."""
+    """Mean robust accuracy over groups by size, for each sort of networks of some methods."""
     if kind not in attack.attack.values:
         raise NotMeasuredError(f"the attack {kind!r} was not measured")
+    robust = attack.robust_accuracy.sel(attack=kind)
+    if not (sorts := _sorts(attack, methods)):
+        raise NotMeasuredError(f"robust_accuracy was measured for no network of {', '.join(methods)}")
+    return {sort: by_group(robust, **dict(sort)).mean("group").values for sort in sorts}
+
+
+def _sorts(attack: xr.Dataset, methods: list[str]) -> list[tuple]:
+    """Labels, as pairs of name and value, of each sort of networks of some methods."""
     names = ("method", "stage", "n_merged", "sweeps", "strength")
     rows = zip(*(attack[name].values.tolist() for name in names), strict=True)
-    sorts = {tuple(zip(names, row, strict=True)) for row in rows if row[0] in methods}
-    if missing := {"l2"} & set(methods) - {dict(sort)["method"] for sort in sorts}:
-        raise NotMeasuredError(f"robust_accuracy was measured for no network of {', '.join(missing)}")
-    robust = attack.robust_accuracy.sel(attack=kind)
-    return {sort: by_group(robust, **dict(sort)).mean("group").values for sort in sorted(sorts)}
+    return sorted({tuple(zip(names, row, strict=True)) for row in rows if row[0] in methods})
 
 
 def _words(labels: dict) -> str:

@@ -155,3 +155,22 @@ def _whole(verdicts: list[str]) -> str:
     if len(given) == 1:
         return given.pop()
     return "contradicted" if "contradicted" in given else "no verdict" if "no verdict" in given else "not resolved"
+
+
+class Whole(NamedTuple):
+    """A claim of a ledger: its name, what the paper states, the verdict, and the rows of its parts."""
+
+    claim: str
+    statement: str
+    verdict: str
+    parts: xr.Dataset
+
+
+def wholes(ledger: xr.Dataset) -> list[Whole]:
+    """The claims of a ledger, in its order."""
+    told = []
+    for claim in dict.fromkeys(ledger.claim.values.tolist()):
+        rows = ledger.isel(part=((ledger.claim == claim) & (ledger.verdict != REPORTED)).values)
+        first = rows.isel(part=0)
+        told.append(Whole(claim, first.statement.item(), first.claim_verdict.item(), rows))
+    return told

@@ -1,6 +1,6 @@
 """Questions that the paper leaves open, answered over groups: effects with intervals, n, and a sentence.
 
-There are no verdicts: nothing was claimed.
+There are no verdicts: nothing was claimed, and all comparisons are exploratory.
 """
 
 import numpy as np
@@ -17,7 +17,8 @@ VARIABLES = {
     "low": ("lower end of the 95 % interval of the mean", "see effect_units"),
     "high": ("upper end of the 95 % interval of the mean", "see effect_units"),
     "n": ("groups", "groups"),
-    "p": ("two-sided p value that the mean is zero, not adjusted", "1"),
+    "images": ("whether images were resampled beside groups: 1 or 0", "1"),
+    "p": ("two-sided p value that the mean is zero, exploratory: not adjusted", "1"),
     "effect_units": ("units of the effect and its interval", "1"),
 }
 
@@ -58,7 +59,7 @@ def sentences(found: xr.Dataset) -> list[tuple[str, str, str]]:
 
 def table(found: xr.Dataset) -> str:
     """All comparisons as a Markdown table a question."""
-    parts = []
+    parts = ["All comparisons are exploratory; p values are not adjusted.", ""]
     for name, (title, sentence, _) in zip(found.asked.values, sentences(found), strict=True):
         rows = found.isel(row=(found.question == name).values)
         parts += [

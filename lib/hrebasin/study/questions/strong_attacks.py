@@ -118,7 +118,7 @@ def answer(data: xr.Dataset) -> tuple[list[Test], str]:
     for kind in [kind for kind in data.attack.values if str(kind).startswith("fgsm-")]:
         change = minus(kept.sel(attack=kind), kept.sel(attack="fgsm")) * PERCENT
         repeats[attack_in_words(kind)] = Test(f"{kind} minus fgsm, strong, stage {top}", change, POINTS)
-    signs = {1: "ahead of", -1: "behind", 0: "not to be told from"}
+    signs = {1: "ahead of", -1: "behind", 0: "not resolved from"}
     told = ", ".join(
         f"{signs[sign]} stage 0 under " + ("every strong attack" if len(kinds) == len(gains) else ", ".join(kinds))
         for sign, kinds in by_sign(gains).items()
