@@ -203,7 +203,9 @@ def by_image(attack: xr.Dataset, images: int, seed: int) -> xr.Dataset:
     Whether an image withstands depends on the image, on the image with the kind of network, and on chance: in six,
     two and two parts of the variance. So every group errs on the same images, and differences between kinds do too.
     """
-    kinds = [f"{m}/{s}/{p}" for m, s, p in zip(*(attack[n].values for n in ("method", "stage", "strength")), strict=True)]
+    kinds = [
+        f"{m}/{s}/{p}" for m, s, p in zip(*(attack[n].values for n in ("method", "stage", "strength")), strict=True)
+    ]
     names, place = np.unique(kinds, return_inverse=True)
     shared = 0.6**0.5 * normal(images, f"images/{seed}") + 0.2**0.5 * normal((len(names), images), f"kinds/{seed}")
     hardness = shared[place] + 0.2**0.5 * normal((len(place), images), f"chance/{seed}")

@@ -221,7 +221,7 @@ def crossings(attack: xr.Dataset) -> xr.Dataset:
 
 
 def first_fall(x: np.ndarray, y: np.ndarray) -> tuple[int, float] | None:
-    """The interval of x, and the share of it, at which y first falls from above zero to zero or below; None if never."""
+    """Where y first falls from above zero to zero or below: the step of x, and the share of it; None if nowhere."""
     falls = np.flatnonzero((y[:-1] > 0) & (y[1:] <= 0))
     if not len(falls):
         return None

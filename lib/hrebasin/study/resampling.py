@@ -102,7 +102,9 @@ def mean_over_groups_and_images(values) -> Mean:
         return Mean(value, error, n, freedom)
     drawn = _counts("groups", n, RESAMPLES), _counts("images", images, RESAMPLES)
     pieces = [slice(k, k + AT_ONCE) for k in range(0, RESAMPLES, AT_ONCE)]
-    return Mean(value, error, n, freedom, np.sort(np.concatenate([_crossed(x, *(d[p] for d in drawn)) for p in pieces])))
+    return Mean(
+        value, error, n, freedom, np.sort(np.concatenate([_crossed(x, *(d[p] for d in drawn)) for p in pieces]))
+    )
 
 
 def _crossed(x: np.ndarray, groups: np.ndarray, images: np.ndarray) -> np.ndarray:

@@ -170,6 +170,7 @@ class PairedVariances(Test):
 
     @property
     def decidable(self) -> bool:
+        """Whether there are pairs and groups enough for a p value."""
         return self.groups > 1 and self.n > 2 and all(np.ptp(side) > 0 for side in self.sides)
 
     @property

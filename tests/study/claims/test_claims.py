@@ -79,7 +79,9 @@ def test_what_was_not_measured_says_why():
     assert nothing.reason.values[0] == "the data set of stage 'merge' is missing"
     first = merge.isel(model=((merge.method != "merge-many") | (merge.node == 0)).values)
     spread = decided({"merge": first}, "C3")
-    assert spread.reason.values.tolist() == [f"MergeMany merged 5 of the {n} disjoint sets of {k}" for n, k in ((20, 4), (10, 8))]
+    assert spread.reason.values.tolist() == [
+        f"MergeMany merged 5 of the {n} disjoint sets of {k}" for n, k in ((20, 4), (10, 8))
+    ]
     assert verdicts(decided({"merge": first}))["C1"] == "reproduced"
 
 

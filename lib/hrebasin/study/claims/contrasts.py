@@ -33,8 +33,10 @@ def robust_difference(
     if kind not in attack.attack.values:
         raise NotMeasuredError(f"the attack {kind!r} was not measured")
     sizes = np.flatnonzero(weights)
-    share = attack.robust_accuracy.sel(attack=kind).isel(epsilon=sizes).dot(
-        xr.DataArray(weights[sizes], dims="epsilon"), dim="epsilon"
+    share = (
+        attack.robust_accuracy.sel(attack=kind)
+        .isel(epsilon=sizes)
+        .dot(xr.DataArray(weights[sizes], dims="epsilon"), dim="epsilon")
     )
     share = share.rename("robust_accuracy")
     one, other = (by_group(share, **labels) for labels in (first, second))

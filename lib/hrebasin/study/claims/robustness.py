@@ -50,7 +50,9 @@ def _weak(attack: xr.Dataset) -> np.ndarray:
     return _range(attack, 2 * TOLERANCE, WEAK)  # 0 is no attack
 
 
-def _stages_apart(attack: xr.Dataset, kind: str, weights: np.ndarray, first: int, second: int, about: str, **how) -> Test:
+def _stages_apart(
+    attack: xr.Dataset, kind: str, weights: np.ndarray, first: int, second: int, about: str, **how
+) -> Test:
     values, by_image = robust_difference(attack, kind, of_stage(first), of_stage(second), weights)
     return Test(f"{kind}, {about}: stage {first} minus stage {second}", values, POINTS, by_image=by_image, **how)
 

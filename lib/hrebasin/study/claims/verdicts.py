@@ -34,8 +34,11 @@ VARIABLES = {
     "units": ("units of the effect and its interval", "1"),
     "n": ("groups; of variances, pairs of networks", "1"),
     "images": ("whether images were resampled beside groups: 1 or 0", "1"),
-    "p": ("two-sided p value of this comparison, from the procedure of its interval; of an equivalence, of lying within "
-          "the margin or beyond it, whichever is smaller", "1"),
+    "p": (
+        "two-sided p value of this comparison, from the procedure of its interval; of an equivalence, of lying within "
+        "the margin or beyond it, whichever is smaller",
+        "1",
+    ),
     "p_holm": ("p value of the part after Holm's correction over all parts", "1"),
     "p_sign_flip": ("p value of this comparison from changed signs over groups", "1"),
     "reason": ("why the part was not measured", "1"),

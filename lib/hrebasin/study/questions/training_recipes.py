@@ -186,8 +186,8 @@ def _under_which(comparison: str, compared: dict[str, Test]) -> str:
     found = by_sign(compared)
     names = f" ({'; '.join(found[1])})" if 0 < len(found[1]) < len(compared) else ""
     return (
-        f"{comparison} under {len(found[1])} recipes and widths{names}, behind under {len(found[-1])}, not resolved under "
-        f"{len(found[0])}"
+        f"{comparison} under {len(found[1])} recipes and widths{names}, behind under {len(found[-1])}, not "
+        f"resolved under {len(found[0])}"
     )
 
 
