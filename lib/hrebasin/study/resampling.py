@@ -28,7 +28,7 @@ class Mean:
         error: its standard error; 0 for one group and for values that are all equal.
         n: groups.
         freedom: degrees of freedom of Student's t, which is used where there are no resamples.
-        t: of each resample, sorted (resample,).
+        t: of each resample, (resample,).
     """
 
     value: float
@@ -46,9 +46,7 @@ class Mean:
         t = (self.value - at) / self.error
         if self.t is None:
             return float(stats.t.sf(t, self.freedom)), float(stats.t.cdf(t, self.freedom))
-        above = len(self.t) - np.searchsorted(self.t, t, side="left")
-        below = np.searchsorted(self.t, t, side="right")
-        return (1 + above) / (1 + len(self.t)), (1 + below) / (1 + len(self.t))
+        return tuple((1 + int(side.sum())) / (1 + len(self.t)) for side in (self.t >= t, self.t <= t))
 
     def interval(self, level: float) -> tuple[float, float]:
         """The means that `tails` does not reject at half of 1 - ``level`` on either side."""
@@ -59,7 +57,8 @@ class Mean:
             reach = self.error * float(stats.t.ppf(1 - tail, self.freedom))
             return self.value - reach, self.value + reach
         k = max(1, int(tail * (1 + len(self.t)) + ROUNDING))
-        return self.value - self.error * float(self.t[-k]), self.value - self.error * float(self.t[k - 1])
+        low, high = np.partition(self.t, [k - 1, len(self.t) - k])[[k - 1, -k]]
+        return self.value - self.error * float(high), self.value - self.error * float(low)
 
 
 def mean_over_groups(values) -> Mean:
@@ -102,9 +101,7 @@ def mean_over_groups_and_images(values) -> Mean:
         return Mean(value, error, n, freedom)
     drawn = _counts("groups", n, RESAMPLES), _counts("images", images, RESAMPLES)
     pieces = [slice(k, k + AT_ONCE) for k in range(0, RESAMPLES, AT_ONCE)]
-    return Mean(
-        value, error, n, freedom, np.sort(np.concatenate([_crossed(x, *(d[p] for d in drawn)) for p in pieces]))
-    )
+    return Mean(value, error, n, freedom, np.concatenate([_crossed(x, *(d[p] for d in drawn)) for p in pieces]))
 
 
 def _crossed(x: np.ndarray, groups: np.ndarray, images: np.ndarray) -> np.ndarray:
@@ -136,9 +133,9 @@ def _satterthwaite(rows: float, columns: float, rest: float, n: int, images: int
 
 
 def _t(mean: np.ndarray, error: np.ndarray) -> np.ndarray:
-    """t of resamples, sorted; infinite, by the sign of the mean, where a resample has no spread."""
+    """t of resamples; infinite, by the sign of the mean, where a resample has no spread."""
     with np.errstate(divide="ignore", invalid="ignore"):
-        return np.sort(np.where(mean == 0, 0.0, mean / error))
+        return np.where(mean == 0, 0.0, mean / error)
 
 
 @lru_cache(maxsize=16)
