@@ -1,6 +1,6 @@
 """How often the ledger errs, covers and finds, on made-up results with known answers.
 
-python tests/calibration.py 300 figures/calibration.md   # experiments; a quarter of an hour on one core
+python tests/calibration.py 200 figures/calibration.md   # experiments; ten minutes on one core
 """
 
 import argparse
@@ -30,7 +30,7 @@ PLANNED = {
     100: 5,
 }  # groups of the settings `plain` and `paper` -> by what experiments, costlier there, are divided
 IMAGES = 1000  # that every made-up tree is attacked on
-RESAMPLES = 3999  # a fifth of the ledger's
+RESAMPLES = 1999  # a tenth of the ledger's
 NULL = dict.fromkeys(CLAIMS, 0.0) | {"C4": 1.0}  # nothing to find but a fall, so that C11 has a loss of 1 point
 PLANTED = dict.fromkeys(CLAIMS, 1.0)
 # Claims whose parts err the most where something is to be found: what is planted, and what of it is looked at

@@ -38,7 +38,7 @@ def digests_now() -> dict[str, str]:
         ("questions/scale", 'TITLE = "Does the', 'TITLE = "Does a', CONCLUDING),
         ("questions/scale", "factors.cumprod(1)", "factors.cumprod(0)", {"23_scale"}),
         ("questions/scale", '"""Network k with', '"""A network k with', set()),
-        ("figures/paper", 'set_yscale("log")', 'set_yscale("linear")', CONCLUDING),
+        ("figures/regularity", 'set_yscale("log")', 'set_yscale("linear")', CONCLUDING),
         ("claims/accuracy", "SMALL, LARGE = 4, 8", "SMALL, LARGE = 4, 16", {"06_paper"}),
         ("claims/regularity", "falls linearly with the stage", "falls with the stage", {"06_paper"}),
         ("../merging/repair", "SMALLEST = 1e-6", "SMALLEST = 1e-5", {"24_repair"}),

@@ -73,5 +73,7 @@ def test_what_is_not_resolved_is_told_with_its_interval():
     open_, clear = Test("a", [-1.0, 2.0, 0.5], "points"), Test("b", [1.0, 1.1, 0.9], "points")
     low, high = open_.interval()
     assert not_resolved({"x": open_, "y": clear}) == f"not resolved: x (+0.5, {low:.3g} to {high:.3g} points)"
+    same = Test("d", [0.0, 0.0, 0.0], "points")
+    assert not_resolved({"z": same}) == "not resolved: z (+0 in every group, points)"
     assert not_resolved({"y": clear}) == "all of these differences are resolved"
     assert not_resolved({"y": Test("c", [1.0], "points")}) == "one group resolves nothing"

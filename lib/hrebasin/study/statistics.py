@@ -224,5 +224,6 @@ def not_resolved(tests: Mapping[str, Test]) -> str:
     told = []
     for name in names:
         low, high = tests[name].interval()
-        told.append(f"{name} ({tests[name].effect:+.3g}, {low:.3g} to {high:.3g} {tests[name].units})")
+        spread = f", {low:.3g} to {high:.3g}" if low == low else " in every group,"
+        told.append(f"{name} ({tests[name].effect:+.3g}{spread} {tests[name].units})")
     return f"not resolved: {', '.join(told)}"

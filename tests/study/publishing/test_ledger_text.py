@@ -55,10 +55,10 @@ def test_the_table_has_the_interval_and_p_of_every_part_or_says_why_not(claims):
     cells = {line.split("|")[1].strip(): [cell.strip() for cell in line.split("|")[2:-1]] for line in lines}
     assert "tree minus converged MergeMany, 4 models: -2.78" in cells["C1a"][1]
     assert cells["C1a"][-1] == "contradicted"
-    assert cells["C3 4 models"][1:] == [
+    assert cells["C3 4"][1:] == [
         "MergeMany merged 8 of the 32 disjoint sets of 4", "–", "–", "–", "not measured"
     ]  # fmt: skip
-    assert all(float(cell[3]) <= 1 for name, cell in cells.items() if "*" not in name and cell[3] != "–")
+    assert all(float(cell[3].split()[0]) <= 1 for name, cell in cells.items() if "*" not in name and cell[3] != "–")
 
 
 def test_claims_stand_beside_settings(claims):

@@ -104,13 +104,17 @@ def _growth(results: Results, limit: int) -> Test:
     return Test(name, minus(large, small) * PERCENT, POINTS)
 
 
-@part("C3", "the tree varies less than converged MergeMany on the same leaves, {}", each=("4 models", "8 models"))
+@part(
+    "C3",
+    "the tree varies less than converged MergeMany on the same leaves, {}",
+    each={"4": "4 models", "8": "8 models"},
+)
 def c3(results: Results, models: str) -> list[Test]:
     """Variance of accuracy over all disjoint sets of all groups, which share no network; by Pitman's and Morgan's test.
 
     Not measured where MergeMany merged only some of the sets: the first of each group alone leave too few.
     """
-    merge, n = stage_data(results, "merge"), int(models.split()[0])
+    merge, n = stage_data(results, "merge"), int(models)
     merged, many = pairs_of_same_leaves(merge[ACCURACY], *_sides(n, CONVERGENCE))
     whole = int(((merge.method == "tree") & (merge.n_merged == n)).sum())
     if len(many) < whole:

@@ -8,6 +8,7 @@ one of them is. A single group gives numbers and no verdict.
 """
 
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -64,24 +65,28 @@ class Part(NamedTuple):
     rule: Callable[[Results], list[Test]]
 
 
-def part(name: str, title: str, *, each: Iterable = ("",)) -> Callable:
+def part(name: str, title: str, *, each: Mapping[str, str] | None = None) -> Callable:
     """Mark a function of results, and of what it is taken for if there are several, as the rule of a part of a claim.
 
     Args:
         name: of the part, such as "C5a".
-        title: what the part says; ``{}`` stands for each.
-        each: of what the rule is taken, such as the attacks.
+        title: what the part says; ``{}`` stands for each in words.
+        each: of what the rule is taken, such as the attacks, and how that is called.
     """
 
     def mark(rule: Callable) -> Callable:
         claim = name.rstrip("abc")
         rule.parts = [
-            Part(claim, f"{name} {one}".strip(), title.format(one), (lambda r, one=one: rule(r, one)) if one else rule)
-            for one in each
-        ]
+            Part(claim, f"{name} {one}", title.format(words), partial(_of, rule, one))
+            for one, words in (each or {}).items()
+        ] or [Part(claim, name, title, rule)]
         return rule
 
     return mark
+
+
+def _of(rule: Callable, one: str, results: Results) -> list[Test]:
+    return rule(results, one)
 
 
 def beside(claim: str) -> Callable:

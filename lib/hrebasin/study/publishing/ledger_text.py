@@ -76,7 +76,7 @@ def trees(merge: xr.Dataset) -> str:
 def ledger_table(ledger: xr.Dataset) -> str:
     """The ledger as a Markdown table: claims, and for each part its effect with 95 % interval and p values."""
     lines = [
-        "| claim, part | what is said | measured: effect (95 % interval) | n | p | Holm | verdict |",
+        "| claim, part | what is said | measured: effect (95 % interval) | n | p (of signs) | Holm | verdict |",
         "|---|---|---|---|---|---|---|",
     ]
     for row in rows(ledger):
@@ -85,7 +85,8 @@ def ledger_table(ledger: xr.Dataset) -> str:
             continue
         spread = "" if row["interval"] == "–" else f" ({row['interval']})"
         effect = "" if row["effect"] == "–" else f": {row['effect']}{spread}"
-        numbers = f"{row['n']} | {row['p']} | {row['p_holm']}"
+        signs = "" if row["p_sign_flip"] == "–" else f" ({row['p_sign_flip']})"
+        numbers = f"{row['n']} | {row['p']}{signs} | {row['p_holm']}"
         lines.append(f"| {row['id']} | {row['title']} | {row['measured']}{effect} | {numbers} | {row['verdict']} |")
     return "\n".join(lines) + "\n"
 
