@@ -51,6 +51,7 @@ T = TypeVar("T")
 Number = Annotated[int, Field(ge=0)]
 Count = Annotated[int, Field(ge=1)]
 Passes = Annotated[int, Field(ge=1, le=10_000)]  # sweeps or epochs
+Passed = Annotated[float, Field(gt=0, le=10_000)]  # epochs, also parts of one
 Leaves = Annotated[int, Field(ge=2), AfterValidator(_power_of_two)]
 Share = Annotated[float, Field(ge=1e-6, le=1)]
 Size = Annotated[float, Field(ge=0, le=1)]  # of a perturbation, pixel range
@@ -92,6 +93,8 @@ class Setting(BaseModel):
     l2_strengths: Steps[Length]
     regularised_models: Count
     regularised_groups: Number
+    snapshot_epochs: Steps[Passed]
+    snapshot_models: Count
     merge_many_sizes: Grid[Annotated[int, Field(ge=2)]]
     merge_many_limits: Grid[Passes]
     merge_many_sets: Count
@@ -106,7 +109,6 @@ class Setting(BaseModel):
     ablation_pairs: Count
     n_lambdas: Annotated[int, Field(ge=2)]  # both ends
     evaluated_images: Count
-    control_epochs: Grid[Passes]
     control_shares: Grid[Share]
     control_seeds: Count
     strong_networks: Count
@@ -264,5 +266,7 @@ def _check_fit(values: Mapping) -> None:
     for name in ("merge_many_sizes", "merger_sizes"):
         if (largest := max(values.get(name, [0]))) > leaves:
             raise ValueError(f"{name} should lie in [2, leaves={leaves}], got {largest}")
+    if values.get("snapshot_models", 0) >= leaves:
+        raise ValueError(f"snapshot_models should be below leaves={leaves}, got {values['snapshot_models']}")
     if values.get("strong_networks", 0) >= leaves:  # one is left to transfer images from
         raise ValueError(f"strong_networks should be below leaves={leaves}, got {values['strong_networks']}")
