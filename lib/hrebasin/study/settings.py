@@ -119,7 +119,6 @@ class Setting(BaseModel):
     merger_sizes: Grid[Leaves]
     merger_limits: Grid[Passes]
     merger_orders: Count
-    scale_bounded_images: Count
     repair_images: Count
     recipe_groups: Count
     recipe_leaves: Leaves

@@ -172,6 +172,18 @@ class Test:
         low, high = interval(self.values, level=1 - 0.05 / self.tries, name=f"interval/{claim}/{self.name}")
         return low + self.target, high + self.target
 
+    def told(self, claim: str) -> str:
+        """Effect, interval and n in words: "-4.2 percentage points (-5.1 to -3.3, n = 8)"; ``claim`` as above."""
+        low, high = self.interval(claim)
+        units = "" if self.units == "1" else f" {self.units}"
+        spread = "one group has no interval" if np.isnan(low) else f"{low:.3g} to {high:.3g}, n = {self.n}"
+        return f"{self.effect:.3g}{units} ({spread})"
+
+    def yes_or_no(self, claim: str) -> str:
+        """Whether the effect is above zero: "Yes", "No" (below) or "Not resolved"; ``claim`` as above."""
+        low, high = self.interval(claim)
+        return "Yes" if low > 0 else "No" if high < 0 else "Not resolved"
+
     def row(self, claim: str) -> dict:
         """What tables show of it; the claim as in `interval`."""
         low, high = self.interval(claim)
