@@ -53,7 +53,7 @@ docs: $(STAMP)  ## the library's reference from its docstrings, build/docs/index
 	$(ADDED) '.[docs]'
 	$(BIN)/pdoc --docformat google --no-show-source --output-directory build/docs hrebasin
 
-publish: $(STAMP)  ## copy the data sets of a finished run to data/published/: SETTING= RUN= IMAGES="what they are" ADD=1 (to its groups)
+publish: $(STAMP)  ## copy the data sets of a finished run to data/published/<setting>/: SETTING= RUN= IMAGES="what they are" ADD=1 (to its groups)
 	$(BIN)/hrebasin publish $(folder) --images "$$given_IMAGES" $(if $(ADD),--add)
 
 versions: $(STAMP)  ## a run's networks on two versions of its test images: SETTING= RUN= DATASET=(those it was trained on) ORIGINAL=

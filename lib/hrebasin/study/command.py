@@ -77,10 +77,9 @@ def _bench(given: argparse.Namespace) -> int:
 
 
 def _publish(given: argparse.Namespace) -> None:
-    from ..files import project_root
     from .publishing.publish import publish
 
-    publish(given.run, given.folder or project_root() / "data" / "published", source=given.images, add=given.add)
+    publish(given.run, given.folder, source=given.images, add=given.add)
 
 
 def _figures(given: argparse.Namespace) -> None:
@@ -92,10 +91,9 @@ def _figures(given: argparse.Namespace) -> None:
 
 def _verify(given: argparse.Namespace) -> int:
     from ..files import project_root
-    from .publishing.verify import verify
+    from .publishing.verify import verify_all
 
-    published, drawn = given.published or project_root() / "data" / "published", given.figures
-    checked, wrong = verify(published, drawn or project_root() / "figures")
+    checked, wrong = verify_all(given.project or project_root())
     for line in wrong:
         print(f"wrong: {line}", file=sys.stderr)
     if not wrong:
@@ -169,15 +167,14 @@ def _parser() -> argparse.ArgumentParser:
 
     publish = add("publish", _publish, "copy the data sets of a finished run to the published ones")
     publish.add_argument("run", type=Path, help="folder of the run")
-    publish.add_argument("folder", type=Path, nargs="?", help="where to, by default data/published")
+    publish.add_argument("folder", type=Path, nargs="?", help="where to, by default data/published/<its setting>")
     publish.add_argument("--images", default="", help="what readers are told of the images")
     publish.add_argument("--add", action="store_true", help="beside the groups that are there")
 
     add("figures", _figures, "redraw figures, page and README from the published data sets")
 
     verify = add("verify", _verify, "check published data sets and figures against their sums and one another")
-    verify.add_argument("published", type=Path, nargs="?", help="data sets, by default data/published")
-    verify.add_argument("figures", type=Path, nargs="?", help="drawn from them, by default figures")
+    verify.add_argument("project", type=Path, nargs="?", help="folder with data/published and figures, by default this")
 
     add("lab", _lab, "JupyterLab on the notebooks, on this machine only; takes JupyterLab's options", passes_on=True)
 

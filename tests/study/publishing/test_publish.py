@@ -30,6 +30,12 @@ def test_published_results_keep_what_they_say(run, published):
     assert wrong == []
 
 
+def test_a_setting_has_a_folder_of_its_own(run, tmp_path, monkeypatch):
+    monkeypatch.setattr(publishing, "project_root", lambda: tmp_path)
+    written = publish(run)
+    assert {path.parent for path in written} == {tmp_path / "data" / "published" / ATTRS["setting"]}
+
+
 def test_published_results_can_say_what_the_images_are(run, concluded, tmp_path):
     publish(run, tmp_path, source="CIFAR-10, some copy")
     for stage, dataset in records.read_results(tmp_path).items():

@@ -9,20 +9,21 @@ from pathlib import Path
 import numpy as np
 import xarray as xr
 
-from ...files import only_writer, temporary_name
+from ...files import only_writer, project_root, temporary_name
 from .. import records
 from ..claims.ledger import ledger
 from ..groups import Results
 from ..questions import answers
 from ..records import checksums as manifest
 from ..stages import EXTRA, QUESTIONS, STAGES
+from .places import data_folder
 
 IMAGE_GROUPS = 8  # groups of which values per image are published; of 100 they would take 40 MB
 
 PER_IMAGE = ("correct", "perturbation_norm", "success", "gradient_norm", "margin")
 
 
-def publish(run: Path | str, folder: Path | str, *, source: str = "", add: bool = False) -> list[Path]:
+def publish(run: Path | str, folder: Path | str | None = None, *, source: str = "", add: bool = False) -> list[Path]:
     """Copy a finished run's joined data sets to ``folder``, smaller, and enter them into its list of sums.
 
     Norms and margins per image become float16, and what no figure or claim needs per image (`PER_IMAGE`) is kept of the
@@ -30,7 +31,7 @@ def publish(run: Path | str, folder: Path | str, *, source: str = "", add: bool 
 
     Args:
         run: folder of the run.
-        folder: where the copies go.
+        folder: where the copies go, by default that of the run's setting.
         source: what readers should be told of the images in place of the name of their folder or archive.
         add: the run's groups to those in ``folder``, where the same may have been measured on another machine. The run
             may then hold open questions alone. Otherwise they take the place of those in ``folder``, and questions to
@@ -44,9 +45,18 @@ def publish(run: Path | str, folder: Path | str, *, source: str = "", add: bool 
         ValueError: groups to add that are there already, or that were measured otherwise; data sets that do not belong
             together, or a run whose conclusions were drawn from others. Nothing was written then.
     """
-    run, folder = Path(run), Path(folder)
+    run = Path(run)
+    folder = data_folder(project_root(), _setting(run)) if folder is None else Path(folder)
     with only_writer(run), only_writer(folder):
         return _publish(run, folder, source, add)
+
+
+def _setting(run: Path) -> str:
+    """Whose values a run has; its own name where they are no setting's."""
+    results = records.read_results(run / "results", needed=())
+    path = run / "results" / "train.nc"
+    first = next(iter(results.values())) if results and not path.is_file() else records.read(path, stage="train")
+    return first.attrs["setting"]
 
 
 def _publish(run: Path, folder: Path, source: str, add: bool) -> list[Path]:

@@ -21,6 +21,7 @@ from ..questions import answers, load
 from ..stages import EXTRA, NOTEBOOKS, PAPER, QUESTIONS, TRAINS_ITS_OWN
 from . import page
 from .ledger_text import answer, ledger_table, trees
+from .places import benchmarks_file, places
 
 DOCUMENTS = ("README.md", "PERFORMANCE.md")
 PART = re.compile(r"(<!-- ([a-z-]+): written by make figures -->\n).*?(<!-- end -->)", flags=re.DOTALL)
@@ -35,10 +36,10 @@ def parts(root: Path) -> dict[str, str]:
     Args:
         root: the project's folder.
     """
-    published = root / "data" / "published"
+    published = places(root)[0].data
     results = records.read_results(published)
     claims = records.read(published / "ledger.nc", stage="ledger")
-    benchmarks = records.read(published / "benchmarks.nc", stage="benchmarks")
+    benchmarks = records.read(benchmarks_file(root), stage="benchmarks")
     needs = needed_stages((root / "Snakefile").read_text())
     return {
         "answer": f"**Answer.** {answer(claims, results)}\n",
@@ -167,7 +168,9 @@ def _modules(notebook: Path) -> set[str]:
 
 def redraw_all(root: Path) -> None:
     """Redraw figures and page from the published data, and write all parts of the documents anew."""
-    page.redraw(root / "data" / "published", root / "figures")
+    for place in places(root):
+        benchmarks = benchmarks_file(root) if place.names is None else None
+        page.redraw(place.data, place.figures, names=place.names, benchmarks=benchmarks)
     found = parts(root)
     for name in DOCUMENTS:
         path = root / name
