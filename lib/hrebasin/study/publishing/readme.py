@@ -1,4 +1,4 @@
-"""What README.md and PERFORMANCE.md say of data and code, written from data and code.
+"""What README and docs say of data and code, written from data and code.
 
 A part stands between ``<!-- NAME: written by make figures -->`` and ``<!-- end -->``; a test holds it to its source.
 """
@@ -23,8 +23,13 @@ from . import page
 from .ledger_text import answer, ledger_table, trees
 from .places import benchmarks_file, places
 
-DOCUMENTS = ("README.md", "PERFORMANCE.md")
+DOCUMENTS = (
+    "README.md",
+    "CONTRIBUTING.md",
+    *(f"docs/{name}.md" for name in ("results", "trust", "performance")),
+)
 PART = re.compile(r"(<!-- ([a-z-]+): written by make figures -->\n).*?(<!-- end -->)", flags=re.DOTALL)
+LINK = re.compile(r"(\]\()(?![a-z]+:|#)")  # of a part, from the project's folder
 # Modules that every notebook needs, left out of the picture
 EVERYWHERE = {"bank", "files", "images.sources", "networks", "study", "study.stages"}
 EVERYWHERE |= {"study.figures.paper", "study.records.networks"}
@@ -84,8 +89,13 @@ def _versions(data: xr.Dataset) -> str:
     )
 
 
-def fill(text: str, found: Mapping[str, str]) -> str:
+def fill(text: str, found: Mapping[str, str], *, up: str = "") -> str:
     """A document with its parts written anew.
+
+    Args:
+        text: of the document.
+        found: parts by name.
+        up: stands before links to files, as ``"../"`` in a folder.
 
     >>> fill("<!-- answer: written by make figures -->\\nold\\n<!-- end -->", {"answer": "42\\n"}).split("\\n")[1]
     '42'
@@ -95,7 +105,7 @@ def fill(text: str, found: Mapping[str, str]) -> str:
     """
     if unknown := {name for _, name, _ in PART.findall(text)} - set(found):
         raise ValueError(f"no part {sorted(unknown)} can be written; known are {sorted(found)}")
-    return PART.sub(lambda match: match[1] + found[match[2]] + match[3], text)
+    return PART.sub(lambda match: match[1] + LINK.sub(rf"\1{up}", found[match[2]]) + match[3], text)
 
 
 def needed_stages(snakefile: str) -> dict[str, list[str]]:
@@ -174,4 +184,4 @@ def redraw_all(root: Path) -> None:
     found = parts(root)
     for name in DOCUMENTS:
         path = root / name
-        write_atomically(path, fill(path.read_text(), found))
+        write_atomically(path, fill(path.read_text(), found, up="../" * name.count("/")))
