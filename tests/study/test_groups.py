@@ -6,11 +6,10 @@ import synthetic
 from hrebasin.study.groups import (
     NotMeasuredError,
     by_group,
-    concordance,
     crossings,
-    linear_over_geometric,
     log_variance_falls,
     on_same_leaves,
+    pairs_of_same_leaves,
     tree,
 )
 
@@ -31,11 +30,24 @@ def test_stage_0_of_the_tree_are_the_unmerged_networks():
 
 def test_tree_and_merge_many_are_compared_on_the_same_leaves():
     merge = synthetic.results(groups=2, noise=0)["merge"]
-    other = (merge.method == "tree") & (merge.n_merged == 4) & (merge.node > 0)  # MergeMany merged node 0 alone
+    merge = merge.isel(model=((merge.method != "merge-many") | (merge.node == 0)).values)  # it merged the first sets
+    other = (merge.method == "tree") & (merge.n_merged == 4) & (merge.node > 0)
     accuracy = merge.test_accuracy.where(~other, 0.0)
     sides = {"method": "tree", "n_merged": 4}, {"method": "merge-many", "n_merged": 4, "sweeps": 100}
     merged, many = on_same_leaves(accuracy, *sides)
     np.testing.assert_allclose(merged - many, 0.03)
+
+
+def test_pairs_of_same_leaves_stand_in_the_same_order():
+    merge = synthetic.results(groups=2, noise=0)["merge"]
+    leaves = (10 * merge.group + merge.node).rename("leaves")
+    many = (merge.method == "merge-many").values
+    backwards = leaves.isel(model=np.concatenate([np.flatnonzero(~many), np.flatnonzero(many)[::-1]]))
+    sides = {"method": "tree", "n_merged": 4}, {"method": "merge-many", "n_merged": 4, "sweeps": 100}
+    for array in (leaves, backwards):
+        first, second = pairs_of_same_leaves(array, *sides)
+        np.testing.assert_array_equal(first, second)
+    assert first.tolist() == [0, 1, 2, 3, 10, 11, 12, 13]
 
 
 def test_the_planted_crossing_is_found():
@@ -47,21 +59,6 @@ def test_the_planted_crossing_is_found():
     assert abs(noisy.mean() - synthetic.CROSSING) < 5e-4
 
 
-def test_a_line_fits_a_line_and_a_power_a_power():
-    labels = {
-        "method": ("model", ["unmerged", *["tree"] * 4]),
-        "stage": ("model", range(5)),
-        "group": ("model", [0] * 5),
-    }
-    line, power = (
-        xr.DataArray(v, dims="model", coords=labels) for v in (50 - 7.0 * np.arange(5), 50 * 0.8 ** np.arange(5))
-    )
-    assert linear_over_geometric(line, [0, 1, 2, 3, 4])[0] > 10
-    assert linear_over_geometric(power, [0, 1, 2, 3, 4])[0] < -10
-    with pytest.raises(NotMeasuredError, match="need 4 stages"):
-        linear_over_geometric(line, [0, 1, 2])
-
-
 def test_equal_variances_do_not_read_as_a_fall():
     rows = synthetic.networks(400, 4)
     values = xr.DataArray(synthetic.normal(len(rows), "variance"), dims="model", coords=synthetic.coords(rows))
@@ -70,12 +67,3 @@ def test_equal_variances_do_not_read_as_a_fall():
     assert abs(ratio.mean()) < 3 * ratio.std() / 20  # with the bias it would be 0.9
     wide = values * np.where(values.stage == 0, 2, 1)
     assert np.mean(log_variance_falls(wide, [0, 1, 2])[0]) == pytest.approx(np.mean(ratio) + np.log(4))
-
-
-def test_lower_distances_go_with_higher_accuracy_where_planted():
-    merge = synthetic.results(groups=3)["merge"]
-    np.testing.assert_array_equal(concordance(merge, 4), 1)  # planted: 40 minus the accuracy
-    reversed_ = merge.assign(pairwise_distance=100 - merge.pairwise_distance)
-    np.testing.assert_array_equal(concordance(reversed_, 4), 0)
-    with pytest.raises(NotMeasuredError, match="no two merges of the same 4 leaves differ"):
-        concordance(merge.assign(pairwise_distance=merge.pairwise_distance * 0), 4)

@@ -2,67 +2,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from hrebasin.study.statistics import Test, equivalence_p, holm, interval, paired_p
+from hrebasin.study.statistics import PairedVariances, Test, holm, not_resolved
 from synthetic import normal
-
-
-@pytest.mark.parametrize("n", [2, 5, 20])
-def test_the_interval_holds_the_mean_of_normal_draws_in_95_percent(n):
-    low, high = interval(2 + normal((n, 2000), f"coverage/{n}"), name=f"coverage/{n}")
-    assert 0.94 <= np.mean((low <= 2) & (high >= 2)) <= 0.96
-
-
-@pytest.mark.parametrize("values", [[1.0, 2.0, 4.0], [0.0, 0.0, 0.0, 0.0, 1.0]])
-def test_few_groups_or_distinct_resamples_get_students_interval(values):
-    expected = stats.t.interval(0.95, len(values) - 1, np.mean(values), stats.sem(values))
-    assert interval(values, name="few") == pytest.approx(expected)
-    assert interval([2.0] * 8, name="equal") == (2.0, 2.0)
-    assert np.isnan(interval([3.0], name="one")).all()
-
-
-def test_the_interval_depends_on_its_name_only():
-    values = normal(9, "stream")
-    assert interval(values, name="a") == interval(values.copy(), name="a")
-    assert interval(values, name="a") != interval(values, name="b")
-
-
-def test_columns_share_resamples_and_equal_single_intervals():
-    values = normal((9, 2, 3), "columns")
-    low, high = interval(values, name="columns")
-    assert low.shape == high.shape == (2, 3)
-    assert interval(values[:, 1, 2], name="columns") == pytest.approx((low[1, 2], high[1, 2]))
-
-
-@pytest.mark.parametrize(("values", "level"), [([], 0.95), ([1.0, np.nan], 0.95), ([1.0, 2.0], 1.0), (3.0, 0.95)])
-def test_an_interval_refuses_what_it_cannot_use(values, level):
-    with pytest.raises(ValueError, match="needs finite values|level must lie"):
-        interval(values, level=level, name="bad")
-
-
-def test_paired_p_is_the_t_test_except_without_spread():
-    values = normal(7, "paired")
-    assert paired_p(values) == pytest.approx(stats.ttest_rel(values + 3, np.full(7, 3.0)).pvalue)
-    assert np.isnan(paired_p([1.0]))
-    assert paired_p([0.0, 0.0]) == 1.0
-    assert paired_p([0.1 + 0.2, 0.3]) == 0.0  # equal up to rounding
-
-
-def test_paired_p_rejects_a_true_null_at_about_its_level():
-    draws = normal((2000, 6), "null")
-    rejected = np.mean([paired_p(values) <= 0.05 for values in draws[:600]])
-    assert 0.02 <= rejected <= 0.09
-
-
-def test_equivalence_needs_the_whole_interval_within_the_margin():
-    values = 0.1 * normal(10, "equivalence")
-    low, high = stats.t.interval(0.90, 9, values.mean(), stats.sem(values))  # TOST at 5 % is the 90 % interval
-    reach = max(abs(low), abs(high))
-    assert equivalence_p(values, reach * 1.01) < 0.05 < equivalence_p(values, reach * 0.99)
-    assert equivalence_p([0.0, 0.0], 0.5) == 0.0
-    assert equivalence_p([0.6, 0.6], 0.5) == 1.0
-    assert np.isnan(equivalence_p([0.0], 0.5))
-    with pytest.raises(ValueError, match="must be positive, got 0"):
-        equivalence_p(values, 0)
 
 
 def test_holm_agrees_with_a_worked_example():
@@ -83,6 +24,54 @@ def test_equal_values_in_few_groups_are_no_proof():
     assert Test("share", np.full(8, 0.5), "1").p == pytest.approx(2**-7)
 
 
-def test_a_test_refuses_missing_values():
+@pytest.mark.parametrize("n", [4, 10])
+def test_equality_holds_where_the_interval_lies_within_the_margin(n):
+    values = 0.1 * normal(n, "equivalence")
+    low, high = Test("t", values, "1").interval()
+    reach = max(abs(low), abs(high))
+    near, far = (Test("t", values, "1", margin=reach * factor) for factor in (1.01, 0.99))
+    assert near.p_for <= 0.05 < far.p_for
+    away = Test("t", values + 5, "1", margin=0.5)
+    assert away.p == away.p_against <= 0.05 < away.p_for == 1
+    with pytest.raises(ValueError, match="must be positive, got 0"):
+        Test("t", values, "1", margin=0)
+
+
+def test_the_best_of_several_pays_for_being_chosen():
+    values = normal(9, "chosen") + 1
+    free, paid = Test("t", values, "1"), Test("t", values, "1", tries=4)
+    assert paid.p == pytest.approx(4 * free.p)
+    assert paid.interval()[0] < free.interval()[0]
+
+
+def test_ratios_are_reported_as_ratios():
+    test = Test("t", np.log([2.0, 2.0, 8.0]), "times", ratio=True)
+    assert test.effect == pytest.approx(32 ** (1 / 3))
+    assert test.interval() == pytest.approx(tuple(np.exp(Test("t", test.values, "1").interval())))
+
+
+def test_a_test_refuses_missing_values_and_images_of_other_means():
     with pytest.raises(ValueError, match="'gap' needs one finite value a group"):
         Test("gap", np.array([1.0, np.nan]), "1")
+    with pytest.raises(ValueError, match="'gap': the means over images are not the values"):
+        Test("gap", np.ones(3), "1", by_image=np.zeros((3, 4)))
+
+
+def test_variances_are_compared_as_pitman_and_morgan_do():
+    first, second = normal(30, "first"), 2 * normal(30, "second")
+    test = PairedVariances("spread", first, second, groups=8)
+    assert test.effect == pytest.approx(second.var() / first.var())
+    assert test.p == pytest.approx(stats.pearsonr(first + second, first - second).pvalue)
+    assert test.p == test.p_for
+    low, high = test.interval()
+    for end in (low, high):  # scaled so that the ratio is an end of the interval, p is 5 %
+        assert PairedVariances("spread", first * end**0.5, second, groups=8).p == pytest.approx(0.05)
+    assert np.isnan(PairedVariances("spread", first, second, groups=1).p)
+
+
+def test_what_is_not_resolved_is_told_with_its_interval():
+    open_, clear = Test("a", [-1.0, 2.0, 0.5], "points"), Test("b", [1.0, 1.1, 0.9], "points")
+    low, high = open_.interval()
+    assert not_resolved({"x": open_, "y": clear}) == f"not resolved: x (+0.5, {low:.3g} to {high:.3g} points)"
+    assert not_resolved({"y": clear}) == "all of these differences are resolved"
+    assert not_resolved({"y": Test("c", [1.0], "points")}) == "one group resolves nothing"

@@ -49,7 +49,7 @@ def by_group(array: xr.DataArray, **labels) -> xr.DataArray:
     Raises:
         NotMeasuredError: nothing has these labels.
     """
-    return _average(array, _mask(array, labels))
+    return _average(array, mask(array, labels))
 
 
 def on_same_leaves(array: xr.DataArray, first: Mapping, second: Mapping) -> tuple[xr.DataArray, xr.DataArray]:
@@ -58,30 +58,43 @@ def on_same_leaves(array: xr.DataArray, first: Mapping, second: Mapping) -> tupl
     Sets of the same size and group are made of the same leaves when they have the same ``node``. A mean over four nodes
     on one side and a single network on the other would differ in spread for that reason alone.
     """
-    masks = [_mask(array, labels) for labels in (first, second)]
+    masks, _ = _of_same_leaves(array, first, second)
+    return tuple(_average(array, each) for each in masks)
+
+
+def pairs_of_same_leaves(array: xr.DataArray, first: Mapping, second: Mapping) -> tuple[np.ndarray, np.ndarray]:
+    """The values (pair,) that `on_same_leaves` averages: those of both sides in the same order."""
+    masks, place = _of_same_leaves(array, first, second)
+    return tuple(array.values[each][np.argsort(place[each])] for each in masks)
+
+
+def _of_same_leaves(array: xr.DataArray, *sides: Mapping) -> tuple[list[np.ndarray], np.ndarray]:
+    """Which networks (model,) of each side are made of leaves that those of the other are, and a number for leaves."""
+    masks = [mask(array, labels) for labels in sides]
     group, node = array["group"].values, array["node"].values
     place = group * (node.max() + 1) + node
-    shared = np.logical_and(*(np.isin(place, place[mask]) for mask in masks))
+    shared = np.logical_and(*(np.isin(place, place[each]) for each in masks))
     if not shared.any():
-        raise NotMeasuredError(f"no networks of the same leaves have {dict(first)} and {dict(second)}")
-    return _average(array, masks[0] & shared), _average(array, masks[1] & shared)
+        raise NotMeasuredError(f"no networks of the same leaves have {' and '.join(map(str, map(dict, sides)))}")
+    return [each & shared for each in masks], place
 
 
-def _mask(array: xr.DataArray, labels: Mapping) -> np.ndarray:
-    mask = np.ones(array.sizes[array["group"].dims[0]], dtype=bool)
+def mask(array: xr.DataArray | xr.Dataset, labels: Mapping) -> np.ndarray:
+    """Which networks (or pairs) have the given labels, (model,); NotMeasuredError where none has."""
+    found = np.ones(array.sizes[array["group"].dims[0]], dtype=bool)
     for name, value in labels.items():
-        mask &= array[name].values == value
-    if not mask.any():
+        found &= array[name].values == value
+    if not found.any():
         wanted = ", ".join(f"{name} {value}" for name, value in labels.items())
-        raise NotMeasuredError(f"{array.name} was not measured for {wanted}")
-    return mask
+        raise NotMeasuredError(f"{getattr(array, 'name', 'nothing')} was not measured for {wanted}")
+    return found
 
 
-def _average(array: xr.DataArray, mask: np.ndarray) -> xr.DataArray:
+def _average(array: xr.DataArray, chosen: np.ndarray) -> xr.DataArray:
     dim = array["group"].dims[0]
     ordered = array.transpose(dim, ...)
-    selected = ordered.values[mask]  # not of the array itself: that would pick of every label too
-    group, position = np.unique(array["group"].values[mask], return_inverse=True)
+    selected = ordered.values[chosen]  # not of the array itself: that would pick of every label too
+    group, position = np.unique(array["group"].values[chosen], return_inverse=True)
     values = np.stack([selected[position == i].mean(0) for i in range(len(group))])
     coords = {name: c for name, c in array.coords.items() if dim not in c.dims}
     return xr.DataArray(values, dims=("group", *ordered.dims[1:]), coords=coords | {"group": group}, name=array.name)
@@ -98,31 +111,6 @@ def tree_stages(dataset: xr.Dataset) -> list[int]:
     if not stages or "unmerged" not in dataset.method.values:
         raise NotMeasuredError("unmerged networks and stages of the tree are needed, and one is missing")
     return [0, *stages]
-
-
-def concordance(merge: xr.Dataset, n_merged: int) -> np.ndarray:
-    """Share of pairs of merges of the same leaves, of which the one with the lower sum of pairwise squared distances is
-    the more accurate, (group,); over the tree and every limit of MergeMany, ties left out.
-
-    Args:
-        merge: data set of the stage "merge".
-        n_merged: number of merged networks.
-    """
-    kept = np.isin(merge.method.values, ("tree", "merge-many")) & (merge.n_merged.values == n_merged)
-    chosen, shares = merge.isel(model=kept), []
-    for group in np.unique(chosen.group.values):
-        agree = []
-        for node in np.unique(chosen.node.values):
-            place = (chosen.group.values == group) & (chosen.node.values == node)
-            distance, accuracy = (chosen[name].values[place] for name in ("pairwise_distance", "test_accuracy"))
-            pairs = np.triu_indices(len(distance), 1)
-            closer, better = (np.sign(v[pairs[0]] - v[pairs[1]]) for v in (-distance, accuracy))
-            agree.extend((closer == better)[(closer != 0) & (better != 0)])
-        if agree:
-            shares.append(np.mean(agree))
-    if not shares:
-        raise NotMeasuredError(f"no two merges of the same {n_merged} leaves differ")
-    return np.array(shares)
 
 
 def minus(first: xr.DataArray, second: xr.DataArray) -> np.ndarray:
@@ -166,33 +154,6 @@ def _by_stage(array: xr.DataArray, stages: list[int]) -> np.ndarray:
     return np.stack([part.values for part in parts], axis=1)
 
 
-def linear_over_geometric(array: xr.DataArray, stages: list[int]) -> np.ndarray:
-    """AIC of a geometric decay a r^stage minus AIC of a line, (group,); above 0 where the line fits better.
-
-    Both have two parameters and least-squares errors on the same scale, so the difference is m ln(RSS_g / RSS_l) for m
-    stages.
-    """
-    if len(stages) < 4:
-        raise NotMeasuredError(f"a line and a geometric decay need 4 stages to be told apart, got {stages}")
-    x, values = np.asarray(stages, dtype=float), _by_stage(array, stages)
-    floor = len(x) * (TOLERANCE * np.abs(values).mean(1)) ** 2  # a perfect fit must not give log 0
-    line = [np.polyval(np.polyfit(x, y, 1), x) for y in values]
-    straight = ((values - line) ** 2).sum(1)
-    return len(x) * (np.log(_geometric_rss(x, values) + floor) - np.log(straight + floor))
-
-
-def _geometric_rss(x: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """Least sum of squares of a r^x to each group's values (group, stage), for rates r from 0.2 to 1.5 a stage."""
-    rate, reach = np.full(len(values), 0.85), 0.65
-    for _ in range(5):  # ever finer: a coarse rate would fit worse than the line, which is exact
-        rates = rate[:, None] + reach * np.linspace(-1, 1, 201)
-        powers = rates[..., None] ** x
-        amplitude = (powers * values[:, None]).sum(2) / (powers**2).sum(2)  # linear least squares
-        rss = ((values[:, None] - amplitude[..., None] * powers) ** 2).sum(2)
-        rate, reach = rates[np.arange(len(values)), rss.argmin(1)], reach / 50
-    return rss.min(1)
-
-
 def log_variance_falls(array: xr.DataArray, stages: list[int]) -> tuple[np.ndarray, int]:
     """How much smaller the variance among the networks of a group is at a later stage than at stage 0.
 
@@ -211,8 +172,8 @@ def log_variance_falls(array: xr.DataArray, stages: list[int]) -> tuple[np.ndarr
 
 
 def _log_variance(array: xr.DataArray, stage: int) -> xr.DataArray:
-    mask = (array.stage.values == stage) & (array.method.values == ("tree" if stage else "unmerged"))
-    selected, result = array[mask], {}
+    of_stage = (array.stage.values == stage) & (array.method.values == ("tree" if stage else "unmerged"))
+    selected, result = array[of_stage], {}
     for group in np.unique(selected.group.values):
         values = selected.values[selected.group.values == group]
         if len(values) > 1 and np.ptp(values) > 0:
@@ -243,7 +204,7 @@ def crossings(attack: xr.Dataset) -> xr.Dataset:
     curves = {stage: curve.reindex(group=groups) for stage, curve in curves.items()}
     epsilon = attack.epsilon.values
     values = [
-        [[_first_fall(epsilon, row) for row in (curves[a] - curves[b]).sel(attack=kind).values] for a, b in pairs]
+        [[_crossing(epsilon, row) for row in (curves[a] - curves[b]).sel(attack=kind).values] for a, b in pairs]
         for kind in attack.attack.values
     ]
     describe = {"long_name": "size at which the later stage overtakes", "units": "pixel range"}
@@ -259,13 +220,19 @@ def crossings(attack: xr.Dataset) -> xr.Dataset:
     )
 
 
-def _first_fall(x: np.ndarray, y: np.ndarray) -> float:
-    """Where y first falls from above zero to zero or below, by linear interpolation."""
+def first_fall(x: np.ndarray, y: np.ndarray) -> tuple[int, float] | None:
+    """Where y first falls from above zero to zero or below: the step of x, and the share of it; None if nowhere."""
     falls = np.flatnonzero((y[:-1] > 0) & (y[1:] <= 0))
     if not len(falls):
-        return float("nan")
-    i = falls[0]
-    return float(x[i] + (x[i + 1] - x[i]) * y[i] / (y[i] - y[i + 1]))
+        return None
+    i = int(falls[0])
+    return i, float(y[i] / (y[i] - y[i + 1]))
+
+
+def _crossing(x: np.ndarray, y: np.ndarray) -> float:
+    """x at the first fall of y, by linear interpolation; not a number if there is none."""
+    found = first_fall(x, y)
+    return float("nan") if found is None else float(x[found[0]] + found[1] * (x[found[0] + 1] - x[found[0]]))
 
 
 def large(robust: xr.DataArray) -> xr.DataArray:

@@ -1,108 +1,15 @@
-"""Intervals and tests over groups, the unit of replication."""
+"""Comparisons over groups, the unit of replication: effect, interval, p values, and what they say together."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
-import torch
 from scipy import stats
 
-from ..random_streams import generator
+from .resampling import Mean, mean_over_groups, mean_over_groups_and_images, sign_flips
 
-RESAMPLES = 4000  # leaves about 100 resamples beyond each end of a 95 % interval
-SMALLEST_BOOTSTRAP = 5  # groups; fewer give too few distinct resamples for a 2.5 % quantile
-ROUNDING = 1e-12  # values that differ by less than this share of their size count as constant
-
-
-def interval(values, *, level: float = 0.95, name: str):
-    """Interval of the mean over groups.
-
-    The studentised bootstrap (bootstrap-t; Efron and Tibshirani 1993, section 12.5) over whole groups for 5 groups or
-    more, Student's t for 2 to 4, and where too many resamples have no spread; not a number for a single group.
-
-    Args:
-        values: (group, ...), finite; further dimensions share the resampled groups.
-        level: coverage, between 0 and 1.
-        name: of the random stream that draws the groups.
-
-    Returns:
-        Lower and upper ends, floats for (group,), arrays (...) otherwise.
-
-    >>> low, high = interval([1.0, 2.0, 3.0], name="docs")
-    >>> round(low, 3), round(high, 3)
-    (-0.484, 4.484)
-    """
-    values = np.asarray(values, dtype=float)
-    if not 0 < level < 1:
-        raise ValueError(f"level must lie between 0 and 1, got {level}")
-    if values.ndim == 0 or len(values) == 0 or not np.isfinite(values).all():
-        raise ValueError(f"an interval needs finite values of one group or more, got {values}")
-    columns = values.reshape(len(values), -1)
-    ends = _interval(columns, level, name)
-    low, high = (end.reshape(values.shape[1:]) for end in ends)
-    return (float(low), float(high)) if values.ndim == 1 else (low, high)
-
-
-def _interval(columns: np.ndarray, level: float, name: str) -> tuple[np.ndarray, np.ndarray]:
-    n, mean, tail = len(columns), columns.mean(0), (1 - level) / 2
-    if n == 1:
-        return np.full_like(mean, np.nan), np.full_like(mean, np.nan)
-    error = columns.std(0, ddof=1) / np.sqrt(n)
-    quantile = stats.t.ppf(1 - tail, n - 1)
-    low, high = np.full_like(mean, -quantile), np.full_like(mean, quantile)
-    if n >= SMALLEST_BOOTSTRAP:
-        t = _studentised(columns - mean, name)
-        steady = np.isnan(t).mean(0) <= tail
-        if steady.any():
-            low[steady], high[steady] = np.nanquantile(t[:, steady], [tail, 1 - tail], axis=0)
-    return mean - high * error, mean - low * error
-
-
-def _studentised(centred: np.ndarray, name: str) -> np.ndarray:
-    """t of each resample, (resample, column); not a number where a resample has no spread."""
-    n = len(centred)
-    drawn = torch.randint(n, (RESAMPLES, n), generator=generator(name)).numpy()
-    flat = (drawn + n * np.arange(RESAMPLES)[:, None]).ravel()
-    counts = np.bincount(flat, minlength=RESAMPLES * n).reshape(RESAMPLES, n)
-    mean = counts @ centred / n
-    variance = (counts @ centred**2 - n * mean**2) / (n - 1)
-    steady = variance > ROUNDING * centred.var(0)
-    return np.where(steady, mean, np.nan) / np.sqrt(np.where(steady, variance, 1) / n)
-
-
-def paired_p(values) -> float:
-    """Two-sided p of the one-sample t-test that the mean over groups is zero.
-
-    Args:
-        values: (group,) differences.
-
-    Returns:
-        Not a number for fewer than two groups; 1 for differences that are all zero, 0 for constant others.
-    """
-    values = np.asarray(values, dtype=float)
-    if len(values) < 2:
-        return float("nan")
-    if _constant(values):
-        return float(not np.any(values))
-    return float(stats.ttest_1samp(values, 0).pvalue)
-
-
-def equivalence_p(values, margin: float) -> float:
-    """P value of two one-sided t-tests (TOST): small when the mean over groups lies within +-``margin``."""
-    values = np.asarray(values, dtype=float)
-    if margin <= 0:
-        raise ValueError(f"an equivalence margin must be positive, got {margin}")
-    if len(values) < 2:
-        return float("nan")
-    if _constant(values):
-        return float(abs(values[0]) >= margin)
-    above = stats.ttest_1samp(values, -margin, alternative="greater").pvalue
-    below = stats.ttest_1samp(values, margin, alternative="less").pvalue
-    return float(max(above, below))
-
-
-def _constant(values: np.ndarray) -> bool:
-    return bool(np.ptp(values) <= ROUNDING * np.abs(values).max())
+LEVEL = 0.95  # of intervals; the p values that go with them are 0.05 where zero lies on an end
 
 
 def holm(p) -> np.ndarray:
@@ -121,21 +28,20 @@ def holm(p) -> np.ndarray:
 
 @dataclass(frozen=True, eq=False)
 class Test:
-    """One comparison over groups.
+    """One comparison over groups, or over groups and images.
 
     Args:
         name: what is compared.
         values: (group,), positive where the claim holds; or, with a margin, distances from ``target`` claimed small.
         units: of the values.
-        decides: whether the verdict hangs on it.
         margin: half width of the range that counts as equal; None for a claim that the values are positive.
         target: what was subtracted from the values; effect and interval are reported with it added again.
-        excludes: what speaks against an equivalence: ``"zero"``, a difference that is significant at all, or
-            ``"margin"``, one that is significantly outside the margin.
-        smallest: number of groups below which no p is given; 5 for comparisons of spread.
         refutes: whether values of the opposite sign speak against the claim, or only not for it.
         tries: number of comparisons that this one was chosen from for its effect; p is multiplied by it, and the
             interval holds for all of them at once (Bonferroni).
+        by_image: (group, image) where the values are means over images, the same for all groups; groups and images are
+            resampled then.
+        ratio: whether the values are natural logarithms of ratios; effect and interval are the ratios.
     """
 
     __test__ = False  # not a test for pytest
@@ -143,19 +49,27 @@ class Test:
     name: str
     values: np.ndarray
     units: str
-    decides: bool = True
     margin: float | None = None
     target: float = 0.0
-    excludes: str = "zero"
-    smallest: int = 2
     refutes: bool = True
     tries: int = 1
+    by_image: np.ndarray | None = None
+    ratio: bool = False
 
     def __post_init__(self):
         values = np.asarray(self.values, dtype=float)
         if values.ndim != 1 or len(values) == 0 or not np.isfinite(values).all():
             raise ValueError(f"test {self.name!r} needs one finite value a group, got {values}")
+        if self.margin is not None and self.margin <= 0:
+            raise ValueError(f"test {self.name!r}: an equivalence margin must be positive, got {self.margin}")
+        if self.by_image is not None and not np.allclose(np.mean(self.by_image, axis=1), values):
+            raise ValueError(f"test {self.name!r}: the means over images are not the values of the groups")
         object.__setattr__(self, "values", values)
+
+    @cached_property
+    def mean(self) -> Mean:
+        """Mean over groups, without the target, and its error."""
+        return mean_over_groups(self.values) if self.by_image is None else mean_over_groups_and_images(self.by_image)
 
     @property
     def n(self) -> int:
@@ -163,89 +77,164 @@ class Test:
         return len(self.values)
 
     @property
+    def decidable(self) -> bool:
+        """Whether there are groups enough for a p value."""
+        return self.n > 1
+
+    @property
     def effect(self) -> float:
-        """Mean over groups."""
-        return float(self.values.mean() + self.target)
+        """Mean over groups; of ratios, the geometric mean."""
+        return self._reported(float(self.values.mean()))
 
-    def interval(self, claim: str) -> tuple[float, float]:
-        """95 % interval of the effect; the claim names the random stream."""
-        low, high = interval(self.values, level=1 - 0.05 / self.tries, name=f"interval/{claim}/{self.name}")
-        return low + self.target, high + self.target
+    def interval(self) -> tuple[float, float]:
+        """95 % interval of the effect, which leaves out zero (or lies within the margin) where p is at most 0.05."""
+        low, high = self.mean.interval(1 - (1 - LEVEL) / self.tries)
+        return self._reported(low), self._reported(high)
 
-    def told(self, claim: str) -> str:
-        """Effect, interval and n in words: "-4.2 percentage points (-5.1 to -3.3, n = 8)"; ``claim`` as above."""
-        low, high = self.interval(claim)
+    def told(self) -> str:
+        """Effect, interval and n in words: "-4.2 percentage points (-5.1 to -3.3, n = 8)"."""
+        low, high = self.interval()
         units = "" if self.units == "1" else f" {self.units}"
         spread = "one group has no interval" if np.isnan(low) else f"{low:.3g} to {high:.3g}, n = {self.n}"
         return f"{self.effect:.3g}{units} ({spread})"
 
-    def yes_or_no(self, claim: str) -> str:
-        """Whether the effect is above zero: "Yes", "No" (below) or "Not resolved"; ``claim`` as above."""
-        low, high = self.interval(claim)
+    def yes_or_no(self) -> str:
+        """Whether the effect is above zero: "Yes", "No" (below) or "Not resolved"."""
+        low, high = self.interval()
         return "Yes" if low > 0 else "No" if high < 0 else "Not resolved"
 
-    def row(self, claim: str) -> dict:
-        """What tables show of it; the claim as in `interval`."""
-        low, high = self.interval(claim)
-        numbers = {"effect": self.effect, "low": low, "high": high, "n": self.n, "p": self.p}
-        return {"name": self.name, "units": self.units} | numbers
+    def _reported(self, value: float) -> float:
+        return float(np.exp(value + self.target)) if self.ratio else value + self.target
 
     @property
     def p(self) -> float:
-        """Two-sided p of the mean being zero, or p of the equivalence test."""
-        if self.n < self.smallest:
+        """Two-sided p of the mean being zero; with a margin the smaller of those of `p_for` and `p_against`."""
+        return self._p(self.mean.tails)
+
+    @property
+    def p_sign_flip(self) -> float:
+        """The same by changing signs over groups in every way, where images are not resampled."""
+        return self._p(lambda at: sign_flips(self.values, at=at))
+
+    def _p(self, tails) -> float:
+        if not self.decidable:
             return float("nan")
-        p = paired_p(self.values) if self.margin is None else equivalence_p(self.values, self.margin)
-        p = min(1.0, self.tries * p)
-        # Equal values in every group have no spread and a t-test's p of 0; a sign test's p cannot be below 2^(1 - n).
-        return max(p, 2.0 ** (1 - self.n)) if np.ptp(self.values) == 0 else p
+        if self.margin is None:
+            return _double(min(tails(0.0)), self.tries)
+        return min(self._within(tails), self._beyond(tails))
+
+    def _within(self, tails) -> float:
+        """Of two one-sided tests that the mean lies outside the margin, the larger p, doubled: so it is at most 0.05
+        where the 95 % interval lies within."""
+        return _double(max(tails(-self.margin)[0], tails(self.margin)[1]), self.tries)
+
+    def _beyond(self, tails) -> float:
+        """P value of the mean lying within the margin, two-sided."""
+        return _double(min(tails(self.margin)[0], tails(-self.margin)[1]), self.tries)
 
     @property
     def p_for(self) -> float:
-        """P value in the claimed direction; 1 when the effect points the other way."""
+        """P value in the claimed direction, 1 when the effect points the other way; or of lying within the margin."""
+        if not self.decidable:
+            return float("nan")
         if self.margin is not None:
-            return self.p
-        return self.p if self.values.mean() > 0 or np.isnan(self.p) else 1.0
+            return self._within(self.mean.tails)
+        return self.p if self.mean.value > 0 else 1.0
 
     @property
     def p_against(self) -> float:
-        """P value in the direction opposite to the claim; 1 when the effect points the claimed way or cannot refute."""
-        if not self.refutes:
-            return self.p if np.isnan(self.p) else 1.0
-        if self.margin is None:
-            return self.p if self.values.mean() < 0 or np.isnan(self.p) else 1.0
-        if self.excludes == "zero":
-            return paired_p(self.values)
-        beyond = np.sign(self.values.mean()) * self.values - self.margin
-        return paired_p(beyond) if beyond.mean() > 0 or self.n < 2 else 1.0
+        """P value in the opposite direction, 1 where the claim cannot be refuted; or of lying beyond the margin."""
+        if not self.decidable:
+            return float("nan")
+        if self.margin is not None:
+            return self._beyond(self.mean.tails)
+        return self.p if self.refutes and self.mean.value < 0 else 1.0
+
+    def row(self) -> dict:
+        """What tables show of it."""
+        low, high = self.interval()
+        numbers = {"effect": self.effect, "low": low, "high": high, "n": self.n}
+        numbers |= {"images": np.int8(self.by_image is not None), "p": self.p, "p_sign_flip": self.p_sign_flip}
+        return {"comparison": self.name, "units": self.units} | numbers
 
 
-def by_sign(tests: Mapping[str, Test], about: str) -> dict[int, list[str]]:
-    """Names of the tests whose effect lies above zero (1), below zero (-1), or cannot be told from zero (0).
+def _double(one_sided: float, tries: int) -> float:
+    return min(1.0, 2 * tries * one_sided)
+
+
+class PairedVariances(Test):
+    """Whether the second of paired values varies more than the first: Pitman's and Morgan's test (both 1939).
+
+    The effect is the ratio of the variances, second over first; p value and interval are those of the correlation of
+    sums with differences (Morgan 1939). For the sign-flip p the two of a pair change places, less their means.
+
+    Args:
+        name: what is compared.
+        first, second: (pair,) values; pairs are independent of one another.
+        groups: how many groups the pairs come from; of one nothing is decided.
+    """
+
+    def __init__(self, name: str, first, second, *, groups: int):
+        first, second = (np.asarray(side, dtype=float) - np.mean(side) for side in (first, second))
+        super().__init__(name, second**2 - first**2, "times")
+        object.__setattr__(self, "sides", (first, second))
+        object.__setattr__(self, "groups", groups)
+
+    @property
+    def decidable(self) -> bool:
+        """Whether there are pairs and groups enough for a p value."""
+        return self.groups > 1 and self.n > 2 and all(np.ptp(side) > 0 for side in self.sides)
+
+    @property
+    def effect(self) -> float:
+        """Variance of the second over that of the first."""
+        first, second = self.sides
+        return float((second**2).sum() / (first**2).sum()) if first.any() else float("nan")
+
+    def interval(self) -> tuple[float, float]:
+        """95 % interval of the ratio."""
+        if not self.decidable:
+            return float("nan"), float("nan")
+        free, r = self.n - 2, np.corrcoef(*self.sides)[0, 1]
+        k = 1 + 2 * (1 - r**2) * stats.t.ppf((1 + LEVEL) / 2, free) ** 2 / free
+        reach = k + np.sqrt(k**2 - 1)
+        return float(self.effect / reach), float(self.effect * reach)
+
+    @property
+    def p(self) -> float:
+        """Two-sided p of the ratio being one."""
+        if not self.decidable:
+            return float("nan")
+        first, second = self.sides
+        return float(stats.pearsonr(first + second, second - first).pvalue)
+
+
+def by_sign(tests: Mapping[str, Test]) -> dict[int, list[str]]:
+    """Names of the tests whose effect lies above zero (1), below zero (-1), or is not resolved (0).
 
     Args:
         tests: by name.
-        about: the claim or question; it names the random stream of intervals.
     """
     found = {1: [], -1: [], 0: []}
     for name, test in tests.items():
-        low, high = test.interval(about)
+        low, high = test.interval()
         found[int(low > 0) - int(high < 0)].append(name)
     return found
 
 
-def no_difference(tests: Mapping[str, Test]) -> str:
-    """Which of several things tried made no difference that its groups can tell from zero, in words.
+def not_resolved(tests: Mapping[str, Test]) -> str:
+    """Which of several comparisons their groups do not resolve, with their intervals, in words.
 
     Args:
         tests: by the name of what was tried, each against the same without it.
     """
-    known = {name: test for name, test in tests.items() if test.n > 1}
-    same = []
-    for name, test in known.items():
-        low, high = test.interval(name)
-        if low <= 0 <= high:
-            same.append(f"{name} ({test.effect:+.3g}, {low:.3g} to {high:.3g} {test.units})")
-    if not known:
-        return "one group cannot tell what makes no difference"
-    return f"no difference was found for {', '.join(same)}" if same else "everything tried made a difference"
+    if not any(test.decidable for test in tests.values()):
+        return "one group resolves nothing"
+    names = by_sign({name: test for name, test in tests.items() if test.decidable})[0]
+    if not names:
+        return "all of these differences are resolved"
+    told = []
+    for name in names:
+        low, high = tests[name].interval()
+        told.append(f"{name} ({tests[name].effect:+.3g}, {low:.3g} to {high:.3g} {tests[name].units})")
+    return f"not resolved: {', '.join(told)}"

@@ -5,99 +5,122 @@ import pytest
 import xarray as xr
 
 import synthetic
-from hrebasin.study import records, statistics
-from hrebasin.study.claims.accuracy import c1, c2, c3
-from hrebasin.study.claims.ledger import CLAIMS, ledger
-from hrebasin.study.claims.regularity import c7, c9
-from hrebasin.study.claims.robustness import c5, c6
-from hrebasin.study.claims.verdicts import assemble
-from hrebasin.study.groups import crossings
+from hrebasin.study import records, resampling
+from hrebasin.study.claims.contrasts import of_stage, robust_difference
+from hrebasin.study.claims.ledger import CLAIMS, PARTS, ledger
+from hrebasin.study.claims.verdicts import REPORTED, Part, assemble, wholes
+from hrebasin.study.statistics import Test, holm
 
 GROUPS = 24  # enough for the comparison of spreads
 
 
 @pytest.fixture(autouse=True)
 def _few_resamples(monkeypatch):
-    monkeypatch.setattr(statistics, "RESAMPLES", 400)
+    monkeypatch.setattr(resampling, "RESAMPLES", 1999)
 
 
-def verdicts(results: Mapping) -> dict:
-    found = ledger(results)
-    return dict(zip(found.claim.values.tolist(), found.verdict.values.tolist(), strict=True))
+def decided(results: Mapping, *claims: str) -> xr.Dataset:
+    """The ledger of some claims (by default of all), without what is only reported."""
+    parts = [part for part in PARTS if part.name and part.claim in (claims or CLAIMS)]
+    found = assemble(parts, CLAIMS, results)
+    return found.isel(part=(found.verdict != REPORTED).values)
 
 
-def test_planted_effects_are_reproduced():
-    assert verdicts(synthetic.results(groups=GROUPS)) == dict.fromkeys(CLAIMS, "reproduced")
+def verdicts(found: xr.Dataset) -> dict:
+    return {whole.claim: whole.verdict for whole in wholes(found)}
+
+
+@pytest.fixture(scope="module")
+def planted():
+    return synthetic.results(groups=GROUPS, stages=("merge", "attack", "regularity", "ablations"))
+
+
+def test_planted_effects_are_reproduced(planted):
+    found = decided(planted)
+    assert verdicts(found) == dict.fromkeys(CLAIMS, "reproduced")
+    assert set(found.verdict.values) == {"reproduced"}
 
 
 def test_reversed_effects_are_contradicted():
     reversed_ = synthetic.results(groups=GROUPS, **dict.fromkeys(CLAIMS, -1))
-    assert verdicts(reversed_) == dict.fromkeys(CLAIMS, "contradicted")
+    assert verdicts(decided(reversed_)) == dict.fromkeys(CLAIMS, "contradicted")
 
 
 @pytest.mark.parametrize("claim", CLAIMS)
-def test_no_effect_is_inconclusive(claim):
-    # One draw, so a verdict may come out wrong by chance; how often is tested below.
-    found = ledger_of(claim, synthetic.results(groups=12, **{claim: 0}))
-    assert found.verdict.item() == "inconclusive", found.sentence.item()
-
-
-def ledger_of(claim: str, results: Mapping) -> xr.Dataset:
-    """The ledger of one claim alone."""
-    return assemble({claim: CLAIMS[claim](results)}, {claim: ""}).isel(claim=0)
+def test_no_effect_is_not_resolved(claim):
+    # One draw, so a verdict may come out wrong by chance; how often is tested in test_calibration.
+    assert verdicts(decided(synthetic.results(groups=12, **{claim: 0}), claim)) == {claim: "not resolved"}
 
 
 def test_one_group_gives_numbers_without_interval_or_verdict():
-    found = ledger(synthetic.results(groups=1))
+    found = decided(synthetic.results(groups=1))
     assert set(found.verdict.values) == {"no verdict"}
-    assert (found.n == 1).all()
     assert np.isfinite(found.effect).all()
-    for name in ("low", "high", "p", "p_holm", "test_low", "test_high"):
-        assert np.isnan(found[name]).all()
-    assert all(sentence.startswith("n = 1: no verdict") for sentence in found.sentence.values)
+    for name in ("low", "high", "p", "p_holm", "p_sign_flip"):
+        assert np.isnan(found[name]).all(), name
 
 
-def test_a_line_below_its_ends_half_way_does_not_refute_a_barrier():
-    results = synthetic.results(groups=GROUPS)
-    pairs = results["ablations"].copy(deep=True)
+def test_a_line_above_its_ends_half_way_does_not_refute_a_barrier(planted):
+    pairs = planted["ablations"].copy(deep=True)
     hump = 4 * pairs["lambda"] * (1 - pairs["lambda"])
     # lower in the middle, higher at a quarter: there is a barrier, and half-way cannot show it
     pairs["loss"] = pairs.loss - 3 * hump.where(abs(pairs["lambda"] - 0.5) < 0.1, 0)
-    found = ledger(results | {"ablations": pairs}).sel(claim="C4")
-    assert found.verdict == "inconclusive"
-    assert "not shown: loss excess half-way" in str(found.sentence.values)
+    found = decided(planted | {"ablations": pairs}, "C4").set_index(part="part")
+    assert found.verdict.sel(part="C4c") == "not resolved"
+    assert verdicts(found.reset_coords()) == {"C4": "not resolved"}
 
 
-def test_a_missing_stage_is_not_tested():
-    found = verdicts({"merge": synthetic.results(groups=5)["merge"]})
-    assert [claim for claim, verdict in found.items() if verdict != "not tested"] == ["C1", "C2", "C3"]
-    nothing = ledger({})
-    assert set(nothing.verdict.values) == {"not tested"}
-    assert nothing.sentence.values[0] == "Not tested: the data set of stage 'merge' is missing."
-
-
-def test_small_trees_leave_claims_about_large_ones_untested():
-    found = verdicts(synthetic.results(groups=3, leaves=4))
-    assert found["C2"] == "not tested"
-    assert found["C1"] != "not tested"
+def test_what_was_not_measured_says_why():
+    merge = synthetic.results(groups=5)["merge"]
+    found = verdicts(decided({"merge": merge}))
+    assert [claim for claim, verdict in found.items() if verdict != "not measured"] == ["C1", "C2", "C3", "C4", "C11"]
+    nothing = decided({})
+    assert set(nothing.verdict.values) == {"not measured"}
+    assert nothing.reason.values[0] == "the data set of stage 'merge' is missing"
+    first = merge.isel(model=((merge.method != "merge-many") | (merge.node == 0)).values)
+    spread = decided({"merge": first}, "C3")
+    assert spread.reason.values.tolist() == [
+        f"MergeMany merged 5 of the {n} disjoint sets of {k}" for n, k in ((20, 4), (10, 8))
+    ]
+    assert verdicts(decided({"merge": first}))["C1"] == "reproduced"
 
 
 @pytest.mark.parametrize("results", [{}, {"groups": 1}, {"groups": 5}], ids=["nothing", "one group", "five groups"])
 def test_the_ledger_can_be_written_and_read(results, tmp_path):
     found = ledger(synthetic.results(**results) if results else {})
+    assert found.indexes["part"].is_unique
     records.write(found, tmp_path / "ledger.nc", stage="ledger")
     again = records.read(tmp_path / "ledger.nc", stage="ledger")
-    assert again.claim.values.tolist() == list(CLAIMS)
-    assert set(again.test_claim.values) <= set(CLAIMS)
-    assert again.sentence.values.tolist() == found.sentence.values.tolist()
+    assert [whole.claim for whole in wholes(again)] == list(CLAIMS)
+    assert again.comparison.values.tolist() == found.comparison.values.tolist()
 
 
-def test_p_is_the_largest_over_the_tests_that_decide_then_holms():
-    found = ledger(synthetic.results(groups=8))
-    for claim in ("C1", "C2", "C4", "C10"):
-        mine = (found.test_claim == claim) & (found.test_decides == 1)
-        assert found.p.sel(claim=claim).item() == found.test_p.values[mine.values].max()
-    np.testing.assert_allclose(found.p_holm, statistics.holm(found.p.values))
+def test_ledgers_of_several_settings_join(planted):
+    some = {"merge": planted["merge"]}
+    both = xr.concat([decided(planted), decided(some)], dim="setting", join="outer")
+    assert both.verdict.sel(part="C1a").values.tolist() == ["reproduced"] * 2
+    assert both.verdict.sel(part="C5a fgsm").values.tolist() == ["reproduced", "not measured"]
+
+
+def test_each_line_has_the_p_of_its_own_comparison_and_holm_takes_all_parts(planted):
+    found = decided(planted)
+    np.testing.assert_allclose(found.p_holm, holm(found.p.values))  # all point the claimed way
+    excludes = (found.low > 0) | (found.high < 0)
+    plain = ~found.part.isin(["C3 4 models", "C3 8 models", "C7b", "C7c", "C8a", "C8b", "C9", "C11"])
+    plain &= ~found.part.str.startswith("C5c") & ~found.part.str.startswith("C6")
+    assert plain.sum() > 10
+    assert ((found.p <= 0.05) == excludes)[plain.values].all()
+
+
+def test_of_several_comparisons_the_least_convincing_is_shown_and_all_must_hold():
+    values = synthetic.normal(10, "steps")
+    weak, strong, reverse = (Test(str(shift), values + shift, "1") for shift in (0.1, 9.0, -9.0))
+    for tests, verdict, shown in (
+        ([strong, weak], "not resolved", "0.1"), ([strong, strong], "reproduced", "9.0"),
+        ([strong, reverse, weak], "contradicted", "-9.0"),
+    ):  # fmt: skip
+        found = assemble([Part("C1", "C1a", "", lambda _, tests=tests: tests)], CLAIMS, {}).isel(part=0)
+        assert (found.verdict, found.comparison) == (verdict, shown)
 
 
 def test_results_come_out_the_same_twice_and_data_stay_as_they_are():
@@ -107,70 +130,59 @@ def test_results_come_out_the_same_twice_and_data_stay_as_they_are():
     assert all(kept[stage].identical(dataset) for stage, dataset in results.items())
 
 
-def test_curves_that_do_not_cross_have_no_crossing():
-    attack = synthetic.results(groups=2, noise=0, C5=-1)["attack"]
-    assert np.isnan(crossings(attack).crossing).all()
-    assert not any("crossing" in test.name for test in c5({"attack": attack}).tests)
+def test_the_planted_crossing_is_reported_and_curves_that_do_not_cross_have_none(planted):
+    found = ledger({"attack": planted["attack"]})
+    crossing = found.sel(part="C5: fgsm: crossing of stages 0 and 4")
+    assert crossing.effect == pytest.approx(synthetic.CROSSING, abs=2e-4)
+    assert crossing.low < synthetic.CROSSING < crossing.high
+    apart = synthetic.results(groups=2, noise=0, C5=-1, stages=("attack",))
+    assert not any("crossing" in name for name in ledger(apart).part.values)
 
 
-def test_a_crossing_far_from_001_speaks_against_c5():
-    attack = synthetic.results(groups=8)["attack"]
-    shifted = attack.assign_coords(epsilon=attack.epsilon + 0.004)
-    crossing = [test for test in c5({"attack": shifted}).tests if "crossing of stages 0 and 4" in test.name][0]
-    assert crossing.effect == pytest.approx(synthetic.CROSSING + 0.004, abs=5e-4)
-    assert crossing.p_against < 0.05 < crossing.p_for
+def test_the_l2_strength_that_decides_is_the_more_robust_one(planted):
+    found = decided(planted, "C6")
+    assert all("L2 0.001 minus" in name for name in found.comparison.values)
+    assert found.effect.values == pytest.approx(3, abs=0.3)  # planted: 3 points above the best other at every size
 
 
-def test_spread_is_not_judged_on_few_groups():
-    finding = c3({"merge": synthetic.results(groups=4)["merge"]})
-    assert all(np.isnan(test.p) for test in finding.tests)
-
-
-def test_the_l2_strength_that_decides_is_the_more_robust_one():
-    finding = c6({"attack": synthetic.results(groups=3)["attack"]})
-    assert {test.name.split("L2 ")[1].split()[0] for test in finding.tests if test.decides} == {"0.001"}
-    assert finding.headline.effect == 1.0
-
-
-def test_a_geometric_decay_speaks_against_the_line():
-    regularity = synthetic.results(groups=8)["regularity"]
+def test_a_geometric_decay_is_not_linear(planted):
+    regularity = planted["regularity"]
     geometric = 53 * 0.8**regularity.stage
     changed = regularity.assign(weight_norm=regularity.weight_norm * geometric / regularity.weight_norm.sum("layer"))
-    changed["weight_norm"] = changed.weight_norm * (
-        1 + 1e-3 * synthetic.normal(changed.sizes["model"], "norm")[:, None]
-    )
-    shape = [test for test in c7({"regularity": changed}).tests if "AIC" in test.name][0]
-    assert shape.effect < 0
+    noise = 1 + 1e-3 * synthetic.normal(changed.sizes["model"], "norm")[:, None]
+    found = decided({"regularity": changed.assign(weight_norm=changed.weight_norm * noise)}, "C7")
+    assert found.verdict.values.tolist()[:2] == ["reproduced", "contradicted"]
+    assert found.effect.values[1] == pytest.approx(0.8**3, abs=0.01)
 
 
-def test_the_limit_at_which_merge_many_overtakes_is_told():
-    merge = synthetic.results(groups=4, noise=0)["merge"]
-    assert "at 4 models MergeMany stays behind the tree at every limit of sweeps" in c1({"merge": merge}).reading
-    # 3 points behind when converged, 4, 5 and 6 when stopped after 5, 2 and 1 sweeps
-    raised = merge.assign(test_accuracy=merge.test_accuracy + 0.045 * (merge.method == "merge-many"))
-    assert "at 4 models MergeMany is ahead stopped after 5 sweeps and not yet after 2" in c1({"merge": raised}).reading
+def test_norms_that_follow_from_the_children_say_so():
+    found = ledger({"regularity": synthetic.results(groups=3, noise=0.01)["regularity"]}).effect
+    assert found.sel(part="C7: norm at stage 1 over the value from its children's norms and cosine") == pytest.approx(1)
+    share = found.sel(part="C7: norm at stage 1 over its children's (of orthogonal ones 0.707)")
+    assert share == pytest.approx(46 / 53, abs=1e-3)
 
 
-def test_a_norm_that_follows_from_the_children_says_so():
-    finding = c7({"regularity": synthetic.results(groups=3, noise=0.01)["regularity"]})
-    tests = {test.name: test for test in finding.tests}
-    error = tests["norm at stage 1 over the value from its children's norms and cosine, less 1"]
-    assert error.effect == pytest.approx(0, abs=1e-9)
-    share = tests["norm at stage 1 over its children's, less that of orthogonal children"]
-    assert share.effect == pytest.approx(46 / 53 - 0.5**0.5, abs=1e-3)
-    assert not any(test.decides for test in finding.tests if "cosine" in test.name or "orthogonal" in test.name)
+def test_the_same_layer_order_is_only_reported():
+    found = ledger({"ablations": synthetic.results(groups=5)["ablations"]})
+    assert found.verdict.sel(part="C9: first minus second permuted, the same layer order") == REPORTED
 
 
-def test_the_same_layer_order_does_not_decide_c9():
-    finding = c9({"ablations": synthetic.results(groups=5)["ablations"]})
-    assert {test.name: test.decides for test in finding.tests} == {
-        "first minus second permuted, other layer order": True,
-        "first minus second permuted, same layer order": False,
-    }
-
-
-def test_whether_lower_distances_mean_better_merges_stands_beside_c2():
-    merge = synthetic.results(groups=3)["merge"]  # planted: 40 minus the accuracy
-    tests = {test.name: test for test in c2({"merge": merge}).tests}
-    title = "share of pairs of merges of which the one with lower distances is more accurate, 8 models"
-    assert tests[title].effect == 1
+def test_differences_by_image_have_the_published_means_and_tell_which_groups_saw_images():
+    attack = synthetic.by_image(synthetic.results(groups=5, stages=("attack",))["attack"], 60, 0)
+    strong = (attack.epsilon.values >= 0.015) / 6
+    values, images = robust_difference(attack, "fgsm", of_stage(4), of_stage(0), strong)
+    robust = attack.robust.sel(attack="fgsm").isel(epsilon=slice(15, None)).mean("epsilon")
+    top, leaves = (robust[attack.stage.values == s] for s in (4, 0))
+    tree_only = np.isin(attack.method.values[attack.stage.values == 4], ["tree"])
+    unmerged = attack.method.values[attack.stage.values == 0] == "unmerged"
+    expected = top[tree_only].groupby("group").mean() - leaves[unmerged].groupby("group").mean()
+    np.testing.assert_allclose(images, 100 * expected.transpose("group", "image"), atol=1e-9)
+    np.testing.assert_allclose(images.mean(1), values)
+    blank = attack.assign(robust=attack.robust.where(attack.group != 2, -1).astype("int8"))
+    again, filled = robust_difference(blank, "fgsm", of_stage(4), of_stage(0), strong)
+    np.testing.assert_allclose(again, values)
+    np.testing.assert_allclose(filled.mean(1), values)
+    found = decided({"attack": attack}, "C5", "C10")
+    assert found.images.values.tolist() == [1] * 6 + [0] * 4
+    without = decided({"attack": attack.drop_vars("robust")}, "C12")
+    assert without.images.values.tolist() == [0, 0]

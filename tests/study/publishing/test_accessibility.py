@@ -175,7 +175,7 @@ def test_verdicts_are_words_and_not_colours_alone(document):
     [body] = table.all("tbody")
     for row in body.all("tr"):
         [verdict] = (cell for cell in row.all("span") if "verdict" in cell.attrs.get("class", ""))
-        assert re.search("reproduced|contradicted|inconclusive|no verdict|not tested", verdict.words())
+        assert re.search("reproduced|contradicted|not resolved|no verdict|not measured", verdict.words())
 
 
 def test_the_keyboard_reaches_everything_and_shows_where_it_is(document, rules):

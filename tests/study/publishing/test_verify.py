@@ -94,7 +94,7 @@ CHANGES = {
 
 def test_what_is_published_is_what_was_written(capsys):
     assert main(["verify"]) == 0
-    assert "the ledger's 10 claims" in capsys.readouterr().out
+    assert "the 12 claims of the ledger" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("changes", CHANGES.values(), ids=CHANGES)

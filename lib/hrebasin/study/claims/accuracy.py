@@ -1,4 +1,4 @@
-"""Claims about accuracy: the tree against MergeMany, the fall over the stages, barriers (C1 to C4)."""
+"""Claims about accuracy: the tree against MergeMany, the fall over the stages, barriers (C1 to C4 and C11)."""
 
 import numpy as np
 import xarray as xr
@@ -11,176 +11,179 @@ from ..groups import (
     NotMeasuredError,
     Results,
     by_group,
-    concordance,
+    count_groups,
     minus,
     on_same_leaves,
+    pairs_of_same_leaves,
     stage_data,
     sweeps_in_words,
     tree,
     tree_stages,
 )
-from ..statistics import Test
-from .verdicts import Finding, claim
+from ..statistics import PairedVariances, Test
+from .verdicts import beside, part
 
+STATEMENTS = {
+    "C1": "At 4 models the tree's test accuracy exceeds MergeMany's.",
+    "C2": "At 8 models the advantage is larger than at 4.",
+    "C3": "The tree's accuracy varies less than MergeMany's.",
+    "C4": "Accuracy falls with every stage, and the barrier after matching is above zero.",
+    "C11": "The drop is much bigger than the authors of Git Re-Basin report, who find no barrier.",
+}
 SMALL, LARGE = 4, 8  # numbers of merged networks that the paper compares with MergeMany
-SPREAD_GROUPS = 5  # with fewer, deviations from a median say little: with 2 they are equal by construction
-HALF = 0.5  # share of pairs that agree when distances say nothing of accuracy
+ONE_SWEEP = 1
+MUCH = 1.0  # percentage points; a pair merge that loses more does not do without a barrier
 ACCURACY = "test_accuracy"
 
 
-@claim("C1", "At 4 models the tree's test accuracy exceeds MergeMany's.")
-def c1(results: Results) -> Finding:
-    """At 4 models the tree's accuracy exceeds that of MergeMany run to convergence; other limits stand beside."""
+@part("C1a", "at 4 models the tree is more accurate than converged MergeMany")
+def c1a(results: Results) -> list[Test]:
+    """Accuracy on the same leaves, averaged over the sets of a group that MergeMany merged."""
+    return [_tree_minus_many(results, SMALL, CONVERGENCE)]
+
+
+@part("C1b", "at 4 models the tree is more accurate than MergeMany after one sweep")
+def c1b(results: Results) -> list[Test]:
+    """As C1a."""
+    return [_tree_minus_many(results, SMALL, ONE_SWEEP)]
+
+
+@part("C2a", "the tree's advantage over converged MergeMany is larger at 8 models than at 4")
+def c2a(results: Results) -> list[Test]:
+    """Difference of the advantages of C1a."""
+    return [_growth(results, CONVERGENCE)]
+
+
+@part("C2b", "the tree's advantage over MergeMany after one sweep is larger at 8 models than at 4")
+def c2b(results: Results) -> list[Test]:
+    """Difference of the advantages of C1b."""
+    return [_growth(results, ONE_SWEEP)]
+
+
+@beside("C2")
+def advantages(results: Results) -> list[Test]:
+    """The tree minus MergeMany by size and limit of sweeps, and how far MergeMany of 8 falls below its leaves."""
     merge = stage_data(results, "merge")
-    tests, words = _advantages(merge, (SMALL, 2), SMALL)
-    return Finding(tests, tests[0], f"the tree of {SMALL} is {_more(tests[0])} accurate than MergeMany; {words}")
+    limits = sorted({int(s) for s in merge.sweeps.values} - {0})
+    chosen = [(n, limit) for n in (SMALL, LARGE, 2 * LARGE) for limit in limits]
+    told = [(SMALL, CONVERGENCE), (SMALL, ONE_SWEEP)]  # C1
+    tests = [_tree_minus_many(results, *one) for one in chosen if one not in told and _merged(merge, *one)]
+    for limit in limits:
+        if _merged(merge, LARGE, limit):
+            many = by_group(merge[ACCURACY], method="merge-many", n_merged=LARGE, sweeps=limit)
+            fall = minus(tree(merge[ACCURACY], 0), many) * PERCENT
+            tests.append(Test(f"leaves minus {_name(limit)}, {LARGE} models", fall, POINTS))
+    return tests
 
 
-@claim("C2", "At 8 models the advantage is larger, and MergeMany's accuracy collapses.")
-def c2(results: Results) -> Finding:
-    """At 8 models the advantage is larger and MergeMany collapses: falls below half-way from unmerged to chance."""
+def _merged(merge: xr.Dataset, n: int, limit: int) -> bool:
+    """Whether MergeMany ran on sets of ``n``, with this limit of sweeps."""
+    return bool(((merge.method == "merge-many") & (merge.n_merged == n) & (merge.sweeps == limit)).any())
+
+
+def _sides(n: int, limit: int) -> tuple[dict, dict]:
+    return {"method": "tree", "n_merged": n}, {"method": "merge-many", "n_merged": n, "sweeps": limit}
+
+
+def _name(limit: int) -> str:
+    if limit == CONVERGENCE:
+        return "converged MergeMany"
+    return f"MergeMany after {'one sweep' if limit == ONE_SWEEP else sweeps_in_words(limit)}"
+
+
+def _tree_minus_many(results: Results, n: int, limit: int) -> Test:
     merge = stage_data(results, "merge")
-    tests, words = _advantages(merge, (LARGE, 2 * LARGE), LARGE)
-    sides = {n: _tree_and_merge_many(merge, n) for n in (SMALL, LARGE)}
-    advantage = {n: merged - many for n, (merged, many) in sides.items()}
-    many = sides[LARGE][1]
-    if "n_classes" not in merge.attrs:
-        raise NotMeasuredError("the number of classes, and with it chance, is not recorded")
-    half_way = (tree(merge[ACCURACY], 0) + 1 / merge.attrs["n_classes"]) / 2
-    fall = minus(half_way, many) * PERCENT
-    tests += [
-        Test(
-            f"advantage at {LARGE} minus advantage at {SMALL}",
-            minus(advantage[LARGE], advantage[SMALL]) * PERCENT,
-            POINTS,
-        ),
-        Test(f"half-way to chance minus MergeMany of {LARGE}", fall, POINTS),
-    ]
-    collapse = "collapses" if fall.mean() > 0 else "does not collapse"
-    reading = (
-        f"the tree of {LARGE} is {_more(tests[0])} accurate than MergeMany, whose accuracy {collapse} "
-        f"({many.mean().item():.1%}; half-way to chance: {half_way.mean().item():.1%}); {words}"
-    )
-    return Finding(tests, tests[0], reading)
+    values = minus(*on_same_leaves(merge[ACCURACY], *_sides(n, limit))) * PERCENT
+    return Test(f"tree minus {_name(limit)}, {n} models", values, POINTS)
 
 
-def _tree_and_merge_many(merge: xr.Dataset, n_merged: int, sweeps: int = CONVERGENCE):
-    """Accuracy by group of the tree and of MergeMany on the same leaves."""
-    return on_same_leaves(
-        merge[ACCURACY],
-        {"method": "tree", "n_merged": n_merged},
-        {"method": "merge-many", "n_merged": n_merged, "sweeps": sweeps},
-    )
+def _growth(results: Results, limit: int) -> Test:
+    accuracy = stage_data(results, "merge")[ACCURACY]
+    small, large = (np.subtract(*on_same_leaves(accuracy, *_sides(n, limit))) for n in (SMALL, LARGE))
+    name = f"tree minus {_name(limit)}: advantage at {LARGE} minus advantage at {SMALL}"
+    return Test(name, minus(large, small) * PERCENT, POINTS)
 
 
-def _advantages(merge: xr.Dataset, sizes: tuple[int, ...], deciding: int) -> tuple[list[Test], str]:
-    """Tree minus MergeMany for each size and limit that was measured, the one that decides first; then whether a lower
-    sum of pairwise squared distances goes with a higher accuracy. And in words, when MergeMany overtakes the tree."""
-    decides = minus(*_tree_and_merge_many(merge, deciding)) * PERCENT
-    tests, words = [Test(f"tree minus converged MergeMany, {deciding} models", decides, POINTS)], []
-    limits = sorted({int(s) for s in merge.sweeps.values} - {0}, reverse=True)
-    for n in sizes:
-        means = {}
-        for limit in limits:
-            try:
-                values = minus(*_tree_and_merge_many(merge, n, limit)) * PERCENT
-            except NotMeasuredError:
-                continue  # beside the verdict: shown where it was measured
-            means[limit] = values.mean()
-            if (n, limit) == (deciding, CONVERGENCE):
-                continue
-            many = "converged MergeMany" if limit == CONVERGENCE else f"MergeMany of at most {limit} sweeps"
-            tests.append(Test(f"tree minus {many}, {n} models", values, POINTS, decides=False))
-        if means and n > 2:  # of two networks, MergeMany is the pair merge
-            words.append(f"at {n} models {_overtaking(means)}")
-            tests += _distances(merge, n)
-    return tests, ", ".join(words)
+@part("C3", "the tree varies less than converged MergeMany on the same leaves, {}", each=("4 models", "8 models"))
+def c3(results: Results, models: str) -> list[Test]:
+    """Variance of accuracy over all disjoint sets of all groups, which share no network; by Pitman's and Morgan's test.
 
-
-def _overtaking(means: dict[int, float]) -> str:
-    """When MergeMany overtakes the tree, from the tree's mean advantage by limit of sweeps."""
-    ahead = [limit for limit in sorted(means) if means[limit] < 0]
-    if not ahead:
-        return "MergeMany stays behind the tree at every limit of sweeps"
-    before = [limit for limit in means if limit < ahead[0]]
-    name = "converged" if ahead[0] == CONVERGENCE else f"stopped after {sweeps_in_words(ahead[0])}"
-    return f"MergeMany is ahead {name}" + (f" and not yet after {max(before)}" if before else " already")
-
-
-def _distances(merge: xr.Dataset, n: int) -> list[Test]:
-    """Which of the tree and MergeMany brings networks closer, and whether closer means better; beside the verdict."""
-    try:
-        share = concordance(merge, n) - HALF
-    except NotMeasuredError:
-        return []
-    merged, many = on_same_leaves(
-        merge.pairwise_distance,
-        {"method": "tree", "n_merged": n},
-        {"method": "merge-many", "n_merged": n, "sweeps": CONVERGENCE},
-    )
-    excess = minus(merged / many, xr.ones_like(many)) * PERCENT
-    name = f"sum of pairwise squared distances, tree over converged MergeMany less 1, {n} models"
-    title = f"share of pairs of merges of which the one with lower distances is more accurate, {n} models"
-    return [Test(name, excess, "%", decides=False), Test(title, share, "1", decides=False, target=HALF)]
-
-
-@claim("C3", "The tree's accuracy varies less across groups than MergeMany's.")
-def c3(results: Results) -> Finding:
-    """The tree's accuracy varies less over groups: paired Brown-Forsythe comparison of deviations from the median."""
-    merge = stage_data(results, "merge")
-    tests, words = [], []
-    for n in (SMALL, LARGE):
-        sides = _tree_and_merge_many(merge, n)
-        merged, many = (abs(side - side.median("group")) for side in sides)
-        name = f"MergeMany's minus the tree's deviation from the median, {n} models"
-        tests.append(Test(name, minus(many, merged) * PERCENT, POINTS, smallest=SPREAD_GROUPS))
-        spread = [side.std("group", ddof=1).item() * PERCENT if side.size > 1 else np.nan for side in sides]
-        words.append(f"{spread[0]:.2f} against {spread[1]:.2f} at {n} models")
-    reading = "standard deviation over groups of the tree against MergeMany, in percentage points: " + ", ".join(words)
-    if tests[-1].n == 1:
-        reading = "a single group has no spread, so that 0 is not a result"
-    return Finding(tests, tests[-1], reading)
-
-
-@claim("C4", "Accuracy falls with every stage, and the barrier after matching is above zero.")
-def c4(results: Results) -> Finding:
-    """Accuracy falls with every stage, and the line between matched networks leaves the basin.
-
-    A barrier is a maximum over the line that includes its ends, never below zero, so "above zero" is decided by the
-    signed excess half-way along the line, which cannot exceed the barrier. An excess below zero there says nothing: the
-    line may still rise elsewhere.
+    Not measured where MergeMany merged only some of the sets: the first of each group alone leave too few.
     """
-    merge, pairs = stage_data(results, "merge"), stage_data(results, "ablations")
+    merge, n = stage_data(results, "merge"), int(models.split()[0])
+    merged, many = pairs_of_same_leaves(merge[ACCURACY], *_sides(n, CONVERGENCE))
+    whole = int(((merge.method == "tree") & (merge.n_merged == n)).sum())
+    if len(many) < whole:
+        raise NotMeasuredError(f"MergeMany merged {len(many)} of the {whole} disjoint sets of {n}")
+    name = f"variance of accuracy over {whole} sets of {n}, MergeMany over tree"
+    return [PairedVariances(name, merged, many, groups=count_groups(merge))]
+
+
+@part("C4a", "accuracy falls at every stage")
+def c4a(results: Results) -> list[Test]:
+    """Every stage minus the next."""
+    merge = stage_data(results, "merge")
+    return [_fall(merge, *steps) for steps in _steps(merge)]
+
+
+@beside("C4")
+def whole_fall(results: Results) -> list[Test]:
+    """Accuracy of stage 0 minus the last."""
+    merge = stage_data(results, "merge")
     stages = tree_stages(merge)
-    accuracy = {stage: tree(merge[ACCURACY], stage) for stage in stages}
-    fall = minus(accuracy[0], accuracy[stages[-1]]) * PERCENT
-    headline = Test(f"accuracy of stage 0 minus stage {stages[-1]}", fall, POINTS, decides=False)
-    tests = [headline]
-    for before, after in zip(stages[:-1], stages[1:], strict=True):
-        values = minus(accuracy[before], accuracy[after]) * PERCENT
-        tests.append(Test(f"accuracy of stage {before} minus stage {after}", values, POINTS))
+    return [_fall(merge, 0, stages[-1])] if len(stages) > 2 else []
+
+
+@part("C4b", "the accuracy barrier after matching is above zero")
+def c4b(results: Results) -> list[Test]:
+    """Test accuracy lost half-way between matched networks, which no barrier is smaller than.
+
+    The barrier itself is a maximum over the line with its ends, so never below zero, and above it by chance alone; it
+    is reported beside. Half-way decides, where a loss shows a barrier and a gain says nothing, since the line may still
+    sag elsewhere.
+    """
+    return [_half_way(results, "accuracy", "test")]
+
+
+@part("C4c", "the barrier of the training loss after matching is above zero")
+def c4c(results: Results) -> list[Test]:
+    """As C4b, of the loss on training images."""
+    return [_half_way(results, "loss", "train")]
+
+
+@beside("C4")
+def barriers(results: Results) -> list[Test]:
+    """The barriers after matching. That of the test loss says little of overfitted networks: any mean is less sure."""
+    pairs, tests = stage_data(results, "ablations"), []
     for split in pairs.split.values:
-        for name, sign, units in (("loss", 1, "nat"), ("accuracy", -PERCENT, POINTS)):
-            where = {"alignment": "after", "split": split}
-            half_way = by_group(_excess_half_way(pairs[name].sel(where))).values * sign
-            barrier = by_group(pairs[f"{name}_barrier"].sel(where)).values * abs(sign)
-            decides = split == "test"
-            title = f"{name} excess half-way after matching, {split}"
-            tests.append(Test(title, half_way, units, decides, refutes=False))
-            tests.append(Test(f"{name} barrier after matching, {split}", barrier, units, False))
-    barriers = {test.name: test.effect for test in tests if "barrier" in test.name and "test" in test.name}
-    reading = f"accuracy {'falls' if headline.effect > 0 else 'does not fall'} over the stages; mean " + " and ".join(
-        f"{name.split(' after')[0]} {value:.3g}" for name, value in barriers.items()
-    )
-    return Finding(tests, headline, reading + " (nat, percentage points) on test images after matching")
+        for name, factor, units in (("loss", 1, "nat"), ("accuracy", PERCENT, POINTS)):
+            values = by_group(pairs[f"{name}_barrier"].sel(alignment="after", split=split)).values * factor
+            tests.append(Test(f"{name} barrier after matching, {split} images", values, units))
+    return [*tests, _half_way(results, "loss", "test")]
 
 
-def _excess_half_way(path: xr.DataArray) -> xr.DataArray:
-    """Value at lambda = 0.5 minus the mean of both ends, (pair,)."""
-    path = path.sortby("lambda")
+@part("C11", "a pair merge loses more than 1 point of accuracy")
+def c11(results: Results) -> list[Test]:
+    """Stage 0 minus stage 1, against `MUCH`."""
+    fall = _fall(stage_data(results, "merge"), 0, 1)
+    return [Test("accuracy lost by merging two networks", fall.values - MUCH, POINTS, target=MUCH)]
+
+
+def _steps(dataset: xr.Dataset) -> list[tuple[int, int]]:
+    """Every stage of the tree with the next one."""
+    stages = tree_stages(dataset)
+    return list(zip(stages[:-1], stages[1:], strict=True))
+
+
+def _fall(merge: xr.Dataset, before: int, after: int) -> Test:
+    values = minus(*(tree(merge[ACCURACY], stage) for stage in (before, after))) * PERCENT
+    return Test(f"accuracy of stage {before} minus stage {after}", values, POINTS)
+
+
+def _half_way(results: Results, name: str, split: str) -> Test:
+    path = stage_data(results, "ablations")[name].sel(alignment="after", split=split).sortby("lambda")
     ends = path.sel({"lambda": [0.0, 1.0]}, method="nearest", tolerance=TOLERANCE).mean("lambda")
-    return (path.interp({"lambda": 0.5}) - ends).rename(path.name)
-
-
-def _more(test: Test) -> str:
-    return "more" if test.effect > 0 else "less"
+    excess = by_group((path.interp({"lambda": 0.5}) - ends).rename(name)).values
+    sign, units, what = (1, "nat", "above") if name == "loss" else (-PERCENT, POINTS, "below")
+    title = f"{name} half-way after matching {what} the mean of both ends, {split} images"
+    return Test(title, sign * excess, units, refutes=False)

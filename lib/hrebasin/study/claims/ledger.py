@@ -2,31 +2,34 @@
 
 import xarray as xr
 
-from ..groups import NotMeasuredError, Results
+from ..groups import Results
 from . import accuracy, regularity, robustness
-from .verdicts import Rule, assemble
+from .verdicts import Part, assemble
 
-_RULES = [
-    rule for module in (accuracy, regularity, robustness) for rule in vars(module).values() if hasattr(rule, "claim")
-]
-# claim -> its rule, in the paper's order
-CLAIMS: dict[str, Rule] = {rule.claim: rule for rule in sorted(_RULES, key=lambda rule: int(rule.claim[1:]))}
+_MODULES = (accuracy, robustness, regularity)
+
+
+def _number(claim: str) -> int:
+    return int(claim[1:])
+
+
+# claim -> what the paper states
+CLAIMS: dict[str, str] = dict(
+    sorted(((c, s) for module in _MODULES for c, s in module.STATEMENTS.items()), key=lambda pair: _number(pair[0]))
+)
+_FOUND = [part for module in _MODULES for rule in vars(module).values() for part in getattr(rule, "parts", ())]
+# all parts of claims, and what stands beside them, claim by claim
+PARTS: list[Part] = sorted(_FOUND, key=lambda part: (_number(part.claim), not part.name))
 
 
 def ledger(results: Results) -> xr.Dataset:
     """All claims tested on the data sets at hand.
 
     Args:
-        results: data sets by stage ("merge", "attack", "regularity", "ablations"); claims without theirs are "not
-            tested".
+        results: data sets by stage ("merge", "attack", "regularity", "ablations"); parts without theirs are "not
+            measured".
 
     Returns:
-        One entry a claim and one a component test, see `hrebasin.study.claims.verdicts.assemble`.
+        One row a part, see `hrebasin.study.claims.verdicts.assemble`.
     """
-    findings = {}
-    for claim, rule in CLAIMS.items():
-        try:
-            findings[claim] = rule(results)
-        except NotMeasuredError as error:
-            findings[claim] = str(error)
-    return assemble(findings, {claim: rule.statement for claim, rule in CLAIMS.items()})
+    return assemble(PARTS, CLAIMS, results)

@@ -13,93 +13,143 @@ from ..groups import (
     by_group,
     finite,
     has_numbers,
-    linear_over_geometric,
     log_variance_falls,
+    minus,
     slopes,
     stage_data,
     tree,
     tree_stages,
 )
 from ..statistics import Test
-from .verdicts import Finding, claim
+from .verdicts import beside, part
 
+STATEMENTS = {
+    "C7": "The summed weight norm falls linearly with the stage, and its variance falls.",
+    "C8": "The Lipschitz upper bound falls with the stage, and its variance falls.",
+    "C9": "Which of the two models is permuted makes no significant difference.",
+}
+LINEAR = (0.8, 1.25)  # the last step over the first, within which a fall counts as linear
 ORTHOGONAL = 0.5**0.5  # norm of the mean of two orthogonal vectors of norm 1
 
 
-@claim("C7", "The summed weight norm falls linearly with the stage, and its variance falls.")
-def c7(results: Results) -> Finding:
-    """The summed weight norm falls with the stage along a line rather than geometrically, and so does its variance."""
-    norm = stage_data(results, "regularity").weight_norm.sum("layer")
+def _norm(results: Results) -> xr.DataArray:
+    return stage_data(results, "regularity").weight_norm.sum("layer").rename("weight norm")
+
+
+def _steps(norm: xr.DataArray) -> list[tuple[int, int]]:
+    """Every stage of the tree with the next one."""
     stages = tree_stages(norm)
-    fall = Test("fall of the weight norm", -slopes(norm, stages), "1 per stage")
-    shape = Test("AIC of a geometric decay minus AIC of a line", linear_over_geometric(norm, stages), "1")
-    variance = _variance_test("weight norm", norm, stages)
-    better = "a line" if shape.effect > 0 else "a geometric decay"
-    averaging, words = _averaging(stage_data(results, "regularity"), stages)
-    reading = f"the norm changes by {-fall.effect:.3g} a stage and {better} fits better; {words}"
-    return Finding([fall, shape, variance, *averaging], fall, reading)
+    return list(zip(stages[:-1], stages[1:], strict=True))
 
 
-def _averaging(regularity: xr.Dataset, stages: list[int]) -> tuple[list[Test], str]:
-    """Whether the fall is what averaging does to vectors of such norms at such an angle; beside the verdict."""
-    tests, shares, cosines = [], [], []
-    norm = regularity.weight_norm.sum("layer").rename("weight norm")
+@part("C7a", "the summed weight norm falls at every stage")
+def c7a(results: Results) -> list[Test]:
+    """Every stage minus the next."""
+    norm = _norm(results)
+    return [
+        Test(f"weight norm of stage {a} minus stage {b}", minus(tree(norm, a), tree(norm, b)), "1")
+        for a, b in _steps(norm)
+    ]
+
+
+@part("C7b", "it falls linearly: the last step is 0.8 to 1.25 times the first")
+def c7b(results: Results) -> list[Test]:
+    """The fall to the last stage over the fall to the first, within `LINEAR` (equivalence)."""
+    norm = _norm(results)
+    steps = _steps(norm)
+    if len(steps) < 2:
+        raise NotMeasuredError(f"a first and a last step need three stages, got {tree_stages(norm)}")
+    first, last = (tree(norm, a) - tree(norm, b) for a, b in (steps[0], steps[-1]))
+    middle, reach = sum(LINEAR) / 2, (LINEAR[1] - LINEAR[0]) / 2
+    return [Test("last step of the weight norm over the first", finite(last / first) - middle, "1", reach, middle)]
+
+
+@part("C7c", "the variance of the summed weight norm among networks falls")
+def c7c(results: Results) -> list[Test]:
+    """Variance within a group, stage 0 over the last stage with two networks a group."""
+    norm = _norm(results)
+    return [_variance("weight norm", norm, tree_stages(norm))]
+
+
+@beside("C7")
+def averaging(results: Results) -> list[Test]:
+    """Whether the fall is what averaging does to vectors of such norms at such an angle."""
+    regularity, norm, tests = stage_data(results, "regularity"), _norm(results), []
     predicted = regularity.predicted_norm.sum("layer", skipna=False).rename("predicted norm")
-    for before, stage in zip(stages[:-1], stages[1:], strict=True):
-        share = tree(norm, stage) / tree(norm, before)
-        error = tree(norm, stage) / tree(predicted, stage)
+    for before, stage in _steps(norm):
+        share, error = tree(norm, stage) / tree(norm, before), tree(norm, stage) / tree(predicted, stage)
         cosine = tree(regularity.children_cosine.mean("layer"), stage)
-        title = f"norm at stage {stage} over its children's, less that of orthogonal children"
-        tests.append(Test(title, finite(share) - ORTHOGONAL, "1", decides=False))
-        title = f"norm at stage {stage} over the value from its children's norms and cosine, less 1"
-        tests.append(Test(title, finite(error) * PERCENT - PERCENT, "%", decides=False))
-        tests.append(Test(f"cosine of aligned children, mean over layers, stage {stage}", finite(cosine), "1", False))
-        shares.append(finite(share).mean())
-        cosines.append(finite(cosine).mean())
-    reading = (
-        f"averaging leaves {shares[0]:.1%} of the children's norm at stage {stages[1]} and {shares[-1]:.1%} at stage "
-        f"{stages[-1]} (orthogonal children: {ORTHOGONAL:.1%}; cosines {cosines[0]:.3f} and {cosines[-1]:.3f})"
-    )
-    return tests, reading
+        title = f"norm at stage {stage} over its children's (of orthogonal ones {ORTHOGONAL:.3f})"
+        tests.append(Test(title, finite(share) - ORTHOGONAL, "1", target=ORTHOGONAL))
+        title = f"norm at stage {stage} over the value from its children's norms and cosine"
+        tests.append(Test(title, finite(error) - 1, "1", target=1.0))
+        tests.append(Test(f"cosine of aligned children, mean over layers, stage {stage}", finite(cosine), "1"))
+    return tests
 
 
-@claim("C8", "The Lipschitz upper bound falls with the stage, and its variance falls.")
-def c8(results: Results) -> Finding:
-    """The global Lipschitz bound falls with the stage on a log10 scale, and so does its variance; others beside."""
-    regularity = stage_data(results, "regularity")
-    stages = tree_stages(regularity)
-    upper = applicable(regularity.lipschitz)
-    bounds = {str(bound): upper.sel(bound=bound) for bound in upper.bound.values}
-    if "global" not in bounds:
-        raise NotMeasuredError("the global Lipschitz bound was not measured")
+@part("C8a", "the Lipschitz upper bound falls at every stage")
+def c8a(results: Results) -> list[Test]:
+    """The global bound, every stage over the next."""
+    bound = _bound(results, "global")
+    return [
+        Test(f"global bound of stage {a} over stage {b}", minus(*_logs(bound, a, b)), "times", ratio=True)
+        for a, b in _steps(bound)
+    ]
+
+
+@part("C8b", "the variance of the bound among networks falls")
+def c8b(results: Results) -> list[Test]:
+    """Variance of the global bound itself, not of its logarithm; as C7c."""
+    bound = _bound(results, "global")
+    return [_variance("global bound", bound, tree_stages(bound))]
+
+
+@beside("C8")
+def other_bounds(results: Results) -> list[Test]:
+    """Fall and variance of the other bounds that were measured."""
+    regularity, tests = stage_data(results, "regularity"), []
+    bounds = {str(name): _bound(results, name) for name in regularity.bound.values if name != "global"}
     local = regularity.local_lipschitz.mean("image")
     if has_numbers(local):
         bounds |= {f"local, radius {radius:g}": local.sel(radius=radius) for radius in local.radius.values}
-    tests = []
-    for bound, values in {"global": bounds.pop("global"), **bounds}.items():
-        logarithm, decides = np.log10(values), bound == "global"
-        tests.append(Test(f"fall of log10 bound, {bound}", -slopes(logarithm, stages), "log10 per stage", decides))
-        tests.append(_variance_test(f"log10 bound, {bound}", logarithm, stages, decides))
-    reading = f"the global bound changes by a factor of {10 ** -tests[0].effect:.3g} a stage"
-    return Finding(tests, tests[0], reading)
+    for name, bound in bounds.items():
+        stages = tree_stages(bound)
+        fall = -slopes(np.log(bound).rename("bound"), stages)
+        tests.append(Test(f"{name} bound, one stage over the next", fall, "times", ratio=True))
+        tests.append(_variance(f"{name} bound", bound, stages))
+    return tests
 
 
-def _variance_test(name: str, array: xr.DataArray, stages: list[int], decides: bool = True) -> Test:
+def _bound(results: Results, name: str) -> xr.DataArray:
+    upper = applicable(stage_data(results, "regularity").lipschitz)
+    if name not in upper.bound.values:
+        raise NotMeasuredError(f"the {name} Lipschitz bound was not measured")
+    return upper.sel(bound=name)
+
+
+def _logs(array: xr.DataArray, *stages: int) -> list[xr.DataArray]:
+    return [np.log(tree(array, stage)) for stage in stages]
+
+
+def _variance(name: str, array: xr.DataArray, stages: list[int]) -> Test:
     values, last = log_variance_falls(array, stages)
-    return Test(f"ln variance among networks, {name}: stage 0 minus stage {last}", values, "1", decides)
+    return Test(f"variance of the {name} within a group, stage 0 over stage {last}", values, "times", ratio=True)
 
 
-@claim("C9", "Which of the two models is permuted makes no significant difference.")
-def c9(results: Results) -> Finding:
-    """Permuting the first or the second network gives equal accuracy, within half a percentage point.
+@part("C9", "whichever is permuted, accuracy is equal within 0.5 points")
+def c9(results: Results) -> list[Test]:
+    """First minus second, matched with independent layer orders (equivalence)."""
+    return [_choice(results, "other", "independent layer orders")]
 
-    With the same layer order the two are mirror images, equal up to rounding; independent orders decide.
-    """
-    choice = stage_data(results, "ablations").choice_accuracy
-    tests = []
-    for order in sorted(choice.order.values):  # "other" first
-        difference = choice.sel(permuted="first", order=order) - choice.sel(permuted="second", order=order)
-        values = by_group(difference.rename(choice.name)).values * PERCENT
-        name = f"first minus second permuted, {order} layer order"
-        tests.append(Test(name, values, POINTS, bool(order == "other"), SAME_CHOICE))
-    return Finding(tests, tests[0], f"equality means within {SAME_CHOICE} percentage points")
+
+@beside("C9")
+def same_order(results: Results) -> list[Test]:
+    """The same with one layer order: the two problems are transposes, so it is true by construction."""
+    return [_choice(results, "same", "the same layer order")]
+
+
+def _choice(results: Results, order: str, words: str) -> Test:
+    choice = stage_data(results, "ablations").choice_accuracy.sel(order=order)
+    difference = choice.sel(permuted="first") - choice.sel(permuted="second")
+    values = by_group(difference.rename("accuracy")).values * PERCENT
+    return Test(f"first minus second permuted, {words}", values, POINTS, SAME_CHOICE)

@@ -1,4 +1,6 @@
-"""Claims about attacks and noise (C5, C6 and C10)."""
+"""Claims about attacks and noise (C5, C6, C10 and C12)."""
+
+from itertools import combinations
 
 import numpy as np
 import xarray as xr
@@ -10,117 +12,205 @@ from ..groups import (
     NotMeasuredError,
     Results,
     by_group,
-    crossings,
-    finite,
+    first_fall,
     minus,
+    slopes,
     stage_data,
     tree,
     tree_stages,
 )
 from ..stages import ATTACKS
 from ..statistics import Test
-from .verdicts import Finding, claim
+from .contrasts import of_stage, robust_difference
+from .verdicts import beside, part
 
-WEAK = 0.005  # largest epsilon that counts as weak: half of the crossing near 0.01 that the paper reports
-STRONG = (0.015, 0.020)  # epsilons that count as strong: the last quarter of the paper's range
-EQUAL = 0.010  # epsilon near which the paper finds all stages about equal
-AROUND_EQUAL = 0.005  # half width of "near 0.010": up to where weak ends and strong begins
-MOST_CROSS = 0.5  # share of groups whose curves must cross before the place of the crossing decides
-MOST = 0.5  # "most of the range" is more than half of it
+STATEMENTS = {
+    "C5": "Earlier stages are more robust to weak attacks, later ones to strong, equal near 0.01.",
+    "C6": "L2-regularised models have the highest robust accuracy over most of the range.",
+    "C10": "Robustness to random perturbation rises with the stage.",
+    "C12": "The more models are merged, the more robust the result.",
+}
+WEAK = 0.005  # largest epsilon that counts as weak
+STRONG = (0.015, 0.020)  # epsilons that count as strong
+EQUAL = 0.010  # epsilon at which the paper finds all stages about equal
+SAME = 1.0  # percentage points that count as equal there
+OTHERS = ["unmerged", "tree", "l1"]  # which L2 must beat
+NOISES = ("gaussian", "uniform")
 
 
-@claim("C5", "Earlier stages are more robust to weak attacks, later ones to strong, equal near 0.01.")
-def c5(results: Results) -> Finding:
-    """Stage 0 is ahead under weak attack, the last stage under strong attack, and they cross near 0.01."""
+def _range(attack: xr.Dataset, low: float, high: float) -> np.ndarray:
+    """Equal weights (epsilon,) of the sizes from ``low`` to ``high``; NotMeasuredError where there are none."""
+    inside = (attack.epsilon.values >= low - TOLERANCE) & (attack.epsilon.values <= high + TOLERANCE)
+    if not inside.any():
+        raise NotMeasuredError(f"no attack of size {low:g} to {high:g} was measured")
+    return inside / inside.sum()
+
+
+def _weak(attack: xr.Dataset) -> np.ndarray:
+    return _range(attack, 2 * TOLERANCE, WEAK)  # 0 is no attack
+
+
+def _stages_apart(
+    attack: xr.Dataset, kind: str, weights: np.ndarray, first: int, second: int, about: str, **how
+) -> Test:
+    values, by_image = robust_difference(attack, kind, of_stage(first), of_stage(second), weights)
+    return Test(f"{kind}, {about}: stage {first} minus stage {second}", values, POINTS, by_image=by_image, **how)
+
+
+@part("C5a", "under weak attack (up to 0.005) stage 0 is ahead of the last, {}", each=ATTACKS)
+def c5a(results: Results, kind: str) -> list[Test]:
+    """Mean robust accuracy over the weak sizes."""
     attack = stage_data(results, "attack")
-    top, crossing = tree_stages(attack)[-1], crossings(attack)
-    tests, words = [], []
-    epsilon = attack.epsilon.values
-    weak = (epsilon > 0) & (epsilon <= WEAK + TOLERANCE)
-    strong = (epsilon >= STRONG[0] - TOLERANCE) & (epsilon <= STRONG[1] + TOLERANCE)
-    if not weak.any() or not strong.any():
-        raise NotMeasuredError("no weak or no strong epsilon was measured")
+    return [_stages_apart(attack, kind, _weak(attack), 0, tree_stages(attack)[-1], "weak")]
+
+
+@part("C5b", "under strong attack (0.015 to 0.020) the last stage is ahead of stage 0, {}", each=ATTACKS)
+def c5b(results: Results, kind: str) -> list[Test]:
+    """Mean robust accuracy over the strong sizes."""
+    attack = stage_data(results, "attack")
+    return [_stages_apart(attack, kind, _range(attack, *STRONG), tree_stages(attack)[-1], 0, "strong")]
+
+
+@part("C5c", "at 0.010 all stages are equal within 1 point, {}", each=ATTACKS)
+def c5c(results: Results, kind: str) -> list[Test]:
+    """Every stage minus every other (equivalence)."""
+    attack = stage_data(results, "attack")
+    weights = _range(attack, EQUAL, EQUAL)
+    pairs = combinations(tree_stages(attack), 2)
+    return [_stages_apart(attack, kind, weights, a, b, f"{EQUAL:.3f}", margin=SAME) for a, b in pairs]
+
+
+@beside("C5")
+def crossings(results: Results) -> list[Test]:
+    """Where the mean curve of an earlier stage falls to that of a later one, between the sizes measured.
+
+    Each group's (and image's) share in it is its difference there over the slope of the mean difference (delta method).
+    """
+    attack, tests = stage_data(results, "attack"), []
+    stages, size = tree_stages(attack), attack.epsilon.values
+    pairs = [*zip(stages[:-1], stages[1:], strict=True), (stages[0], stages[-1])]
     for kind in attack.attack.values:
-        robust, decides = attack.robust_accuracy.sel(attack=kind), kind in ATTACKS
-        ahead = tree(robust, 0) - tree(robust, top)
-        for label, range_, sign in (("weak", weak, 1), ("strong", strong, -1)):
-            values = finite(sign * ahead[:, range_].mean("epsilon")) * PERCENT
-            sides = f"stage 0 minus stage {top}" if sign > 0 else f"stage {top} minus stage 0"
-            tests.append(Test(f"{kind}, {label}: {sides}", values, POINTS, decides))
-        for a, b, comparison in zip(*(crossing[c].values for c in ("earlier", "later", "comparison")), strict=True):
-            whole, found = (a, b) == (0, top), crossing.crossing.sel(attack=kind, comparison=comparison).values
-            crossed = found[np.isfinite(found)]
-            if whole:
-                words.append(f"{kind} {_place(crossed, len(found))}")
-            if not len(crossed):
+        for a, b in dict.fromkeys(pairs):
+            robust = attack.robust_accuracy.sel(attack=kind)
+            ahead = (tree(robust, a) - tree(robust, b)).mean("group").values
+            if (found := first_fall(size, ahead)) is None:
                 continue
-            usual = whole and decides and len(crossed) >= 2 and len(crossed) > MOST_CROSS * len(found)
-            name = f"{kind}: crossing of stages {a} and {b} ({len(crossed)} of {len(found)} groups cross)"
-            tests.append(Test(name, crossed - EQUAL, "pixel range", usual, AROUND_EQUAL, EQUAL, "margin"))
-    headline = next((test for test in tests if test.name.startswith("fgsm, strong")), tests[1])
-    return Finding(tests, headline, f"stages 0 and {top} cross at " + ", ".join(words))
+            k, place = found
+            weights = np.zeros(len(size))
+            weights[k : k + 2] = 1 - place, place
+            slope = (ahead[k + 1] - ahead[k]) * PERCENT / (size[k + 1] - size[k])
+            values, by_image = robust_difference(attack, kind, of_stage(a), of_stage(b), weights)
+            where = size[k] + place * (size[k + 1] - size[k])
+            by_image = None if by_image is None else where - by_image / slope
+            name = f"{kind}: crossing of stages {a} and {b}"
+            tests.append(Test(name, where - values / slope, "pixel range", by_image=by_image))
+    return tests
 
 
-def _place(crossed: np.ndarray, n: int) -> str:
-    return f"{crossed.mean():.4f} ({len(crossed)} of {n} groups)" if len(crossed) else "no size measured"
+@part("C12", "under strong attack every stage is ahead of the one before, {}", each=ATTACKS)
+def c12(results: Results, kind: str) -> list[Test]:
+    """Mean robust accuracy over the strong sizes, every stage minus the one before."""
+    attack = stage_data(results, "attack")
+    weights, stages = _range(attack, *STRONG), tree_stages(attack)
+    pairs = zip(stages[:-1], stages[1:], strict=True)
+    return [_stages_apart(attack, kind, weights, later, earlier, "strong") for earlier, later in pairs]
 
 
-@claim("C6", "L2-regularised models have the highest robust accuracy over most of the range.")
-def c6(results: Results) -> Finding:
-    """L2 is ahead of every other method, stage and strength over most epsilons, for its best strength.
+@part("C6", "L2 is ahead of all stages, L1 and unmerged networks over most of the range, {}", each=ATTACKS)
+def c6(results: Results, kind: str) -> list[Test]:
+    """The lead of L2 over the best of the others at its median size: above zero where L2 leads at more than half.
 
-    The strength with the highest mean robust accuracy over the range decides, and pays for having been chosen among
-    several; the others stand beside.
+    L2 has its strength of highest mean robust accuracy, and pays for having been chosen among several.
     """
     attack = stage_data(results, "attack")
-    robust = attack.robust_accuracy.sel(epsilon=attack.epsilon > 0)
+    ridge = _curves(attack, kind, ["l2"])
+    best = max(ridge, key=lambda labels: ridge[labels][1:].mean())
+    others = _curves(attack, kind, OTHERS)
+    lead = np.array([ridge[best] - curve for curve in others.values()])  # (other, epsilon)
+    sizes = np.flatnonzero(attack.epsilon.values > TOLERANCE)
+    # of an even number of sizes the lower middle: above zero only where more than half are
+    place = sizes[np.argsort(lead.min(0)[sizes], kind="stable")[(len(sizes) - 1) // 2]]
+    rival = list(others)[lead[:, place].argmin()]
+    weights = np.eye(lead.shape[1])[place]
+    values, by_image = robust_difference(attack, kind, dict(best), dict(rival), weights)
+    about = f"{kind}: L2 {dict(best)['strength']:g} minus {_words(dict(rival))} at {attack.epsilon.values[place]:g}"
+    return [Test(f"{about}, its median lead", values, POINTS, tries=len(ridge), by_image=by_image)]
+
+
+@beside("C6")
+def leads(results: Results) -> list[Test]:
+    """The share of sizes at which each strength of L2 leads, without MergeMany and with it."""
+    attack, tests = stage_data(results, "attack"), []
+    robust = attack.robust_accuracy.sel(epsilon=attack.epsilon > TOLERANCE)
+    ridge, beaten = ({s: by_group(robust, **dict(s)) for s in _sorts(attack, some)} for some in (["l2"], OTHERS))
+    many = [by_group(robust, **dict(labels)) for labels in _sorts(attack, ["merge-many"])]
+    for about, others in {"": [*beaten.values()], ", MergeMany among them": [*beaten.values(), *many]}.items():
+        most = xr.concat(others, dim="kind", join="inner", coords="minimal", compat="override").max("kind")
+        for labels, curve in ridge.items():
+            ours, theirs = xr.align(curve, most, join="inner")
+            share = (ours > theirs).mean("epsilon")
+            for kind in attack.attack.values:
+                name = f"{kind}: share of sizes at which L2 {dict(labels)['strength']:g} is ahead of all{about}"
+                tests.append(Test(name, share.sel(attack=kind).values, "1"))
+    return tests
+
+
+def _curves(attack: xr.Dataset, kind: str, methods: list[str]) -> dict[tuple, np.ndarray]:
+    """Mean robust accuracy over groups by size, for each sort of networks of some methods."""
+    if kind not in attack.attack.values:
+        raise NotMeasuredError(f"the attack {kind!r} was not measured")
+    robust = attack.robust_accuracy.sel(attack=kind)
+    if not (sorts := _sorts(attack, methods)):
+        raise NotMeasuredError(f"robust_accuracy was measured for no network of {', '.join(methods)}")
+    return {sort: by_group(robust, **dict(sort)).mean("group").values for sort in sorts}
+
+
+def _sorts(attack: xr.Dataset, methods: list[str]) -> list[tuple]:
+    """Labels, as pairs of name and value, of each sort of networks of some methods."""
     names = ("method", "stage", "n_merged", "sweeps", "strength")
-    labels = [dict(zip(names, row, strict=True)) for row in zip(*(attack[n].values for n in names), strict=True)]
-    kinds = list({tuple(row.values()): row for row in labels}.values())
-    curves = [by_group(robust, **kind) for kind in kinds if kind["method"] != "l2"]
-    if not curves:
-        raise NotMeasuredError("robust_accuracy was measured for no method besides l2")
-    best_other = xr.concat(curves, dim="kind", join="outer", coords="minimal", compat="override").max("kind")
-    strengths = sorted({kind["strength"] for kind in kinds if kind["method"] == "l2"})
-    ridge = {strength: by_group(robust, method="l2", strength=strength) for strength in strengths}
-    if not ridge:
-        raise NotMeasuredError("robust_accuracy was measured for no l2 network")
-    tests, words = [], []
-    for kind in attack.attack.values:
-        best = max(ridge, key=lambda strength: ridge[strength].sel(attack=kind).mean().item())
-        for strength, curve in ridge.items():
-            ours, others = xr.align(curve.sel(attack=kind), best_other.sel(attack=kind), join="inner")
-            share = (ours > others).mean("epsilon")
-            decides = bool(strength == best and kind in ATTACKS)
-            name = f"{kind}: share of epsilons with L2 {strength:g} ahead of all"
-            tries = len(ridge) if strength == best else 1
-            tests.append(Test(name, finite(share - MOST), "1", decides, target=MOST, tries=tries))
-            gap = minus(ours.mean("epsilon"), others.mean("epsilon")) * PERCENT
-            tests.append(Test(f"{kind}: L2 {strength:g} minus the best other", gap, POINTS, decides=False))
-            if strength == best:
-                words.append(f"{share.mean().item():.0%} under {kind} (strength {strength:g})")
-    headline = next(test for test in tests if test.decides)
-    return Finding(tests, headline, "share of the range in which L2 is ahead of all others: " + ", ".join(words))
+    rows = zip(*(attack[name].values.tolist() for name in names), strict=True)
+    return sorted({tuple(zip(names, row, strict=True)) for row in rows if row[0] in methods})
 
 
-@claim("C10", "Robustness to random perturbation rises with the stage.")
-def c10(results: Results) -> Finding:
-    """The share of accuracy retained under the largest random perturbation rises from stage 0 to the last."""
+def _words(labels: dict) -> str:
+    if labels["method"] == "tree":
+        return f"stage {labels['stage']}"
+    return f"L1 {labels['strength']:g}" if labels["method"] == "l1" else "unmerged networks"
+
+
+@part("C10a", "accuracy under {} noise rises with the stage", each=NOISES)
+def c10a(results: Results, noise: str) -> list[Test]:
+    """Slope over the stages of the mean accuracy over all sizes of the noise."""
+    return [_noise(results, noise, "accuracy")]
+
+
+@part("C10b", "the share of accuracy retained under {} noise rises with the stage", each=NOISES)
+def c10b(results: Results, noise: str) -> list[Test]:
+    """As C10a, of the accuracy over that without noise."""
+    return [_noise(results, noise, "share retained")]
+
+
+def _noise(results: Results, noise: str, what: str) -> Test:
     noisy = stage_data(results, "attack").noise_accuracy.mean("draw")
-    stages, clean, largest = tree_stages(noisy), noisy.sel(magnitude=0), noisy.isel(magnitude=-1)
-    size, tests = noisy.magnitude.values[-1], []
-    retained, drop = (largest / clean).rename("noise_accuracy"), (clean - largest).rename("noise_accuracy")
-    steps = [(0, stages[-1]), *zip(stages[:-1], stages[1:], strict=True)][: len(stages) if len(stages) > 2 else 1]
+    if noise not in noisy.noise.values:
+        raise NotMeasuredError(f"{noise} noise was not measured")
+    noisy = noisy.sel(noise=noise)
+    values = noisy / noisy.sel(magnitude=0) if what == "share retained" else noisy
+    mean = values.sel(magnitude=noisy.magnitude > 0).mean("magnitude").rename("noise_accuracy")
+    name = f"{what} under {noise} noise, mean over its sizes, slope over the stages"
+    return Test(name, slopes(mean, tree_stages(noisy)) * PERCENT, f"{POINTS} a stage")
+
+
+@beside("C10")
+def largest_noise(results: Results) -> list[Test]:
+    """Last stage minus stage 0 under the largest noise."""
+    noisy, tests = stage_data(results, "attack").noise_accuracy.mean("draw"), []
+    top, size = tree_stages(noisy)[-1], float(noisy.magnitude[-1])
     for noise in noisy.noise.values:
-        for quantity, values, sign in (("retained", retained, 1), ("drop", drop, -1), ("accuracy", largest, 1)):
-            for a, b in steps:
-                early, late = (tree(values.sel(noise=noise), stage) for stage in (a, b))
-                first, second = (b, a) if sign > 0 else (a, b)
-                name = f"{noise} {size:g}, {quantity}: stage {first} minus stage {second}"
-                decides = quantity == "retained" and (a, b) == steps[0]
-                tests.append(Test(name, sign * minus(late, early) * PERCENT, POINTS, decides))
-    words = []
-    for noise in noisy.noise.values:
-        first, last = (tree(retained.sel(noise=noise), stage).mean().item() for stage in (0, stages[-1]))
-        words.append(f"{first:.1%} and {last:.1%} under {noise} noise")
-    return Finding(tests, tests[0], f"retained at {size:g} at stages 0 and {stages[-1]}: {', '.join(words)}")
+        one = noisy.sel(noise=noise)
+        largest = one.isel(magnitude=-1)
+        sides = {"accuracy": largest, "share retained": (largest / one.sel(magnitude=0)).rename("noise_accuracy")}
+        for what, values in sides.items():
+            difference = minus(tree(values, top), tree(values, 0)) * PERCENT
+            tests.append(Test(f"{what} under {noise} noise of {size:g}: stage {top} minus stage 0", difference, POINTS))
+    return tests

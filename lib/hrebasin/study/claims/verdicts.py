@@ -1,169 +1,179 @@
 """From comparisons to verdicts.
 
-A claim is reproduced when every component that decides is significant in the claimed direction (intersection-union: the
-largest p counts), contradicted when one is significant in the opposite direction (Bonferroni over the components), and
-inconclusive otherwise; both after Holm's correction over the claims. Two-sided p values leave half of the level to each
-direction. A single group gives a number and no verdict.
+A claim has parts. A part is reproduced when every comparison that it consists of is significant in the claimed
+direction (intersection-union: the largest p counts), contradicted when one is significant in the opposite direction
+(Bonferroni over its comparisons), and not resolved otherwise; both after Holm's correction over all parts. Two-sided p
+values leave half of the level to each direction. A claim is reproduced where all its parts are, and contradicted where
+one of them is. A single group gives numbers and no verdict.
 """
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from typing import NamedTuple
 
 import numpy as np
 import xarray as xr
 
-from ..groups import Results
+from ..groups import NotMeasuredError, Results
 from ..records import columns
 from ..statistics import Test, holm
 
-ALPHA = 0.05  # the usual level of significance, for all claims together
-SMALLEST_P = 1e-6  # smaller p values rest on tails that a few groups cannot support; printed as "<"
-AGAINST, NOT_SHOWN = "against it: ", "not shown: "  # what stands before the tests that a claim failed on
-VERDICTS = ("reproduced", "contradicted", "inconclusive", "no verdict", "not tested")
+ALPHA = 0.05  # the usual level of significance, for all parts together
+REPORTED = "reported"  # in place of the verdict of a comparison that no claim hangs on
+VERDICTS = ("reproduced", "contradicted", "not resolved", "no verdict", "not measured")
 
 # variable -> long name, units
-CLAIM_VARIABLES = {
-    "title": ("the claim", "1"),
-    "statistic": ("what the effect is", "1"),
-    "effect_units": ("units of the effect and its interval", "1"),
-    "verdict": (f"verdict: {', '.join(VERDICTS)}", "1"),
-    "effect": ("effect, mean over groups", "see effect_units"),
-    "low": ("lower end of the 95 % interval of the effect", "see effect_units"),
-    "high": ("upper end of the 95 % interval of the effect", "see effect_units"),
-    "n": ("groups, the fewest over the tests that decide", "groups"),
-    "p": ("p value over the tests that decide, in the direction that they point", "1"),
-    "p_holm": ("p value after Holm's correction over the claims", "1"),
-    "sentence": ("interpretation", "1"),
+VARIABLES = {
+    "statement": ("what the paper claims", "1"),
+    "claim_verdict": (f"verdict on the claim: {', '.join(VERDICTS)}", "1"),
+    "title": ("what the part says; empty for a comparison that is only reported", "1"),
+    "verdict": (f"verdict on the part: {', '.join(VERDICTS)}, or {REPORTED}", "1"),
+    "comparison": ("what is compared; of several that must hold, the one that speaks least for the part", "1"),
+    "effect": ("effect, mean over groups", "see units"),
+    "low": ("lower end of the 95 % interval of the effect", "see units"),
+    "high": ("upper end of the 95 % interval of the effect", "see units"),
+    "units": ("units of the effect and its interval", "1"),
+    "n": ("groups; of variances, pairs of networks", "1"),
+    "images": ("whether images were resampled beside groups: 1 or 0", "1"),
+    "p": (
+        "two-sided p value of this comparison, from the procedure of its interval; of an equivalence, of lying within "
+        "the margin or beyond it, whichever is smaller",
+        "1",
+    ),
+    "p_holm": ("p value of the part after Holm's correction over all parts", "1"),
+    "p_sign_flip": ("p value of this comparison from changed signs over groups", "1"),
+    "reason": ("why the part was not measured", "1"),
 }
-TEST_VARIABLES = {
-    "test_name": ("what is compared", "1"),
-    "test_units": ("units of the effect and its interval", "1"),
-    "test_effect": ("effect, mean over groups", "see test_units"),
-    "test_low": ("lower end of the 95 % interval of the effect", "see test_units"),
-    "test_high": ("upper end of the 95 % interval of the effect", "see test_units"),
-    "test_n": ("groups", "groups"),
-    "test_p": ("p value: two-sided, or of an equivalence test", "1"),
-    "test_decides": ("whether the verdict hangs on this test", "1"),
-}
+UNKNOWN = {"comparison": "", "units": "1", "n": 0, "images": np.int8(0), "reason": ""} | dict.fromkeys(
+    ("effect", "low", "high", "p", "p_holm", "p_sign_flip"), np.nan
+)
 
 
-@dataclass(frozen=True, eq=False)
-class Finding:
-    """What was found about a claim: its tests, the headline among them, and what they mean in words."""
+class Part(NamedTuple):
+    """A part of a claim, or comparisons that stand beside it.
 
-    tests: list[Test]
-    headline: Test
-    reading: str = ""
-
-
-# What a claim is tested by: takes the data sets by stage, gives the comparisons, one value a group, that bear on the
-# claim, and which of them decide; its docstring says the rule.
-Rule = Callable[[Results], Finding]
-
-
-def claim(name: str, statement: str) -> Callable[[Rule], Rule]:
-    """Mark a rule as that of a claim; it has the attributes ``claim`` and ``statement`` then.
-
-    Args:
-        name: of the claim, such as "C1".
-        statement: of the paper, in a sentence.
+    Attributes:
+        claim: such as "C5".
+        name: such as "C5a fgsm"; empty where nothing hangs on it.
+        title: what it says.
+        rule: takes the data sets by stage and gives the comparisons, all of which must hold; its docstring says how.
     """
 
-    def mark(rule: Rule) -> Rule:
-        rule.claim, rule.statement = name, statement
+    claim: str
+    name: str
+    title: str
+    rule: Callable[[Results], list[Test]]
+
+
+def part(name: str, title: str, *, each: Iterable = ("",)) -> Callable:
+    """Mark a function of results, and of what it is taken for if there are several, as the rule of a part of a claim.
+
+    Args:
+        name: of the part, such as "C5a".
+        title: what the part says; ``{}`` stands for each.
+        each: of what the rule is taken, such as the attacks.
+    """
+
+    def mark(rule: Callable) -> Callable:
+        claim = name.rstrip("abc")
+        rule.parts = [
+            Part(claim, f"{name} {one}".strip(), title.format(one), (lambda r, one=one: rule(r, one)) if one else rule)
+            for one in each
+        ]
         return rule
 
     return mark
 
 
-def assemble(findings: Mapping[str, Finding | str], titles: Mapping[str, str]) -> xr.Dataset:
+def beside(claim: str) -> Callable:
+    """Mark a function of results as one that gives comparisons to be reported beside a claim."""
+
+    def mark(rule: Callable) -> Callable:
+        rule.parts = [Part(claim, "", "", rule)]
+        return rule
+
+    return mark
+
+
+def assemble(parts: Iterable[Part], statements: Mapping[str, str], results: Results) -> xr.Dataset:
     """The ledger of claims.
 
     Args:
-        findings: what was found for each claim, or in words why it was not tested.
-        titles: each claim in a sentence.
+        parts: of all claims, in order.
+        statements: what the paper claims, by claim.
+        results: data sets by stage.
 
     Returns:
-        The variables of `CLAIM_VARIABLES` over ``claim`` and of `TEST_VARIABLES` over ``test``, whose coordinate
-        ``test_claim`` names the claim.
+        The variables of `VARIABLES` over ``part``, whose coordinate ``claim`` names the claim. Parts have short names;
+        comparisons that are only reported have their own. So ledgers of several settings join with ``xr.concat(...,
+        dim="setting", join="outer")``.
     """
-    tested = {claim: finding for claim, finding in findings.items() if isinstance(finding, Finding)}
-    sides = {claim: _p_values(finding) for claim, finding in tested.items()}
-    p = {claim: np.nan if np.isnan(side).all() else np.nanmin(side) for claim, side in sides.items()}
-    adjusted = dict(zip(p, holm(list(p.values())), strict=True))
-    rows = []
-    for claim, finding in findings.items():
-        row = {"title": titles[claim]}
-        if claim not in tested:
-            row |= {"statistic": "", "effect_units": "1", "verdict": "not tested", "n": 0}
-            row |= dict.fromkeys(("effect", "low", "high", "p", "p_holm"), np.nan)
-            row["sentence"] = f"Not tested: {finding}."
-        else:
-            headline = finding.headline
-            low, high = headline.interval(claim)
-            row |= {"statistic": headline.name, "effect_units": headline.units, "effect": headline.effect}
-            row |= {"low": low, "high": high, "n": _groups(finding), "p": p[claim], "p_holm": adjusted[claim]}
-            row["verdict"] = _verdict(row["n"], *sides[claim], adjusted[claim])
-            row["sentence"] = _sentence(row, finding)
-        rows.append(row)
-    tests = [
-        {f"test_{name}": value for name, value in test.row(claim).items()}
-        | {"test_decides": np.int8(test.decides), "test_claim": claim}
-        for claim, finding in tested.items()
-        for test in finding.tests
-    ]
-    variables = columns(rows, "claim", CLAIM_VARIABLES) | columns(tests, "test", TEST_VARIABLES)
-    coords = columns([{"claim": name} for name in findings], "claim", {"claim": ("claim", "1")})
-    coords |= columns(tests, "test", {"test_claim": ("claim that the test belongs to", "1")})
-    return xr.Dataset(variables, coords=coords)
+    rows = [row for one in parts for row in (_decided(one, results) if one.name else _reported(one, results))]
+    adjusted = holm([row.pop("decisive", np.nan) for row in rows])
+    for row, p in zip(rows, adjusted, strict=True):
+        row["p_holm"] = p
+        row["verdict"] = row["verdict"] or ("not resolved" if not p <= ALPHA else row["toward"])
+    for row in rows:
+        row["statement"] = statements[row["claim"]]
+        row["claim_verdict"] = _whole([r["verdict"] for r in rows if r["claim"] == row["claim"]])
+    coords = columns(rows, "part", {"part": ("part of a claim, or comparison", "1"), "claim": ("claim", "1")})
+    return xr.Dataset(columns(rows, "part", VARIABLES), coords=coords)
 
 
-def _p_values(finding: Finding) -> tuple[float, float]:
-    """P value for the claim and against it, over the tests that decide."""
-    deciding = [test for test in finding.tests if test.decides]
-    toward = max((test.p_for for test in deciding), key=lambda p: np.inf if np.isnan(p) else p)
-    against = [test.p_against for test in deciding if not np.isnan(test.p_against)]
-    return toward, min(1.0, len(deciding) * min(against)) if against else np.nan
-
-
-def _groups(finding: Finding) -> int:
-    return min(test.n for test in finding.tests if test.decides)
-
-
-def _verdict(n: int, toward: float, against: float, adjusted: float) -> str:
-    if n == 1:
-        return "no verdict"
-    if not adjusted <= ALPHA:  # also when there is no p
-        return "inconclusive"
-    # not (toward > against): a claim of equality can be met although a difference is significant
-    return "contradicted" if np.isnan(toward) or toward > max(against, ALPHA) else "reproduced"
-
-
-def _sentence(row: Mapping, finding: Finding) -> str:
-    value = f"{row['statistic'][0].upper()}{row['statistic'][1:]}: {row['effect']:.3g}{_unit(row['effect_units'])}"
-    if row["n"] == 1:
-        return f"n = 1: no verdict; {value}; {finding.reading}."
-    spread = f"95 % interval {row['low']:.3g} to {row['high']:.3g}, n = {row['n']} groups"
-    return f"{value} ({spread}, {_p_text(row['p_holm'])}); {finding.reading}{_hurdles(row, finding)}."
-
-
-def _hurdles(row: Mapping, finding: Finding) -> str:
-    """The tests that a claim with several failed on."""
-    deciding = [test for test in finding.tests if test.decides]
-    if len(deciding) == 1 or row["verdict"] == "reproduced":
-        return ""
-    if row["verdict"] == "contradicted":
-        label, failed = AGAINST, [t for t in deciding if t.p_against * len(deciding) <= ALPHA]
+def _decided(one: Part, results: Results) -> list[dict]:
+    """The row of a part, but for Holm's correction, and rows of the other comparisons that it consists of."""
+    row = {"part": one.name, "claim": one.claim, "title": one.title} | UNKNOWN
+    try:
+        tests = one.rule(results)
+    except NotMeasuredError as error:
+        return [row | {"verdict": "not measured", "reason": str(error)}]
+    if not all(test.decidable for test in tests):
+        row["verdict"], shown = "no verdict", tests[0]
     else:
-        label, failed = NOT_SHOWN, [t for t in deciding if not t.p_for <= ALPHA] or deciding
-    return f"; {label}" + ", ".join(f"{t.name} ({t.effect:.3g}{_unit(t.units)})" for t in failed)
+        row["verdict"] = ""
+        toward, against = max(test.p_for for test in tests), min(test.p_against for test in tests)
+        against = min(1.0, len(tests) * against)
+        row |= {"toward": "reproduced" if toward <= against else "contradicted", "decisive": min(toward, against)}
+        if toward <= against:
+            shown = max(tests, key=lambda test: (test.p_for, -test.p_against, -abs(test.mean.value)))
+        else:
+            shown = min(tests, key=lambda test: (test.p_against, -abs(test.mean.value)))
+    others = [_beside(one.claim, test) for test in tests if test is not shown]
+    return [row | shown.row(), *others]
 
 
-def _p_text(p: float) -> str:
-    if np.isnan(p):
-        return "no p value"
-    return f"Holm-adjusted p = {p:.2g}" if p >= SMALLEST_P else f"Holm-adjusted p < {SMALLEST_P:g}"
+def _reported(one: Part, results: Results) -> list[dict]:
+    try:
+        return [_beside(one.claim, test) for test in one.rule(results)]
+    except NotMeasuredError:
+        return []
 
 
-def _unit(units: str) -> str:
-    return "" if units == "1" else f" {units.removeprefix('1 ')}"
+def _beside(claim: str, test: Test) -> dict:
+    return {"part": f"{claim}: {test.name}", "claim": claim, "title": "", "verdict": REPORTED} | UNKNOWN | test.row()
+
+
+def _whole(verdicts: list[str]) -> str:
+    """The verdict on a claim from those on its parts."""
+    given = {verdict for verdict in verdicts if verdict != REPORTED}
+    if len(given) == 1:
+        return given.pop()
+    return "contradicted" if "contradicted" in given else "no verdict" if "no verdict" in given else "not resolved"
+
+
+class Whole(NamedTuple):
+    """A claim of a ledger: its name, what the paper states, the verdict, and the rows of its parts."""
+
+    claim: str
+    statement: str
+    verdict: str
+    parts: xr.Dataset
+
+
+def wholes(ledger: xr.Dataset) -> list[Whole]:
+    """The claims of a ledger, in its order."""
+    told = []
+    for claim in dict.fromkeys(ledger.claim.values.tolist()):
+        rows = ledger.isel(part=((ledger.claim == claim) & (ledger.verdict != REPORTED)).values)
+        first = rows.isel(part=0)
+        told.append(Whole(claim, first.statement.item(), first.claim_verdict.item(), rows))
+    return told

@@ -17,7 +17,7 @@ from PIL.PngImagePlugin import PngInfo
 from ...files import replacing
 from ...merging.looks import LOOKS, PAPER
 from ..groups import PERCENT, tree, tree_stages
-from ..statistics import interval
+from ..resampling import interval
 
 FEWEST = 5  # groups that an interval needs; of fewer, figures show the range instead
 STYLE = Path(__file__).with_name("paper.mplstyle")
@@ -157,7 +157,7 @@ def spread(values: np.ndarray, label: str) -> tuple[np.ndarray, np.ndarray]:
     """Ends of the 95 % interval of the mean over groups, (group, ...); of the range where groups are too few."""
     if len(values) < FEWEST:
         return values.min(0), values.max(0)
-    return interval(values, name=f"figure/{label}")
+    return interval(values)
 
 
 def describe_spread(n: int) -> str:

@@ -1,51 +1,69 @@
-"""The ledger in words: how many claims hold and which, and the table of them."""
+"""The ledger in words: how many claims hold and which, and the tables of claims, parts and settings."""
 
-import re
 from collections.abc import Mapping
 
 import xarray as xr
 
-from ..claims.verdicts import AGAINST, NOT_SHOWN, VERDICTS
+from ..claims.verdicts import REPORTED, VERDICTS, wholes
 from ..groups import count_groups, tree_stages
 
 # verdict -> the sign that stands beside its colour
-MARKS = {"reproduced": "✓", "contradicted": "✗", "inconclusive": "~", "no verdict": "–", "not tested": "–"}
+MARKS = {"reproduced": "✓", "contradicted": "✗", "not resolved": "~", "no verdict": "–", "not measured": "–"}
+NUMBERS = ("effect", "interval", "n", "p", "p_holm", "p_sign_flip")  # that parts have and claims have not
 
 
-def rows(claims: xr.Dataset) -> list[dict[str, str]]:
-    """The claims of a ledger as texts, numbers with three digits and a dash where there is none."""
-    return [_row(claims.sel(claim=name)) for name in claims.claim.values]
+def rows(ledger: xr.Dataset) -> list[dict[str, str]]:
+    """Claims, each before its parts, as texts: numbers with three digits and a dash where there is none."""
+    told = []
+    for whole in wholes(ledger):
+        texts = {"id": whole.claim, "title": whole.statement, "verdict": whole.verdict, "mark": MARKS[whole.verdict]}
+        told.append(texts | {"part": "", "measured": ""} | dict.fromkeys(NUMBERS, ""))
+        told += [_row(whole.parts.isel(part=k)) for k in range(whole.parts.sizes["part"])]
+    return told
 
 
-def _row(claim: xr.Dataset) -> dict[str, str]:
-    def number(name):
-        value = float(claim[name])
-        return "–" if value != value else f"{value:.3g}"
+def reported(ledger: xr.Dataset) -> list[dict[str, str]]:
+    """The comparisons that no claim hangs on, as `rows` tells the parts."""
+    beside = ledger.isel(part=(ledger.verdict == REPORTED).values)
+    return [_row(beside.isel(part=k)) for k in range(beside.sizes["part"])]
 
-    texts = ("title", "statistic", "verdict", "sentence")
+
+def _row(part: xr.Dataset) -> dict[str, str]:
+    verdict, low = part.verdict.item(), _number(part.low)
+    unit = "" if part.units.item() == "1" else part.units.item()
+    name = part.part.item()
     return {
-        "id": str(claim.claim.values),
-        **{name: str(claim[name].values) for name in texts},
-        **{name: number(name) for name in ("effect", "low", "high", "n", "p_holm")},
-        "unit": "" if str(claim.effect_units.values) == "1" else str(claim.effect_units.values).removeprefix("1 "),
-        "mark": MARKS[str(claim.verdict.values)],
+        "id": name if verdict != REPORTED else part.claim.item(),
+        "part": name,
+        "title": part.title.item(),
+        "verdict": verdict,
+        "mark": MARKS.get(verdict, ""),
+        "measured": part.comparison.item() or part.reason.item(),
+        "effect": f"{_number(part.effect)} {unit}".strip(),
+        "interval": "–" if low == "–" else f"{low} to {_number(part.high)}",
+        "n": f"{part.n.item()}{' and images' * bool(part.images)}" if part.n else "–",
+        **{name: _number(part[name], ".2g") for name in ("p", "p_holm", "p_sign_flip")},
     }
 
 
-def tally(claims: xr.Dataset) -> dict[str, list[str]]:
+def _number(value: xr.DataArray, digits: str = ".3g") -> str:
+    return "–" if value.isnull() else f"{value.item():{digits}}"
+
+
+def tally(ledger: xr.Dataset) -> dict[str, list[str]]:
     """Verdict -> the claims that got it, for the verdicts that some claim got."""
-    given = {verdict: claims.claim.values[claims.verdict.values == verdict].tolist() for verdict in VERDICTS}
+    given = {verdict: [whole.claim for whole in wholes(ledger) if whole.verdict == verdict] for verdict in VERDICTS}
     return {verdict: names for verdict, names in given.items() if names}
 
 
-def answer(claims: xr.Dataset, results: Mapping[str, xr.Dataset]) -> str:
+def answer(ledger: xr.Dataset, results: Mapping[str, xr.Dataset]) -> str:
     """The answer in two sentences: how many claims got which verdict, and what was measured."""
-    found = tally(claims)
+    found = tally(ledger)
     counts = [f"{len(names)} {verdict.replace('no verdict', 'without verdict')}" for verdict, names in found.items()]
     if len(found) > 1:
         counts = [f"{count} ({', '.join(names)})" for count, names in zip(counts, found.values(), strict=True)]
     merge = results["merge"]
-    outcome = f"Of the paper's {claims.sizes['claim']} claims: {', '.join(counts)}."
+    outcome = f"Of the paper's {sum(map(len, found.values()))} claims: {', '.join(counts)}."
     return f"{outcome} Measured on {trees(merge)} (images: {merge.attrs['data_source']})."
 
 
@@ -55,21 +73,32 @@ def trees(merge: xr.Dataset) -> str:
     return f"{groups} trees of {leaves} networks" if groups > 1 else f"one tree of {leaves}, which gives no interval"
 
 
-def ledger_table(claims: xr.Dataset) -> str:
-    """The ledger as a Markdown table: claim, effect with its 95 % interval over groups, n, verdict, failed tests."""
+def ledger_table(ledger: xr.Dataset) -> str:
+    """The ledger as a Markdown table: claims, and for each part its effect with 95 % interval and p values."""
     lines = [
-        "| claim | the paper says | measured: effect (95 % interval), n | verdict | what it failed on |",
-        "|---|---|---|---|---|",
+        "| claim, part | what is said | measured: effect (95 % interval) | n | p | Holm | verdict |",
+        "|---|---|---|---|---|---|---|",
     ]
-    for row in rows(claims):
-        unit = f" {row['unit']}" if row["unit"] else ""
-        spread = "" if row["low"] == "–" else f" ({row['low']} to {row['high']})"
-        measured = f"{row['statistic']}: {row['effect']}{unit}{spread}, n = {row['n']}"
-        lines.append(f"| {row['id']} | {row['title']} | {measured} | {row['verdict']} | {_hurdles(row['sentence'])} |")
+    for row in rows(ledger):
+        if not row["part"]:
+            lines.append(f"| **{row['id']}** | **{row['title']}** | | | | | **{row['verdict']}** |")
+            continue
+        spread = "" if row["interval"] == "–" else f" ({row['interval']})"
+        effect = "" if row["effect"] == "–" else f": {row['effect']}{spread}"
+        numbers = f"{row['n']} | {row['p']} | {row['p_holm']}"
+        lines.append(f"| {row['id']} | {row['title']} | {row['measured']}{effect} | {numbers} | {row['verdict']} |")
     return "\n".join(lines) + "\n"
 
 
-def _hurdles(sentence: str) -> str:
-    """The end of a claim's sentence: the tests that it failed on, where it has several."""
-    found = re.search(f"(?:{AGAINST}|{NOT_SHOWN}).*(?=\\.$)", sentence)
-    return found[0] if found else ""
+def settings_table(ledgers: Mapping[str, xr.Dataset]) -> str:
+    """Claims down, settings across, a verdict in each cell, as Markdown; a dash where a ledger lacks the claim.
+
+    Args:
+        ledgers: by the name of the setting.
+    """
+    verdicts = {name: {whole.claim: whole.verdict for whole in wholes(ledger)} for name, ledger in ledgers.items()}
+    statements = {whole.claim: whole.statement for ledger in ledgers.values() for whole in wholes(ledger)}
+    lines = [f"| claim | the paper says | {' | '.join(ledgers)} |", "|---" * (2 + len(ledgers)) + "|"]
+    for claim, statement in statements.items():
+        lines.append(f"| {claim} | {statement} | {' | '.join(v.get(claim, '–') for v in verdicts.values())} |")
+    return "\n".join(lines) + "\n"

@@ -20,7 +20,7 @@ from ..groups import Results
 from ..questions import answers
 from ..records import checksums as manifest
 from ..stages import EXTRA, NOTEBOOKS
-from .ledger_text import MARKS, answer, ledger_table, rows, tally
+from .ledger_text import MARKS, answer, ledger_table, reported, rows, tally
 
 
 def write_page(
@@ -73,6 +73,7 @@ def write_page(
         answer=answer(claims, results),
         tally=[(verdict, MARKS[verdict], len(names)) for verdict, names in tally(claims).items()],
         claims=rows(claims),
+        beside=reported(claims),
         questions=[] if asked is None else answers.sentences(asked),
         figures=pictures,
         benchmarks=speed,

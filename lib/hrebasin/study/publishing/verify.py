@@ -84,7 +84,8 @@ def verify(published: Path | str, drawn: Path | str) -> tuple[list[str], list[st
         f"{published / 'ledger.nc'}: {name} of {', '.join(where)} does not follow from the data sets"
         for name, where in _differences(results["ledger"], claims).items()
     ]
-    checked.append(f"the ledger's {claims.sizes['claim']} claims and {claims.sizes['test']} tests follow from the data")
+    n = len(set(claims.claim.values.tolist()))
+    checked.append(f"the {n} claims of the ledger and their {claims.sizes['part']} comparisons follow from the data")
     wrong += _drawn_from_others(drawn, results)
     checked.append("figures were drawn from these data sets")
     return checked, wrong
@@ -100,7 +101,7 @@ def _origin_problems(dataset: xr.Dataset) -> list[str]:
 
 def _differences(published: xr.Dataset, again: xr.Dataset) -> dict[str, list[str]]:
     """Variables of the ledger or the answers that differ, each with the claims or questions concerned."""
-    found, names = {}, {"claim": "claim", "test": "test_claim", "asked": "asked", "row": "question"}
+    found, names = {}, {"part": "claim", "asked": "asked", "row": "question"}
     for name, values in again.data_vars.items():
         claim = again[names[values.dims[0]]].values
         if name not in published or published[name].shape != values.shape:

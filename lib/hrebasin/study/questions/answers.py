@@ -1,6 +1,6 @@
 """Questions that the paper leaves open, answered over groups: effects with intervals, n, and a sentence.
 
-There are no verdicts: nothing was claimed.
+There are no verdicts: nothing was claimed, and all comparisons are exploratory.
 """
 
 import numpy as np
@@ -17,7 +17,8 @@ VARIABLES = {
     "low": ("lower end of the 95 % interval of the mean", "see effect_units"),
     "high": ("upper end of the 95 % interval of the mean", "see effect_units"),
     "n": ("groups", "groups"),
-    "p": ("two-sided p value that the mean is zero, not adjusted", "1"),
+    "images": ("whether images were resampled beside groups: 1 or 0", "1"),
+    "p": ("two-sided p value that the mean is zero, exploratory: not adjusted", "1"),
     "effect_units": ("units of the effect and its interval", "1"),
 }
 
@@ -38,8 +39,8 @@ def answer(results: Results) -> xr.Dataset:
             continue
         tests, sentence = load(stage).answer(results[stage])
         asked.append({"asked": name, "title": load(stage).TITLE, "sentence": sentence})
-        rows += [test.row(name) | {"question": name} for test in tests]
-    rows = [row | {"comparison": row["name"], "effect_units": row["units"]} for row in rows]
+        rows += [test.row() | {"question": name} for test in tests]
+    rows = [row | {"effect_units": row["units"]} for row in rows]
     variables = columns(rows, "row", VARIABLES)
     variables |= columns(asked, "asked", {"sentence": ("answer", "1"), "title": ("question", "1")})
     coords = columns(asked, "asked", {"asked": ("question", "1")})
@@ -58,7 +59,7 @@ def sentences(found: xr.Dataset) -> list[tuple[str, str, str]]:
 
 def table(found: xr.Dataset) -> str:
     """All comparisons as a Markdown table a question."""
-    parts = []
+    parts = ["All comparisons are exploratory; p values are not adjusted.", ""]
     for name, (title, sentence, _) in zip(found.asked.values, sentences(found), strict=True):
         rows = found.isel(row=(found.question == name).values)
         parts += [

@@ -24,7 +24,7 @@ from ...training.run import DivergedError
 from ...training.train import train
 from ..figures.style import COLOURS, NAMES, captioned, draw_legend, draw_points, label_stages, shape, stacked
 from ..groups import PERCENT, POINTS, NotMeasuredError, by_group, count_groups, large, minus, tree_stages
-from ..statistics import Test, no_difference
+from ..statistics import Test, not_resolved
 
 TITLE = "Robustness or lower accuracy?"
 SCHEMA = {
@@ -229,7 +229,7 @@ def answer(data: xr.Dataset) -> tuple[list[Test], str]:
     return tests, (
         f"beside unmerged networks of each kind that come nearest to it in accuracy, stage {top} keeps under strong "
         f"FGSM, of images that all classify correctly, {words}; "
-        f"{no_difference({FAMILIES[family]: test for family, test in against.items()})}"
+        f"{not_resolved({FAMILIES[family]: test for family, test in against.items()})}"
     )
 
 

@@ -143,21 +143,21 @@ def _beyond_scale(falls: Mapping[str, list[Test]], top: int) -> Iterator[str]:
     """Whether the first bound falls by more than rescaling makes it fall, and which share of the fall that is."""
     name, (whole, *others) = next(iter(falls.items()))  # the global bound, or the only one
     if not others:
-        yield f"Not resolved: these networks could not be rescaled. Their {name} falls by {whole.told('Q4')}."
+        yield f"Not resolved: these networks could not be rescaled. Their {name} falls by {whole.told()}."
         return
     beyond = Test(f"log10 {name} beyond scale", whole.values - others[0].values, "log10")
-    verdict = beyond.yes_or_no("Q4")
+    verdict = beyond.yes_or_no()
     if verdict == "No":
-        more = Test(beyond.name, -beyond.values, "log10").told("Q4")
+        more = Test(beyond.name, -beyond.values, "log10").told()
         yield f"No. Shorter weights alone would lower the {name} more than merging up to stage {top} does, by {more}."
     else:
-        yield f"{verdict}. Merging up to stage {top} lowers the {name} beyond shorter weights by {beyond.told('Q4')}."
+        yield f"{verdict}. Merging up to stage {top} lowers the {name} beyond shorter weights by {beyond.told()}."
 
 
 def _certified(certificates: Mapping[str, Test], data: xr.Dataset) -> Iterator[str]:
     """What happens to the radii within which answers are certain."""
     for name, test in certificates.items():
-        yield f"{name[0].upper()}{name[1:]} changes by {test.told('Q4')}."
+        yield f"{name[0].upper()}{name[1:]} changes by {test.told()}."
     if not certificates:
         yield data.lipschitz.attrs.get("comment", "No upper bound was measured") + "."
 

@@ -22,7 +22,7 @@ from ...robustness.strong import (
 )
 from ..figures.style import captioned, draw_legend, draw_stage_curves, stacked
 from ..groups import BROKEN, PERCENT, POINTS, count_groups, crossings, large, minus, tree, tree_stages
-from ..statistics import Test, by_sign, no_difference
+from ..statistics import Test, by_sign, not_resolved
 
 TITLE = "Is the crossing an artefact of weak attacks?"
 SCHEMA = {"model attack epsilon": "robust_accuracy", "model": "zero_gradients"}
@@ -118,13 +118,13 @@ def answer(data: xr.Dataset) -> tuple[list[Test], str]:
     for kind in [kind for kind in data.attack.values if str(kind).startswith("fgsm-")]:
         change = minus(kept.sel(attack=kind), kept.sel(attack="fgsm")) * PERCENT
         repeats[attack_in_words(kind)] = Test(f"{kind} minus fgsm, strong, stage {top}", change, POINTS)
-    signs = {1: "ahead of", -1: "behind", 0: "not to be told from"}
+    signs = {1: "ahead of", -1: "behind", 0: "not resolved from"}
     told = ", ".join(
         f"{signs[sign]} stage 0 under " + ("every strong attack" if len(kinds) == len(gains) else ", ".join(kinds))
-        for sign, kinds in by_sign(gains, "Q2").items()
+        for sign, kinds in by_sign(gains).items()
         if kinds
     )
-    said = f"stage {top} is {told}; the two cross at {', '.join(words)}; against FGSM {no_difference(repeats)}"
+    said = f"stage {top} is {told}; the two cross at {', '.join(words)}; against FGSM {not_resolved(repeats)}"
     return [*tests, *repeats.values()], said
 
 

@@ -192,13 +192,13 @@ def _told(changes: list[Test], gains: Mapping[str, Mapping[str, np.ndarray]], to
     """Whether crop and flip change what merging gains, then how far the gain ranges over recipes and widths."""
     if not changes:
         return "Not resolved: networks were trained under one kind of recipe."
-    verdicts = {change.yes_or_no("Q6") for change in changes}
+    verdicts = {change.yes_or_no() for change in changes}
     verdict = "Not resolved" if verdicts == {"Not resolved"} else "Yes"
     said = [f"{verdict}. Crop and flip change what {2**top} merged networks gain under strong attacks."]
     for kind, change in zip(gains, changes, strict=True):
         means = {recipe: values.mean() for recipe, values in gains[kind].items()}
         low, high = min(means, key=means.get), max(means, key=means.get)
-        said.append(f"Under {NAMES.get(kind, kind)} they change the gain by {change.told('Q6')}.")
+        said.append(f"Under {NAMES.get(kind, kind)} they change the gain by {change.told()}.")
         said.append(f"It ranges from {means[low]:.1f} points ({low}) to {means[high]:.1f} ({high}).")
     return " ".join(said)
 

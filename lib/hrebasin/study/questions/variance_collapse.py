@@ -153,11 +153,11 @@ def answer(data: xr.Dataset) -> tuple[list[Test], str]:
 def _told(share: Mapping[str, Test], change: Mapping[str, Mapping[str, Test]], top: int) -> str:
     """Whether REPAIR gives back all, part or nothing of the accuracy lost, and what it does to robustness."""
     first, *others = [method for method in REPAIRED if method in share]
-    low, high = share[first].interval("Q5")
+    low, high = share[first].interval()
     verdict = "Not resolved" if np.isnan(low) else "Yes" if high >= 100 else "Partly" if low > 0 else "No"
-    said = f"{verdict}. {REPAIRED[first][0]} gives back {share[first].told('Q5')} of the accuracy lost at stage {top}."
+    said = f"{verdict}. {REPAIRED[first][0]} gives back {share[first].told()} of the accuracy lost at stage {top}."
     for kind, test in change[first].items():
-        said += f" Accuracy under strong {NAMES.get(kind, kind)} changes by {test.told('Q5')}."
+        said += f" Accuracy under strong {NAMES.get(kind, kind)} changes by {test.told()}."
     if others:
         gains = " and ".join(f"{share[name].effect:.0f} % ({REPAIRED[name][0]})" for name in others)
         said += f" Other targets give back {gains}."

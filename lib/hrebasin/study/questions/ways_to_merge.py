@@ -18,7 +18,7 @@ from ...random_streams import Seed
 from ..figures.style import COLOURS, COLUMN, MARKERS, captioned, draw_legend, spread
 from ..figures.style import NAMES as COMMON_NAMES
 from ..groups import PERCENT, POINTS, by_group, count_groups, minus, sweeps_in_words
-from ..statistics import Test, no_difference
+from ..statistics import Test, not_resolved
 
 TITLE = "MergeMany or tree?"
 SCHEMA = {"model": "test_accuracy test_loss pairwise_distance sweeps_done converged seconds order"}
@@ -98,7 +98,7 @@ def answer(data: xr.Dataset) -> tuple[list[Test], str]:
         title = f"rank correlation of accuracy with distance, {size} models"
         tests.append(Test(title, _rank_correlation(data, size), "1"))
     tried = {NAMES[method]: ahead[NAMES[method]] for method in PAIRED if method in names}  # of the most models
-    return tests, f"most accurate is {', '.join(words)}; against the tree {no_difference(tried)}"
+    return tests, f"most accurate is {', '.join(words)}; against the tree {not_resolved(tried)}"
 
 
 def _between_orders(data: xr.Dataset, size: int) -> list[Test]:

@@ -33,7 +33,7 @@ SCHEMAS = {
         "size stage n_models": "scaling_seconds scaling_memory",
         "size stage": "slope_seconds slope_memory bend",
     },
-    "ledger": {"claim": "verdict effect low high n p p_holm"},
+    "ledger": {"part": "verdict effect low high n images p p_holm p_sign_flip"},
 }
 
 

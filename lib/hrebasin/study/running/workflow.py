@@ -114,13 +114,13 @@ def snakemake_options(
 
 def _report(folder: Path, *, publish: bool) -> None:
     from .. import records
+    from ..claims.verdicts import wholes
     from ..publishing.publish import publish as copy
 
     if publish:
         copy(folder)
-    claims = records.read(folder / "results" / "ledger.nc", stage="ledger")
-    for claim, verdict, title in zip(claims.claim.values, claims.verdict.values, claims.title.values, strict=True):
-        print(f"{claim:>4} {verdict:<13} {title}")
+    for claim, statement, verdict, _ in wholes(records.read(folder / "results" / "ledger.nc", stage="ledger")):
+        print(f"{claim:>4} {verdict:<13} {statement}")
     print(f"Figures, claims and provenance: {folder.relative_to(project_root())}/index.html")
 
 

@@ -189,11 +189,11 @@ def explorer(results: Results, *, epsilon: float = 0.01) -> widgets.Widget | Non
 
 
 def verdicts(claims: xr.Dataset):
-    """The ledger as a pandas Styler: every claim with what was measured, and its verdict in words and on a colour."""
-    columns = {"title": "the paper says", "statistic": "measured", "effect_units": "units"}
-    shown = claims[[*columns, "effect", "low", "high", "n", "verdict"]].rename(columns)
-    frame = shown.drop_vars([name for name in shown.coords if name != "claim"]).to_dataframe()
-    styler = frame.style.format(precision=3, na_rep="–")
-    styler = styler.set_properties(subset=[*columns.values(), "verdict"], **{"text-align": "left"})
+    """The ledger as a pandas Styler: every part of a claim with what was measured, and its verdict on a colour."""
+    columns = {"title": "what is said", "comparison": "measured"}
+    shown = claims.isel(part=(claims.title != "").values).rename(columns)
+    columns = [*columns.values(), "effect", "low", "high", "units", "n", "p_holm", "verdict"]
+    styler = shown[columns].drop_vars("claim").to_dataframe().style.format(precision=3, na_rep="–")
+    styler = styler.set_properties(subset=[*columns[:2], "units", "verdict"], **{"text-align": "left"})
     colour = "background-color: {}; color: black"
     return styler.map(lambda verdict: colour.format(VERDICTS.get(verdict, "#ECECEC")), ["verdict"])

@@ -1,0 +1,84 @@
+"""Differences in robust accuracy by group, and by image where a data set holds what happened to each image."""
+
+from collections.abc import Mapping
+
+import numpy as np
+import xarray as xr
+
+from ..groups import PERCENT, NotMeasuredError, by_group, finite, mask
+
+MINIMAL = "deepfool-linf"  # whose norms tell of every size whether an image withstands it
+
+
+def of_stage(stage: int) -> dict:
+    """Labels of a stage of the tree; stage 0 are the unmerged networks."""
+    return {"method": "tree" if stage else "unmerged", "stage": stage}
+
+
+def robust_difference(
+    attack: xr.Dataset, kind: str, first: Mapping, second: Mapping, weights: np.ndarray
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """Robust accuracy of networks with the labels ``first`` minus ``second``, in percentage points.
+
+    Args:
+        attack: data set of the stage "attack".
+        kind: attack.
+        first, second: labels, see `hrebasin.study.groups.by_group`.
+        weights: (epsilon,) of the sizes.
+
+    Returns:
+        Values (group,), and the same by image (group, image), whose means they are; None where the data set does not
+        tell it. A group of which nothing was kept by image gets the mean of the others'.
+    """
+    if kind not in attack.attack.values:
+        raise NotMeasuredError(f"the attack {kind!r} was not measured")
+    sizes = np.flatnonzero(weights)
+    share = (
+        attack.robust_accuracy.sel(attack=kind)
+        .isel(epsilon=sizes)
+        .dot(xr.DataArray(weights[sizes], dims="epsilon"), dim="epsilon")
+    )
+    share = share.rename("robust_accuracy")
+    one, other = (by_group(share, **labels) for labels in (first, second))
+    groups = np.intersect1d(one.group.values, other.group.values)
+    values = finite(PERCENT * (one.sel(group=groups) - other.sel(group=groups)).values)
+    sides = [_by_image(attack, kind, labels, sizes, weights[sizes], groups) for labels in (first, second)]
+    if any(side is None for side in sides) or len(values) < len(groups):
+        return values, None
+    by_image = PERCENT * (sides[0] - sides[1])
+    kept = np.isfinite(by_image).all(1)
+    if not kept.any():
+        return values, None
+    by_image[~kept] = by_image[kept].mean(0)
+    # norms are kept with three digits, so that an image in a thousand may stand on the other side of a size
+    return values, by_image + (values - by_image.mean(1))[:, None]
+
+
+def _by_image(attack, kind: str, labels: Mapping, sizes, weights, groups) -> np.ndarray | None:
+    """Share of each group's networks that withstand, over sizes, (group, image); not a number where not kept."""
+    few = attack.isel(model=mask(attack, labels))
+    withstands = _withstands(few, kind, sizes)
+    if withstands is None:
+        return None
+    share = np.tensordot(withstands, weights, axes=(1, 0))  # (model, image)
+    known = few.group.values
+    return np.stack([share[known == group].mean(0) for group in groups])
+
+
+def _withstands(attack: xr.Dataset, kind: str, sizes: np.ndarray) -> np.ndarray | None:
+    """Whether each image is classified correctly at each size, (model, epsilon, image), not a number where unknown."""
+    if "robust" in attack and kind in attack.robust[_attack_dim(attack)].values:
+        robust = attack.robust.sel({_attack_dim(attack): kind}).isel(epsilon=sizes)
+        robust = robust.transpose("model", "epsilon", "image").values
+        if (robust >= 0).any():
+            return np.where(robust < 0, np.nan, robust)
+    if kind != MINIMAL or "perturbation_norm" not in attack:
+        return None
+    norm, success = (attack[name].sel(norm="linf").values[:, None] for name in ("perturbation_norm", "success"))
+    correct = attack.correct.values[:, None]
+    stands = (correct == 1) & ((success == 0) | (norm > attack.epsilon.values[sizes, None]))
+    return np.where(correct < 0, np.nan, stands)
+
+
+def _attack_dim(attack: xr.Dataset) -> str:
+    return next(dim for dim in attack.robust.dims if str(dim).startswith("attack"))
