@@ -84,8 +84,12 @@ def _publish(given: argparse.Namespace) -> None:
 
 def _figures(given: argparse.Namespace) -> None:
     from ..files import project_root
+    from .publishing.places import places
+    from .publishing.publish import conclude
     from .publishing.readme import redraw_all
 
+    for place in places(project_root()) if given.conclude else ():
+        conclude(place.data)
     redraw_all(project_root())
 
 
@@ -171,7 +175,8 @@ def _parser() -> argparse.ArgumentParser:
     publish.add_argument("--images", default="", help="what readers are told of the images")
     publish.add_argument("--add", action="store_true", help="beside the groups that are there")
 
-    add("figures", _figures, "redraw figures, page and README from the published data sets")
+    figures = add("figures", _figures, "redraw figures, page and documents from the published data sets")
+    figures.add_argument("--conclude", action="store_true", help="draw ledger and answers anew first")
 
     verify = add("verify", _verify, "check published data sets and figures against their sums and one another")
     verify.add_argument("project", type=Path, nargs="?", help="folder with data/published and figures, by default this")

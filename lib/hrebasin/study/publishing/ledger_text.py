@@ -98,7 +98,9 @@ def settings_table(ledgers: Mapping[str, xr.Dataset]) -> str:
     """
     verdicts = {name: {whole.claim: whole.verdict for whole in wholes(ledger)} for name, ledger in ledgers.items()}
     statements = {whole.claim: whole.statement for ledger in ledgers.values() for whole in wholes(ledger)}
-    lines = [f"| claim | the paper says | {' | '.join(ledgers)} |", "|---" * (2 + len(ledgers)) + "|"]
+    heads = [f"`{name}`, n = {ledger.n.max().item()}" for name, ledger in ledgers.items()]
+    lines = [f"| claim | the paper says | {' | '.join(heads)} |", "|---" * (2 + len(ledgers)) + "|"]
     for claim, statement in statements.items():
-        lines.append(f"| {claim} | {statement} | {' | '.join(v.get(claim, '–') for v in verdicts.values())} |")
+        cells = [f"{MARKS[v[claim]]} {v[claim]}" if claim in v else "–" for v in verdicts.values()]
+        lines.append(f"| {claim} | {statement} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"

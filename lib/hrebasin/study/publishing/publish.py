@@ -118,6 +118,15 @@ def _not_concluded(folder: Path, results: Results) -> str:
     return ""
 
 
+def conclude(folder: Path) -> None:
+    """Draw ledger and answers anew from the published data sets in a folder, where their rules have changed."""
+    with only_writer(folder), _all_at_once(folder) as staging:
+        for path in folder.glob("*.nc"):
+            (staging / path.name).symlink_to(path.resolve())
+        written = [path.name for path in _conclude(staging)]
+    manifest.enter([folder / name for name in written])
+
+
 def _conclude(folder: Path) -> list[Path]:
     """Write the ledger, and the answers where questions were asked, of the data sets in a folder; their files."""
     clock, results = records.Clock(), records.read_results(folder)

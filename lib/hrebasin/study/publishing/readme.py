@@ -20,7 +20,7 @@ from ..groups import PERCENT, count_groups, tree, tree_stages
 from ..questions import answers, load
 from ..stages import EXTRA, NOTEBOOKS, PAPER, QUESTIONS, TRAINS_ITS_OWN
 from . import page
-from .ledger_text import answer, ledger_table, trees
+from .ledger_text import answer, ledger_table, settings_table, trees
 from .places import benchmarks_file, places
 
 DOCUMENTS = (
@@ -49,6 +49,9 @@ def parts(root: Path) -> dict[str, str]:
     return {
         "answer": f"**Answer.** {answer(claims, results)}\n",
         "published": published_by(results),
+        "claims": settings_table(
+            {place.setting: records.read(place.data / "ledger.nc", stage="ledger") for place in places(root)}
+        ),
         "ledger": ledger_table(claims),
         "questions": questions(published / "answers.nc"),
         "figures": figures_table(results, needs, [path.stem for path in (root / "config").glob("*.yaml")]),
