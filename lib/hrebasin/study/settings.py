@@ -100,6 +100,7 @@ class Setting(BaseModel):
     merge_many_sets: Count
     matching_seed: Number
     attacked_methods: Annotated[Some[Literal[METHODS]], AfterValidator(_compared)]
+    attacked_sets: Count
     attacked_images: Count
     epsilons: Grid[Size]
     noise_magnitudes: Annotated[Grid[Size], AfterValidator(_start_at_0)]

@@ -18,7 +18,6 @@ from ...networks import Architecture, scaled
 from ...progress import track
 from ...random_streams import generator
 from ...robustness.attacks import along, attack
-from ...robustness.strong import fgsm
 from ...training.recipe import Recipe
 from ...training.run import DivergedError
 from ...training.train import train
@@ -159,7 +158,10 @@ def _attacked(bank: Bank, images: Images, epsilons: Sequence[float], device: str
     minimal = attack(*given, kind="deepfool-linf", epsilons=epsilons, device=device)
     sizes = minimal.robust_accuracy.epsilon
     withstands = (minimal.correct == 1) & ((minimal.success == 0) | (minimal.perturbation_norm > sizes))
-    both = {"fgsm": fgsm(*given, epsilons=epsilons) == 1, "deepfool-linf": withstands}
+    both = {
+        "fgsm": attack(*given, kind="fgsm", epsilons=epsilons, device=device).robust == 1,
+        "deepfool-linf": withstands,
+    }
     robust = along(both, "attack")
     return xr.Dataset({"robust": robust, "norm": minimal.perturbation_norm, "correct": minimal.correct == 1})
 
