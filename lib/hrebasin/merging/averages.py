@@ -17,11 +17,13 @@ class Aligned(NamedTuple):
 
     Attributes:
         bank: all networks; each gives the logits that it gave before.
-        sweeps: most sweeps that an alignment took.
+        sweeps: most sweeps, or steps, that an alignment took.
+        converged: whether it ended before its limit.
     """
 
     bank: Bank
-    sweeps: int
+    sweeps: int = 0
+    converged: bool = True
 
 
 def merge_naive(bank: Bank, *, pixels: torch.Tensor | None = None) -> Bank:
@@ -38,7 +40,7 @@ def align_star(bank: Bank, seed: Seed = 0) -> Aligned:
     reference, moving = bank.select([0] * (len(bank) - 1)), bank.select(slice(1, None))
     names = [f"{seed}/star/{place_of(bank)}/model-{number}" for number in range(1, len(bank))]
     alignment = match_weights(reference, moving, seed=names)
-    return Aligned(Bank.concat([bank.select([0]), alignment.apply(moving)]), int(alignment.sweeps.max()))
+    return aligned_by(Bank.concat([bank.select([0]), alignment.apply(moving)]), int(alignment.sweeps.max()))
 
 
 def align_fold(bank: Bank, seed: Seed = 0) -> Aligned:
@@ -49,7 +51,12 @@ def align_fold(bank: Bank, seed: Seed = 0) -> Aligned:
         alignment = match_weights(mean, bank.select([number]), seed=f"{seed}/fold/{place_of(bank)}/model-{number}")
         aligned = Bank.concat([aligned, alignment.apply(bank.select([number]))])
         sweeps = max(sweeps, int(alignment.sweeps.max()))
-    return Aligned(aligned, sweeps)
+    return aligned_by(aligned, sweeps)
+
+
+def aligned_by(bank: Bank, sweeps: int) -> Aligned:
+    """Networks that took at most so many sweeps of weight matching or MergeMany."""
+    return Aligned(bank, sweeps, sweeps < CONVERGENCE)
 
 
 def place_of(bank: Bank) -> str:
@@ -57,9 +64,9 @@ def place_of(bank: Bank) -> str:
     return f"group-{bank.labels['group'][0]}/node-{bank.labels['node'][0]}"
 
 
-def average_aligned(aligned: Bank, method: str, sweeps: int, start: float) -> Bank:
+def average_aligned(aligned: Bank, method: str, sweeps: int, start: float, *, converged: bool = True) -> Bank:
     """The mean of aligned networks, with the variables of `hrebasin.merging.distances.HISTORY`."""
     tensors = {key: average(tensor) for key, tensor in aligned.tensors.items()}
     merged = Bank(aligned.architecture, tensors, merged_labels(aligned) | {"method": method})
     distance = pairwise_distance(squared_norms(aligned)[None], merged)
-    return with_history(merged, distance, [sweeps], [sweeps < CONVERGENCE], [time.perf_counter() - start])
+    return with_history(merged, distance, [sweeps], [converged], [time.perf_counter() - start])

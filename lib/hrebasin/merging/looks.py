@@ -20,4 +20,5 @@ RIVALS = {
     "fold": "sequential fold",
     "tree-random": "tree, random pairs",
     "tree-nearest": "tree, nearest pairs",
+    "cycle-consistent": "C2M3",
 }

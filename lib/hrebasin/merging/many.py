@@ -14,7 +14,7 @@ from ..matching.weights import match_weights
 from ..progress import track
 from ..random_streams import Seed, generator
 from ..resources import side_by_side
-from .averages import Aligned, merge_naive
+from .averages import Aligned, aligned_by, merge_naive
 from .batch_norm import finished
 from .distances import CONVERGENCE, merged_labels, pairwise_distance, squared_norms, with_history
 from .tree import align_tree
@@ -288,7 +288,7 @@ def align_many(bank: Bank, seed: Seed = 0) -> Aligned:
     while run.model is not None:
         run.realign()
     aligned = bank.architecture.symmetry.apply(bank.tensors, run.permutations)
-    return Aligned(Bank(bank.architecture, aligned, bank.labels), run.sweeps)
+    return aligned_by(Bank(bank.architecture, aligned, bank.labels), run.sweeps)
 
 
 def align_many_from_tree(bank: Bank, seed: Seed = 0) -> Aligned:

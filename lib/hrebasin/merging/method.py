@@ -78,7 +78,7 @@ class Method:
     def _checked(self, made: Bank | Aligned, bank: Bank, start: float) -> Bank:
         """One merged network with its labels and its history."""
         if isinstance(made, Aligned):
-            return average_aligned(made.bank, self.name, made.sweeps, start)
+            return average_aligned(made.bank, self.name, made.sweeps, start, converged=made.converged)
         seconds = time.perf_counter() - start
         if not isinstance(made, Bank) or len(made) != 1 or made.architecture != bank.architecture:
             raise ValueError(f"method {self.name!r} must give one network of {bank.architecture.title}, got {made!r}")

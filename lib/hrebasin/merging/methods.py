@@ -22,6 +22,7 @@ from ..matching.weights import match_weights
 from ..random_streams import Seed
 from ..resources import side_by_side
 from .averages import Aligned, align_fold, align_star, merge_naive
+from .cycle_consistent import align_cycle_consistent
 from .distances import with_history
 from .looks import BUILT_IN, LOOKS, RIVALS, SPARE
 from .many import align_many, align_many_from_tree, merge_many, merge_many_sets
@@ -42,6 +43,7 @@ def _built_in() -> dict[str, Method]:
         Method("fold", align_fold),
         Method("tree-random", partial(align_paired_tree, pairing="random"), trees=True),
         Method("tree-nearest", partial(align_paired_tree, pairing="nearest"), trees=True),
+        Method("cycle-consistent", align_cycle_consistent),
     ]  # fmt: skip
     return {method.name: method for method in methods}
 

@@ -10,7 +10,7 @@ import torch
 from ..bank import Bank, average, blend
 from ..matching.weights import Alignment, match_weights
 from ..random_streams import Seed, generator
-from .averages import Aligned, average_aligned, place_of
+from .averages import Aligned, aligned_by, average_aligned, place_of
 from .batch_norm import finished
 from .distances import CONVERGENCE, merged_labels, pairwise_distance, squared_distances, squared_norms, with_history
 
@@ -137,7 +137,7 @@ def align_paired_tree(
         match: aligns pairs, as `match_weights` does.
     """
     stages, sweeps = _climb(bank, pairing, seed, match)
-    return Aligned(stages[-1], sweeps)
+    return aligned_by(stages[-1], sweeps)
 
 
 def align_tree(bank: Bank, *, seed: Seed = 0) -> list[Bank]:
