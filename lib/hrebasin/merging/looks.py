@@ -21,4 +21,6 @@ RIVALS = {
     "tree-random": "tree, random pairs",
     "tree-nearest": "tree, nearest pairs",
     "cycle-consistent": "C2M3",
+    "activations": "tree, by activations",
+    "correlations": "tree, by correlations",
 }

@@ -27,7 +27,7 @@ from .distances import with_history
 from .looks import BUILT_IN, LOOKS, RIVALS, SPARE
 from .many import align_many, align_many_from_tree, merge_many, merge_many_sets
 from .method import NEEDS, Method
-from .tree import align_paired_tree, align_tree, merge_tree
+from .tree import align_by_activations, align_paired_tree, align_tree, merge_tree
 
 OF_EVERY_RUN = ("naive", "merge-many-from-tree")  # beside the tree and MergeMany, which notebooks call themselves
 
@@ -44,6 +44,8 @@ def _built_in() -> dict[str, Method]:
         Method("tree-random", partial(align_paired_tree, pairing="random"), trees=True),
         Method("tree-nearest", partial(align_paired_tree, pairing="nearest"), trees=True),
         Method("cycle-consistent", align_cycle_consistent),
+        Method("activations", align_by_activations, needs="pixels", trees=True),
+        Method("correlations", partial(align_by_activations, correlated=True), needs="pixels", trees=True),
     ]  # fmt: skip
     return {method.name: method for method in methods}
 

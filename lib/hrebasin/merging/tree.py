@@ -8,10 +8,11 @@ import numpy as np
 import torch
 
 from ..bank import Bank, average, blend
+from ..matching.activations import match_activations
 from ..matching.weights import Alignment, match_weights
 from ..random_streams import Seed, generator
 from .averages import Aligned, aligned_by, average_aligned, place_of
-from .batch_norm import finished
+from .batch_norm import finished, measure_batch_norm
 from .distances import CONVERGENCE, merged_labels, pairwise_distance, squared_distances, squared_norms, with_history
 
 
@@ -138,6 +139,23 @@ def align_paired_tree(
     """
     stages, sweeps = _climb(bank, pairing, seed, match)
     return aligned_by(stages[-1], sweeps)
+
+
+def align_by_activations(bank: Bank, seed: Seed, pixels: torch.Tensor, *, correlated: bool = False) -> Aligned:
+    """The leaves of a tree of neighbours whose units are matched by what they do on images.
+
+    Args:
+        bank: 2**k networks, one tree.
+        seed: does not count, for nothing is drawn.
+        pixels: training images (image, ...) as the networks take them.
+        correlated: see `hrebasin.matching.activations.match_activations`.
+    """
+
+    def match(*pair: Bank, seed: Seed) -> Alignment:
+        first, second = (measure_batch_norm(each, pixels) for each in pair)  # averaged statistics fit no mean
+        return match_activations(first, second, pixels, correlated=correlated)
+
+    return align_paired_tree(bank, seed, match=match)
 
 
 def align_tree(bank: Bank, *, seed: Seed = 0) -> list[Bank]:
