@@ -6,6 +6,7 @@ from typing import NamedTuple
 import torch
 
 from ..bank import Bank, average, check_finite
+from ..matching.transport import match_transport
 from ..matching.weights import match_weights
 from ..random_streams import Seed
 from .batch_norm import finished
@@ -41,6 +42,12 @@ def align_star(bank: Bank, seed: Seed = 0) -> Aligned:
     names = [f"{seed}/star/{place_of(bank)}/model-{number}" for number in range(1, len(bank))]
     alignment = match_weights(reference, moving, seed=names)
     return aligned_by(Bank.concat([bank.select([0]), alignment.apply(moving)]), int(alignment.sweeps.max()))
+
+
+def align_transport(bank: Bank, seed: Seed = 0) -> Aligned:
+    """Every network aligned to the first one by optimal transport fusion; ``seed`` does not count: nothing is drawn."""
+    reference, moving = bank.select([0] * (len(bank) - 1)), bank.select(slice(1, None))
+    return aligned_by(Bank.concat([bank.select([0]), match_transport(reference, moving).apply(moving)]), 1)
 
 
 def align_fold(bank: Bank, seed: Seed = 0) -> Aligned:

@@ -23,4 +23,6 @@ RIVALS = {
     "cycle-consistent": "C2M3",
     "activations": "tree, by activations",
     "correlations": "tree, by correlations",
+    "ot-fusion": "OT fusion",
+    "straight-through": "tree, straight-through",
 }

@@ -21,13 +21,13 @@ from ..images.sources import Images
 from ..matching.weights import match_weights
 from ..random_streams import Seed
 from ..resources import side_by_side
-from .averages import Aligned, align_fold, align_star, merge_naive
+from .averages import Aligned, align_fold, align_star, align_transport, merge_naive
 from .cycle_consistent import align_cycle_consistent
 from .distances import with_history
 from .looks import BUILT_IN, LOOKS, RIVALS, SPARE
 from .many import align_many, align_many_from_tree, merge_many, merge_many_sets
 from .method import NEEDS, Method
-from .tree import align_by_activations, align_paired_tree, align_tree, merge_tree
+from .tree import align_by_activations, align_paired_tree, align_straight_through, align_tree, merge_tree
 
 OF_EVERY_RUN = ("naive", "merge-many-from-tree")  # beside the tree and MergeMany, which notebooks call themselves
 
@@ -46,6 +46,8 @@ def _built_in() -> dict[str, Method]:
         Method("cycle-consistent", align_cycle_consistent),
         Method("activations", align_by_activations, needs="pixels", trees=True),
         Method("correlations", partial(align_by_activations, correlated=True), needs="pixels", trees=True),
+        Method("ot-fusion", align_transport),
+        Method("straight-through", align_straight_through, needs="labels", trees=True),
     ]  # fmt: skip
     return {method.name: method for method in methods}
 

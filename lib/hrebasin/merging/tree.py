@@ -9,6 +9,7 @@ import torch
 
 from ..bank import Bank, average, blend
 from ..matching.activations import match_activations
+from ..matching.straight_through import match_straight_through
 from ..matching.weights import Alignment, match_weights
 from ..random_streams import Seed, generator
 from .averages import Aligned, aligned_by, average_aligned, place_of
@@ -154,6 +155,21 @@ def align_by_activations(bank: Bank, seed: Seed, pixels: torch.Tensor, *, correl
     def match(*pair: Bank, seed: Seed) -> Alignment:
         first, second = (measure_batch_norm(each, pixels) for each in pair)  # averaged statistics fit no mean
         return match_activations(first, second, pixels, correlated=correlated)
+
+    return align_paired_tree(bank, seed, match=match)
+
+
+def align_straight_through(bank: Bank, seed: Seed, pixels: torch.Tensor, labels: torch.Tensor) -> Aligned:
+    """The leaves of a tree of neighbours, matched by the straight-through estimator.
+
+    Args:
+        bank: 2**k networks, one tree.
+        seed: of the orders of layers and images.
+        pixels, labels: training images (image, ...) as the networks take them.
+    """
+
+    def match(first: Bank, second: Bank, *, seed: Sequence[str]) -> Alignment:
+        return match_straight_through(first, second, pixels, labels, seed=seed)
 
     return align_paired_tree(bank, seed, match=match)
 

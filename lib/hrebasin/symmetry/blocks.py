@@ -14,12 +14,14 @@ class Block(NamedTuple):
         tensor: name of the parameter.
         where: a slice for each of its axes.
         shape: of the part, an axis for each factor.
+        axis_of: the parameter's own axis that each of them is a part of.
         moved: axes that a permutation moves, and its name.
     """
 
     tensor: str
     where: tuple[slice, ...]
     shape: tuple[int, ...]
+    axis_of: tuple[int, ...]
     moved: dict[int, str]
 
 
@@ -29,10 +31,11 @@ def blocks_of(symmetry: Symmetry, parameters: Sequence[str]) -> list[Block]:
     for name in parameters:
         for segments in product(*(_located(axis) for axis in symmetry.axes[name])):
             factors = [factor for _, segment in segments for factor in segment]
+            axis_of = tuple(number for number, (_, segment) in enumerate(segments) for _ in segment)
             moved = {number: factor.name for number, factor in enumerate(factors) if factor.name is not None}
             if moved:
                 shape = tuple(factor.size for factor in factors)
-                found.append(Block(name, tuple(where for where, _ in segments), shape, moved))
+                found.append(Block(name, tuple(where for where, _ in segments), shape, axis_of, moved))
     return found
 
 
