@@ -25,10 +25,10 @@ def test_it_is_labelled_evaluated_and_attacked_as_a_network(trained, test_images
     np.testing.assert_allclose(found.accuracy, (answers == test_images.labels).double().mean())
     few = test_images.first(20)
     robust = attack(whole, few.pixels, few.labels, kind="fgsm", epsilons=[0.0, 0.02]).robust_accuracy
-    assert float(robust.sel(epsilon=0.0)) == evaluate(whole, few).accuracy.item()
+    assert robust.sel(epsilon=0.0).item() == evaluate(whole, few).accuracy.item()
     # one step of the sign of the gradient of the mean's loss
     x = (few.pixels.float() / 255).requires_grad_()
     loss = -trained(x).softmax(-1).mean(0).log().gather(1, few.labels[:, None]).sum()
     moved = (x + 0.02 * torch.autograd.grad(loss, x)[0].sign()).clamp(0, 1)
     right = (trained(moved).softmax(-1).mean(0).argmax(-1) == few.labels).double().mean()
-    assert float(robust.sel(epsilon=0.02)) == pytest.approx(float(right))
+    assert robust.sel(epsilon=0.02).item() == pytest.approx(float(right))
