@@ -181,7 +181,14 @@ def measured(trees, train_images, test_images):
     return {
         "controls": measure["controls"](trees, *given, RECIPE, **families, **attacked),
         "strong": measure["strong"](trees, test_images.first(30), **tries),
-        "mergers": measure["mergers"](leaves, test_images, sizes=[4], limits=[1, 100], orders=2),
+        "mergers": measure["mergers"](
+            leaves,
+            test_images,
+            rivals=["star", "fold", "tree-random", "tree-nearest"],
+            sizes=[4],
+            limits=[1, 100],
+            orders=2,
+        ),
         "scale": measure["scale"](trees, regularity, evaluate(trees, test_images).accuracy),
         "repair": measure["repair"](leaves, train_images.pixels, test_images, **attacked),
         "recipes": xr.concat(recipes, dim="model"),

@@ -87,6 +87,7 @@ OTHERS = {
     "momentum": [-0.9, NAN],
     "weight_decay": [-0.1, INF],
     "widths": [512, "512", [], [0], [256.0], [True]],
+    "rivals": ["star", ["forest"], [3], ["naive"]],
     "attacked_methods": ["tree", [], ["forest"], [3], ["tree", "l2"], ["unmerged"]],
 }
 BAD = {name: [n - 1, n + 0.5, True, str(n)] for n, names in SMALLEST.items() for name in names.split()}

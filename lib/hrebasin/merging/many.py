@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Sequence
-from dataclasses import replace
 
 import numpy as np
 import torch
@@ -15,7 +14,7 @@ from ..matching.weights import match_weights
 from ..progress import track
 from ..random_streams import Seed, generator
 from ..resources import side_by_side
-from .averages import merge_naive
+from .averages import Aligned, aligned_by, merge_naive
 from .batch_norm import finished
 from .distances import CONVERGENCE, merged_labels, pairwise_distance, squared_norms, with_history
 from .tree import align_tree
@@ -282,12 +281,16 @@ class _MergeMany:
         return with_history(merged, torch.cat([row[1] for row in rows]), *columns)
 
 
-def merge_many_from_tree(
-    bank: Bank, *, max_sweeps: int = CONVERGENCE, seed: Seed = 0, pixels: torch.Tensor | None = None
-) -> Bank:
-    """MergeMany that starts from the alignment that the tree ends with, in place of none."""
-    start = time.perf_counter()
-    aligned = align_tree(bank, seed=seed)[-1]
-    merged = merge_many(aligned, max_sweeps=max_sweeps, seed=seed, pixels=pixels).relabel(method="merge-many-from-tree")
-    seconds = merged.history.seconds.copy(data=[time.perf_counter() - start])
-    return replace(merged, history=merged.history.assign(seconds=seconds))
+def align_many(bank: Bank, seed: Seed = 0) -> Aligned:
+    """The networks as converged MergeMany averages them."""
+    check_finite(bank, "MergeMany")
+    run = _MergeMany(bank, [CONVERGENCE], seed, 1)
+    while run.model is not None:
+        run.realign()
+    aligned = bank.architecture.symmetry.apply(bank.tensors, run.permutations)
+    return aligned_by(Bank(bank.architecture, aligned, bank.labels), run.sweeps)
+
+
+def align_many_from_tree(bank: Bank, seed: Seed = 0) -> Aligned:
+    """The networks as MergeMany averages them that starts from the alignment that the tree ends with, not from none."""
+    return align_many(align_tree(bank, seed=seed)[-1], seed)

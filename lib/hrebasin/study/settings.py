@@ -9,7 +9,8 @@ from typing import Annotated, Literal, TypeVar, get_origin
 import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, create_model, model_validator
 
-from ..merging.looks import PAPER as METHODS
+from ..merging.looks import BUILT_IN as METHODS
+from ..merging.looks import RIVALS
 from ..training.recipe import OPTIMIZERS, PRECISIONS
 from .stages import QUESTIONS
 
@@ -117,6 +118,7 @@ class Setting(BaseModel):
     strong_epsilons: Grid[Size]
     pgd_steps: Count
     pgd_restarts: Count
+    rivals: list[Literal[tuple(RIVALS)]]
     merger_sizes: Grid[Leaves]
     merger_limits: Grid[Passes]
     merger_orders: Count
