@@ -47,6 +47,19 @@ def write_atomically(path: Path, content: bytes | str) -> None:
         temporary.write_bytes(content.encode() if isinstance(content, str) else content)
 
 
+def read_text(path: Path | str) -> str:
+    """The text of a file, which is UTF-8 whatever the locale.
+
+    Raises:
+        OSError: the file cannot be read.
+        ValueError: it is no such text; names ``path``.
+    """
+    try:
+        return Path(path).read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not text in UTF-8: {error}") from error
+
+
 def project_root() -> Path:
     """The folder that holds notebooks/, data/ and pyproject.toml: the nearest one around the working directory.
 

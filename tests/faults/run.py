@@ -20,7 +20,7 @@ import numpy as np
 from sandbox import Sandbox, small_disk
 
 from hrebasin.digests import code_digest
-from hrebasin.files import project_root, write_atomically
+from hrebasin.files import project_root, read_text, write_atomically
 from hrebasin.study import records
 from hrebasin.study.notebook_code import notebook_code
 from hrebasin.study.records import checksums as manifest
@@ -69,7 +69,7 @@ def interrupted(whole: dict, folder: Path, moment: float, stop: signal.Signals) 
     code = sandbox.finish()
     wrong = [f"processes left: {stopped.processes}"] if stopped.processes else []
     wrong += ["exit code 0 when stopped"] if stopped.code == 0 else []
-    wrong += [f"exit code {code}: {sandbox.log.read_text()[-2000:]}"] if code else []
+    wrong += [f"exit code {code}: {sandbox.log.read_text(encoding='utf-8')[-2000:]}"] if code else []
     wrong += [f"written again: {path.name}" for path in stopped.repeated()]
     return stopped, wrong + compare(whole, sandbox)
 
@@ -81,7 +81,7 @@ def damaged(whole: dict, sandbox: Sandbox, name: str, *, delete: bool) -> list[s
         path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
         if sandbox.finish() == 0:  # noticed and made again
             return compare(whole, sandbox)
-        if path.name not in (message := sandbox.log.read_text().splitlines()[-1]):
+        if path.name not in (message := read_text(sandbox.log).splitlines()[-1]):
             wrong.append(f"not named: {message}")
     path.unlink(missing_ok=True)
     code = sandbox.finish()
@@ -99,9 +99,9 @@ def on_small_disks(whole: dict, folder: Path) -> list[str] | None:
             sandbox = Sandbox(folder, *VALUES)
             if sandbox.finish() == 0:
                 break
-            if "No space left on device" not in sandbox.log.read_text():
-                wrong.append(f"{size}: {sandbox.log.read_text()[-2000:]}")
-            print(f"full disk of {size}: {sandbox.log.read_text().splitlines()[-1]}", flush=True)
+            if "No space left on device" not in read_text(sandbox.log):
+                wrong.append(f"{size}: {sandbox.log.read_text(encoding='utf-8')[-2000:]}")
+            print(f"full disk of {size}: {sandbox.log.read_text(encoding='utf-8').splitlines()[-1]}", flush=True)
         return wrong + compare(whole, sandbox)
 
 
@@ -120,7 +120,7 @@ class Report:
             "device": records.describe_device("cpu"),
         }
         if path.exists():
-            faults = map(json.loads, path.read_text().splitlines())
+            faults = map(json.loads, read_text(path).splitlines())
             self.faults = [fault for fault in faults if fault["code"] == self.by["code"]]
             print(f"{len(self.faults)} faults are recorded in {path}", flush=True)
 
@@ -173,7 +173,7 @@ def fault_code() -> str:
     root = project_root()
     cells = [notebook_code(root / "notebooks" / f"{name}.ipynb") for name in (*NOTEBOOKS.values(), PAPER)]
     content = [code_digest(cell) for cell in cells] + [code_digest("", modules=MODULES)]
-    content += [(root / path).read_text() for path in ("Snakefile", "config/tiny.yaml")]
+    content += [read_text(root / path) for path in ("Snakefile", "config/tiny.yaml")]
     return hashlib.sha256("\n".join(content).encode()).hexdigest()
 
 
@@ -197,13 +197,13 @@ def run_together(report: Report, folder: Path, n: int, cores: int) -> None:
         return
     one_by_one = Sandbox(folder / "one-by-one", *VALUES, *ONE_THREAD, *ONE_BY_ONE, cores=cores)
     if code := one_by_one.finish():
-        raise SystemExit(f"jobs one by one ended with exit code {code}:\n{one_by_one.log.read_text()}")
+        raise SystemExit(f"jobs one by one ended with exit code {code}:\n{one_by_one.log.read_text(encoding='utf-8')}")
     whole = one_by_one.contents()
     for number in numbers:
         sandbox = Sandbox(folder / "parallel", *VALUES, *ONE_THREAD, cores=cores)
         code = sandbox.finish()
         wrong = [f"exit code {code}"] if code else compare(whole, sandbox)
-        wrong += [line for line in sandbox.log.read_text().splitlines() if any(fault in line for fault in FAULTS)]
+        wrong += [line for line in read_text(sandbox.log).splitlines() if any(fault in line for fault in FAULTS)]
         report.note(kind, number, f"run {number + 1} with {cores} cores", wrong)
         shutil.rmtree(folder / "parallel")
 
@@ -242,7 +242,7 @@ def main() -> int:
         report = Report(given.record or folder / "record.jsonl")
         undisturbed = Sandbox(folder / "undisturbed", *VALUES)
         if code := undisturbed.finish():
-            print(f"the undisturbed run ended with exit code {code}:\n{undisturbed.log.read_text()}")
+            print(f"the undisturbed run ended with exit code {code}:\n{undisturbed.log.read_text(encoding='utf-8')}")
             return 1
         duration, whole = time.perf_counter() - start, undisturbed.contents()
         print(f"undisturbed: {duration:.0f} s, {len(whole)} data sets, banks and figures", flush=True)

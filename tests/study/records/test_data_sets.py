@@ -209,10 +209,10 @@ def test_the_commit_is_the_checkouts_or_unknown(train_images, monkeypatch):
 # ---- shards
 
 
-def write_shards(bank, folder, changes=({}, {}), strings=object):
+def write_shards(bank, folder, changes=None, strings=object):
     """Two shards of one run, with method names of different length and other groups."""
     paths = []
-    for group, (method, change) in enumerate(zip(("l1", "merge-many"), changes, strict=True)):
+    for group, (method, change) in enumerate(zip(("l1", "merge-many"), changes or ({}, {}), strict=True)):
         attrs = {"setting": "tiny", "data_digest": "{}", "wall_seconds": 1.5 + group} | change
         paths.append(folder / f"{group}.nc")
         record = merge_record(bank, method=method, group=group)

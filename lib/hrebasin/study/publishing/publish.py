@@ -26,8 +26,8 @@ PER_IMAGE = ("correct", "perturbation_norm", "success", "robust", "gradient_norm
 def publish(run: Path | str, folder: Path | str | None = None, *, source: str = "", add: bool = False) -> list[Path]:
     """Copy a finished run's joined data sets to ``folder``, smaller, and enter them into its list of sums.
 
-    Norms and margins per image keep 11 significant bits, and what no figure or claim needs per image (`PER_IMAGE`) is kept of the
-    first `IMAGE_GROUPS` groups only: not a number, or -1, in others.
+    Norms and margins per image keep 11 significant bits, and what no figure or claim needs per image (`PER_IMAGE`) is
+    kept of the first `IMAGE_GROUPS` groups only: not a number, or -1, in others.
 
     Args:
         run: folder of the run.

@@ -49,7 +49,11 @@ def write(dataset: xr.Dataset, path: Path | str, *, stage: str, attrs: Mapping |
         if variable.dtype.kind in "UT":  # fixed-length strings are cut when shards are joined
             dataset[name] = variable.astype(object)
     encoding = {
-        name: {"zlib": True, "complevel": 4, "shuffle": v.dtype == "float32"}  # whose last bits may be zeros, see publish
+        name: {
+            "zlib": True,
+            "complevel": 4,
+            "shuffle": v.dtype == "float32",
+        }  # whose last bits may be zeros, see publish
         for name, v in dataset.data_vars.items()
         if v.dtype.kind in "fiu" and v.ndim
     }

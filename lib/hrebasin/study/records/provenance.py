@@ -139,4 +139,6 @@ def _commit() -> tuple[str, bool]:
 
 def _git(*command: str) -> str:
     folder = Path(__file__).parent
-    return subprocess.run(["git", *command], cwd=folder, capture_output=True, text=True, check=True).stdout.strip()
+    return subprocess.run(
+        ["git", *command], cwd=folder, capture_output=True, encoding="utf-8", check=True
+    ).stdout.strip()
