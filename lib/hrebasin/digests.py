@@ -28,7 +28,7 @@ def files_digest(path: Path) -> str:
     for file in _files_in(path):
         if not file.name.startswith("."):
             content = file.read_bytes()
-            digest.update(f"{file.relative_to(path)} {len(content)}\n".encode() + content)
+            digest.update(f"{file.relative_to(path)} {len(content)}\n".encode(errors="surrogateescape") + content)
     return digest.hexdigest()
 
 

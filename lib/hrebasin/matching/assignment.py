@@ -55,8 +55,8 @@ def assign(
         raise ValueError(f"start must hold columns 0 to {n - 1}, or -1 for none, got {outside[0]}")
     # Compiled code counts on finite sums of many gains and prices; by a power of two they stay what they are.
     scale = 1.0 if largest <= LARGEST else 2.0 ** -int(np.log2(largest))
-    costs *= scale
-    prices *= scale
+    if scale != 1.0:
+        costs, prices = costs * scale, prices * scale
     prices[np.abs(prices) > LARGEST] = 0.0
     if n_problems == 1:
         _solve(costs[0], permutations[0], prices[0])
