@@ -1,5 +1,6 @@
 """A run does not depend on whose configuration, options of Python, locale or home it meets."""
 
+import getpass
 import json
 import os
 import subprocess
@@ -85,11 +86,19 @@ def test_surroundings_are_a_commands_own_and_come_back(hostile, monkeypatch):
         assert Path(os.environ["MATPLOTLIBRC"]).is_file()
     assert dict(os.environ) == before
     assert not home.exists()
-    monkeypatch.delenv("HOME")
-    monkeypatch.setattr(Path, "home", lambda: (_ for _ in ()).throw(RuntimeError("not in the list of users")))
+
+
+def test_a_user_whom_no_list_knows_has_a_name_and_a_home(monkeypatch):
+    def unknown(*_):
+        raise KeyError("uid not found")
+
+    for name in ("HOME", "LOGNAME", "USER", "LNAME", "USERNAME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("pwd.getpwuid", unknown)
     with own_surroundings():
         assert os.access(os.environ["HOME"], os.W_OK)
-    assert "HOME" not in os.environ
+        assert getpass.getuser() == "nobody"
+    assert not {"HOME", "USER"} & set(os.environ)
 
 
 def test_variables_come_back(monkeypatch):

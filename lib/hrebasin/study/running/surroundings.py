@@ -1,5 +1,6 @@
 """Surroundings of a command: this Python and this project decide, nothing of the user's own configuration does."""
 
+import getpass
 import os
 import sys
 import tempfile
@@ -19,7 +20,7 @@ QUIET = (DeprecationWarning, PendingDeprecationWarning, ImportWarning, ResourceW
 
 @contextmanager
 def own_surroundings() -> Iterator[None]:
-    """Surroundings of a whole command: no options of Python's, text in UTF-8, a home that can be written to."""
+    """Surroundings of a whole command: no options of Python's, text in UTF-8, a user with a home."""
     changes: dict[str, str | None] = dict.fromkeys(OPTIONS) | {"PYTHONUTF8": "1"}
     if matplotlib := find_spec("matplotlib"):  # its own defaults, in place of the user's
         changes["MATPLOTLIBRC"] = str(Path(str(matplotlib.origin)).parent / "mpl-data" / "matplotlibrc")
@@ -31,6 +32,10 @@ def own_surroundings() -> Iterator[None]:
                 warnings.simplefilter("ignore", category)
         if not _home_can_be_used():
             changes["HOME"] = stack.enter_context(tempfile.TemporaryDirectory(prefix="hrebasin-home-"))
+        try:
+            getpass.getuser()
+        except (KeyError, OSError):  # no variable tells, and the list of users does not have this one
+            changes["USER"] = "nobody"
         stack.enter_context(variables(changes))
         yield
 
