@@ -7,7 +7,7 @@ import tarfile
 import zlib
 from pathlib import Path
 
-from ..files import only_writer, temporary_name
+from ..files import only_writer, sync_all, sync_folder, temporary_name
 from .folders import SPLITS, check_name
 
 SHOWN = 10  # names in a message, at most
@@ -54,7 +54,9 @@ def _unpack(archive: Path, target: Path) -> None:
         temporary.mkdir()  # of an empty archive nothing else would
         with tarfile.open(archive) as file:
             file.extractall(temporary, filter="data")  # refuses links and paths that lead outside, and devices
+        sync_all()
         temporary.rename(target)
+        sync_folder(target.parent)
     except (tarfile.TarError, EOFError, lzma.LZMAError, zlib.error, OSError) as error:
         raise ValueError(f"{archive} cannot be unpacked: {error}") from error
     finally:

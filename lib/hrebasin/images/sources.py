@@ -8,7 +8,7 @@ import numpy as np
 import torch
 import xarray as xr
 
-from ..files import only_writer, replacing
+from ..files import only_writer, replacing, sync_all
 from .archives import unpacked
 from .folders import SPLITS, check_name, classes_in, decode, images_in
 from .order import in_order
@@ -133,6 +133,7 @@ def _load_torchvision(source: str, split: str, raw: Path) -> Images:
                 for path in raw.glob("FashionMNIST/raw/*-ubyte"):  # of these torchvision checks no sum
                     path.unlink()
                 dataset = dataset_class(raw, train=split == "train", download=True)
+                sync_all()
     except (RuntimeError, OSError) as error:
         raise ValueError(
             f"{source} could not be downloaded to {raw}: {error}. "

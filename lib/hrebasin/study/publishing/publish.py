@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import xarray as xr
 
-from ...files import only_writer, project_root, temporary_name
+from ...files import only_writer, project_root, sync_folder, temporary_name
 from .. import records
 from ..claims.ledger import ledger
 from ..groups import Results
@@ -102,6 +102,7 @@ def _all_at_once(folder: Path) -> Iterator[Path]:
         for path in staging.iterdir():
             if not path.is_symlink():
                 path.replace(folder / path.name)
+        sync_folder(folder)
     finally:
         shutil.rmtree(staging)
 
