@@ -16,6 +16,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+import injected
 import numpy as np
 from sandbox import Sandbox, small_disk
 
@@ -109,7 +110,8 @@ class Report:
     """What came of every fault, kept as it comes, so that a series which was stopped goes on where it was.
 
     Args:
-        path: of the record, a JSON object a line; lines of other code (`code_digest`) do not count.
+        path: of the record, a JSON object a line; those of other code (`fault_code`) stay until the same fault was met
+            again.
     """
 
     def __init__(self, path: Path):
@@ -120,12 +122,14 @@ class Report:
             "device": records.describe_device("cpu"),
         }
         if path.exists():
-            faults = map(json.loads, read_text(path).splitlines())
-            self.faults = [fault for fault in faults if fault["code"] == self.by["code"]]
-            print(f"{len(self.faults)} faults are recorded in {path}", flush=True)
+            self.faults = [json.loads(line) for line in read_text(path).splitlines()]
+            print(f"{len(self._own())} faults of this code are recorded in {path}", flush=True)
+
+    def _own(self) -> list[dict]:
+        return [fault for fault in self.faults if fault["code"] == self.by["code"]]
 
     def __contains__(self, fault: tuple[str, int]) -> bool:
-        return fault in {(known["kind"], known["number"]) for known in self.faults}
+        return fault in {(known["kind"], known["number"]) for known in self._own()}
 
     def note(self, kind: str, number: int, what: str, wrong: list[str], **measured: float) -> None:
         """Print what came of a fault, and keep it.
@@ -139,13 +143,13 @@ class Report:
         """
         print(f"{what}: {'; '.join(wrong) or 'identical'}", flush=True)
         fault = {"kind": kind, "number": number, "what": what, "wrong": wrong, **measured, **self.by}
-        self.faults.append(fault)
+        self.faults = [known for known in self.faults if (known["kind"], known["number"]) != (kind, number)] + [fault]
         self.path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(self.path, "".join(f"{json.dumps(fault)}\n" for fault in self.faults))
 
     def ok(self) -> bool:
         """Whether nothing was wrong."""
-        return not any(fault["wrong"] for fault in self.faults)
+        return not any(fault["wrong"] for fault in self._own())
 
 
 def table(faults: Sequence[dict]) -> str:
@@ -230,6 +234,8 @@ def main() -> int:
     parser.add_argument("--parallel", type=int, default=20, help="runs with --cores jobs at once")
     parser.add_argument("--cores", type=int, default=4)
     parser.add_argument("--no-damage", action="store_true", help="neither damaged results nor full disks")
+    parser.add_argument("--points", type=int, default=4, help="of a part, for each call of the system but renames")
+    parser.add_argument("--no-injection", action="store_true", help="nothing that needs strace")
     parser.add_argument("--seed", type=int, default=0, help="of the moments")
     parser.add_argument(
         "--record", type=Path, help="file of what came of every fault, by which a stopped series goes on"
@@ -240,6 +246,8 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="faults-") as name:
         folder, start = Path(name), time.perf_counter()
         report = Report(given.record or folder / "record.jsonl")
+        if not given.no_injection and injected.available():
+            injected.series(report, folder, *VALUES, "groups=1", most=given.points)
         undisturbed = Sandbox(folder / "undisturbed", *VALUES)
         if code := undisturbed.finish():
             print(f"the undisturbed run ended with exit code {code}:\n{undisturbed.log.read_text(encoding='utf-8')}")
