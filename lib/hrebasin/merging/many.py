@@ -10,6 +10,7 @@ from ..bank import Bank, average, check_finite, check_same_architecture
 from ..checks import largest_weight
 from ..matching.assignment import NotFiniteError
 from ..matching.descent import Descent, outer
+from ..matching.scale import exponent
 from ..matching.weights import match_weights
 from ..progress import track
 from ..random_streams import Seed, generator
@@ -73,14 +74,25 @@ def merge_many_sets(
 
         def merge(item: tuple[Bank, Seed, int]) -> None:
             bank, seed, position = item
-            run = _MergeMany(bank, limits, seed, at_once)
+            up = exponent(bank.tensors[name] for name in bank.architecture.parameters)
+            run = _MergeMany(_times(bank, 2.0**up) if up else bank, limits, seed, at_once)
             while run.model is not None:
                 run.realign()
-            results[position] = run.result()
+            results[position] = _times(run.result(), 2.0**-up) if up else run.result()
             progress.update()
 
         side_by_side(merge, sets)
     return [finished(result, pixels) for result in results]
+
+
+def _times(bank: Bank, factor: float) -> Bank:
+    """A bank with its parameters times a factor, and distances that were recorded."""
+    scaled = {name: bank.tensors[name] * factor for name in bank.architecture.parameters}
+    history = bank.history
+    if history is not None and "pairwise_distance" in history:
+        distance = history.pairwise_distance
+        history = history.assign(pairwise_distance=distance.copy(data=distance.values * factor**2))
+    return replace(bank, tensors=bank.tensors | scaled, history=history)
 
 
 def merge_many_as_published(bank: Bank, *, max_sweeps: int = CONVERGENCE, seed: Seed = 0) -> tuple[Bank, int]:

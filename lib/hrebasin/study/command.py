@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from .merge_command import add_commands
+from .running.surroundings import own_surroundings
 
 REFUSED, FAILED, STOPPED = 2, 1, 130  # exit codes
 
@@ -23,7 +24,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if given.more and not given.passes_on:
         parser.error(f"unrecognized arguments: {' '.join(given.more)}")
     given.more += arguments[end + 1 :]
+    with own_surroundings():
+        return _acted(given)
+
+
+def _acted(given: argparse.Namespace) -> int:
+    """What a subcommand returns; errors of its input become a line and a code."""
     try:
+        _check_checkout()
         return given.act(given) or 0
     except ModuleNotFoundError as error:
         if not error.name or error.name.partition(".")[0] == "hrebasin":
@@ -38,6 +46,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("stopped; the same command continues", file=sys.stderr)
         return STOPPED
+
+
+def _check_checkout() -> None:
+    """Raise ValueError in a checkout whose environment runs the code of another one, of which it is a copy."""
+    from ..files import project_root
+
+    try:
+        library = project_root() / "lib" / "hrebasin"
+    except FileNotFoundError:
+        return
+    running = Path(__file__).resolve().parents[1]
+    if (library / "study" / "command.py").is_file() and library.resolve() != running:
+        raise ValueError(
+            f"this command runs the code in {running}, not that of the project here, {library}: "
+            "make builds an environment of its own"
+        )
 
 
 def _run(given: argparse.Namespace) -> int:

@@ -9,6 +9,7 @@ from typing import Annotated, Literal, TypeVar, get_origin
 import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, create_model, model_validator
 
+from ..files import read_text
 from ..merging.looks import BUILT_IN as METHODS
 from ..merging.looks import RIVALS
 from ..training.recipe import OPTIMIZERS, PRECISIONS
@@ -195,8 +196,8 @@ def load_setting(path: Path | str, **overrides) -> Setting:
         known = sorted(file.stem for file in path.parent.glob("*.yaml"))
         raise FileNotFoundError(f"no setting {path.stem!r}: {path.parent} holds {', '.join(known) or 'none'}")
     try:
-        values = yaml.safe_load(path.read_text())
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        values = yaml.safe_load(read_text(path))
+    except yaml.YAMLError as error:
         raise ValueError(f"{path} is not valid YAML: {error}") from error
     if not isinstance(values, dict):
         raise ValueError(f"{path} must hold keys and values")
@@ -214,7 +215,7 @@ def schema(explained: Path) -> str:
     """
     found = Setting.model_json_schema()
     found["description"] = "A setting: all values of a run."
-    for name, comment in re.findall(r"^(\w+):[^#]*# (.*)$", explained.read_text(), flags=re.MULTILINE):
+    for name, comment in re.findall(r"^(\w+):[^#]*# (.*)$", read_text(explained), flags=re.MULTILINE):
         found["properties"][name] = {"description": comment} | found["properties"][name]
     return json.dumps(found, indent=1) + "\n"
 

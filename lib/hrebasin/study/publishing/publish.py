@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import xarray as xr
 
-from ...files import only_writer, project_root, temporary_name
+from ...files import only_writer, project_root, sync_folder, temporary_name
 from .. import records
 from ..claims.ledger import ledger
 from ..groups import Results
@@ -26,8 +26,8 @@ PER_IMAGE = ("correct", "perturbation_norm", "success", "robust", "gradient_norm
 def publish(run: Path | str, folder: Path | str | None = None, *, source: str = "", add: bool = False) -> list[Path]:
     """Copy a finished run's joined data sets to ``folder``, smaller, and enter them into its list of sums.
 
-    Norms and margins per image become float16, and what no figure or claim needs per image (`PER_IMAGE`) is kept of the
-    first `IMAGE_GROUPS` groups only: not a number, or -1, in others.
+    Norms and margins per image keep 11 significant bits, and what no figure or claim needs per image (`PER_IMAGE`) is
+    kept of the first `IMAGE_GROUPS` groups only: not a number, or -1, in others.
 
     Args:
         run: folder of the run.
@@ -102,6 +102,7 @@ def _all_at_once(folder: Path) -> Iterator[Path]:
         for path in staging.iterdir():
             if not path.is_symlink():
                 path.replace(folder / path.name)
+        sync_folder(folder)
     finally:
         shutil.rmtree(staging)
 
@@ -199,5 +200,14 @@ def _smaller(dataset: xr.Dataset) -> xr.Dataset:
                 needed = kept | bounded | ~bounded.any()  # alone where there are none
             variable = variable.where(needed, blank).astype(variable.dtype).transpose(*variable.dims)
             variable.attrs = dataset[name].attrs | {"comment": f"per image for the first {IMAGE_GROUPS} groups only"}
-        dataset[name] = variable.astype("float16") if variable.dtype.kind == "f" else variable
+        dataset[name] = variable.copy(data=_rounded(variable.values)) if variable.dtype.kind == "f" else variable
     return dataset
+
+
+def _rounded(values: np.ndarray) -> np.ndarray:
+    """The nearest float32 with 11 significant bits, as many as float16 has, which netCDF has not; zeros compress."""
+    values = values.astype(np.float32)
+    bits = values.view(np.uint32)
+    even = (bits >> np.uint32(13)) & np.uint32(1)  # halves go to the even neighbour
+    rounded = ((bits + np.uint32(0xFFF) + even) & np.uint32(0xFFFFE000)).view(np.float32)
+    return np.where(np.isfinite(values), rounded, values)

@@ -12,7 +12,7 @@ from pathlib import Path
 import nbformat
 import xarray as xr
 
-from ...files import write_atomically
+from ...files import read_text, write_atomically
 from .. import records
 from ..benchmarks.plots import goals, lines_table, speed_table
 from ..figures import registry as figures
@@ -45,7 +45,7 @@ def parts(root: Path) -> dict[str, str]:
     results = records.read_results(published)
     claims = records.read(published / "ledger.nc", stage="ledger")
     benchmarks = records.read(benchmarks_file(root), stage="benchmarks")
-    needs = needed_stages((root / "Snakefile").read_text())
+    needs = needed_stages(read_text(root / "Snakefile"))
     return {
         "answer": f"**Answer.** {answer(claims, results)}\n",
         "published": published_by(results),
@@ -61,8 +61,8 @@ def parts(root: Path) -> dict[str, str]:
         "goals": goals(benchmarks),
         "lines": lines_table(benchmarks),
         "lines-caption": figures.benchmark_caption("bench2_scaling", benchmarks) + "\n",
-        "calibration": (root / "figures" / "calibration.md").read_text(),  # by `make statistics`
-        "faults": (root / "figures" / "faults.md").read_text(),  # by `make faults`
+        "calibration": read_text(root / "figures" / "calibration.md"),  # by `make statistics`
+        "faults": read_text(root / "figures" / "faults.md"),  # by `make faults`
     }
 
 
@@ -187,4 +187,4 @@ def redraw_all(root: Path) -> None:
     found = parts(root)
     for name in DOCUMENTS:
         path = root / name
-        write_atomically(path, fill(path.read_text(), found, up="../" * name.count("/")))
+        write_atomically(path, fill(read_text(path), found, up="../" * name.count("/")))
