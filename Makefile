@@ -70,8 +70,8 @@ versions: $(STAMP)  ## a run's networks on two versions of its test images: SETT
 verify: $(STAMP)  ## published data sets and figures against their SHA-256 sums, the ledger against the data
 	$(BIN)/hrebasin verify
 
-statistics: $(STAMP)  ## how often the ledger errs, covers and finds, on made-up results: 20 minutes on 2 cores
-	$(BIN)/python tests/calibration.py 1000 figures/calibration.md
+statistics: $(STAMP)  ## how often the ledger errs, covers and finds, on made-up results: a quarter of an hour
+	$(BIN)/python tests/calibration.py 300 figures/calibration.md
 
 bench: $(STAMP)  ## side by side with the alternatives, DATASET=; a quarter to half an hour
 	$(ADDED) '.[bench]'

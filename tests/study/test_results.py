@@ -85,6 +85,11 @@ def test_figures_are_those_of_the_published_data(drawn):
         assert (ROOT / "figures" / f"{name}.pdf").read_bytes().startswith(b"%PDF")
 
 
+def test_tables_are_those_of_the_published_data(results):
+    for name, table in figures.tabulate_all(results).items():
+        assert (ROOT / "figures" / f"{name}.md").read_text() == table.markdown()
+
+
 def test_the_published_table_is_that_of_the_ledger(published_ledger):
     table = page.ledger_table(published_ledger)
     assert all(f"| **{claim}** |" in table for claim in CLAIMS)

@@ -8,6 +8,7 @@ from PIL import Image
 
 import synthetic
 from hrebasin.study.figures import FIGURES, registry
+from hrebasin.study.figures.legibility import outside
 from hrebasin.study.figures.registry import draw
 from hrebasin.study.figures.style import COLOURS, STAGE_COLOURS, save
 
@@ -58,7 +59,7 @@ def test_saving_twice_gives_the_same_bytes_and_fonts_are_embedded(tmp_path, resu
 
 def test_drawing_leaves_the_sessions_style_alone(results):
     before = dict(matplotlib.rcParams)
-    draw("fig6_permutation_choice", results)
+    draw("fig5_barriers", results)
     assert dict(matplotlib.rcParams) == before
 
 
@@ -111,6 +112,46 @@ def test_captions_name_groups_data_and_interval(name, results):
     assert f"n = {groups} group" in text
     assert ("studentised bootstrap" if groups > 1 else "no interval") in text
     assert "synthetic images" in text
+
+
+def test_titles_say_what_is_planted():
+    made = synthetic.results(groups=3, noise=0.1, stages=("merge", "attack", "regularity", "ablations"))
+    told = {name: registry.headline(name, made) for name in registry.drawable(made)}
+    assert told["fig1_accuracy"] == (
+        "The tree is more accurate than MergeMany after one sweep and more accurate than converged MergeMany."
+    )
+    assert told["fig2_robust_accuracy"] == "Unmerged networks lead under weak attacks, stage 4 from 0.010 on."
+    assert told["fig3_weight_norm"].startswith("The weight norm falls at every stage; the last step is ")
+    assert told["fig4_lipschitz"] == "All upper bounds fall at every stage, the lower bound does too."
+    assert "6.0 points of accuracy are lost after matching, 30.0 without" in told["fig5_barriers"]
+    assert "is more accurate than unmerged networks and keeps more" in told["fig7_noise"]
+    assert "The test loss has no barrier" not in registry.caption("fig5_barriers", made)  # planted: it has one
+
+
+def test_titles_are_left_out_where_data_tell_nothing():
+    merge = synthetic.results(groups=2, stages=("merge",))["merge"]
+    alone = merge.isel(model=(merge.method != "merge-many").values)
+    assert registry.headline("fig1_accuracy", {"merge": alone}) == ""
+    assert draw("fig1_accuracy", {"merge": alone}).get_suptitle() == ""
+
+
+def test_the_difference_of_versions_is_a_table(tmp_path):
+    versions = {"versions": synthetic.results(groups=3, stages=("versions",))["versions"]}
+    [table] = registry.tabulate_all(versions, tmp_path).values()
+    assert table.heads[:2] == ["", "FGSM, 0"]
+    assert [row[0] for row in table.rows] == [f"stage {stage}" for stage in range(5)]
+    assert all(cell.startswith("+1.0 (1.0 to 1.0)") for row in table.rows for cell in row[1:])  # planted: a point
+    assert (tmp_path / "table1_versions.md").read_text() == table.markdown()
+
+
+def test_a_label_that_leaves_a_figure_is_named():
+    figure = Figure((4, 4), layout="constrained")
+    axes = figure.subplots()
+    axes.set_ylabel("a label (1)")
+    assert outside(figure) == []
+    axes.text(0, 0, "in the panel")
+    figure.text(0.9, 0.5, "far too long a text")
+    assert outside(figure) == ["far too long a text"]
 
 
 def test_a_caption_of_no_figure_is_refused(results):

@@ -2,18 +2,19 @@
 
 from collections.abc import Collection
 
-from ..questions import ALL
+from ..questions import OPEN
 
 # file name -> the function that draws it and has its caption, the stages whose data sets it takes
 FIGURES = {
     "fig1_accuracy": ("figures.paper:accuracy_by_merged", ("merge",)),
     "fig2_robust_accuracy": ("figures.paper:robust_accuracy", ("attack",)),
-    "fig3_weight_norm": ("figures.paper:weight_norm", ("regularity",)),
-    "fig4_lipschitz": ("figures.paper:lipschitz", ("regularity",)),
+    "fig3_weight_norm": ("figures.regularity:weight_norm", ("regularity",)),
+    "fig4_lipschitz": ("figures.regularity:lipschitz", ("regularity",)),
     "fig5_barriers": ("figures.paper:barriers", ("ablations",)),
-    "fig6_permutation_choice": ("figures.paper:permutation_choice", ("ablations",)),
     "fig7_noise": ("figures.paper:noise", ("attack",)),
-} | {question.figure: (f"questions.{question.module}:draw", (stage,)) for stage, question in ALL.items()}
+} | {question.figure: (f"questions.{question.module}:draw", (stage,)) for stage, question in OPEN.items()}
+# the same of tables, which are written as Markdown
+TABLES = {"table1_versions": ("questions.image_versions:tabulate", ("versions",))}
 
 
 def drawable(stages: Collection[str]) -> list[str]:

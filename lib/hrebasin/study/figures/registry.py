@@ -1,8 +1,10 @@
 """Figures drawn, captioned from their data, and written; `hrebasin.study.figures` lists them."""
 
+import warnings
 from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 from pkgutil import resolve_name
+from typing import NamedTuple
 
 import xarray as xr
 from matplotlib.figure import Figure
@@ -12,7 +14,8 @@ from .. import records
 from ..benchmarks import plots as benchmark_plots
 from ..groups import count_groups
 from ..records import checksums as manifest
-from . import FIGURES, drawable
+from . import FIGURES, TABLES, drawable
+from .legibility import outside
 from .style import FEWEST, describe_spread, save
 
 BENCHMARKS: dict[str, tuple[Callable[[xr.Dataset], Figure], str]] = {
@@ -28,6 +31,19 @@ BENCHMARKS: dict[str, tuple[Callable[[xr.Dataset], Figure], str]] = {
         "is n = 1 run in a process of its own: no interval can be given. Lines: least squares.",
     ),
 }
+
+
+class Table(NamedTuple):
+    """A table: its caption, the heads of its columns, and its rows, as texts."""
+
+    caption: str
+    heads: list[str]
+    rows: list[list[str]]
+
+    def markdown(self) -> str:
+        """The table, and its caption below."""
+        lines = [f"| {' | '.join(cells)} |" for cells in (self.heads, ["---"] * len(self.heads), *self.rows)]
+        return "\n".join([*lines, "", self.caption, ""])
 
 
 def draw_all(
@@ -53,18 +69,38 @@ def draw_all(
     return drawn
 
 
+def tabulate_all(results: Mapping[str, xr.Dataset], folder: Path | str | None = None) -> dict[str, Table]:
+    """Every table whose data sets are there, by name; with a folder, they are written there as Markdown.
+
+    Args:
+        results: data sets by stage.
+        folder: where the files go, which are entered into its list of sums.
+    """
+    made = {}
+    for name, (_, stages) in TABLES.items():
+        if set(stages) <= set(results):
+            heads, rows = _function(name)(*(results[stage] for stage in stages))
+            made[name] = Table(caption(name, results), heads, rows)
+    for name, table in made.items() if folder else ():
+        write_atomically(Path(folder) / f"{name}.md", table.markdown())
+        manifest.enter([Path(folder) / f"{name}.md"])
+    return made
+
+
 def draw(name: str, results: Mapping[str, xr.Dataset]) -> Figure:
     """One figure from data sets by stage."""
     return _function(name)(*(results[stage] for stage in FIGURES[name][1]))
 
 
 def _function(name: str) -> Callable[..., Figure]:
-    if name not in FIGURES:
-        raise ValueError(f"no figure {name!r}; known are {list(FIGURES)}")
-    return resolve_name(f"hrebasin.study.{FIGURES[name][0]}")
+    if name not in (known := FIGURES | TABLES):
+        raise ValueError(f"no figure {name!r}; known are {list(known)}")
+    return resolve_name(f"hrebasin.study.{known[name][0]}")
 
 
 def _write(figure: Figure, stem: Path, *, source: str, caption: str) -> None:
+    if left := outside(figure):
+        warnings.warn(f"{stem.name}: {', '.join(map(repr, left))} leave the figure", stacklevel=2)
     files = save(figure, stem, source=source)
     text = stem.with_name(f"{stem.name}.md")
     write_atomically(text, caption + "\n")
@@ -79,16 +115,23 @@ def source(results: Mapping[str, xr.Dataset], stages: Iterable[str]) -> str:
 def caption(name: str, results: Mapping[str, xr.Dataset]) -> str:
     """The caption of a figure: what it shows, the data, how many groups and images, and what the intervals are."""
     function = _function(name)
-    dataset = results[FIGURES[name][1][0]]
+    dataset = results[(FIGURES | TABLES)[name][1][0]]
     n = count_groups(dataset)
     shown = describe_spread(n) + (" (studentised bootstrap over groups)" if n >= FEWEST else " over groups")
     spread = (
-        f"Lines or large markers: mean over n = {n} groups (trees); bands or bars: {shown}."
+        f"{'Mean' if name in TABLES else 'Lines or large markers: mean'} over n = {n} groups (trees); "
+        f"{'in brackets' if name in TABLES else 'bands or bars'}: {shown}."
         if n > 1
         else "n = 1 group (tree): no interval can be given."
     )
     data = f"Data: {dataset.attrs.get('data_source', 'unknown')}."
     return " ".join([function.caption, spread, *function.about(dataset), data])
+
+
+def headline(name: str, results: Mapping[str, xr.Dataset]) -> str:
+    """What a figure shows, in a sentence; empty where nothing was written to say so."""
+    function = _function(name)
+    return function.seen(*(results[stage] for stage in FIGURES[name][1])) if function.seen else ""
 
 
 def draw_benchmarks(benchmarks: xr.Dataset, folder: Path | str) -> dict[str, Figure]:

@@ -5,6 +5,7 @@ import json
 from collections.abc import Callable
 from functools import partial, wraps
 from pathlib import Path
+from textwrap import fill
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -15,6 +16,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from ...files import replacing
+from ...merging.distances import CONVERGENCE
 from ...merging.looks import LOOKS, PAPER
 from ..groups import PERCENT, tree, tree_stages
 from ..resampling import interval
@@ -22,6 +24,7 @@ from ..resampling import interval
 FEWEST = 5  # groups that an interval needs; of fewer, figures show the range instead
 STYLE = Path(__file__).with_name("paper.mplstyle")
 COLUMN = 85 / 25.4  # inches; the width of one column of print, which every figure keeps to
+TITLE_WIDTH = 54  # characters of a title on one line of a column
 SCREEN = 178 / 25.4  # inches; figures that only notebooks show
 
 COLOURS = {method: LOOKS[method][1] for method in PAPER}
@@ -61,18 +64,41 @@ def numbers_behind(dataset: xr.Dataset) -> list[str]:
     return [f"{dataset.sizes[dim]} {name}." for dim, name in shown.items() if dim in dataset.sizes]
 
 
-def captioned(caption: str, *, about: Callable[[xr.Dataset], list[str]] = numbers_behind) -> Callable:
+def captioned(
+    caption: str,
+    *,
+    about: Callable[[xr.Dataset], list[str]] = numbers_behind,
+    seen: Callable[[xr.Dataset], str] | None = None,
+) -> Callable:
     """Draw `styled`, and give the function what `hrebasin.study.figures.registry.caption` writes of its figure.
 
     Args:
         caption: what is shown.
         about: gives, of the data set, the sentences that only data can tell.
+        seen: gives, of the data set, what the figure shows in a short sentence: its title.
     """
 
     def decorate(draw: Callable[..., Figure]) -> Callable[..., Figure]:
-        inner = styled(draw)
-        inner.caption, inner.about = caption, about
+        @wraps(draw)
+        def titled(data: xr.Dataset) -> Figure:
+            figure = draw(data)
+            if seen:
+                figure.suptitle(fill(seen(data), TITLE_WIDTH), fontsize="medium", fontweight="bold")
+            return figure
+
+        inner = styled(titled)
+        inner.caption, inner.about, inner.seen = caption, about, seen
         return inner
+
+    return decorate
+
+
+def tabled(caption: str, *, about: Callable[[xr.Dataset], list[str]] = numbers_behind) -> Callable:
+    """Give a function that makes a table of a data set what `captioned` gives those that draw."""
+
+    def decorate(tabulate: Callable) -> Callable:
+        tabulate.caption, tabulate.about = caption, about
+        return tabulate
 
     return decorate
 
@@ -147,13 +173,20 @@ def looks(dataset: xr.Dataset | xr.DataArray) -> dict[str, tuple[str, str]]:
     return known | LOOKS | {name: tuple(look) for name, look in carried.items()}
 
 
+def method_label(title: str, limit: int, converged: bool = True) -> str:
+    """A method's title, of MergeMany with its limit of sweeps; ``converged``: whether all of its networks did."""
+    if not limit:
+        return title
+    return f"{title}, converged" if limit >= CONVERGENCE and converged else f"{title}, {limit} sweep{'s' * (limit > 1)}"
+
+
 def added_methods(dataset: xr.Dataset | xr.DataArray) -> dict[str, dict]:
     """Colour, dash and marker of each method in a data set that is none of the paper's (`hrebasin.merging.methods`)."""
     names = [name for name in dict.fromkeys(dataset.method.values) if name not in PAPER]
     return {name: {"color": looks(dataset)[name][1], **shape(2 + place)} for place, name in enumerate(names)}
 
 
-def spread(values: np.ndarray, label: str) -> tuple[np.ndarray, np.ndarray]:
+def spread(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Ends of the 95 % interval of the mean over groups, (group, ...); of the range where groups are too few."""
     if len(values) < FEWEST:
         return values.min(0), values.max(0)
@@ -165,20 +198,33 @@ def describe_spread(n: int) -> str:
     return "95 % interval" if n >= FEWEST else "range"
 
 
-def draw_curve(axes: Axes, x: np.ndarray, values: xr.DataArray, label: str, **look) -> None:
-    """Mean over groups with a band for its spread; values (group, x), of groups where all are numbers."""
+def draw_curve(
+    axes: Axes, x: np.ndarray, values: xr.DataArray, label: str, *, most: float | None = None, **look
+) -> None:
+    """Mean over groups with a band for its spread; values (group, x), of groups where all are numbers.
+
+    Args:
+        axes: to draw on.
+        x: (x,).
+        values: (group, x).
+        label: in the legend.
+        most: where the band ends, by default nowhere.
+        look: of the line.
+    """
     values = values[np.isfinite(values.values).all(1)]
     axes.plot(x, values.mean("group"), label=label, **look)
     if values.sizes["group"] > 1:
-        low, high = spread(values.values, label)
-        axes.fill_between(x, low, high, color=look["color"], alpha=0.2, linewidth=0)
+        low, high = spread(values.values)
+        axes.fill_between(
+            x, low, high if most is None else np.clip(high, None, most), color=look["color"], alpha=0.2, linewidth=0
+        )
 
 
-def draw_stage_curves(axes: Axes, x: np.ndarray, values: xr.DataArray) -> None:
+def draw_stage_curves(axes: Axes, x: np.ndarray, values: xr.DataArray, *, most: float | None = None) -> None:
     """`draw_curve` of every stage of the tree, of values (model, x) that are shares, in percent."""
     for stage in tree_stages(values):
         label = f"stage {stage}" if stage else "stage 0 (unmerged)"
-        draw_curve(axes, x, tree(values, stage) * PERCENT, label, **stage_look(stage) | shape(stage))
+        draw_curve(axes, x, tree(values, stage) * PERCENT, label, most=most, **stage_look(stage) | shape(stage))
 
 
 def draw_points(axes: Axes, x, parts: list[np.ndarray], label: str, **look) -> None:
@@ -186,7 +232,7 @@ def draw_points(axes: Axes, x, parts: list[np.ndarray], label: str, **look) -> N
     for place, part in zip(x, parts, strict=True):
         axes.plot(np.full(len(part), place), part, color=look["color"], **FAINT)
         if len(part) > 1:
-            axes.vlines(place, *spread(part, label), color=look["color"], linewidth=1.4)
+            axes.vlines(place, *spread(part), color=look["color"], linewidth=1.4)
     axes.plot(x, [part.mean() for part in parts], label=label, **look)
 
 
@@ -197,7 +243,7 @@ def draw_stages(axes: Axes, values: xr.DataArray, stages: list[int], label: str,
         every = values[(values.stage.values == stage) & (values.method.values == ("tree" if stage else "unmerged"))]
         axes.plot(np.full(every.size, place - 0.05), every.values, color=look["color"], **FAINT)
         if len(part) > 1:
-            axes.vlines(place, *spread(part, label), color=look["color"], linewidth=1.4)
+            axes.vlines(place, *spread(part), color=look["color"], linewidth=1.4)
     means = [tree(values, stage).values.mean() for stage in stages]
     axes.plot(np.array(stages) + shift, means, label=label, **look)
 
@@ -215,4 +261,5 @@ def draw_legend(figure: Figure, n: int, *, columns: int) -> Figure:
         entries |= dict(zip(labels, handles, strict=True))
     title = f"mean and {describe_spread(n)}, n = {n} groups" if n > 1 else "n = 1 group: no interval"
     figure.legend(entries.values(), entries.keys(), loc="outside lower center", ncols=columns, title=title)
+    figure.align_ylabels()
     return figure

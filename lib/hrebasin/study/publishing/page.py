@@ -55,7 +55,9 @@ def write_page(
             made_by = sorted((folder / notebooks).glob(pattern))
             links += [(f"notebook {found.stem}", Path(notebooks, found.name)) for found in made_by[:1]]
         shown = _picture(name, figure, figures.caption(name, results), links, files)
-        pictures.append(shown | {"numbers": curve_values(figure)})
+        seen = figures.headline(name, results)
+        heading = f"{title(name).partition(':')[0]}: {seen}" if seen else title(name)
+        pictures.append(shown | {"numbers": curve_values(figure), "title": heading})
     speed = []
     if benchmarks is not None:
         links = [("data benchmarks.nc", Path(data).parent / "benchmarks.nc")]
@@ -76,6 +78,7 @@ def write_page(
         beside=reported(claims),
         questions=[] if asked is None else answers.sentences(asked),
         figures=pictures,
+        tables=[(name, title(name), table) for name, table in figures.tabulate_all(results).items()],
         benchmarks=speed,
         origin=[_origin(stage, dataset) for stage, dataset in results.items()],
         setting=attrs["setting"],
@@ -91,8 +94,9 @@ def title(name: str) -> str:
     >>> title("fig2_robust_accuracy")
     'Figure 2: robust accuracy'
     """
-    kind, number, words = re.fullmatch("(fig|bench)([0-9]+)_(.*)", name).groups()
-    return f"{'Figure' if kind == 'fig' else 'Benchmark'} {number}: {words.replace('_', ' ')}"
+    kind, number, words = re.fullmatch("(fig|bench|table)([0-9]+)_(.*)", name).groups()
+    kinds = {"fig": "Figure", "bench": "Benchmark", "table": "Table"}
+    return f"{kinds[kind]} {number}: {words.replace('_', ' ')}"
 
 
 def _picture(name: str, figure: Figure, caption: str, links: list, files: Path | str) -> dict:
@@ -143,6 +147,7 @@ def redraw(
 
 def _redraw(published: Path, folder: Path, names: Collection[str] | None, benchmarks: Path | None) -> None:
     results = records.read_results(published)
+    figures.tabulate_all(results, folder)
     claims = records.read(published / "ledger.nc", stage="ledger")
     drawn, also = figures.draw_all(results, folder, names), {}
     tables = {"ledger.md": ledger_table(claims)}

@@ -32,7 +32,7 @@ PART = re.compile(r"(<!-- ([a-z-]+): written by make figures -->\n).*?(<!-- end 
 LINK = re.compile(r"(\]\()(?![a-z]+:|#)")  # of a part, from the project's folder
 # Modules that every notebook needs, left out of the picture
 EVERYWHERE = {"bank", "files", "images.sources", "networks", "study", "study.stages"}
-EVERYWHERE |= {"study.figures.paper", "study.records.networks"}
+EVERYWHERE |= {"study.figures.paper", "study.figures.regularity", "study.records.networks"}
 
 
 def parts(root: Path) -> dict[str, str]:
@@ -88,7 +88,7 @@ def _versions(data: xr.Dataset) -> str:
     return (
         f" Of {data.sizes['image']} test images there is another version ({second}): unmerged networks answer both "
         f"alike for {float(tree(data.agreement, 0).mean()):.1%}, and the robust accuracy of a stage differs by at most "
-        f"{PERCENT * largest:.1f} points ([figure 8](figures/fig8_versions.pdf))."
+        f"{PERCENT * largest:.1f} points ([table 1](figures/table1_versions.md))."
     )
 
 
@@ -132,17 +132,17 @@ def figures_table(results: Mapping[str, xr.Dataset], needs: Mapping[str, list[st
     makes |= {question: f"make questions{run} ASK={question}" for question in QUESTIONS}
     makes["versions"] = f"make versions{run} DATASET=path/to/images"
     needs = dict.fromkeys(TRAINS_ITS_OWN, []) | needs
-    for name in figures.drawable(results):
-        stages = figures.FIGURES[name][1]
+    tables = [name for name, (_, stages) in figures.TABLES.items() if set(stages) <= set(results)]
+    for name in [*figures.drawable(results), *tables]:
+        stages = (figures.FIGURES | figures.TABLES)[name][1]
         chain = dict.fromkeys(each for stage in stages for each in (*needs.get(stage, ["train", "merge"]), stage))
         made_by = ", ".join(f"`{(NOTEBOOKS | EXTRA)[each]}`" for each in chain)
         seconds = {each: results[each].attrs.get("wall_seconds", float("nan")) for each in chain}
         minutes = sum(seconds[each] / count_groups(results[each]) for each in chain) / 60
         targets = dict.fromkeys(makes[stage] for stage in stages)
         sources, commands = ", ".join(f"`{stage}.nc`" for stage in stages), ", ".join(f"`{name}`" for name in targets)
-        lines.append(
-            f"| [{page.title(name)}](figures/{name}.pdf) | {made_by} | {sources} | {commands} | {minutes:.0f} |"
-        )
+        shown = f"[{page.title(name)}](figures/{name}.{'md' if name in tables else 'pdf'})"
+        lines.append(f"| {shown} | {made_by} | {sources} | {commands} | {minutes:.0f} |")
     return "\n".join(lines) + "\n"
 
 

@@ -17,7 +17,7 @@ class Question(NamedTuple):
     Attributes:
         notebook: that measures, and writes the data set.
         module: in this package.
-        figure: name of its files.
+        figure: name of its files; or of its table.
         trains: whether it trains networks of its own; others are asked of those of a run.
         reads: stages of a run whose data sets its notebook reads.
     """
@@ -38,8 +38,8 @@ OPEN: Mapping[str, Question] = {
     "repair": Question("24_repair", "variance_collapse", "fig13_repair"),
     "recipes": Question("25_recipes", "training_recipes", "fig14_recipes", trains=True),
 }
-# A comparison that has no title and no answer
-ALL = {"versions": Question("07_versions", "image_versions", "fig8_versions")} | OPEN
+# A comparison that has no title and no answer, and a table in place of a figure
+ALL = {"versions": Question("07_versions", "image_versions", "table1_versions")} | OPEN
 
 
 def load(stage: str) -> ModuleType:

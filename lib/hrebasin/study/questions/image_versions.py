@@ -5,14 +5,12 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 import xarray as xr
-from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 
 from ...bank import Bank
 from ...images.sources import Images
 from ...robustness.attacks import along, attack
-from ..figures.style import NAMES, captioned, draw_legend, draw_stage_curves, numbers_behind, stacked
-from ..groups import count_groups, tree, tree_stages
+from ..figures.style import NAMES, numbers_behind, spread, tabled
+from ..groups import PERCENT, tree, tree_stages
 
 SCHEMA = {"model version attack epsilon": "robust_accuracy", "model": "agreement", "image": "psnr"}
 KINDS = ("fgsm", "deepfool-linf")
@@ -89,21 +87,33 @@ def _differences_of_images(data: xr.Dataset) -> list[str]:
     return [text, *numbers_behind(data)]
 
 
-@captioned(
-    "Robust accuracy on the first version of the same test images minus that on the second, of networks that were "
-    "trained on the first.",
+SIZES = (0.0, 0.005, 0.01, 0.02)  # of the attacks in the table
+
+
+@tabled(
+    "Robust accuracy on the first version of the same test images minus that on the second, in percentage points, of "
+    "networks that were trained on the first.",
     about=_differences_of_images,
 )
-def draw(data: xr.Dataset) -> Figure:
-    """Robust accuracy on the first version of the images minus that on the second, by stage; a panel an attack."""
-    kinds = data.attack.values
-    (figure, panels), n_max = stacked(len(kinds), sharey=True), count_groups(data)
+def tabulate(data: xr.Dataset) -> tuple[list[str], list[list[str]]]:
+    """Robust accuracy on the first version of the images minus that on the second, a row a stage.
+
+    Returns:
+        Heads of the columns, and the rows, as texts.
+    """
     first, second = (data.robust_accuracy.isel(version=position, drop=True) for position in (0, 1))
-    difference = (first - second).rename("difference")
-    for axes, kind in zip(panels, kinds, strict=True):
-        axes.axhline(0, color="#888888", linewidth=0.6)
-        draw_stage_curves(axes, data.epsilon.values, difference.sel(attack=kind))
-        axes.set(title=NAMES.get(kind, kind), ylabel="first minus second\n(percentage points)")
-    panels[-1].set_xlabel("size of the attack, L-infinity (pixel range)")
-    panels[-1].xaxis.set_major_locator(MaxNLocator(5))
-    return draw_legend(figure, n_max, columns=3)
+    difference = (first - second).rename("difference") * PERCENT
+    sizes = [size for size in SIZES if np.isclose(data.epsilon, size).any()]
+    columns = [(kind, size) for kind in data.attack.values for size in sizes]
+    rows = []
+    for stage in tree_stages(data):
+        values = tree(difference, stage)
+        cells = [values.sel(attack=kind).sel(epsilon=size, method="nearest").values for kind, size in columns]
+        rows.append([f"stage {stage}", *(_cell(cell) for cell in cells)])
+    return ["", *(f"{NAMES.get(kind, kind)}, {size:g}" for kind, size in columns)], rows
+
+
+def _cell(values: np.ndarray) -> str:
+    """Mean over groups with its spread."""
+    low, high = spread(values)
+    return f"{values.mean():+.1f}" + (f" ({low:.1f} to {high:.1f})" if len(values) > 1 else "")

@@ -246,7 +246,7 @@ def _by_recipe(axes, names: list[str], parts: list[np.ndarray], label: str, *, s
     places = np.arange(len(names))[::-1] + shift
     for place, part in zip(places, parts, strict=True):
         if len(part) > 1:
-            axes.hlines(place, *(PERCENT * end for end in spread(part, label)), color=look["color"], linewidth=1.4)
+            axes.hlines(place, *(PERCENT * end for end in spread(part)), color=look["color"], linewidth=1.4)
     axes.plot([part.mean() * PERCENT for part in parts], places, label=label, linestyle="none", markersize=4, **look)
     axes.axvline(0, color="#000000", linewidth=0.6)
     axes.set_yticks(np.arange(len(names))[::-1], names)

@@ -153,6 +153,6 @@ def _against_distance(axes, part: xr.Dataset, size: int, labels: list[dict], lab
         distance, accuracy = by_group(part.pairwise_distance, **each), by_group(part.test_accuracy, **each) * PERCENT
         places.append((distance.values.mean() / pairs, accuracy.values.mean()))
         if len(accuracy) > 1:
-            axes.vlines(places[-1][0], *spread(accuracy.values, f"{label}/{each}"), color=look["color"], linewidth=1)
+            axes.vlines(places[-1][0], *spread(accuracy.values), color=look["color"], linewidth=1)
     axes.plot(*np.transpose(places), label=label, **look)
     return places

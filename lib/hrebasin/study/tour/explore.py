@@ -104,8 +104,8 @@ def draw(data: xr.Dataset, chosen: Mapping[Kind, str], *, attack: str, epsilon: 
         right.plot(bound.values[mask], here.values[mask], color=look["color"], **FAINT)
         x, y = (by_group(values.rename("value"), **labels).values for values in (bound, here))
         if len(x) > 1:
-            right.hlines(y.mean(), *spread(x, f"{label} {measure}"), color=look["color"])
-            right.vlines(x.mean(), *spread(y, f"{label} {attack}"), color=look["color"])
+            right.hlines(y.mean(), *spread(x), color=look["color"])
+            right.vlines(x.mean(), *spread(y), color=look["color"])
         right.plot(x.mean(), y.mean(), **look | {"linestyle": "none", "markersize": 5})
     left.axvline(epsilon, color="#8A8A8A", linewidth=1, zorder=0)
     left.set(xlabel="size of the attack (pixel range)", ylabel="robust accuracy (%)", title=NAMES.get(attack, attack))
@@ -134,7 +134,7 @@ def table(data: xr.Dataset, chosen: Mapping[Kind, str], *, attack: str, epsilon:
     numbers = {"groups": [len(part) for part in next(iter(parts.values()))]}
     for name, values in parts.items():
         numbers[name] = [part.mean() for part in values]
-        ends = [spread(part, f"{name} {label}") for part, label in zip(values, chosen.values(), strict=True)]
+        ends = [spread(part) for part in values]
         if max(numbers["groups"]) > 1:
             numbers |= {f"{name}, {end}": [pair[place] for pair in ends] for place, end in enumerate(("low", "high"))}
     axis = {"networks": list(chosen.values())}
