@@ -9,6 +9,12 @@ STAMP := $(ENV)/.complete
 BIN   := $(ENV)/bin
 ADDED := $(BIN)/uv pip install --quiet --python $(BIN)/python --constraint requirements.txt --editable
 
+# Its paths are absolute: one that came here with a copied or moved checkout is built anew, one that is linked is not.
+HOME_OF_ENV := $(shell test -L $(ENV) && echo "$$(pwd -P)/lib" || cat $(ENV)/lib/python*/site-packages/__editable__.hrebasin-*.pth 2>/dev/null)
+ifneq ($(HOME_OF_ENV),$(CURDIR)/lib)
+.PHONY: $(STAMP)
+endif
+
 ifeq ($(origin PROFILE),command line)
 $(error what was PROFILE= is SETTING= now, and its value cpu is plain)
 endif
@@ -53,7 +59,7 @@ docs: $(STAMP)  ## the library's reference from its docstrings, build/docs/index
 	$(ADDED) '.[docs]'
 	$(BIN)/pdoc --docformat google --no-show-source --output-directory build/docs hrebasin
 
-publish: $(STAMP)  ## copy the data sets of a finished run to data/published/: SETTING= RUN= IMAGES="what they are" ADD=1 (to its groups)
+publish: $(STAMP)  ## copy the data sets of a finished run to data/published/<setting>/: SETTING= RUN= IMAGES="what they are" ADD=1 (to its groups)
 	$(BIN)/hrebasin publish $(folder) --images "$$given_IMAGES" $(if $(ADD),--add)
 
 versions: $(STAMP)  ## a run's networks on two versions of its test images: SETTING= RUN= DATASET=(those it was trained on) ORIGINAL=

@@ -7,7 +7,7 @@
 from functools import cache
 
 from hrebasin.study.figures import figure_files
-from hrebasin.study.stages import ANSWERS, NOTEBOOKS, PAPER, QUESTIONS, STAGES, TRAINS_ITS_OWN
+from hrebasin.study.stages import ANSWERS, NOTEBOOKS, PAPER, QUESTIONS, READS, STAGES, TRAINS_ITS_OWN
 from hrebasin.study.running.plan import Plan
 
 plan = Plan.from_config(config)
@@ -156,6 +156,14 @@ rule paper:
         plan.shell(PAPER)
 
 
+def question_inputs(question):
+    """Files that a question is asked of."""
+    if question in TRAINS_ITS_OWN:
+        return []
+    weights = [rules.train.output.weights, rules.merge.output.weights]
+    return weights + [f"{run}/{stage}/shard-{{shard}}.nc" for stage in READS.get(question, ())]
+
+
 # Open questions, asked of networks that are there: make questions
 for question, name in QUESTIONS.items():
 
@@ -163,7 +171,7 @@ for question, name in QUESTIONS.items():
         name:
             question
         input:
-            [] if question in TRAINS_ITS_OWN else [rules.train.output.weights, rules.merge.output.weights],
+            question_inputs(question),
         output:
             record=f"{run}/{question}/shard-{{shard}}.nc",
             notebook=f"{run}/notebooks/{name}-{{shard}}.ipynb",

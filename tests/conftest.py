@@ -164,9 +164,13 @@ def trees(trained) -> Bank:
 @pytest.fixture(scope="session")
 def measured(trees, train_images, test_images):
     """The data set of every open question, asked of `trees`; 30 images are attacked."""
+    from hrebasin.evaluation import evaluate
+    from hrebasin.lipschitz import bounds
     from hrebasin.study import questions
     from hrebasin.study.questions.training_recipes import Variant
 
+    few = test_images.first(40)
+    regularity = bounds.measure(trees, few.pixels, few.labels, bounded=3, radii=[0.05])
     measure = {stage: questions.load(stage).measure for stage in questions.OPEN}
     leaves, given = trees.where(method="unmerged"), (train_images, test_images)
     attacked = {"attacked": 30, "epsilons": [0.0, 0.01, 0.02, 0.1]}
@@ -177,8 +181,15 @@ def measured(trees, train_images, test_images):
     return {
         "controls": measure["controls"](trees, *given, RECIPE, **families, **attacked),
         "strong": measure["strong"](trees, test_images.first(30), **tries),
-        "mergers": measure["mergers"](leaves, test_images, sizes=[4], limits=[1, 100], orders=2),
-        "scale": measure["scale"](trees, test_images, measured=40, bounded=3, radii=[0.05]),
+        "mergers": measure["mergers"](
+            leaves,
+            test_images,
+            rivals=["star", "fold", "tree-random", "tree-nearest"],
+            sizes=[4],
+            limits=[1, 100],
+            orders=2,
+        ),
+        "scale": measure["scale"](trees, regularity, evaluate(trees, test_images).accuracy),
         "repair": measure["repair"](leaves, train_images.pixels, test_images, **attacked),
         "recipes": xr.concat(recipes, dim="model"),
     }

@@ -109,12 +109,11 @@ def scale(groups: int, stages: int, noise: float, seed: int) -> xr.Dataset:
     radius = 0.01 * (1 + np.where(method == "rescaled", 0, stage))[:, None] * np.arange(1, 4)
     return synthetic.dataset(rows, {
         "test_accuracy": (("model",), 0.55 - 0.04 * (stage + penalty), "1"),
-        "weight_norm": (("model", "layer"), np.outer(1 / (1 + stage), np.ones(len(LAYERS))), "1"),
         "lipschitz": (("model", "bound"), 10 ** (2 - fall)[:, None] * np.array([1, 0.6]), "logits per pixel range"),
         "gradient_norm": (("model",), 10 ** (1 - fall), "logits per pixel range"),
         "median_margin": (("model",), 1 / (1 + stage), "logit"),
         "certified_radius": (("model", "certificate"), radius, "pixel range"),
-    }, layer=list(LAYERS), bound=list(bounds), certificate=np.array(certificates, dtype=object))  # fmt: skip
+    }, bound=list(bounds), certificate=np.array(certificates, dtype=object))  # fmt: skip
 
 
 def repair(groups: int, stages: int, noise: float, seed: int) -> xr.Dataset:

@@ -12,6 +12,7 @@ from hrebasin.convolutional import architecture_of, build, convolutional, residu
 from hrebasin.images.sources import Images
 from hrebasin.merging.batch_norm import measure_batch_norm
 from hrebasin.random_streams import generator
+from hrebasin.training.run import TrainingRun
 
 SHAPE = (3, 8, 8)
 IMAGES = Images(
@@ -72,31 +73,38 @@ def test_networks_with_other_structure_are_no_bank():
         Bank.stack([first, second])
 
 
+@pytest.fixture
+def random_images(monkeypatch):
+    """Nothing can be learned from them, and nothing must be."""
+    monkeypatch.setattr(TrainingRun, "_check_above_chance", lambda self: None)
+
+
 @pytest.mark.parametrize("kind", ["convolutional", "residual"])
-def test_a_network_is_the_same_in_whichever_bank_it_is_trained(kind, tmp_path):
+def test_a_network_is_the_same_in_whichever_bank_it_is_trained(kind, tmp_path, random_images):
     mean, std = IMAGES.statistics()
     architecture = architecture_of(kind, (4, 6), n_classes=3, image_shape=SHAPE, mean=mean, std=std)
     recipe = Recipe(epochs=3, batch_size=20, learning_rate=0.01)
-    together = train(architecture, IMAGES, [0, 1, 2], recipe, stop_after=2)
-    alone = train(architecture, IMAGES, [1], recipe, stop_after=2)
-    halves = train(architecture, IMAGES, [1], recipe, stop_after=2, checkpoints=tmp_path)
+    together, alone, halves = (
+        train(architecture, IMAGES, seeds, recipe, snapshots=[2], **options).where(method="stopped")
+        for seeds, options in (([0, 1, 2], {}), ([1], {}), ([1], {"checkpoints": tmp_path}))
+    )
     assert any(tmp_path.iterdir())
     for name, tensor in together.tensors.items():
         assert torch.equal(alone.tensors[name][0], tensor[1]), name
         assert torch.equal(halves.tensors[name][0], tensor[1]), name
-    start = train(architecture, IMAGES, [0, 1], recipe, stop_after=1)
+    start = train(architecture, IMAGES, [0, 1], recipe, snapshots=[1]).where(method="stopped")
     assert not torch.equal(start.tensors["classifier.weight"][0], start.tensors["classifier.weight"][1])
     if kind == "convolutional":
         assert together.tensors["norm1.num_batches_tracked"].tolist() == [6, 6, 6]
 
 
-def test_training_one_network_is_pytorch_s_own():
+def test_training_one_network_is_pytorch_s_own(random_images):
     """Two steps of SGD by hand, with PyTorch's modules and optimizer, running statistics included."""
     architecture = architecture_of(
         "convolutional", (4,), n_classes=3, image_shape=SHAPE, mean=[0.5] * 3, std=[0.25] * 3
     )
     recipe = Recipe(optimizer="sgd", learning_rate=0.1, batch_size=30, epochs=2)
-    trained = train(architecture, IMAGES, [7], recipe, stop_after=1)
+    trained = train(architecture, IMAGES, [7], recipe, snapshots=[1]).where(method="stopped")
     network = architecture.network(architecture.initial(generator("initial-weights/7"))).train()
     optimizer = torch.optim.SGD(network.parameters(), lr=0.1, momentum=0.9)
     order = torch.randperm(60, generator=generator("batch-order/7/0"))

@@ -46,14 +46,7 @@ from hrebasin.merging.pairs import pairs_of
 from hrebasin.merging.path import path
 from hrebasin.merging.repair import moments
 from hrebasin.robustness.attacks import attack_suite, robust_accuracies
-from hrebasin.robustness.strong import (
-    fgsm,
-    fgsm_in_float64,
-    fgsm_with_rescaled_logits,
-    pgd,
-    transferred,
-    zero_gradients,
-)
+from hrebasin.robustness.strong import pgd, transferred
 from hrebasin.study import records
 from hrebasin.study.command import main
 from hrebasin.study.questions.variance_collapse import feature_distance
@@ -529,11 +522,7 @@ OF_LABELS = [
     lambda *given: robust_accuracies(*given, **SIZES),
     lambda *given: attack_suite(*given, magnitudes=[0.0], draws=1, **SIZES),
     lambda *given: pgd(*given, **SIZES),
-    lambda *given: fgsm(*given, **SIZES),
-    lambda *given: fgsm_in_float64(*given, **SIZES),
-    lambda *given: fgsm_with_rescaled_logits(*given, factor=2.0, **SIZES),
     lambda bank, *given: transferred(bank, bank.select([3]), *given, **SIZES),
-    zero_gradients,
 ]
 OF_IMAGES = [
     evaluate,

@@ -144,6 +144,11 @@ CONV = ["merge", "conv-0.pth", "conv-1.pth", "--output", "m.pt", "--network"]
             "conv-0.pth is no MLP: module.0 has a weight of",
         ),
         (CONV[:-1], "other networks need a module (merge_state_dicts; --network in a shell)"),
+        (
+            ["merge", "a.safetensors", "b.pt", "--output", "m.pt", "--repair"],
+            "images (and so repair), mean and std need",
+        ),
+        ([*CONV, "nets.py:conv", "--example", "3,8,8", "--repair"], "'tree' needs training images: their pixels"),
         ([*CONV, "nets.py:conv"], "a network needs example, the shape of an input such as 3,32,32, or images"),
         ([*CONV, "nets.py:conv", "--example", "3,8"], "does not run on the example of shape (2, 3, 8)"),
         ([*CONV, "nets.py:conv", "--example", "3,0"], "an example's shape is of positive sizes"),

@@ -1,8 +1,10 @@
 import errno
+import fcntl
+import os
 
 import pytest
 
-from hrebasin.files import project_root, replacing, write_atomically
+from hrebasin.files import only_writer, project_root, read_text, replacing, write_atomically
 
 
 @pytest.mark.parametrize("content", [b"\x00\xff\r\n", "Größe\n"])
@@ -65,3 +67,49 @@ def test_project_root_is_missed_from_outside(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(FileNotFoundError, match="is not inside the project"):
         project_root()
+
+
+def test_text_is_utf8_or_its_file_is_named(tmp_path):
+    (tmp_path / "a.txt").write_bytes("Größe".encode())
+    assert read_text(tmp_path / "a.txt") == "Größe"
+    (tmp_path / "a.txt").write_bytes("Größe".encode("latin-1"))
+    with pytest.raises(ValueError, match=r"a\.txt is not text in UTF-8"):
+        read_text(tmp_path / "a.txt")
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="only there can be seen which file is synced")
+def test_content_is_on_the_disk_before_its_name_and_the_name_at_last(tmp_path, monkeypatch):
+    done, folder = [], tmp_path / "new" / "deep"
+
+    def told(name, act):
+        def call(target, *rest):
+            place = f"/proc/self/fd/{target}" if isinstance(target, int) else str(target)
+            done.append((name, os.path.basename(os.path.realpath(place))))
+            return act(target, *rest)
+
+        return call
+
+    monkeypatch.setattr(os, "fsync", told("sync", os.fsync))
+    monkeypatch.setattr(os, "replace", told("rename", os.replace))
+    write_atomically(folder / "a.nc", b"content")
+    (content, hidden), (rename, same), last = done[2:]
+    assert {what for what, _ in done[:2]} == {"sync"}
+    assert {name for _, name in done[:2]} == {"new", tmp_path.name}
+    assert (content, rename, last) == ("sync", "rename", ("sync", "deep"))
+    assert hidden == same
+
+
+@pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP])
+@pytest.mark.parametrize("wait", [False, True])
+def test_a_file_system_without_locks_is_told_and_gone_on_with(tmp_path, monkeypatch, number, wait):
+    def flock(*_):
+        raise OSError(number, os.strerror(number))
+
+    (tmp_path / ".lock").write_text("left behind")
+    monkeypatch.setattr(fcntl, "flock", flock)
+    with (
+        pytest.warns(UserWarning, match=f"{tmp_path} lies on a file system without locks"),
+        only_writer(tmp_path, wait=wait),
+    ):
+        write_atomically(tmp_path / "a.nc", b"content")
+    assert {path.name for path in tmp_path.iterdir()} == {".lock", "a.nc"}

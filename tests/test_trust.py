@@ -6,7 +6,6 @@ import os
 import pickle
 import re
 import tarfile
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,7 +14,7 @@ from PIL import Image
 from torchvision.datasets import CIFAR10
 
 from hrebasin.bank import Bank
-from hrebasin.files import project_root
+from hrebasin.files import project_root, read_text
 from hrebasin.images.archives import unpacked
 from hrebasin.images.sources import load_images
 from hrebasin.study import records
@@ -27,6 +26,7 @@ ROOT = project_root()
 WRITERS = {"savefig", "save", "save_file", "imsave", "to_netcdf", "write_text", "write_bytes", "dump"}
 # Of the library, atomic; safetensors' save, which gives bytes; the text of a syntax tree
 WHOLE = {"bank.save", "kept.save", "own.save", "save", "ast.dump"}
+OPENED = {"Image.open", "tarfile.open", "safe_open"}  # binary
 
 
 def writes_in_place(code):
@@ -46,11 +46,33 @@ def writes_in_place(code):
 
 def test_no_code_writes_what_could_be_seen_in_part():
     for path in [*(ROOT / "lib").rglob("*.py"), *(ROOT / "notebooks").glob("*.ipynb")]:
-        code = notebook_code(path) if path.suffix == ".ipynb" else path.read_text()
+        code = notebook_code(path) if path.suffix == ".ipynb" else read_text(path)
         assert list(writes_in_place(code)) == [], path
     bad = "open(p, 'a'); p.open('wb'); np.save(p, v); figure.savefig(p); dataset.to_netcdf(p)"
     good = "p.open('rb'); figure.savefig(buffer)\nwith replacing(p) as t:\n    save_file(v, t)"
     assert (len(list(writes_in_place(bad))), len(list(writes_in_place(good)))) == (5, 0)
+
+
+def of_the_locale(code):
+    """Calls that read or write text in whatever encoding the locale has."""
+    for call in ast.walk(ast.parse(code)):
+        if isinstance(call, ast.Call):
+            name, given = ast.unparse(call.func), {option.arg: ast.unparse(option.value) for option in call.keywords}
+            modes = [ast.literal_eval(v) for v in call.args if isinstance(v, ast.Constant) and isinstance(v.value, str)]
+            binary = any(re.fullmatch("[rwaxbt+]*b[rwaxbt+]*", mode) for mode in modes)
+            text = name.endswith((".read_text", ".write_text")) or given.get("text") == "True"
+            text |= name.split(".")[-1] == "open" and name not in OPENED and not binary
+            if text and "encoding" not in given:
+                yield name
+
+
+def test_no_text_is_read_or_written_in_the_encoding_of_the_locale():
+    for path in [*(ROOT / "lib").rglob("*.py"), *(ROOT / "notebooks").glob("*.ipynb")]:
+        code = notebook_code(path) if path.suffix == ".ipynb" else read_text(path)
+        assert list(of_the_locale(code)) == [], path
+    bad = "p.read_text(); p.write_text('a'); open(p); p.open('w'); subprocess.run(c, text=True)"
+    good = "p.read_text(encoding='utf-8'); read_text(p); open(p, 'rb'); p.open('r+b'); run(c, encoding='utf-8')"
+    assert (len(list(of_the_locale(bad))), len(list(of_the_locale(good)))) == (5, 0)
 
 
 # ---- bombs
@@ -188,7 +210,7 @@ def test_an_absolute_path_stays_inside(tmp_path):
     path = tmp_path / "set.tar"
     with tarfile.open(path, "w") as file:
         file.addfile(entry(f"{tmp_path}/outside.png"))
-    folder = unpacked(path, tmp_path / "raw")
+    with pytest.raises(ValueError, match=r"set\.tar holds no train or test folder, at its top or in one folder there"):
+        unpacked(path, tmp_path / "raw")
     assert not (tmp_path / "outside.png").exists()
     assert [p.name for p in (tmp_path / "raw").rglob("*.png")] == ["outside.png"]
-    assert Path(folder).is_relative_to(tmp_path / "raw")

@@ -10,9 +10,7 @@ from .lipschitz.gradients import gradient_norm as gradient_norm
 from .lipschitz.norms import weight_norm as weight_norm
 from .matching.weights import Alignment as Alignment
 from .matching.weights import match_weights as match_weights
-from .merging.averages import merge_fold as merge_fold
 from .merging.averages import merge_naive as merge_naive
-from .merging.averages import merge_star as merge_star
 from .merging.batch_norm import measure_batch_norm as measure_batch_norm
 from .merging.many import merge_many as merge_many
 from .merging.merge import merge as merge

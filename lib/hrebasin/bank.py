@@ -24,7 +24,7 @@ LABELS: dict[str, tuple[object, str]] = {
     "group": (0, "tree that the network belongs to, the unit of replication"),
     "node": (0, "place among the networks of the same group, method and stage"),
     "seed": (-1, "seed of the network, or of its first leaf; -1: unknown"),
-    "strength": (0.0, "strength of the L1 or L2 penalty"),
+    "strength": (0.0, "strength of the L1 or L2 penalty; of early-stopped networks their epochs"),
     "sweeps": (0, "largest number of MergeMany sweeps allowed; 0: not MergeMany"),
 }
 

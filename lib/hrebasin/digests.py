@@ -28,7 +28,7 @@ def files_digest(path: Path) -> str:
     for file in _files_in(path):
         if not file.name.startswith("."):
             content = file.read_bytes()
-            digest.update(f"{file.relative_to(path)} {len(content)}\n".encode() + content)
+            digest.update(f"{file.relative_to(path)} {len(content)}\n".encode(errors="surrogateescape") + content)
     return digest.hexdigest()
 
 
@@ -252,7 +252,8 @@ def _file(name: str, library: Path) -> Path:
 def _data_beside(path: Path, tree: ast.AST) -> str:
     """Text of the files beside a module that its code names, such as a template or a style."""
     texts = {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)}
-    beside = (path.with_name(text) for text in sorted(texts) if text.endswith((".html", ".mplstyle")))
+    names = (text for text in sorted(texts) if text.endswith((".html", ".mplstyle")) and Path(text).name == text)
+    beside = map(path.with_name, names)
     return "".join(file.read_text(encoding="utf-8") for file in beside if file.is_file())
 
 

@@ -1,9 +1,11 @@
-"""Files that are whole or absent: a temporary name in the same folder, then a rename."""
+"""Files that are whole or absent, and on the disk when they are there: a temporary name beside them, then a rename."""
 
+import errno
 import os
 import re
 import secrets
 import shutil
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -11,6 +13,7 @@ from pathlib import Path
 import psutil
 from filelock import FileLock, Timeout
 
+NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP)  # what file systems without locks answer
 LEFTOVER = re.compile(r"\.hrebasin-(?P<process>\d{1,7})-[0-9a-f]{8}(\..+)?")  # what `temporary_name` makes
 
 
@@ -26,13 +29,14 @@ def replacing(path: Path) -> Iterator[Path]:
     Raises:
         OSError: the file could not be written; names ``path``.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = temporary_name(path)
     try:
+        make_folder(path.parent)
         yield temporary
         with temporary.open("r+b") as file:  # the name must not reach the disk before the content
             os.fsync(file.fileno())
         temporary.replace(path)
+        sync_folder(path.parent)
     except OSError as error:
         if error.errno is not None:  # else its message is all it says
             error.filename = error.filename or str(path)
@@ -41,10 +45,51 @@ def replacing(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def make_folder(folder: Path) -> None:
+    """Make a folder, and those around it, that outlast a loss of power."""
+    missing = [each for each in (folder, *folder.parents) if not each.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    for each in missing:
+        sync_folder(each.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """See to it that the names in a folder are on the disk; systems other than POSIX see to it themselves."""
+    if os.name != "posix":
+        return
+    opened = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(opened)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # of a file system that cannot
+            raise
+    finally:
+        os.close(opened)
+
+
+def sync_all() -> None:
+    """See to it that all that was written is on the disk: of many files, sooner than one by one."""
+    if hasattr(os, "sync"):
+        os.sync()
+
+
 def write_atomically(path: Path, content: bytes | str) -> None:
     """Write ``content`` so that a reader sees the old file or the new one, never a part."""
     with replacing(path) as temporary:
         temporary.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+def read_text(path: Path | str) -> str:
+    """The text of a file, which is UTF-8 whatever the locale.
+
+    Raises:
+        OSError: the file cannot be read.
+        ValueError: it is no such text; names ``path``.
+    """
+    try:
+        return Path(path).read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not text in UTF-8: {error}") from error
 
 
 def project_root() -> Path:
@@ -74,18 +119,40 @@ def only_writer(folder: Path, *, wait: bool = False) -> Iterator[None]:
         ValueError: another process is writing to the folder.
         OSError: the folder cannot be written to.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     lock = FileLock(folder / ".lock", timeout=-1 if wait else 0)
     try:
-        lock.acquire()
+        locked = _locks(folder) and lock.acquire() is not None
     except Timeout:
         raise ValueError(f"another process is writing to {folder}; wait for it or stop it") from None
+    except (NotImplementedError, OSError) as error:
+        if isinstance(error, OSError) and error.errno not in NO_LOCKS:
+            raise
+        locked = False
+    if not locked:
+        warnings.warn(f"{folder} lies on a file system without locks: let no other command write there", stacklevel=3)
     try:
         _clear(folder)
         yield
         _clear(folder)
     finally:
         lock.release()
+
+
+def _locks(folder: Path) -> bool:
+    """Whether the file system knows locks, by letting go of one that is not held; where it does not, files remain."""
+    try:
+        import fcntl
+    except ImportError:
+        return True
+    with (folder / ".lock").open("ab") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_UN)
+        except OSError as error:
+            if error.errno in NO_LOCKS:
+                return False
+            raise
+    return True
 
 
 def _clear(folder: Path) -> None:

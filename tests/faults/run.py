@@ -16,11 +16,12 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+import injected
 import numpy as np
 from sandbox import Sandbox, small_disk
 
 from hrebasin.digests import code_digest
-from hrebasin.files import project_root, write_atomically
+from hrebasin.files import project_root, read_text, write_atomically
 from hrebasin.study import records
 from hrebasin.study.notebook_code import notebook_code
 from hrebasin.study.records import checksums as manifest
@@ -69,7 +70,7 @@ def interrupted(whole: dict, folder: Path, moment: float, stop: signal.Signals) 
     code = sandbox.finish()
     wrong = [f"processes left: {stopped.processes}"] if stopped.processes else []
     wrong += ["exit code 0 when stopped"] if stopped.code == 0 else []
-    wrong += [f"exit code {code}: {sandbox.log.read_text()[-2000:]}"] if code else []
+    wrong += [f"exit code {code}: {sandbox.log.read_text(encoding='utf-8')[-2000:]}"] if code else []
     wrong += [f"written again: {path.name}" for path in stopped.repeated()]
     return stopped, wrong + compare(whole, sandbox)
 
@@ -81,7 +82,7 @@ def damaged(whole: dict, sandbox: Sandbox, name: str, *, delete: bool) -> list[s
         path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
         if sandbox.finish() == 0:  # noticed and made again
             return compare(whole, sandbox)
-        if path.name not in (message := sandbox.log.read_text().splitlines()[-1]):
+        if path.name not in (message := read_text(sandbox.log).splitlines()[-1]):
             wrong.append(f"not named: {message}")
     path.unlink(missing_ok=True)
     code = sandbox.finish()
@@ -99,9 +100,9 @@ def on_small_disks(whole: dict, folder: Path) -> list[str] | None:
             sandbox = Sandbox(folder, *VALUES)
             if sandbox.finish() == 0:
                 break
-            if "No space left on device" not in sandbox.log.read_text():
-                wrong.append(f"{size}: {sandbox.log.read_text()[-2000:]}")
-            print(f"full disk of {size}: {sandbox.log.read_text().splitlines()[-1]}", flush=True)
+            if "No space left on device" not in read_text(sandbox.log):
+                wrong.append(f"{size}: {sandbox.log.read_text(encoding='utf-8')[-2000:]}")
+            print(f"full disk of {size}: {sandbox.log.read_text(encoding='utf-8').splitlines()[-1]}", flush=True)
         return wrong + compare(whole, sandbox)
 
 
@@ -109,7 +110,8 @@ class Report:
     """What came of every fault, kept as it comes, so that a series which was stopped goes on where it was.
 
     Args:
-        path: of the record, a JSON object a line; lines of other code (`code_digest`) do not count.
+        path: of the record, a JSON object a line; those of other code (`fault_code`) stay until the same fault was met
+            again.
     """
 
     def __init__(self, path: Path):
@@ -120,12 +122,14 @@ class Report:
             "device": records.describe_device("cpu"),
         }
         if path.exists():
-            faults = map(json.loads, path.read_text().splitlines())
-            self.faults = [fault for fault in faults if fault["code"] == self.by["code"]]
-            print(f"{len(self.faults)} faults are recorded in {path}", flush=True)
+            self.faults = [json.loads(line) for line in read_text(path).splitlines()]
+            print(f"{len(self._own())} faults of this code are recorded in {path}", flush=True)
+
+    def _own(self) -> list[dict]:
+        return [fault for fault in self.faults if fault["code"] == self.by["code"]]
 
     def __contains__(self, fault: tuple[str, int]) -> bool:
-        return fault in {(known["kind"], known["number"]) for known in self.faults}
+        return fault in {(known["kind"], known["number"]) for known in self._own()}
 
     def note(self, kind: str, number: int, what: str, wrong: list[str], **measured: float) -> None:
         """Print what came of a fault, and keep it.
@@ -139,13 +143,13 @@ class Report:
         """
         print(f"{what}: {'; '.join(wrong) or 'identical'}", flush=True)
         fault = {"kind": kind, "number": number, "what": what, "wrong": wrong, **measured, **self.by}
-        self.faults.append(fault)
+        self.faults = [known for known in self.faults if (known["kind"], known["number"]) != (kind, number)] + [fault]
         self.path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(self.path, "".join(f"{json.dumps(fault)}\n" for fault in self.faults))
 
     def ok(self) -> bool:
         """Whether nothing was wrong."""
-        return not any(fault["wrong"] for fault in self.faults)
+        return not any(fault["wrong"] for fault in self._own())
 
 
 def table(faults: Sequence[dict]) -> str:
@@ -173,7 +177,7 @@ def fault_code() -> str:
     root = project_root()
     cells = [notebook_code(root / "notebooks" / f"{name}.ipynb") for name in (*NOTEBOOKS.values(), PAPER)]
     content = [code_digest(cell) for cell in cells] + [code_digest("", modules=MODULES)]
-    content += [(root / path).read_text() for path in ("Snakefile", "config/tiny.yaml")]
+    content += [read_text(root / path) for path in ("Snakefile", "config/tiny.yaml")]
     return hashlib.sha256("\n".join(content).encode()).hexdigest()
 
 
@@ -197,13 +201,13 @@ def run_together(report: Report, folder: Path, n: int, cores: int) -> None:
         return
     one_by_one = Sandbox(folder / "one-by-one", *VALUES, *ONE_THREAD, *ONE_BY_ONE, cores=cores)
     if code := one_by_one.finish():
-        raise SystemExit(f"jobs one by one ended with exit code {code}:\n{one_by_one.log.read_text()}")
+        raise SystemExit(f"jobs one by one ended with exit code {code}:\n{one_by_one.log.read_text(encoding='utf-8')}")
     whole = one_by_one.contents()
     for number in numbers:
         sandbox = Sandbox(folder / "parallel", *VALUES, *ONE_THREAD, cores=cores)
         code = sandbox.finish()
         wrong = [f"exit code {code}"] if code else compare(whole, sandbox)
-        wrong += [line for line in sandbox.log.read_text().splitlines() if any(fault in line for fault in FAULTS)]
+        wrong += [line for line in read_text(sandbox.log).splitlines() if any(fault in line for fault in FAULTS)]
         report.note(kind, number, f"run {number + 1} with {cores} cores", wrong)
         shutil.rmtree(folder / "parallel")
 
@@ -230,6 +234,8 @@ def main() -> int:
     parser.add_argument("--parallel", type=int, default=20, help="runs with --cores jobs at once")
     parser.add_argument("--cores", type=int, default=4)
     parser.add_argument("--no-damage", action="store_true", help="neither damaged results nor full disks")
+    parser.add_argument("--points", type=int, default=4, help="of a part, for each call of the system but renames")
+    parser.add_argument("--no-injection", action="store_true", help="nothing that needs strace")
     parser.add_argument("--seed", type=int, default=0, help="of the moments")
     parser.add_argument(
         "--record", type=Path, help="file of what came of every fault, by which a stopped series goes on"
@@ -240,9 +246,11 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="faults-") as name:
         folder, start = Path(name), time.perf_counter()
         report = Report(given.record or folder / "record.jsonl")
+        if not given.no_injection and injected.available():
+            injected.series(report, folder, *VALUES, "groups=1", most=given.points)
         undisturbed = Sandbox(folder / "undisturbed", *VALUES)
         if code := undisturbed.finish():
-            print(f"the undisturbed run ended with exit code {code}:\n{undisturbed.log.read_text()}")
+            print(f"the undisturbed run ended with exit code {code}:\n{undisturbed.log.read_text(encoding='utf-8')}")
             return 1
         duration, whole = time.perf_counter() - start, undisturbed.contents()
         print(f"undisturbed: {duration:.0f} s, {len(whole)} data sets, banks and figures", flush=True)

@@ -34,6 +34,7 @@ class Sandbox:
 
     def __init__(self, folder: Path, *values: str, cores: int = 2, notebooks: Path | None = None):
         self.folder, self.values, self.cores, self.starts = folder, values, cores, 0
+        self.before: list[str] = []  # what stands before the command
         sources = ("Snakefile", "config", "notebooks", "pyproject.toml", "data/cifar10-sample.nc")
         sources = {name: project_root() / name for name in sources} | ({"notebooks": notebooks} if notebooks else {})
         for name, source in sources.items():
@@ -49,9 +50,9 @@ class Sandbox:
         """Start the run, or go on with it, in a process group of its own."""
         self.starts += 1
         command = [sys.executable, "-m", "hrebasin.study.command", "run", "--cores", str(self.cores), *self.values]
-        with self.log.open("w") as log:
+        with self.log.open("w", encoding="utf-8") as log:
             return subprocess.Popen(
-                command,
+                [*self.before, *command],
                 cwd=self.folder,
                 env=os.environ | {MARK: self._mark(), "TMPDIR": str(self.temporary)},
                 stdout=log,
@@ -61,7 +62,7 @@ class Sandbox:
 
     def finish(self) -> int:
         """Run to the end; the exit code."""
-        with _stopped_at_last(self.start()) as process:
+        with stopped_at_last(self.start()) as process:
             return process.wait()
 
     def interrupt(self, moment: float, stop: signal.Signals, *, during: str = "", group: bool = True):
@@ -73,7 +74,7 @@ class Sandbox:
             during: a notebook; "" for the run.
             group: whether the whole process group is stopped, as by a terminal, or only the first process.
         """
-        with _stopped_at_last(self.start()) as process:
+        with stopped_at_last(self.start()) as process:
             while during and during not in self.working() and process.poll() is None:
                 time.sleep(0.1)
             try:
@@ -137,15 +138,15 @@ class Sandbox:
 
     def contents(self) -> dict[str, str]:
         """A digest of every data set, bank and figure, of all but time stamps and durations."""
-        digests = {}
-        for path in sorted(self.runs.rglob("*")):
+        digests, data = {}, self.folder / "data"
+        for path in sorted([*self.runs.rglob("*"), *(data / "published").rglob("*")]):
             if kind := {".nc": data_set, ".safetensors": weights, ".png": picture}.get(path.suffix):
-                digests[str(path.relative_to(self.runs))] = hashlib.sha256(kind(path)).hexdigest()
+                digests[str(path.relative_to(data))] = hashlib.sha256(kind(path)).hexdigest()
         return digests
 
 
 @contextmanager
-def _stopped_at_last(process: subprocess.Popen) -> Iterator[subprocess.Popen]:
+def stopped_at_last(process: subprocess.Popen) -> Iterator[subprocess.Popen]:
     """A run does not outlive who tests it."""
     try:
         yield process

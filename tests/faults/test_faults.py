@@ -12,7 +12,7 @@ from run import table
 from sandbox import Sandbox, small_disk
 
 import synthetic
-from hrebasin.files import project_root
+from hrebasin.files import project_root, read_text
 from hrebasin.study import records
 from hrebasin.study.stages import NOTEBOOKS, PAPER, WEIGHTS
 
@@ -22,7 +22,7 @@ WORK = """
 import io, json, time
 import h5py
 from hrebasin.study import notebook_code
-from hrebasin.files import project_root, write_atomically
+from hrebasin.files import project_root, read_text, write_atomically
 folder = project_root() / run_folder
 time.sleep(0.2)
 if (folder / f"no {stage}").exists() and shard == 1:
@@ -68,24 +68,24 @@ def notebooks(tmp_path_factory):
 
 
 def test_the_published_table_is_that_of_the_record():
-    faults = [json.loads(line) for line in (ROOT / "figures" / "faults.jsonl").read_text().splitlines()]
-    assert table(faults) == (ROOT / "figures" / "faults.md").read_text()
+    faults = [json.loads(line) for line in read_text(ROOT / "figures" / "faults.jsonl").splitlines()]
+    assert table(faults) == read_text(ROOT / "figures" / "faults.md")
     assert len({(fault["kind"], fault["number"]) for fault in faults}) == len(faults)
     assert not any(fault["wrong"] for fault in faults)
 
 
 def last_line(sandbox):
-    return sandbox.log.read_text().splitlines()[-1]
+    return read_text(sandbox.log).splitlines()[-1]
 
 
 @pytest.mark.faults
 def test_an_interrupted_run_goes_on_to_the_same_results(folder):
     undisturbed = Sandbox(folder / "a", *MERGED, "groups=1")
-    assert undisturbed.finish() == 0, undisturbed.log.read_text()
+    assert undisturbed.finish() == 0, read_text(undisturbed.log)
     sandbox = Sandbox(folder / "b", *MERGED, "groups=1")
     for stop, during in ((signal.SIGINT, "01_train 000"), (signal.SIGKILL, "02_merge 000")):
         stopped = sandbox.interrupt(3.0, stop, during=during)
-        assert stopped, sandbox.log.read_text()
+        assert stopped, read_text(sandbox.log)
         assert stopped.working == [during]
         assert stopped.code == (130 if stop == signal.SIGINT else -stop)
         assert not stopped.processes, f"{stopped}: processes left"
@@ -94,7 +94,7 @@ def test_an_interrupted_run_goes_on_to_the_same_results(folder):
             assert last_line(sandbox) == "stopped; the same command continues"
         else:
             assert sandbox.leftovers(), "a killed process cannot clear up, or this test sees nothing"
-    assert sandbox.finish() == 0, sandbox.log.read_text()
+    assert sandbox.finish() == 0, read_text(sandbox.log)
     assert len(stopped.finished) == 3, "what 01_train wrote"
     assert not stopped.repeated()
     assert sandbox.contents() == undisturbed.contents()
@@ -104,9 +104,9 @@ def test_an_interrupted_run_goes_on_to_the_same_results(folder):
 def test_notebooks_end_with_the_run_whose_first_process_alone_is_killed(folder, notebooks):
     sandbox = Sandbox(folder, *TRAINED, "groups=1", notebooks=notebooks)
     stopped = sandbox.interrupt(0.5, signal.SIGKILL, during="01_train 000", group=False)
-    assert stopped, sandbox.log.read_text()
+    assert stopped, read_text(sandbox.log)
     assert not stopped.processes
-    assert sandbox.finish() == 0, sandbox.log.read_text()
+    assert sandbox.finish() == 0, read_text(sandbox.log)
     assert not sandbox.leftovers()
 
 
@@ -125,7 +125,7 @@ def test_a_failing_shard_is_named_the_others_finish_and_only_it_is_tried_again(f
         "02_merge-000.ipynb",
     }
     planted.unlink()
-    assert sandbox.finish() == 0, sandbox.log.read_text()
+    assert sandbox.finish() == 0, read_text(sandbox.log)
     assert finished.items() < sandbox.finished().items()
     assert not list(run.glob("notebooks/*.failed.ipynb"))
     assert not sandbox.leftovers()
@@ -151,7 +151,7 @@ def test_a_run_on_a_full_disk_says_so_and_goes_on_when_there_is_room(folder, dis
     assert "unmerged-000.safetensors" in last_line(sandbox)
     assert not (sandbox.runs / "tiny" / "weights" / "unmerged-000.safetensors").exists()
     disk("10m")
-    assert sandbox.finish() == 0, sandbox.log.read_text()
+    assert sandbox.finish() == 0, read_text(sandbox.log)
     assert len(sandbox.finished()) == 3
     assert not sandbox.leftovers()
 

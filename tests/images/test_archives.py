@@ -80,3 +80,20 @@ def test_what_a_killed_process_left_is_cleared_away(tmp_path):
     (raw / "decoded" / ".hrebasin-9999999-0123abcd.npy").touch()
     load_images(str(tmp_path / "set.tar"), "train", root=tmp_path / "data")
     assert [path.name for path in raw.rglob(".*")] == [".lock"]
+
+
+@pytest.mark.parametrize("top", ["", "set/"])
+def test_files_beside_the_images_do_not_matter(tmp_path, top):
+    beside = {"._set": b"x", "README.md": b"read", "._README.md": b"x", f"{top}train/cat/._0.png": b"x"}
+    beside |= {f"{top}train/._cat": b"x", f"{top}train/.cache/1.png": b"x", "notes/a.txt": b"a", f"{top}._train": b"x"}
+    write_archive(tmp_path / "set.tar.xz", images(top) | beside)
+    loaded = load_images(str(tmp_path / "set.tar.xz"), "train", root=tmp_path / "data")
+    assert loaded.classes == ("cat", "dog")
+    assert len(loaded) == 2
+
+
+@pytest.mark.parametrize("members", [{}, images("a/") | images("b/"), images("a/b/"), {"cat/0.png": png(0)}])
+def test_an_archive_without_splits_is_refused_by_its_name(tmp_path, members):
+    write_archive(tmp_path / "set.tar.xz", members)
+    with pytest.raises(ValueError, match=r"set\.tar\.xz holds no train or test folder, at its top or in one"):
+        load_images(str(tmp_path / "set.tar.xz"), "train", root=tmp_path / "data")

@@ -4,6 +4,7 @@ import io
 import os
 import pickle
 import struct
+import sys
 import tarfile
 import threading
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -441,3 +442,32 @@ def test_write_sample_balances_and_keeps_the_order(subset, tmp_path):
     with pytest.raises(ValueError, match="61 images asked for, the source has 60"):
         write_sample(tmp_path / "subset.npz", tmp_path / "sample.nc", n_train=500, n_test=61)
     assert not (tmp_path / "sample.nc").exists()
+
+
+# ---- parts and names
+
+
+def test_a_part_of_images_that_are_numbered_class_by_class_has_all_classes(tmp_path):
+    pixels, labels = random_pixels(200), np.repeat(np.arange(4), 50)
+    write_folder(tmp_path / "set", pixels, labels, [f"{n:05}" for n in range(200)], classes=("a", "b", "c", "d"))
+    images = load(tmp_path / "set")
+    assert images.source == "images of set, shuffled"
+    counts = torch.bincount(images.first(40).labels)
+    assert (counts >= 3).all()  # of 10 each
+    assert len(counts) == 4
+    assert images.digest == load(tmp_path / "set").digest
+
+
+@pytest.mark.skipif(os.name != "posix" or sys.platform == "darwin", reason="names there are text")
+@pytest.mark.parametrize("place", ["train/cat/\udcff.png", "train/\udcff/1.png", "train/c\nat/1.png"])
+def test_names_that_are_no_text_are_refused_by_name(folder, place):
+    path = folder / place
+    path.parent.mkdir(exist_ok=True)
+    Image.fromarray(random_pixels(1)[0]).save(path, "png")
+    reason = "holds control characters" if "\n" in place else "is not valid text in UTF-8"
+    with pytest.raises(ValueError, match=rf"train.*{reason}") as error:
+        load(folder)
+    assert "\\udcff" in str(error.value) or "\\n" in str(error.value)
+    other = folder.rename(folder.with_name("\udcfe"))
+    with pytest.raises(ValueError, match=r"\\udcfe.* is not valid text"):
+        load(other)

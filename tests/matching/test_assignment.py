@@ -1,4 +1,7 @@
+import importlib
 import itertools
+import re
+import sys
 
 import numpy as np
 import pytest
@@ -7,6 +10,7 @@ from hypothesis import strategies as st
 from scipy.optimize import linear_sum_assignment
 
 from hrebasin.matching.assignment import assign
+from hrebasin.matching.compiled import Compiled
 
 
 def value(gains, permutation):
@@ -151,3 +155,80 @@ ZEROS = np.zeros((1, 3, 3))
 def test_what_is_no_problem_is_refused(given, message):
     with pytest.raises(ValueError, match=message):
         assign(*given)
+
+
+# ---- whatever comes in
+
+EXTREMES = [1.7e308, -1.7e308, 1e300, -1e300, 1.0, -1.0, 0.0, -0.0, 5e-324, 1e-300]
+
+
+@given(data=st.data(), n=st.integers(0, 6), problems=st.integers(0, 3))
+def test_any_finite_numbers_give_permutations(data, n, problems):
+    def draw(*shape):
+        entries = st.floats(allow_nan=False, allow_infinity=False) | st.sampled_from(EXTREMES)
+        size = int(np.prod(shape))
+        return np.array(data.draw(st.lists(entries, min_size=size, max_size=size))).reshape(shape)
+
+    gains = draw(problems, n, n)
+    start = np.array(data.draw(st.lists(st.integers(-1, max(n - 1, -1)), min_size=problems * n, max_size=problems * n)))
+    prices = draw(problems, n)
+    for given_too in ((), (start.reshape(problems, n).astype(np.int64), prices)):
+        permutations, found = assign(gains, *given_too)
+        assert np.isfinite(found).all()
+        for problem, permutation in zip(gains, permutations, strict=True):
+            assert sorted(permutation) == list(range(n))
+            if n:  # of numbers near the largest, sums may be compared in a smaller unit
+                unit = max(np.abs(problem).max(), 1.0)
+                assert value(problem / unit, permutation) >= best_by_scipy(problem / unit) - 1e-9 * n
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_gains_and_prices_that_are_not_finite_are_refused(bad):
+    gains = np.zeros((2, 3, 3))
+    gains[1, 0, 2] = bad
+    with pytest.raises(ValueError, match="gains must be finite"):
+        assign(gains)
+    if np.finfo(np.longdouble).max > np.finfo(float).max:
+        with pytest.raises(ValueError, match="gains must be finite"), np.errstate(over="ignore"):
+            assign(np.full((1, 2, 2), np.longdouble("1e400")))
+    with pytest.raises(ValueError, match="prices must be finite"):
+        assign(np.zeros((2, 3, 3)), prices=gains[:, 0])
+
+
+# ---- what Numba keeps on disk
+
+
+@pytest.fixture
+def add(tmp_path, monkeypatch):
+    """``add()``: the sum of 1 and 2 by a function that is compiled as `assign` is, in a module that was just loaded."""
+    (tmp_path / "kept.py").write_text("def add(a, b):\n    return a + b\n", encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+
+    def call():
+        monkeypatch.delitem(sys.modules, "kept", raising=False)
+        return Compiled(importlib.import_module("kept").add)(1, 2)
+
+    return call
+
+
+def test_a_damaged_cache_is_left_aside_with_a_warning_that_names_it(add, tmp_path):
+    assert add() == 3
+    kept = sorted((tmp_path / "__pycache__").glob("kept.add*"))
+    assert {path.suffix for path in kept} == {".nbi", ".nbc"}
+    for path in kept:
+        whole = path.read_bytes()
+        for damage in (whole[: len(whole) // 2], b"", b"\x80\x04garbage"):
+            path.write_bytes(damage)
+            with pytest.warns(
+                UserWarning, match=rf"compiled code in {re.escape(str(tmp_path))}.* is left aside"
+            ) as told:
+                assert add() == 3
+            assert len(told) == 1
+        path.write_bytes(whole)
+    assert add() == 3
+
+
+def test_no_cache_is_needed(add, monkeypatch):
+    monkeypatch.setattr("numba.core.caching.CacheImpl._locator_classes", [])
+    with pytest.warns(UserWarning, match=r"code of kept cannot be used and is left aside: cannot cache function 'add'"):
+        assert add() == 3

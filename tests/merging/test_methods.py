@@ -6,10 +6,12 @@ from matplotlib.colors import to_rgb
 
 import synthetic
 from colour_vision import VISIONS, contrast, distance
-from hrebasin import Bank, merge_all, merge_many, merge_naive, merge_pairs, register
-from hrebasin.merging.distances import HISTORY
+from hrebasin import Bank, match_weights, merge_all, merge_many, merge_naive, merge_pairs, register
+from hrebasin.merging.averages import Aligned
+from hrebasin.merging.distances import HISTORY, pairwise_distance, squared_norms
 from hrebasin.merging.looks import LOOKS
-from hrebasin.merging.methods import MERGES, SPARE, added, match_to_first, unregister
+from hrebasin.merging.methods import MERGES, SPARE, added, match_to_first, merge_sets, of_every_run, unregister
+from hrebasin.merging.repair import moments
 from hrebasin.study import records
 from hrebasin.study.figures import paper as plots
 from hrebasin.study.figures.style import COLOURS, STAGE_COLOURS, SWEEP_COLOURS
@@ -31,10 +33,10 @@ def registered():
 
 def test_a_method_is_run_labelled_and_timed(trained, registered, unchanged):
     unchanged(trained)
-    registered("star", star)
-    merged = MERGES["star"](trained.relabel(group=3), 0)
+    registered("mine", star)
+    merged = MERGES["mine"](trained.relabel(group=3), 0)
     assert {name: values.tolist() for name, values in merged.labels.items()} == {
-        "method": ["star"], "stage": [3], "n_merged": [8], "group": [3], "node": [0], "seed": [0], "strength": [0.0],
+        "method": ["mine"], "stage": [3], "n_merged": [8], "group": [3], "node": [0], "seed": [0], "strength": [0.0],
         "sweeps": [0],
     }  # fmt: skip
     assert set(merged.history.data_vars) == set(HISTORY)
@@ -43,7 +45,7 @@ def test_a_method_is_run_labelled_and_timed(trained, registered, unchanged):
     pair = trained.select([0, 1])
     seed = "0/group-0/stage-1/node-0"
     for name, tensor in merge_pairs(pair, seed=0).tensors.items():
-        torch.testing.assert_close(MERGES["star"](pair, seed).tensors[name], tensor)
+        torch.testing.assert_close(MERGES["mine"](pair, seed).tensors[name], tensor)
 
 
 def test_a_method_need_not_know_its_history(trained, registered):
@@ -71,26 +73,28 @@ def test_what_is_no_network_is_refused_with_the_name_of_the_method(trained, regi
 
 
 def test_methods_get_names_and_colours_of_their_own(registered):
-    registered("star", star, title="star: to the first")
+    registered("mine", star, title="star: to the first")
     registered("other", star)
-    assert (LOOKS["star"], LOOKS["other"]) == (("star: to the first", SPARE[0]), ("other", SPARE[1]))
-    registered("star", star, colour="#d62728")  # the cell of a notebook is run again
-    assert LOOKS["star"] == ("star", "#D62728")
+    assert (LOOKS["mine"], LOOKS["other"]) == (("star: to the first", SPARE[0]), ("other", SPARE[1]))
+    registered("mine", star, colour="#d62728")  # the cell of a notebook is run again
+    assert LOOKS["mine"] == ("mine", "#D62728")
     assert len({colour for _, colour in LOOKS.values()}) == len(LOOKS)
-    assert added() == ["star", "other"]
-    unregister("star")
-    assert "star" not in MERGES | LOOKS
+    assert added() == ["mine", "other"]
+    unregister("mine")
+    assert "mine" not in MERGES | LOOKS
 
 
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
-        ("Star", {}, "small letters, digits and hyphens, got 'Star'"),
+        ("Mine", {}, "small letters, digits and hyphens, got 'Mine'"),
         ("a star", {}, "got 'a star'"),
         ("", {}, "got ''"),
-        ("tree", {}, "'tree' is a method of the paper"),
-        ("star", {"colour": COLOURS["tree"]}, "colour #0072B2 of 'star' is that of 'tree'"),
-        ("star", {"colour": "red"}, "must be like '#A89048', got 'red'"),
+        ("tree", {}, "'tree' is a method of the library"),
+        ("fold", {}, "'fold' is a method of the library"),
+        ("mine", {"needs": "answers"}, "needs one of .*, got 'answers'"),
+        ("mine", {"colour": COLOURS["tree"]}, "colour #0072B2 of 'mine' is that of 'tree'"),
+        ("mine", {"colour": "red"}, "must be like '#A89048', got 'red'"),
     ],
 )
 def test_names_and_colours_that_cannot_be_are_refused(name, options, message):
@@ -102,7 +106,7 @@ def test_names_and_colours_that_cannot_be_are_refused(name, options, message):
 
 
 def test_spare_colours_are_apart_from_all_others_for_every_eye():
-    others = [*COLOURS.values(), *STAGE_COLOURS, *SWEEP_COLOURS]
+    others = [*(colour for _, colour in LOOKS.values()), *STAGE_COLOURS, *SWEEP_COLOURS]
     for place, colour in enumerate(SPARE):
         assert contrast(to_rgb(colour), (1, 1, 1)) >= 3
         for other in [*others, *SPARE[:place]]:
@@ -117,11 +121,84 @@ def test_no_colour_is_given_twice(registered):
         registered("one-more", star)
 
 
+# ---- the library's own
+
+
+@pytest.fixture
+def eight(trained):
+    return trained.relabel(group=3)
+
+
+@pytest.mark.parametrize("name", MERGES)
+def test_a_method_tells_its_distance_repeats_and_leaves_what_it_is_given(eight, train_images, name, unchanged):
+    unchanged(eight)
+    merged, again = (MERGES[name](eight, 1, train_images) for _ in range(2))
+    labels = [merged.labels[label].item() for label in ("method", "n_merged", "stage", "group", "seed")]
+    assert labels == [name, 8, 3, 3, 0]
+    distance = pairwise_distance(squared_norms(eight)[None], merged)
+    np.testing.assert_allclose(merged.history.pairwise_distance, distance, rtol=1e-5)
+    assert merged.history.seconds.item() > 0
+    assert all(torch.equal(tensor, again.tensors[key]) for key, tensor in merged.tensors.items())
+
+
+@pytest.mark.parametrize("name", MERGES)
+def test_a_repaired_network_has_the_moments_of_its_leaves(eight, train_images, name):
+    pixels = train_images.pixels
+    plain, repaired = (MERGES[name](eight, 1, train_images, repaired=choice) for choice in (False, True))
+    # sums over units do not depend on which of them stands where
+    leaves, before, after = (
+        torch.tensor([layer.mean(0).sum() for layer in moments(bank, pixels).std]) for bank in (eight, plain, repaired)
+    )
+    torch.testing.assert_close(after, leaves, rtol=1e-3, atol=1e-3)
+    assert (before < 0.99 * leaves).any()
+
+
+def test_repair_takes_the_moments_of_aligned_leaves(eight, train_images):
+    aligned = match_weights(eight.select([0] * 8), eight, seed="x").apply(eight)
+    register("to-first", lambda bank, seed: Aligned(aligned, 1))
+    try:
+        repaired = MERGES["to-first"](eight, 1, train_images, repaired=True)
+    finally:
+        unregister("to-first")
+    pixels = train_images.pixels
+    wanted = moments(aligned, pixels).average([range(8)])
+    for found, want in zip(moments(repaired, pixels).mean, wanted.mean, strict=True):
+        torch.testing.assert_close(found, want, rtol=1e-3, atol=1e-3)
+
+
+def test_what_a_method_needs_is_handed_over(eight, train_images, registered):
+    given = {}
+
+    def first(bank, seed, **images):
+        given.update(images)
+        return bank.select([0])
+
+    registered("mine", first, needs="labels")
+    MERGES["mine"](eight, 0, train_images)
+    assert given == {"pixels": train_images.pixels, "labels": train_images.labels}
+    with pytest.raises(ValueError, match="'mine' needs training images: their labels"):
+        MERGES["mine"](eight, 0, train_images.pixels)
+    assert merge_sets([eight], ["mine"]) == []
+    with pytest.raises(ValueError, match="'naive' needs training images: their pixels"):
+        MERGES["naive"](eight, repaired=True)
+
+
+def test_sets_that_a_method_does_not_take_are_left_out(eight):
+    sets = [eight.select(slice(n)) for n in (2, 3, 8)]
+    found = merge_sets(sets, ["merge-many-from-tree", "naive"])
+    told = [(bank.labels["method"].item(), bank.labels["n_merged"].item()) for bank in found]
+    assert told == [("merge-many-from-tree", 2), ("merge-many-from-tree", 8), ("naive", 2), ("naive", 3), ("naive", 8)]
+    with pytest.raises(ValueError, match="'tree' takes 2, 4, 8, ... networks, got 3"):
+        MERGES["tree"](sets[1])
+    with pytest.raises(ValueError, match=r"unknown methods \['trees'\]"):
+        merge_sets(sets, ["trees"])
+
+
 # ---- every method at once
 
 
 def test_every_method_merges_the_networks_of_a_group(trained, registered, unchanged):
-    registered("star", star)
+    registered("mine", star)
     six = trained.select(slice(6))
     unchanged(six)
     merged = merge_all(six, seed=1)
@@ -129,10 +206,13 @@ def test_every_method_merges_the_networks_of_a_group(trained, registered, unchan
         (m, int(n), int(k)) for m, n, k in zip(*(merged.labels[x] for x in ("method", "n_merged", "node")), strict=True)
     ]
     sets = [(2, 0), (4, 0), (6, 1)]
+    merged_by = {
+        method: sets[: 2 if method == "merge-many-from-tree" else 3] for method in ("merge-many", *of_every_run())
+    }
     assert found == (
         [("unmerged", 1, node) for node in range(6)]
         + [("tree", 2, 0), ("tree", 2, 1), ("tree", 4, 0)]
-        + [(method, *place) for method in ("merge-many", "naive", "star") for place in sets]
+        + [(method, *place) for method, places in merged_by.items() for place in places]
     )
     assert merged.history.indexes["model"].is_unique
     assert (merged.history.seconds.values[:6] == 0).all()
@@ -159,7 +239,7 @@ def with_star(results):
             continue
         some = data.isel(model=(data.method.values == "merge-many") & (data.sweeps.values == 100))
         names = np.array([f"star/{name}" for name in some.model.values], dtype=object)
-        star = some.assign_coords(method=("model", np.full(some.sizes["model"], "star", dtype=object)))
+        star = some.assign_coords(method=("model", np.full(some.sizes["model"], "mine", dtype=object)))
         star = star.assign_coords(sweeps=("model", np.zeros(some.sizes["model"], int)), model=names)
         grown[stage] = xr.concat([data, star], dim="model", combine_attrs="override") if some.sizes["model"] else data
     return grown
@@ -169,18 +249,18 @@ def with_star(results):
 def test_every_figure_shows_a_method_that_was_added(known, registered, tmp_path):
     results = with_star(synthetic.results(groups=2, stages=["merge", "attack", "regularity"]))
     if known != "nowhere":
-        registered("star", star, title="my star")
+        registered("mine", star, title="my star")
     if known == "in the file":  # whoever draws may never have heard of the method
         for stage, data in results.items():
             records.write(data, tmp_path / f"{stage}.nc", stage=stage)
-        unregister("star")
+        unregister("mine")
         results = {stage: records.read(tmp_path / f"{stage}.nc", stage=stage) for stage in results}
     drawn = [(plots.accuracy_by_merged, "merge"), (plots.robust_accuracy, "attack"), (plots.noise, "attack")]
     drawn += [(plots.weight_norm, "regularity"), (plots.lipschitz, "regularity")]
     for draw, stage in drawn:
         lines = [line for axes in draw(results[stage]).axes for line in axes.lines]
         [*mine] = [
-            line for line in lines if str(line.get_label()).startswith("star" if known == "nowhere" else "my star")
+            line for line in lines if str(line.get_label()).startswith("mine" if known == "nowhere" else "my star")
         ]
         assert mine, draw.__name__
         assert {line.get_color() for line in mine} == {"#777777" if known == "nowhere" else SPARE[0]}

@@ -287,3 +287,14 @@ def test_a_line_ends_at_its_networks(trained):
     assert_same(end, b, labels=False)
     for name, tensor in quarter.tensors.items():
         torch.testing.assert_close(tensor, 0.75 * a.tensors[name] + 0.25 * b.tensors[name], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("method", [merge_many, lambda bank: merge_tree(bank)[-1]])
+def test_tiny_networks_merge_as_large_ones_do(trained, method):
+    bank, factor = replace(trained.select(range(4)), history=None), 2.0**-70
+    tiny = replace(bank, tensors={name: tensor * factor for name, tensor in bank.tensors.items()})
+    plain, found = method(bank), method(tiny)
+    for name, tensor in plain.tensors.items():
+        assert torch.equal(found.tensors[name], tensor * factor), name
+    distance = plain.history.pairwise_distance * factor**2
+    np.testing.assert_allclose(found.history.pairwise_distance, distance, rtol=1e-12)

@@ -244,6 +244,10 @@ def test_the_suite_holds_each_attack(suite, trained, pixels, labels, deepfool):
         noise = attack(trained, pixels, labels, kind=kind, epsilons=(0.0, 0.3), draws=2)
         np.testing.assert_array_equal(suite.noise_accuracy.sel(noise=kind), noise.robust_accuracy)
     np.testing.assert_array_equal(suite.correct, clean(trained, pixels, labels))
+    for kind, found in (("fgsm", fgsm), ("deepfool-linf", linf)):
+        np.testing.assert_array_equal(suite.robust.sel(attack=kind).mean("image"), found.robust_accuracy)
+    assert (suite.robust.sel(attack="deepfool-linf-clipped") == -1).all()
+    np.testing.assert_array_equal(suite.zero_gradients, fgsm.zero_gradients)
     assert suite.epsilon.values.tolist() == list(EPSILONS)
     assert suite.magnitude.values.tolist() == [0.0, 0.3]
     assert suite.seed.values.tolist() == list(range(8))

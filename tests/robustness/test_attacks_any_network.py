@@ -1,5 +1,7 @@
 """Attacks on banks of convolutional and residual networks against one network at a time."""
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -11,13 +13,8 @@ from torch.nn.functional import cross_entropy
 from hrebasin.bank import Bank
 from hrebasin.random_streams import generator
 from hrebasin.robustness.attacks import attack
-from hrebasin.robustness.strong import (
-    fgsm_in_float64,
-    fgsm_with_rescaled_logits,
-    pgd,
-    transferred,
-    zero_gradients,
-)
+from hrebasin.robustness.foolbox_model import BankModel
+from hrebasin.robustness.strong import pgd, transferred
 from hrebasin.training.recipe import Recipe
 from hrebasin.training.train import train
 from other_networks import KINDS, SHAPE, untrained
@@ -44,15 +41,15 @@ def few(make_images):
     return images.pixels.float() / 255, images.labels
 
 
-def gradient(network, pixels, labels, factor=1.0):
+def gradient(network, pixels, labels):
     x = pixels.clone().requires_grad_()
-    cross_entropy(factor * network(x), labels, reduction="sum").backward()
+    cross_entropy(network(x), labels, reduction="sum").backward()
     return x.grad
 
 
-def fgsm_alone(network, pixels, labels, factor=1.0):
+def fgsm_alone(network, pixels, labels):
     """Whether each image is still classified correctly, (epsilon, image)."""
-    sign = gradient(network, pixels, labels, factor).sign()
+    sign = gradient(copy.deepcopy(network).double(), pixels.double(), labels).sign().float()
     with torch.no_grad():
         moved = [(pixels + epsilon * sign).clamp(0, 1) for epsilon in EPSILONS]
         return np.stack([(network(x).argmax(1) == labels).numpy() for x in moved])
@@ -75,14 +72,14 @@ def test_each_network_is_attacked_as_by_plain_foolbox(bank, few, kind):
             assert found.success[k].mean() > 0.9
 
 
-def test_float64_is_plain_autograd_in_float64(bank, few):
-    found = fgsm_in_float64(bank, *few, epsilons=EPSILONS)
+def test_fgsm_is_the_sign_of_plain_autograd_in_float64(bank, few):
+    found = attack(bank, *few, kind="fgsm", epsilons=EPSILONS)
     for k, network in enumerate(bank):
-        expected = fgsm_alone(network.double(), few[0].double(), few[1])
-        np.testing.assert_array_equal(found[k], expected)
+        assert (found.robust[k] == fgsm_alone(network, *few)).mean() >= 1 - ROUNDING / 4
+    np.testing.assert_array_equal(found.robust.mean("image"), found.robust_accuracy)
 
 
-def test_float64_leaves_counters_and_takes_constants_along(monkeypatch, few):
+def test_float64_leaves_counters_and_takes_constants_along(few):
     class Blurred(torch.nn.Module):
         def __init__(self):
             super().__init__()
@@ -94,21 +91,11 @@ def test_float64_leaves_counters_and_takes_constants_along(monkeypatch, few):
 
     network = Blurred().eval()
     bank = Bank.stack([network], few[0][:2])
-    found = fgsm_in_float64(bank, *few, epsilons=EPSILONS)
-    np.testing.assert_array_equal(found[0], fgsm_alone(network.double(), few[0].double(), few[1]))
-    monkeypatch.setattr("hrebasin.robustness.strong.fgsm", lambda given, *_, **__: given)
-    kinds = {name: t.dtype for name, t in fgsm_in_float64(bank, *few, epsilons=EPSILONS).tensors.items()}
+    found = attack(bank, *few, kind="fgsm", epsilons=EPSILONS).robust
+    np.testing.assert_array_equal(found[0], fgsm_alone(network, *few))
+    kinds = {name: t.dtype for name, t in BankModel(bank).in_float64.tensors.items()}
     assert kinds.pop("norm.num_batches_tracked") == torch.int64
     assert set(kinds.values()) == {torch.float64}
-
-
-def test_rescaled_logits_are_those_of_the_loss_alone(bank, few):
-    found = fgsm_with_rescaled_logits(bank, *few, epsilons=EPSILONS, factor=0.01)
-    plain = fgsm_with_rescaled_logits(bank, *few, epsilons=EPSILONS, factor=1.0)
-    for k, network in enumerate(bank):
-        assert (found[k] == fgsm_alone(network, *few, factor=0.01)).mean() >= 1 - ROUNDING
-        assert (plain[k] == fgsm_alone(network, *few)).mean() >= 1 - ROUNDING
-    np.testing.assert_array_equal(found[:, 0], plain[:, 0])
 
 
 def test_images_of_one_network_are_given_to_the_others(bank, few):
@@ -136,8 +123,9 @@ def test_saturated_networks_have_no_gradient(bank, few):
     huge = Bank(bank.architecture, {name: t * factors.get(name, 1) for name, t in bank.tensors.items()}, bank.labels)
     for some in (bank, huge):
         expected = [(gradient(network, *few) == 0).flatten(1).all(1).double().mean() for network in some]
-        np.testing.assert_allclose(zero_gradients(some, *few), expected, atol=ROUNDING + 1e-9)
-    assert (zero_gradients(huge, *few) > 0.3).all()
+        found = attack(some, *few, kind="fgsm-float32", epsilons=[0.0]).zero_gradients
+        np.testing.assert_allclose(found, expected, atol=ROUNDING + 1e-9)
+    assert (found > 0.3).all()
 
 
 def test_noise_is_the_same_for_every_network(bank, few):

@@ -7,14 +7,7 @@ from foolbox.criteria import Misclassification
 
 from hrebasin import Bank, attack
 from hrebasin.robustness.foolbox_model import BankModel
-from hrebasin.robustness.strong import (
-    LOSSES,
-    fgsm_in_float64,
-    fgsm_with_rescaled_logits,
-    pgd,
-    transferred,
-    zero_gradients,
-)
+from hrebasin.robustness.strong import LOSSES, pgd, transferred
 
 EPSILONS = [0.0, 0.05, 0.1, 0.5]
 
@@ -66,33 +59,32 @@ def test_what_is_transferred_from_itself_is_the_attack(bank, few):
     found = transferred(bank, bank.select([1]), *few, epsilons=EPSILONS).mean("image")
     np.testing.assert_allclose(found[1], fgsm(bank, few)[1], atol=1e-9)
     assert (found[0] >= fgsm(bank, few)[0] - 1e-9).mean() > 0.7  # others' images are weaker
+    searched = transferred(bank, bank.select([1]), *few, epsilons=[0.05], kind="pgd", steps=10)
+    clean = attack(bank, *few, kind="fgsm", epsilons=[0.0]).robust
+    alone = pgd(bank, *few, epsilons=[0.05], loss="margin", steps=10, restarts=1)
+    np.testing.assert_array_equal(searched[1].where(clean[1, 0] == 1, 0), alone[1])
     with pytest.raises(ValueError, match="from one network, got 3"):
         transferred(bank, bank, *few, epsilons=EPSILONS)
+    with pytest.raises(ValueError, match="'fgsm' or 'pgd', got 'bim'"):
+        transferred(bank, bank.select([1]), *few, epsilons=EPSILONS, kind="bim")
 
 
-def test_float64_finds_what_float32_finds_on_healthy_networks(bank, few):
-    found = fgsm_in_float64(bank, *few, epsilons=EPSILONS)
-    assert abs(found.mean("image") - fgsm(bank, few)).max() <= 0.05
+def test_float32_finds_what_float64_finds_on_healthy_networks(bank, few):
+    found = attack(bank, *few, kind="fgsm-float32", epsilons=EPSILONS)
+    assert abs(found.robust_accuracy - fgsm(bank, few)).max() <= 0.05
+    assert (found.zero_gradients == 0).all()
 
 
-def test_rescaled_logits_leave_decisions_and_a_factor_of_one_everything(bank, few):
-    same = fgsm_with_rescaled_logits(bank, *few, epsilons=EPSILONS, factor=1.0).mean("image")
-    np.testing.assert_allclose(same, fgsm(bank, few), atol=1e-9)
-    scaled = fgsm_with_rescaled_logits(bank, *few, epsilons=EPSILONS, factor=0.01).mean("image")
-    np.testing.assert_array_equal(scaled.isel(epsilon=0), same.isel(epsilon=0))
-    assert not np.array_equal(scaled, same)
-
-
-def test_saturated_networks_have_no_gradient_and_only_seem_robust(bank, few):
-    assert (zero_gradients(bank, *few) == 0).all()
+def test_networks_sure_of_themselves_only_seem_robust_in_float32(bank, few):
     last = list(bank.architecture.layers)[-1]
-    huge = {k: t * 1e4 if k.startswith(last) else t for k, t in bank.tensors.items()}
-    masked = Bank(bank.architecture, huge, bank.labels)
-    assert (zero_gradients(masked, *few) > 0.5).all()
-    seeming = attack(masked, *few, kind="fgsm", epsilons=EPSILONS).robust_accuracy
-    assert (seeming.isel(epsilon=2) > fgsm(bank, few).isel(epsilon=2) + 0.1).all()
-    # the margin's gradient does not vanish, and rescaling brings it back for cross-entropy
-    margin = pgd(masked, *few, epsilons=EPSILONS[:3], loss="margin", steps=10, restarts=1).mean("image")
-    assert (margin.isel(epsilon=2) < seeming.isel(epsilon=2)).all()
-    unmasked = fgsm_with_rescaled_logits(masked, *few, epsilons=EPSILONS, factor=1e-4).mean("image")
-    np.testing.assert_allclose(unmasked, fgsm(bank, few), atol=0.05)
+    huge = {k: t * 100 if k.startswith(last) else t for k, t in bank.tensors.items()}
+    sure = Bank(bank.architecture, huge, bank.labels)
+    seeming = attack(sure, *few, kind="fgsm-float32", epsilons=EPSILONS)
+    exact = attack(sure, *few, kind="fgsm", epsilons=EPSILONS)
+    assert (seeming.zero_gradients > 0.2).all()
+    assert (exact.zero_gradients == 0).all()
+    gain = (seeming.robust_accuracy - exact.robust_accuracy).isel(epsilon=3)
+    assert (gain > 0.1).all()
+    # the margin's gradient does not vanish
+    margin = pgd(sure, *few, epsilons=EPSILONS[3:], loss="margin", steps=10, restarts=1).mean("image")
+    assert (margin.isel(epsilon=0) < seeming.robust_accuracy.isel(epsilon=3)).all()

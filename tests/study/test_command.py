@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 
@@ -64,6 +65,9 @@ def make(tmp_path_factory):
     for name in ("hrebasin", "uv"):
         (folder / ".venv" / "bin" / name).write_text(SHOW)
         (folder / ".venv" / "bin" / name).chmod(0o755)
+    place = folder / ".venv" / "lib" / "python3.11" / "site-packages"
+    place.mkdir(parents=True)
+    (place / "__editable__.hrebasin-0.1.0.pth").write_text(f"{folder.resolve()}/lib\n", encoding="utf-8")
     (folder / ".venv" / ".complete").touch()
 
     def call(target, *, environment=None, **given):
@@ -73,7 +77,36 @@ def make(tmp_path_factory):
         assert run.returncode == 0, run.stderr
         return json.loads(run.stdout.splitlines()[-1])
 
+    call.folder = folder
     return call
+
+
+def test_an_environment_that_came_with_a_copied_or_moved_checkout_is_built_anew(make, tmp_path):
+    home = make.folder
+    elsewhere = shutil.copytree(home, tmp_path / "a copy", symlinks=True)
+    linked = tmp_path / "linked"
+    linked.mkdir()
+    for name in ("Makefile", "requirements.txt", "pyproject.toml", ".venv"):
+        (linked / name).symlink_to(home / name)
+    for folder, built in ((home, False), (elsewhere, True), (linked, False)):
+        command = ["make", "--dry-run", "--directory", folder, "paper"]
+        run = subprocess.run(command, capture_output=True, encoding="utf-8", check=True)
+        assert ("-m venv --clear .venv" in run.stdout) == built, folder
+    pth = next(elsewhere.glob(".venv/lib/*/site-packages/*.pth"))
+    pth.write_text(f"{elsewhere.resolve()}/lib\n", encoding="utf-8")
+    run = subprocess.run([*command[:3], elsewhere, "paper"], capture_output=True, encoding="utf-8", check=True)
+    assert "venv --clear" not in run.stdout
+
+
+def test_the_command_of_another_checkout_is_refused(tmp_path, monkeypatch, capsys):
+    other = tmp_path / "lib" / "hrebasin" / "study" / "command.py"
+    other.parent.mkdir(parents=True)
+    other.touch()
+    (tmp_path / "notebooks").mkdir()
+    (tmp_path / "pyproject.toml").touch()
+    monkeypatch.chdir(tmp_path)
+    assert main(["settings"]) == 2
+    assert f"not that of the project here, {tmp_path}/lib/hrebasin" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -13,21 +13,22 @@ from hrebasin.study.benchmarks.plots import lines_table, speed_table
 from hrebasin.study.claims.ledger import CLAIMS
 from hrebasin.study.figures import registry as figures
 from hrebasin.study.publishing import page
+from hrebasin.study.publishing.places import benchmarks_file, places
 from hrebasin.study.records.origins import SHARD_PARAMETERS
 from hrebasin.study.stages import STAGES
 
 ROOT = project_root()
-PUBLISHED = ROOT / "data" / "published"
+MAIN = places(ROOT)[0]
 
 
 @pytest.fixture(scope="module")
 def results():
-    return records.read_results(PUBLISHED)
+    return records.read_results(MAIN.data)
 
 
 @pytest.fixture(scope="module")
 def published_ledger():
-    return records.read(PUBLISHED / "ledger.nc", stage="ledger")
+    return records.read(MAIN.data / "ledger.nc", stage="ledger")
 
 
 def test_every_stage_tells_where_it_comes_from(results, published_ledger):
@@ -97,7 +98,7 @@ def test_the_published_table_is_that_of_the_ledger(published_ledger):
 
 @pytest.fixture(scope="module")
 def benchmarks():
-    return records.read(PUBLISHED / "benchmarks.nc", stage="benchmarks")
+    return records.read(benchmarks_file(ROOT), stage="benchmarks")
 
 
 def test_published_tables_are_those_of_the_benchmarks(benchmarks):
@@ -116,8 +117,8 @@ def test_benchmarks_were_made_by_committed_code_with_every_row(benchmarks):
 
 def test_the_published_page_is_that_of_the_published_data(results, published_ledger, benchmarks, drawn):
     folder, found = drawn
-    nearby = {"data": "../data/published", "notebooks": "../notebooks", "files": "."}
-    asked = records.read(PUBLISHED / "answers.nc", stage="answers")
+    nearby = {"data": f"../data/published/{MAIN.setting}", "notebooks": "../notebooks", "files": "."}
+    asked = records.read(MAIN.data / "answers.nc", stage="answers")
     also = {"asked": asked, "benchmarks": benchmarks}
     page.write_page(folder / "index.html", results, published_ledger, found, **nearby, **also)
     kept, again = ((place / "index.html").read_text() for place in (ROOT / "figures", folder))

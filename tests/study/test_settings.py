@@ -47,7 +47,7 @@ def test_the_schema_is_the_committed_one_and_says_what_the_settings_say():
 def test_the_published_setting_is_the_paper_s():
     paper = load_setting(CONFIG / "paper.yaml")
     assert paper.n_groups * paper.leaves == 1600
-    assert paper.widths == [512, 512, 256]
+    assert paper.widths == [512, 512, 512, 256]
     assert [round(epsilon * 1000) for epsilon in paper.epsilons] == list(range(21))
     assert {4, 8} <= set(paper.merge_many_sizes)
     assert paper.n_lambdas == 25
@@ -64,15 +64,15 @@ def test_whole_numbers_become_floats_where_floats_are_meant():
 # The smallest of each whole number -> their names
 SMALLEST = {
     0: "train_images test_images first_group crop_padding regularised_groups matching_seed recipe_images width_images",
-    1: "n_groups groups_per_shard batch_size epochs regularised_models merge_many_sets attacked_images noise_draws "
-    "bounded_images ablation_pairs evaluated_images control_seeds strong_networks strong_images pgd_steps pgd_restarts "
-    "merger_orders scale_bounded_images repair_images recipe_groups",
+    1: "n_groups groups_per_shard batch_size epochs regularised_models snapshot_models merge_many_sets attacked_sets "
+    "attacked_images noise_draws bounded_images ablation_pairs evaluated_images control_seeds strong_networks "
+    "strong_images pgd_steps pgd_restarts merger_orders repair_images recipe_groups",
     2: "leaves recipe_leaves n_lambdas",
 }
 # Lists that increase -> values below and above what they may hold
 GRIDS = {
     "merge_many_sizes": (1,), "merge_many_limits": (0, 10_001), "merger_sizes": (1, 3), "merger_limits": (0, 10_001),
-    "control_epochs": (0, 10_001), "epsilons": (-0.01, 1.01), "strong_epsilons": (-0.01, 1.5),
+    "snapshot_epochs": (0.0, 10_001.0), "epsilons": (-0.01, 1.01), "strong_epsilons": (-0.01, 1.5),
     "noise_magnitudes": (-0.2, 2.0), "control_shares": (0.0, 1.5), "radii": (0.0, 1e7), "l1_strengths": (0.0, 1e7),
     "l2_strengths": (-1e-5, 1e7), "width_factors": (0.0, 1001.0),
 }  # fmt: skip
@@ -87,6 +87,7 @@ OTHERS = {
     "momentum": [-0.9, NAN],
     "weight_decay": [-0.1, INF],
     "widths": [512, "512", [], [0], [256.0], [True]],
+    "rivals": ["star", ["forest"], [3], ["naive"]],
     "attacked_methods": ["tree", [], ["forest"], [3], ["tree", "l2"], ["unmerged"]],
 }
 BAD = {name: [n - 1, n + 0.5, True, str(n)] for n, names in SMALLEST.items() for name in names.split()}
@@ -110,7 +111,7 @@ def test_a_grid_increases_and_may_not_be_empty(name):
     for bad in ([last, last], [2 * last, last], [NAN]):
         with pytest.raises(ValueError, match=name):
             checked({name: bad})
-    if not name.endswith("strengths"):  # there may be no regularised networks
+    if name != "snapshot_epochs" and not name.endswith("strengths"):  # there may be none of these networks
         with pytest.raises(ValueError, match=f"{name} should have at least 1 item"):
             checked({name: []})
 
@@ -122,6 +123,7 @@ def test_a_grid_increases_and_may_not_be_empty(name):
         ({"noise_magnitudes": [0.1, 0.2]}, "noise_magnitudes should start at 0, to compare with, got [0.1, 0.2]"),
         ({"attacked_methods": ["tree"]}, "attacked_methods lacks ['unmerged'], which every comparison needs"),
         ({"regularised_models": 5}, "regularised_models=5 exceeds leaves=4"),
+        ({"snapshot_models": 4}, "snapshot_models should be below leaves=4, got 4"),
         ({"ablation_pairs": 6}, "ablation_pairs=6 exceeds the 5 of leaves=4"),
         ({"merge_many_sizes": [2, 8]}, "merge_many_sizes should lie in [2, leaves=4], got 8"),
         ({"merger_sizes": [4, 8]}, "merger_sizes should lie in [2, leaves=4], got 8"),

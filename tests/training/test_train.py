@@ -382,18 +382,32 @@ def test_a_damaged_checkpoint_is_not_used(shallow, train_images, tmp_path):
     whole = train(shallow, train_images, [0], ADAM, checkpoints=tmp_path)
     [path] = tmp_path.iterdir()
     path.write_bytes(path.read_bytes()[:-100])
-    with pytest.warns(UserWarning, match=f"{path.name} is damaged and not used"):
+    with pytest.warns(UserWarning, match=f"{path.name} or a copy beside it is damaged and not used"):
         assert_same(train(shallow, train_images, [0], ADAM, checkpoints=tmp_path), whole)
 
 
-def test_stopped_early_is_the_same_training_cut_short(shallow, train_images, tmp_path):
-    whole, short = (train(shallow, train_images, [0, 1], ADAM, stop_after=n) for n in (None, 2))
-    assert short.history.sizes["epoch"] == 2
-    np.testing.assert_array_equal(short.history.train_loss, whole.history.train_loss.isel(epoch=slice(2)))
-    shorter_recipe = train(shallow, train_images, [0, 1], replace(ADAM, epochs=2))  # whose learning rate falls sooner
-    assert not torch.equal(short.tensors["fc1.weight"], shorter_recipe.tensors["fc1.weight"])
-    train(shallow, train_images, [0, 1], ADAM, checkpoints=tmp_path)
-    assert_same(train(shallow, train_images, [0, 1], ADAM, stop_after=2, checkpoints=tmp_path), short)
-    for epochs in (0, ADAM.epochs + 1):
-        with pytest.raises(ValueError, match=f"within the recipe's {ADAM.epochs} epochs, got {epochs}"):
-            train(shallow, train_images, [0], ADAM, stop_after=epochs)
+def test_snapshots_are_the_same_training_cut_short(shallow, train_images, tmp_path):
+    whole, given = train(shallow, train_images, [3, 5], ADAM), {"snapshots": [0.4, 2]}
+    bank = train(shallow, train_images, [3, 5], ADAM, **given)
+    assert bank.labels["method"].tolist() == ["unmerged"] * 2 + ["stopped"] * 4
+    assert_same(bank.select([0, 1]), whole)
+    stopped = bank.where(method="stopped", strength=2)
+    assert (stopped.labels["seed"].tolist(), stopped.labels["node"].tolist()) == ([3, 5], [0, 1])
+    losses = whole.history.train_loss.values.copy()
+    losses[:, 2:] = np.nan
+    np.testing.assert_array_equal(stopped.history.train_loss, losses)
+    shorter_recipe = train(shallow, train_images, [3, 5], replace(ADAM, epochs=2))  # whose learning rate falls sooner
+    assert not torch.equal(stopped.tensors["fc1.weight"], shorter_recipe.tensors["fc1.weight"])
+    for _ in range(2):  # trained, then read from checkpoints
+        assert_same(train(shallow, train_images, [3, 5], ADAM, **given, checkpoints=tmp_path), bank)
+    min(tmp_path.glob("*-*")).unlink()
+    with pytest.warns(UserWarning, match="or a copy beside it is damaged and not used"):
+        assert_same(train(shallow, train_images, [3, 5], ADAM, **given, checkpoints=tmp_path), bank)
+
+
+def test_snapshots_lie_within_the_training(shallow, train_images):
+    for snapshots in ([0], [ADAM.epochs], [2, 1], [1, 1], [float("nan")]):
+        with pytest.raises(ValueError, match=f"increase between 0 and the recipe's {ADAM.epochs} epochs, got"):
+            train(shallow, train_images, [0], ADAM, snapshots=snapshots)
+    with pytest.raises(ValueError, match="of networks without a penalty"):
+        train(shallow, train_images, [0], replace(ADAM, l2=1e-3), snapshots=[1])

@@ -7,7 +7,10 @@ import tarfile
 import zlib
 from pathlib import Path
 
-from ..files import only_writer, temporary_name
+from ..files import only_writer, sync_all, sync_folder, temporary_name
+from .folders import SPLITS, check_name
+
+SHOWN = 10  # names in a message, at most
 
 
 def unpacked(archive: Path | str, raw: Path | str) -> Path:
@@ -18,9 +21,11 @@ def unpacked(archive: Path | str, raw: Path | str) -> Path:
         raw: unpacked archives are kept in ``<raw>/unpacked``, by name, place, size and times of the archive.
 
     Raises:
-        ValueError: damaged, no tar archive, or with members that would leave the folder; nothing is kept of it.
+        ValueError: damaged, no tar archive, or with members that would leave the folder, and nothing is kept of it; or
+            neither at its top nor in one folder are there splits.
     """
     archive, status = Path(archive).resolve(), Path(archive).stat()
+    check_name(archive)
     # The time of modification alone may be kept while the content changes, as by cp -p.
     key = f"{archive} {status.st_size} {status.st_mtime_ns} {status.st_ctime_ns}"
     identity = hashlib.sha256(key.encode()).hexdigest()[:16]
@@ -29,17 +34,29 @@ def unpacked(archive: Path | str, raw: Path | str) -> Path:
         with only_writer(Path(raw), wait=True):
             if not target.is_dir():  # another process may have been faster
                 _unpack(archive, target)
-    inside = list(target.iterdir())
-    return inside[0] if len(inside) == 1 and inside[0].is_dir() and inside[0].name != "train" else target
+    inside = _with_splits(target)
+    if inside is None:
+        there = ", ".join(ascii(entry.name) for entry in sorted(target.iterdir())[:SHOWN]) or "nothing"
+        raise ValueError(f"{archive} holds no {' or '.join(SPLITS)} folder, at its top or in one folder there: {there}")
+    return inside
+
+
+def _with_splits(folder: Path) -> Path | None:
+    """The folder that holds splits: this one, or the only one in it that does; files beside it do not matter."""
+    inside = [entry for entry in (folder, *folder.iterdir()) if any((entry / split).is_dir() for split in SPLITS)]
+    return inside[0] if len(inside) == 1 or folder in inside else None
 
 
 def _unpack(archive: Path, target: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = temporary_name(target)
     try:
+        temporary.mkdir()  # of an empty archive nothing else would
         with tarfile.open(archive) as file:
             file.extractall(temporary, filter="data")  # refuses links and paths that lead outside, and devices
+        sync_all()
         temporary.rename(target)
+        sync_folder(target.parent)
     except (tarfile.TarError, EOFError, lzma.LZMAError, zlib.error, OSError) as error:
         raise ValueError(f"{archive} cannot be unpacked: {error}") from error
     finally:

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+SPLITS = ("train", "test")
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".ppm", ".pgm", ".webp", ".tif", ".tiff")
 OTHER_SUFFIXES = (
     ".gif", ".apng", ".avif", ".heic", ".heif", ".ico", ".jfif", ".jp2", ".jpe", ".jxl", ".mpo", ".pbm", ".pcx",
@@ -14,14 +15,38 @@ OTHER_SUFFIXES = (
 )  # fmt: skip
 
 
+def classes_in(part: Path) -> tuple[str, ...]:
+    """Names of the class folders of a split, sorted; hidden ones are left out.
+
+    Raises:
+        ValueError: a name that is no text of one line.
+    """
+    names = sorted(entry.name for entry in part.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+    for name in names:
+        check_name(part / name)
+        if any(ord(letter) < ord(" ") for letter in name):
+            raise ValueError(f"the name of the class folder {ascii(str(part / name))} holds control characters")
+    return tuple(names)
+
+
+def check_name(path: Path) -> None:
+    """Raise ValueError where a path is no valid text, which data sets could not tell."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        raise ValueError(f"{ascii(str(path))} is not valid text in UTF-8: rename it") from None
+
+
 def images_in(folder: Path) -> list[Path]:
     """Paths of the images of a class, by name; hidden files, and files that are no images by name, are left out.
 
     Raises:
-        ValueError: no images, images of another type, or a folder, whose images torchvision would take.
+        ValueError: no images, images of another type, a name that is no text, or a folder, whose images torchvision
+            would take.
     """
     entries = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
     for path in entries:
+        check_name(path)
         if path.is_dir():
             raise ValueError(f"{path} is a folder in a class folder, which must hold images only")
         if path.suffix.lower() in OTHER_SUFFIXES:

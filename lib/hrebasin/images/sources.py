@@ -8,12 +8,10 @@ import numpy as np
 import torch
 import xarray as xr
 
-from ..files import only_writer, replacing
-from ..random_streams import generator
+from ..files import only_writer, replacing, sync_all
 from .archives import unpacked
-from .folders import decode, images_in
-
-SPLITS = ("train", "test")
+from .folders import SPLITS, check_name, classes_in, decode, images_in
+from .order import in_order
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,7 +116,7 @@ def load_images(source: str, split: str, *, root: Path | str = "data", at_most: 
     else:
         raise ValueError(
             f"unknown image source {source!r}: neither cifar10, cifar10-sample, fashion-mnist nor an existing folder "
-            "or archive"
+            f"or archive; looked for {path.absolute()}"
         )
     return images.first(at_most) if 0 < at_most < len(images) else images
 
@@ -135,6 +133,7 @@ def _load_torchvision(source: str, split: str, raw: Path) -> Images:
                 for path in raw.glob("FashionMNIST/raw/*-ubyte"):  # of these torchvision checks no sum
                     path.unlink()
                 dataset = dataset_class(raw, train=split == "train", download=True)
+                sync_all()
     except (RuntimeError, OSError) as error:
         raise ValueError(
             f"{source} could not be downloaded to {raw}: {error}. "
@@ -236,15 +235,17 @@ def _balanced(labels: np.ndarray, n: int) -> np.ndarray:
 
 def _load_folder(folder: Path, split: str, raw: Path) -> Images:
     part = folder / split
+    check_name(part)
     if not part.is_dir():
         raise FileNotFoundError(f"no folder {part}: expected {folder}/train/<class>/ and {folder}/test/<class>/")
-    classes = _classes_in(part)
+    classes = classes_in(part)
     if len(classes) < 2:
         raise ValueError(f"{part} holds {len(classes)} class folders, at least 2 are needed")
     for other in (folder / name for name in SPLITS if (folder / name).is_dir()):
-        if _classes_in(other) != classes:  # the same label would mean another class
-            raise ValueError(f"{part} has the classes {classes}, but {other} has {_classes_in(other)}")
-    files = _in_order([(path, number) for number, name in enumerate(classes) for path in images_in(part / name)])
+        if classes_in(other) != classes:  # the same label would mean another class
+            raise ValueError(f"{part} has the classes {classes}, but {other} has {classes_in(other)}")
+    by_name = [(path, number) for number, name in enumerate(classes) for path in images_in(part / name)]
+    files, original = in_order(by_name)
     listing = hashlib.sha256(str(part.resolve()).encode())
     for path, number in files:
         status = path.stat()
@@ -258,7 +259,8 @@ def _load_folder(folder: Path, split: str, raw: Path) -> Images:
                 with replacing(cache) as temporary, temporary.open("wb") as stream:
                     np.save(stream, pixels, allow_pickle=False)
     labels = torch.tensor([number for _, number in files])
-    return Images(torch.from_numpy(pixels), labels, classes, f"images of {folder.resolve().name}")
+    source = f"images of {folder.resolve().name}{'' if original else ', shuffled'}"
+    return Images(torch.from_numpy(pixels), labels, classes, source)
 
 
 def _decoded(cache: Path, n: int) -> np.ndarray | None:
@@ -269,16 +271,3 @@ def _decoded(cache: Path, n: int) -> np.ndarray | None:
     except Exception:  # NumPy raises whatever broken content leads it into
         return None
     return pixels if fit else None
-
-
-def _classes_in(part: Path) -> tuple[str, ...]:
-    return tuple(sorted(entry.name for entry in part.iterdir() if entry.is_dir()))
-
-
-def _in_order(files: list[tuple[Path, int]]) -> list[tuple[Path, int]]:
-    """Numbers for file names are places in an original order; other names are shuffled, so classes mix."""
-    stems = [path.stem for path, _ in files]
-    if all(stem.isdecimal() for stem in stems) and len(set(map(int, stems))) == len(stems):
-        return sorted(files, key=lambda file: int(file[0].stem))
-    order = torch.randperm(len(files), generator=generator("image-order"))
-    return [files[position] for position in order]

@@ -12,6 +12,10 @@ import numpy as np
 import torch
 from numba import njit
 
+from .compiled import Compiled
+
+LARGEST = 1e150  # gain or price that is taken as it is
+
 
 class NotFiniteError(ValueError):
     """Gains that are not finite."""
@@ -35,10 +39,11 @@ def assign(
     """
     if gains.ndim != 3 or gains.shape[1] != gains.shape[2]:
         raise ValueError(f"gains must be (problem, unit, unit), got {gains.shape}")
-    if not np.isfinite(gains).all():
-        raise NotFiniteError("gains must be finite")
     n_problems, n, _ = gains.shape
     costs = np.negative(gains, dtype=np.float64)
+    largest = max(costs.max(initial=0.0), -costs.min(initial=0.0))  # NaN where one is
+    if not np.isfinite(largest):
+        raise NotFiniteError("gains must be finite")
     permutations = np.full((n_problems, n), -1) if start is None else np.array(start, dtype=np.int64)
     prices = np.zeros((n_problems, n)) if prices is None else np.array(prices, dtype=np.float64)
     if permutations.shape != (n_problems, n) or prices.shape != (n_problems, n):
@@ -48,16 +53,21 @@ def assign(
     outside = permutations[(permutations < -1) | (permutations >= n)]
     if len(outside):  # compiled code does not check
         raise ValueError(f"start must hold columns 0 to {n - 1}, or -1 for none, got {outside[0]}")
+    # Compiled code counts on finite sums of many gains and prices; by a power of two they stay what they are.
+    scale = 1.0 if largest <= LARGEST else 2.0 ** -int(np.log2(largest))
+    if scale != 1.0:
+        costs, prices = costs * scale, prices * scale
+    prices[np.abs(prices) > LARGEST] = 0.0
     if n_problems == 1:
         _solve(costs[0], permutations[0], prices[0])
-    else:
+    elif n_problems:
         with ThreadPoolExecutor(min(n_problems, torch.get_num_threads())) as pool:
             list(pool.map(_solve, costs, permutations, prices))
-    return permutations, prices
+    with np.errstate(over="ignore"):
+        return permutations, np.nan_to_num(prices / scale)
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
-def _solve(cost, col_of_row, v):
+def _minimise(cost, col_of_row, v):
     """Minimise in place: ``col_of_row`` and column prices ``v`` are taken up and replaced."""
     n = len(cost)
     u = np.empty(n)
@@ -111,7 +121,7 @@ def _solve(cost, col_of_row, v):
                 break
 
 
-@njit(nogil=True, cache=True, error_model="numpy", fastmath={"contract"})
+@njit(nogil=True, error_model="numpy", fastmath={"contract"})
 def _relax(row, v, offset, i, tentative, blocked, previous):
     """Shorten the paths to all open columns by going through row ``i``; branch-free, so it vectorises."""
     for j in range(len(row)):
@@ -121,7 +131,7 @@ def _relax(row, v, offset, i, tentative, blocked, previous):
         previous[j] = i if shorter else previous[j]
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@njit(nogil=True, error_model="numpy")
 def _argmin(values):
     """First position of the least value; distances are not negative, so their bits compare as integers.
 
@@ -135,3 +145,6 @@ def _argmin(values):
         if bits[j] == least:
             return j
     return 0
+
+
+_solve = Compiled(_minimise, nogil=True, error_model="numpy")

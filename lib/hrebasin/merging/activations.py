@@ -1,7 +1,5 @@
 """What linear and convolution layers of any network give on images, seen by forward hooks."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import NamedTuple
 
 import torch
@@ -9,11 +7,10 @@ from torch import nn
 
 from ..architectures import NetworkArchitecture
 from ..bank import Bank
+from ..matching.activations import UNIT_AXIS, hooked
 from ..resources import side_by_side
 
 IMAGES_AT_ONCE = 100
-# kind of layer -> axis of its outputs that holds the units
-UNIT_AXIS = {nn.Linear: -1, nn.Conv1d: 1, nn.Conv2d: 1, nn.Conv3d: 1}
 
 
 class Layer(NamedTuple):
@@ -87,17 +84,6 @@ def layer_moments(bank: Bank, pixels: torch.Tensor) -> tuple[list[torch.Tensor],
     mean = [total / n for n, total, _ in totals]
     std = [(square / n - m.square()).clamp(min=0).sqrt() for (n, _, square), m in zip(totals, mean, strict=True)]
     return mean, std
-
-
-@contextmanager
-def hooked(modules, hook) -> Iterator[None]:
-    """``hook(module, inputs, output)`` is called after each of the modules."""
-    handles = [module.register_forward_hook(hook) for module in modules]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def _layers(network: nn.Module) -> dict[str, int]:

@@ -24,6 +24,7 @@ def merge_files(
     output: Path | str,
     *,
     method: str = "tree",
+    repair: bool = False,
     network: str = "",
     example: Sequence[int] = (),
     images: str = "",
@@ -38,7 +39,7 @@ def merge_files(
     Args:
         paths: of the networks, see `hrebasin.weight_files.read_weights`.
         output: of the merged one, see `hrebasin.weight_files.write_weights`; none of ``paths``.
-        method: see `hrebasin.merge`.
+        method, repair: see `hrebasin.merge`.
         network: what the networks are, see `hrebasin.factories.build_network`; by default multilayer perceptrons with
             ReLU, see `hrebasin.state_dicts.read_state_dicts`.
         example: shape of one input, such as (3, 32, 32); by default that of ``images``.
@@ -61,9 +62,9 @@ def merge_files(
         raise ValueError(f"{output} is one of the networks: write the merged one elsewhere")
     if network and (layers or reference):
         raise ValueError("layers and reference are for perceptrons without network, which tells both")
-    if not network and (images or example or mean or std):
-        raise ValueError("example, images, mean and std need network, as package.module:factory")
-    options = {"method": method, "seed": seed}
+    if not network and (images or example or mean or std or repair):
+        raise ValueError("example, images (and so repair), mean and std need network, as package.module:factory")
+    options = {"method": method, "repair": repair, "seed": seed}
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         if network:

@@ -11,11 +11,12 @@ from ..bank import Bank, average, check_finite, check_same_architecture
 from ..checks import largest_weight
 from ..matching.assignment import NotFiniteError
 from ..matching.descent import Descent, outer
+from ..matching.scale import exponent
 from ..matching.weights import match_weights
 from ..progress import track
 from ..random_streams import Seed, generator
 from ..resources import side_by_side
-from .averages import merge_naive
+from .averages import Aligned, aligned_by, merge_naive
 from .batch_norm import finished
 from .distances import CONVERGENCE, merged_labels, pairwise_distance, squared_norms, with_history
 from .tree import align_tree
@@ -74,14 +75,25 @@ def merge_many_sets(
 
         def merge(item: tuple[Bank, Seed, int]) -> None:
             bank, seed, position = item
-            run = _MergeMany(bank, limits, seed, at_once)
+            up = exponent(bank.tensors[name] for name in bank.architecture.parameters)
+            run = _MergeMany(_times(bank, 2.0**up) if up else bank, limits, seed, at_once)
             while run.model is not None:
                 run.realign()
-            results[position] = run.result()
+            results[position] = _times(run.result(), 2.0**-up) if up else run.result()
             progress.update()
 
         side_by_side(merge, sets)
     return [finished(result, pixels) for result in results]
+
+
+def _times(bank: Bank, factor: float) -> Bank:
+    """A bank with its parameters times a factor, and distances that were recorded."""
+    scaled = {name: bank.tensors[name] * factor for name in bank.architecture.parameters}
+    history = bank.history
+    if history is not None and "pairwise_distance" in history:
+        distance = history.pairwise_distance
+        history = history.assign(pairwise_distance=distance.copy(data=distance.values * factor**2))
+    return replace(bank, tensors=bank.tensors | scaled, history=history)
 
 
 def merge_many_as_published(bank: Bank, *, max_sweeps: int = CONVERGENCE, seed: Seed = 0) -> tuple[Bank, int]:
@@ -282,12 +294,16 @@ class _MergeMany:
         return with_history(merged, torch.cat([row[1] for row in rows]), *columns)
 
 
-def merge_many_from_tree(
-    bank: Bank, *, max_sweeps: int = CONVERGENCE, seed: Seed = 0, pixels: torch.Tensor | None = None
-) -> Bank:
-    """MergeMany that starts from the alignment that the tree ends with, in place of none."""
-    start = time.perf_counter()
-    aligned = align_tree(bank, seed=seed)[-1]
-    merged = merge_many(aligned, max_sweeps=max_sweeps, seed=seed, pixels=pixels).relabel(method="merge-many-from-tree")
-    seconds = merged.history.seconds.copy(data=[time.perf_counter() - start])
-    return replace(merged, history=merged.history.assign(seconds=seconds))
+def align_many(bank: Bank, seed: Seed = 0) -> Aligned:
+    """The networks as converged MergeMany averages them."""
+    check_finite(bank, "MergeMany")
+    run = _MergeMany(bank, [CONVERGENCE], seed, 1)
+    while run.model is not None:
+        run.realign()
+    aligned = bank.architecture.symmetry.apply(bank.tensors, run.permutations)
+    return aligned_by(Bank(bank.architecture, aligned, bank.labels), run.sweeps)
+
+
+def align_many_from_tree(bank: Bank, seed: Seed = 0) -> Aligned:
+    """The networks as MergeMany averages them that starts from the alignment that the tree ends with, not from none."""
+    return align_many(align_tree(bank, seed=seed)[-1], seed)

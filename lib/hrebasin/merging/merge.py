@@ -13,12 +13,8 @@ from ..images.sources import Images
 from ..random_streams import Seed
 from ..state_names import loaded, renamed
 from ..symmetry import Symmetry
-from .batch_norm import measure_batch_norm
-from .many import merge_many
-from .methods import MERGES, Merge
-from .tree import merge_tree
-
-MATCHED = ("tree", "merge-many")  # which cannot do without a symmetry
+from .looks import BUILT_IN, RIVALS
+from .methods import MERGES, Method
 
 
 def merge(
@@ -27,6 +23,7 @@ def merge(
     *,
     method: str = "tree",
     images: torch.Tensor | Images | None = None,
+    repair: bool = False,
     seed: Seed = 0,
     symmetry: Symmetry | None = None,
     prove: bool = True,
@@ -45,10 +42,13 @@ def merge(
         networks: two or more modules that give logits (image, class), of any kind that `torch.export` can read; they
             are not changed. Weights are merged in float32.
         example: inputs (image, ...) for all, such as ``images[:2]``; by default the first of ``images``.
-        method: ``"tree"`` (the paper's; takes 2, 4, 8, ... networks), ``"merge-many"``, ``"naive"``, or one that
-            `hrebasin.register` added; see `method_names`.
+        method: ``"tree"`` (the paper's; takes 2, 4, 8, ... networks), ``"merge-many"``, or another one of
+            `method_names`.
         images: training inputs (image, ...) as the networks take them, uint8 or floats, on which batch norm is measured
-            anew. Without them its statistics are averaged, with a warning.
+            anew. Without them its statistics are averaged, with a warning. Some methods cannot do without; those that
+            need labels take `Images`.
+        repair: give every unit the mean and spread that it has in the networks (REPAIR, Jordan et al. 2023), measured
+            on ``images``.
         seed: of the orders of layers and networks.
         symmetry: which permutations act on the networks; by default derived from the first one's graph.
         prove: that the symmetry leaves the outputs of the first network as they are.
@@ -67,15 +67,9 @@ def merge(
     act = _checked_method(networks, method)
     for position, network in enumerate(networks):
         _check_network(position, network)
-    images = images.pixels if isinstance(images, Images) else images
-    if images is not None:
-        if not isinstance(images, torch.Tensor) or (example is not None and images.shape[1:] != example.shape[1:]):
-            shape = getattr(images, "shape", type(images).__name__)
-            raise ValueError(f"images must be a tensor (image, ...) of the example's shape, got {shape}")
-        images = images.float() if images.is_floating_point() else images
-        example = images[:2] if example is None else example
+    images, example = _checked_images(images, example)
     bank = Bank.stack(networks, example, symmetry=symmetry, prove=prove, seed=range(len(networks)))
-    merged = _merged(bank, act, method, images, seed)
+    merged = _merged(bank, act, images, seed, repair)
     return _like(networks[0], merged)
 
 
@@ -112,26 +106,39 @@ def merge_state_dicts(
 
 
 def method_names() -> list[str]:
-    """Names of all methods that `merge` takes: the tree, MergeMany, and what the registry holds.
+    """Names of all methods that `merge` takes: what the registry holds.
 
-    >>> method_names()
-    ['tree', 'merge-many', 'naive']
+    >>> method_names()[:4]
+    ['tree', 'merge-many', 'naive', 'merge-many-from-tree']
     """
-    return [*MATCHED, *(name for name in MERGES if name not in MATCHED)]
+    return list(MERGES)
 
 
-def _checked_method(networks: Sequence[nn.Module], method: str) -> Merge:
-    if method not in method_names():
-        raise ValueError(f"unknown method {method!r}; there are {', '.join(method_names())}")
+def _checked_method(networks: Sequence[nn.Module], method: str) -> Method:
+    if method not in MERGES:
+        raise ValueError(f"unknown method {method!r}; there are {', '.join(MERGES)}")
     n = len(networks)
     if n < 2:
         raise ValueError(f"merging needs at least 2 networks, got {n}")
-    if method == "tree" and n & (n - 1):
-        others = ", ".join(name for name in method_names() if name != "tree")
-        raise ValueError(f"a tree needs 2, 4, 8, ... networks, got {n}; any number can be merged by {others}")
-    acts = MERGES | {"tree": lambda bank, seed: merge_tree(bank, seed=seed)[-1]}
-    acts["merge-many"] = lambda bank, seed: merge_many(bank, seed=seed)
-    return acts[method]
+    if not MERGES[method].takes(n):
+        what, others = "a tree" if method == "tree" else repr(method), [m for m in MERGES if MERGES[m].takes(n)]
+        raise ValueError(
+            f"{what} needs 2, 4, 8, ... networks, got {n}; any number can be merged by {', '.join(others)}"
+        )
+    return MERGES[method]
+
+
+def _checked_images(images, example) -> tuple[torch.Tensor | Images | None, torch.Tensor | None]:
+    """Images and example as `Bank.stack` and methods take them."""
+    if images is None:
+        return images, example
+    pixels = images.pixels if isinstance(images, Images) else images
+    if not isinstance(pixels, torch.Tensor) or (example is not None and pixels.shape[1:] != example.shape[1:]):
+        shape = getattr(pixels, "shape", type(pixels).__name__)
+        raise ValueError(f"images must be a tensor (image, ...) of the example's shape, got {shape}")
+    if not isinstance(images, Images):
+        images = pixels = pixels.float() if pixels.is_floating_point() else pixels
+    return images, pixels[:2] if example is None else example
 
 
 def _check_network(position: int, network: nn.Module) -> None:
@@ -144,9 +151,9 @@ def _check_network(position: int, network: nn.Module) -> None:
             raise ValueError(f"network {position}: {name!r} holds values that are not finite")
 
 
-def _merged(bank: Bank, act: Merge, method: str, images: torch.Tensor | None, seed: Seed) -> Bank:
+def _merged(bank: Bank, act: Method, images: torch.Tensor | Images | None, seed: Seed, repaired: bool) -> Bank:
     """One network, its batch norm measured at last: until then only weights count."""
-    if method in MATCHED and not bank.architecture.symmetry.permutations:
+    if act.name in BUILT_IN + tuple(RIVALS) and act.name != "naive" and not bank.architecture.symmetry.permutations:
         raise ValueError(f"{bank.architecture.title} has no permutation symmetry: there is nothing to match")
     if bank.architecture.batch_norms and images is None:
         warnings.warn(
@@ -156,8 +163,7 @@ def _merged(bank: Bank, act: Merge, method: str, images: torch.Tensor | None, se
         )
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "the running statistics of batch norm were averaged")  # as said above
-        merged = act(bank, seed)
-    return merged if images is None else measure_batch_norm(merged, images)
+        return act(bank, seed, images, repaired=repaired)
 
 
 def _like(network: nn.Module, bank: Bank) -> nn.Module:

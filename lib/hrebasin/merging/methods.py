@@ -4,53 +4,81 @@ At the end of this file a method takes part in every run; registered in a notebo
 function of the networks to merge, a `Bank`, and of a seed; it gives a bank of one network:
 
 >>> register("halved", lambda bank, seed: merge_naive(bank.select([0, 1])), title="mean of the first two")
->>> list(MERGES), added()
-(['naive', 'halved'], ['halved'])
+>>> of_every_run(), added()
+(['naive', 'merge-many-from-tree', 'halved'], ['halved'])
 >>> unregister("halved")
 """
 
 import re
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import numpy as np
 import torch
 
 from ..bank import Bank
+from ..images.sources import Images
 from ..matching.weights import match_weights
 from ..random_streams import Seed
-from .averages import merge_naive
-from .batch_norm import finished
-from .distances import HISTORY, merged_labels, with_history
-from .looks import LOOKS, PAPER, SPARE
-from .many import merge_many_sets
-from .tree import merge_tree
+from ..resources import side_by_side
+from .averages import Aligned, align_fold, align_star, align_transport, merge_naive
+from .cycle_consistent import align_cycle_consistent
+from .distances import with_history
+from .looks import BUILT_IN, LOOKS, RIVALS, SPARE
+from .many import align_many, align_many_from_tree, merge_many, merge_many_sets
+from .method import NEEDS, Method
+from .tree import align_by_activations, align_paired_tree, align_straight_through, align_tree, merge_tree
 
-Merge = Callable[[Bank, Seed], Bank]
-
-# Methods that merge a set of networks at once. The tree, which gives every stage, and MergeMany, whose sweeps are
-# limited, have more to say than one network, so notebooks call them themselves.
-MERGES: dict[str, Callable[..., Bank]] = {"naive": lambda bank, seed, pixels=None: merge_naive(bank, pixels=pixels)}
+OF_EVERY_RUN = ("naive", "merge-many-from-tree")  # beside the tree and MergeMany, which notebooks call themselves
 
 
-def register(name: str, merge: Merge, *, title: str = "", colour: str = "") -> None:
+def _built_in() -> dict[str, Method]:
+    methods = [
+        Method("tree", lambda bank, seed: merge_tree(bank, seed=seed)[-1],
+               align=lambda bank, seed: Aligned(align_tree(bank, seed=seed)[-1], 0), trees=True),
+        Method("merge-many", lambda bank, seed: merge_many(bank, seed=seed), align=align_many),
+        Method("naive", lambda bank, seed: merge_naive(bank), align=lambda bank, seed: Aligned(bank, 0)),
+        Method("merge-many-from-tree", align_many_from_tree, trees=True),
+        Method("star", align_star),
+        Method("fold", align_fold),
+        Method("tree-random", partial(align_paired_tree, pairing="random"), trees=True),
+        Method("tree-nearest", partial(align_paired_tree, pairing="nearest"), trees=True),
+        Method("cycle-consistent", align_cycle_consistent),
+        Method("activations", align_by_activations, needs="pixels", trees=True),
+        Method("correlations", partial(align_by_activations, correlated=True), needs="pixels", trees=True),
+        Method("ot-fusion", align_transport),
+        Method("straight-through", align_straight_through, needs="labels", trees=True),
+    ]  # fmt: skip
+    return {method.name: method for method in methods}
+
+
+MERGES: dict[str, Method] = _built_in()
+
+
+def register(
+    name: str, merge: Callable[..., Bank | Aligned], *, title: str = "", colour: str = "", needs: str = ""
+) -> None:
     """Add a merge method, or replace one that was added before.
 
     Args:
         name: its label ``method`` in data sets: small letters, digits and hyphens.
-        merge: takes the networks to merge and a seed, gives a bank of one network of the same architecture. With
-            `hrebasin.merging.distances.HISTORY` where it has some; its time is measured here.
+        merge: takes the networks to merge and a seed, gives a bank of one network of the same architecture, or
+            `hrebasin.merging.averages.Aligned` ones to be averaged. With `hrebasin.merging.distances.HISTORY` where it
+            has some; its time is measured here.
         title: its name in figures; by default the same.
         colour: in figures, such as ``"#A89048"``; by default one that no other method has.
+        needs: training images that it takes by name: ``"pixels"`` (image, ...), or ``"labels"`` for these and labels.
 
     Raises:
-        ValueError: a name that is no label or belongs to a method of the paper, a colour that is taken or none.
+        ValueError: a name that is no label or belongs to a method of the library, a colour that is taken or none, or
+            another need.
     """
     if not re.fullmatch(r"[a-z][a-z0-9]*(-[a-z0-9]+)*", name):
         raise ValueError(f"a method's name is made of small letters, digits and hyphens, got {name!r}")
-    if name in PAPER:
-        raise ValueError(f"{name!r} is a method of the paper; give yours another name")
+    if name in BUILT_IN or name in RIVALS:
+        raise ValueError(f"{name!r} is a method of the library; give yours another name")
+    if needs not in NEEDS:
+        raise ValueError(f"a method needs one of {list(NEEDS)}, got {needs!r}")
     if colour and not re.fullmatch("#[0-9A-Fa-f]{6}", colour):
         raise ValueError(f"the colour of {name!r} must be like '#A89048', got {colour!r}")
     others = {other: used for other, (_, used) in LOOKS.items() if other != name}
@@ -60,7 +88,7 @@ def register(name: str, merge: Merge, *, title: str = "", colour: str = "") -> N
     colour = (colour or spare[0]).upper()
     if taken := [other for other, used in others.items() if used == colour]:
         raise ValueError(f"colour {colour} of {name!r} is that of {taken[0]!r} already")
-    MERGES[name] = partial(_merge, name, merge)
+    MERGES[name] = Method(name, merge, needs=needs)
     LOOKS[name] = title or name, colour
 
 
@@ -71,34 +99,53 @@ def unregister(name: str) -> None:
     del MERGES[name], LOOKS[name]
 
 
+def added() -> list[str]:
+    """Names of the methods that were registered."""
+    return [name for name in MERGES if name not in BUILT_IN and name not in RIVALS]
+
+
+def of_every_run() -> list[str]:
+    """Names of the methods that merge the sets of every run, beside the tree and MergeMany."""
+    return [*OF_EVERY_RUN, *added()]
+
+
 def match_to_first(bank: Bank, *, seed: Seed = 0) -> Bank:
     """The same networks, their hidden units in the order of the first one's: what many methods start with."""
     return match_weights(bank.select([0] * len(bank)), bank, seed=seed).apply(bank)
 
 
-def _merge(name: str, merge: Merge, bank: Bank, seed: Seed, pixels: torch.Tensor | None = None) -> Bank:
-    """Merge with a method that was added, check what it gives, and label it."""
-    start = time.perf_counter()
-    merged = merge(bank, seed)
-    seconds = time.perf_counter() - start
-    if not isinstance(merged, Bank) or len(merged) != 1 or merged.architecture != bank.architecture:
-        raise ValueError(f"method {name!r} must give one network of {bank.architecture.title}, got {merged!r}")
-    for parameter, tensor in merged.tensors.items():
-        if not torch.isfinite(tensor).all():
-            raise ValueError(f"method {name!r}: {parameter} holds weights that are not finite")
-    labelled = finished(Bank(bank.architecture, merged.tensors, merged_labels(bank) | {"method": name}), pixels)
-    history = merged.history
-    if history is None or not set(HISTORY) <= set(history):
-        return with_history(labelled, [np.nan], [0], [True], [seconds])
-    known = (history[column].values for column in ("pairwise_distance", "sweeps_done", "converged"))
-    return with_history(labelled, *known, [seconds])
+def merge_sets(
+    sets: Sequence[Bank],
+    names: Sequence[str],
+    *,
+    seed: Seed = 0,
+    images: torch.Tensor | Images | None = None,
+    repaired: bool = False,
+) -> list[Bank]:
+    """What each method makes of each set of networks that it takes, method by method; side by side on CPU threads.
+
+    Args:
+        sets: of networks.
+        names: of methods in `MERGES`.
+        seed, images, repaired: as of `Method.__call__`. Methods that need images are left out where there are none.
+
+    Raises:
+        ValueError: an unknown method.
+    """
+    if unknown := set(names) - set(MERGES):
+        raise ValueError(f"unknown methods {sorted(unknown)}; there are {', '.join(MERGES)}")
+    work = [(MERGES[name], some) for name in names for some in sets if MERGES[name].takes(len(some))]
+    work = [(method, some) for method, some in work if images is not None or not method.needs]
+    longest = sorted(range(len(work)), key=lambda k: -len(work[k][1]))
+    found = side_by_side(lambda k: work[k][0](work[k][1], seed, images, repaired=repaired), longest)
+    return [bank for _, bank in sorted(zip(longest, found, strict=True), key=lambda pair: pair[0])]
 
 
 def merge_all(bank: Bank, *, seed: Seed = 0, pixels: torch.Tensor | None = None) -> Bank:
     """The networks of a group and what every method makes of them.
 
-    The tree takes the first 2^k networks; MergeMany (to convergence) and all methods in `MERGES` take the first 2, 4,
-    8, ... and all networks.
+    The tree takes the first 2^k networks; MergeMany (to convergence) and all methods `of_every_run` take the first 2,
+    4, 8, ... and all networks, where they can.
 
     Args:
         bank: at least two networks of one group.
@@ -115,16 +162,10 @@ def merge_all(bank: Bank, *, seed: Seed = 0, pixels: torch.Tensor | None = None)
     tree = merge_tree(bank.select(slice(2**stages)), seed=seed, pixels=pixels)[1:]
     sizes = sorted({2**stage for stage in range(1, stages + 1)} | {len(bank)})
     sets = [bank.select(slice(size)) for size in sizes]
-    by_method = [merge_many_sets(sets, seeds=[seed] * len(sets), pixels=pixels)]
-    by_method += [[merge(members, seed, pixels) for members in sets] for merge in MERGES.values()]
+    merged = merge_many_sets(sets, seeds=[seed] * len(sets), pixels=pixels)
+    merged += merge_sets(sets, of_every_run(), seed=seed, images=pixels)
     # All networks, where they are no power of two, stand beside a smaller set of the same stage.
-    places = [int(size & (size - 1) > 0) for size in sizes]
-    merged = [one.relabel(node=place) for row in by_method for one, place in zip(row, places, strict=True)]
+    merged = [one.relabel(node=int((n := int(one.labels["n_merged"][0])) & (n - 1) > 0)) for one in merged]
     nothing = np.zeros(len(bank))
     unmerged = with_history(bank, nothing, nothing.astype(int), nothing + 1, nothing)
     return Bank.concat([unmerged, *tree, *merged])
-
-
-def added() -> list[str]:
-    """Names of the methods that were registered."""
-    return [name for name in MERGES if name not in PAPER]

@@ -1,17 +1,19 @@
 """Merging: pairs, the paper's tree, MergeMany of Git Re-Basin (algorithm 3), and plain averages."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
 import torch
 
 from ..bank import Bank, average, blend
+from ..matching.activations import match_activations
+from ..matching.straight_through import match_straight_through
 from ..matching.weights import Alignment, match_weights
 from ..random_streams import Seed, generator
-from .averages import average_aligned, place_of
-from .batch_norm import finished
+from .averages import Aligned, aligned_by, average_aligned, place_of
+from .batch_norm import finished, measure_batch_norm
 from .distances import CONVERGENCE, merged_labels, pairwise_distance, squared_distances, squared_norms, with_history
 
 
@@ -121,24 +123,55 @@ def merge_tree(
 
 
 PAIRINGS = ("neighbours", "random", "nearest")
+Match = Callable[..., Alignment]  # of network k of one bank to network k of another, with a seed for each pair
 
 
-def merge_paired_tree(bank: Bank, *, pairing: str = "neighbours", seed: Seed = 0) -> Bank:
-    """The top of a tree whose pairs are chosen anew at every stage: a bank of one network.
+def align_paired_tree(
+    bank: Bank, seed: Seed = 0, *, pairing: str = "neighbours", match: Match = match_weights
+) -> Aligned:
+    """The leaves of a tree whose pairs are chosen anew at every stage, aligned as its top averages them.
 
     Args:
         bank: 2**k networks, one tree.
+        seed: of layer orders and random pairs.
         pairing: ``"neighbours"`` (the paper's, in seed order), ``"random"``, or ``"nearest"``: again and again the two
             networks that are closest once aligned.
-        seed: of layer orders and random pairs.
-
-    Returns:
-        Method ``tree`` for neighbours, else ``tree-random`` or ``tree-nearest``.
+        match: aligns pairs, as `match_weights` does.
     """
-    start = time.perf_counter()
-    stages, sweeps = _climb(bank, pairing, seed)
-    method = "tree" if pairing == "neighbours" else f"tree-{pairing}"
-    return average_aligned(stages[-1], method, sweeps, start)
+    stages, sweeps = _climb(bank, pairing, seed, match)
+    return aligned_by(stages[-1], sweeps)
+
+
+def align_by_activations(bank: Bank, seed: Seed, pixels: torch.Tensor, *, correlated: bool = False) -> Aligned:
+    """The leaves of a tree of neighbours whose units are matched by what they do on images.
+
+    Args:
+        bank: 2**k networks, one tree.
+        seed: does not count, for nothing is drawn.
+        pixels: training images (image, ...) as the networks take them.
+        correlated: see `hrebasin.matching.activations.match_activations`.
+    """
+
+    def match(*pair: Bank, seed: Seed) -> Alignment:
+        first, second = (measure_batch_norm(each, pixels) for each in pair)  # averaged statistics fit no mean
+        return match_activations(first, second, pixels, correlated=correlated)
+
+    return align_paired_tree(bank, seed, match=match)
+
+
+def align_straight_through(bank: Bank, seed: Seed, pixels: torch.Tensor, labels: torch.Tensor) -> Aligned:
+    """The leaves of a tree of neighbours, matched by the straight-through estimator.
+
+    Args:
+        bank: 2**k networks, one tree.
+        seed: of the orders of layers and images.
+        pixels, labels: training images (image, ...) as the networks take them.
+    """
+
+    def match(first: Bank, second: Bank, *, seed: Sequence[str]) -> Alignment:
+        return match_straight_through(first, second, pixels, labels, seed=seed)
+
+    return align_paired_tree(bank, seed, match=match)
 
 
 def align_tree(bank: Bank, *, seed: Seed = 0) -> list[Bank]:
@@ -152,7 +185,7 @@ def align_tree(bank: Bank, *, seed: Seed = 0) -> list[Bank]:
         One bank of all leaves a stage, stage 0 (as given) first. Node k of stage s is the mean of the leaves k 2**s to
         (k + 1) 2**s - 1 of bank s, see `average_blocks`.
     """
-    return _climb(bank, "neighbours", seed)[0]
+    return _climb(bank, "neighbours", seed, match_weights)[0]
 
 
 def average_blocks(aligned: Bank, size: int) -> Bank:
@@ -164,7 +197,7 @@ def average_blocks(aligned: Bank, size: int) -> Bank:
     return Bank(aligned.architecture, tensors, labels)
 
 
-def _climb(bank: Bank, pairing: str, seed: Seed) -> tuple[list[Bank], int]:
+def _climb(bank: Bank, pairing: str, seed: Seed, match: Match) -> tuple[list[Bank], int]:
     """Aligned leaves by stage, and the most sweeps that a matching took."""
     if len(bank) < 2 or len(bank) & (len(bank) - 1):
         raise ValueError(f"a tree needs 2**k networks, got {len(bank)}")
@@ -179,7 +212,7 @@ def _climb(bank: Bank, pairing: str, seed: Seed) -> tuple[list[Bank], int]:
         stage = int(np.log2(len(bank) // len(nodes))) + 1
         # the streams that `merge_pairs` names, so that neighbours give the paper's tree
         names = [f"{seed}/group-{bank.labels['group'][0]}/stage-{stage}/node-{n}" for n in range(len(pairs))]
-        alignment = match_weights(first, second, seed=names)
+        alignment = match(first, second, seed=names)
         sweeps = max(sweeps, int(alignment.sweeps.max()))
         leaves = _move(leaves, {n: nodes[pair[1]] for n, pair in enumerate(pairs)}, alignment)
         nodes = [nodes[a] + nodes[b] for a, b in pairs]

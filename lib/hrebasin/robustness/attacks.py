@@ -1,24 +1,20 @@
 """Robustness of whole banks of any networks: Foolbox attacks and random perturbations, in pixel units."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
 import xarray as xr
-from foolbox import Attack
-from foolbox.attacks import L2DeepFoolAttack, LinfDeepFoolAttack, LinfFastGradientAttack
 
 from ..bank import Bank, check_finite
 from ..checks import check_pixels
 from ..resources import halving
-from .foolbox_model import NETWORKS_AT_ONCE, SAMPLES_AT_ONCE, fitting_samples, in_pieces, run, select
+from .deepfool import deepfool
+from .fixed_size import COMPARED, FIXED_SIZE, fixed_size
+from .foolbox_model import NETWORKS_AT_ONCE, SAMPLES_AT_ONCE, fitting_samples, in_pieces
 from .noise import noise_accuracy
 
 KINDS = ("fgsm", "deepfool-linf", "deepfool-l2", "gaussian", "uniform")
-DEEPFOOL = {"candidates": 10, "overshoot": 0.02, "loss": "logits"}
-# DeepFool's steps. Most samples need one or two, yet Foolbox computes all of a batch until the last is done; so what is
-# still open after few steps is attacked anew with more. A sample's result does not depend on the others.
-ROUNDS = (1, 3, 50)
 
 
 def attack(
@@ -46,7 +42,7 @@ def attack(
         labels: (image,) true classes.
         kind: ``"fgsm"`` (L-infinity, no random start), ``"deepfool-linf"``, ``"deepfool-l2"``, ``"gaussian"`` (standard
             deviation epsilon) or ``"uniform"`` (in +-epsilon); noise is clipped to [0, 1] with the image. Or a name in
-            `FIXED_SIZE`.
+            `FIXED_SIZE`, or ``"fgsm-float32"``, whose gradient is less exact than FGSM's.
         epsilons: sizes in pixel units (pixels in [0, 1]) and the norm of the kind, increasing from 0 or more.
         device: where to compute.
         draws: of noise, the same for every network; draw d uses the stream ``noise/<kind>/<d>``.
@@ -54,14 +50,15 @@ def attack(
             Results do not depend on it.
 
     Returns:
-        ``robust_accuracy`` (model, epsilon) and ``correct`` (model, image), the latter without attack. FGSM (all of
-        `FIXED_SIZE`) tests each epsilon on its own, so its curve need not be monotone. DeepFool seeks a minimal
-        perturbation: an image counts at epsilon when it is classified correctly and not broken by a perturbation of
-        norm <= epsilon; added are
-        ``perturbation_norm`` (model, image; 0 where misclassified anyway), ``success`` (model, image), ``repredicted``
-        (model,: images on which a second prediction differs from ``success``) and ``robust_accuracy_clipped``
-        (model, epsilon; Foolbox's own rule: the perturbation clipped to epsilon and tested again). Noise gives
-        ``robust_accuracy`` (model, epsilon, draw).
+        ``robust_accuracy`` (model, epsilon) and ``correct`` (model, image), the latter without attack. Noise gives
+        ``robust_accuracy`` (model, epsilon, draw), other attacks also ``robust`` (model, epsilon, image), 1 where an
+        image is still classified correctly. FGSM (all of `FIXED_SIZE`) tests each epsilon on its own, so its curve need
+        not be monotone; added is ``zero_gradients`` (model,), the share of images whose gradient is exactly zero.
+        DeepFool seeks a minimal perturbation: an image counts at epsilon when it is classified correctly and not broken
+        by a perturbation of norm <= epsilon; added are ``perturbation_norm`` (model, image; with DeepFool's overshoot
+        of 2 %; 0 where misclassified anyway), ``success`` (model, image), ``repredicted`` (model,: images on which a
+        second prediction differs from ``success``) and ``robust_accuracy_clipped`` (model, epsilon; Foolbox's own rule:
+        the perturbation clipped to epsilon and tested again).
 
     Raises:
         ValueError: unknown kind, bad epsilons, pixels or labels that do not fit, weights that are not finite.
@@ -103,52 +100,62 @@ def _attack(bank, pixels, labels, kind, epsilons, draws, samples_at_once) -> xr.
     """`attack` on networks that fit into one call."""
     with torch.no_grad():
         correct = bank(pixels).argmax(-1) == labels
-    image = np.arange(len(pixels))
-    result = {
-        "correct": bank.array(
-            correct.to(torch.int8),
-            ("model", "image"),
-            long_name="correct without attack",
-            units="1",
-            name="correct",
-            image=image,
-        )
-    }
-    epsilon = xr.Variable("epsilon", epsilons, {"long_name": "size of the perturbation", "units": "pixel range"})
-    describe = {"long_name": "accuracy under attack", "units": "1", "name": "robust_accuracy", "epsilon": epsilon}
+    result = {"correct": _over_images(bank, correct, "correct", "correct without attack")}
     if kind in ("gaussian", "uniform"):
         accuracy = noise_accuracy(bank, pixels, labels, kind, epsilons, draws)
-        dims = ("model", "epsilon", "draw")
-        result["robust_accuracy"] = bank.array(accuracy, dims, **describe, draw=np.arange(draws))
+        result["robust_accuracy"] = _over_sizes(bank, accuracy, epsilons, "draw")
         return xr.Dataset(result)
     pieces = in_pieces(bank, pixels, labels, samples_at_once, kind)
-    if kind in FIXED_SIZE:
-        broken = np.concatenate([fixed_size(*piece, kind, epsilons) for piece in pieces], axis=2)
-        result["robust_accuracy"] = bank.array(1 - broken.mean(2), ("model", "epsilon"), **describe)
-        return xr.Dataset(result)
-    columns = [
-        np.concatenate(parts, axis=-1) for parts in zip(*(_deepfool(*p, kind, epsilons) for p in pieces), strict=True)
-    ]
-    norm, success, repredicted, clipped = columns
-    robust = correct.cpu().numpy()[:, None] & (~success[:, None] | (norm[:, None] > np.array(epsilons)[None, :, None]))
-    over_images = {"dims": ("model", "image"), "image": image}
-    result |= {
-        "robust_accuracy": bank.array(robust.mean(2), ("model", "epsilon"), **describe),
-        "robust_accuracy_clipped": bank.array(1 - clipped.mean(2), ("model", "epsilon"), **describe),
-        "perturbation_norm": bank.array(
-            norm, name="perturbation_norm", long_name="norm of the raw perturbation", units="pixel range", **over_images
-        ),
-        "success": bank.array(
-            success.astype(np.int8), name="success", long_name="whether the attack succeeded", units="1", **over_images
-        ),
-        "repredicted": bank.array(
-            repredicted.sum(1),
-            name="repredicted",
-            units="images",
-            long_name="images whose second prediction differs from the success flag",
-        ),
-    }
+    attacked = deepfool if kind.startswith("deepfool") else fixed_size
+    columns = [np.concatenate(parts, 1) for parts in zip(*(attacked(*p, kind, epsilons) for p in pieces), strict=True)]
+    if attacked is deepfool:
+        norm, success, repredicted, clipped = columns
+        larger = ~success[..., None] | (norm[..., None] > np.array(epsilons))
+        robust = correct.cpu().numpy()[..., None] & larger
+        text = "norm of the raw perturbation"
+        result |= {
+            "robust_accuracy_clipped": _over_sizes(bank, 1 - clipped.mean(1), epsilons),
+            "perturbation_norm": _over_images(bank, norm, "perturbation_norm", text, "pixel range"),
+            "success": _over_images(bank, success, "success", "whether the attack succeeded"),
+            "repredicted": bank.array(
+                repredicted.sum(1),
+                name="repredicted",
+                units="images",
+                long_name="images whose second prediction differs from the success flag",
+            ),
+        }
+    else:
+        robust, vanished = columns
+        if np.isfinite(vanished).all():
+            text = "share of images whose gradient is exactly zero"
+            result["zero_gradients"] = bank.array(vanished.mean(1), name="zero_gradients", long_name=text, units="1")
+    result["robust_accuracy"] = _over_sizes(bank, robust.mean(1), epsilons)
+    result["robust"] = robust_flags(bank, robust.swapaxes(1, 2), epsilons)
     return xr.Dataset(result)
+
+
+def _sizes(epsilons) -> xr.Variable:
+    return xr.Variable("epsilon", epsilons, {"long_name": "size of the perturbation", "units": "pixel range"})
+
+
+def _over_sizes(bank: Bank, values, epsilons, *further: str) -> xr.DataArray:
+    axes = {dim: np.arange(size) for dim, size in zip(further, values.shape[2:], strict=True)}
+    describe = {"name": "robust_accuracy", "long_name": "accuracy under attack", "units": "1"}
+    return bank.array(values, ("model", "epsilon", *further), **describe, epsilon=_sizes(epsilons), **axes)
+
+
+def _over_images(bank: Bank, values, name: str, long_name: str, units: str = "1") -> xr.DataArray:
+    values = values.cpu().numpy() if isinstance(values, torch.Tensor) else values
+    values = values.astype(np.int8) if values.dtype == bool else values
+    describe = {"name": name, "long_name": long_name, "units": units, "image": np.arange(values.shape[1])}
+    return bank.array(values, ("model", "image"), **describe)
+
+
+def robust_flags(bank: Bank, robust: np.ndarray, epsilons: Sequence[float]) -> xr.DataArray:
+    """Whether images are still classified correctly, ``robust`` (model, epsilon, image) int8."""
+    axes = {"epsilon": _sizes(epsilons), "image": np.arange(robust.shape[2])}
+    describe = {"name": "robust", "long_name": "whether the image is still classified correctly", "units": "1"}
+    return bank.array(robust.astype(np.int8), ("model", "epsilon", "image"), **describe, **axes)
 
 
 def attack_suite(
@@ -176,24 +183,28 @@ def attack_suite(
         kind: attack(bank, pixels, labels, kind=kind, epsilons=magnitudes, draws=draws, **common).robust_accuracy
         for kind in ("gaussian", "uniform")
     }
-    curves = {
-        **{kind: found.robust_accuracy for kind, found in each.items()},
+    curves = {kind: found.robust_accuracy for kind, found in each.items()}
+    curves |= {
         "deepfool-linf": linf.robust_accuracy,
         "deepfool-linf-clipped": linf.robust_accuracy_clipped.rename("robust_accuracy"),
     }
+    flags = {kind: found.robust for kind, found in each.items()} | {"deepfool-linf": linf.robust}
     joined = xr.merge(
         [
             along(curves, "attack"),
+            along(flags | {"deepfool-linf-clipped": xr.full_like(linf.robust, -1)}, "attack"),
             along({"linf": linf[list(PER_IMAGE)], "l2": l2[list(PER_IMAGE)]}, "norm"),
             along(noise, "noise").rename("noise_accuracy").rename(epsilon="magnitude"),
             linf.correct,
+            each["fgsm"].zero_gradients,
         ],
         compat="identical",
         combine_attrs="override",
     )
     joined.attrs.clear()  # merging takes those of the first variable
     joined.noise_accuracy.attrs["long_name"] = "accuracy under random perturbation"
-    return joined.transpose("model", ...)
+    joined.robust.attrs["long_name"] += "; -1: not kept"  # the clipped rule's are no more than a comparison
+    return joined.transpose("model", ..., "image", "epsilon")  # so flags take half the space in a file
 
 
 PER_IMAGE = ("perturbation_norm", "success", "repredicted")
@@ -207,8 +218,8 @@ def along(parts: Mapping[str, xr.DataArray | xr.Dataset], dim: str) -> xr.DataAr
 
 def check_attack(bank: Bank, pixels: torch.Tensor, labels: torch.Tensor, kind: str, epsilons) -> list[float]:
     """Sizes as floats; ValueError unless networks, images and sizes fit one another, see `attack`."""
-    if kind not in (*KINDS, *FIXED_SIZE):
-        raise ValueError(f"unknown attack {kind!r}; known are {tuple(dict.fromkeys((*KINDS, *FIXED_SIZE)))}")
+    if kind not in (known := tuple(dict.fromkeys((*KINDS, *FIXED_SIZE, *COMPARED)))):
+        raise ValueError(f"unknown attack {kind!r}; known are {known}")
     epsilons = [float(epsilon) for epsilon in epsilons]
     largest = float("inf") if kind == "deepfool-l2" else 1
     in_range = all(0 <= epsilon <= largest for epsilon in epsilons)  # False for NaN
@@ -217,56 +228,3 @@ def check_attack(bank: Bank, pixels: torch.Tensor, labels: torch.Tensor, kind: s
     check_pixels(bank.architecture, pixels, labels)
     check_finite(bank, "attack")
     return epsilons
-
-
-class _GradientOnce(LinfFastGradientAttack):
-    """FGSM without random start takes the same gradient for every epsilon; this instance takes it once."""
-
-    def __init__(self):
-        super().__init__(random_start=False)
-        self.kept = None
-
-    def value_and_grad(self, loss_fn, x):
-        if self.kept is None:
-            self.kept = super().value_and_grad(loss_fn, x)
-        return self.kept
-
-
-# Attacks that test each size on its own, made anew for every batch. One that is added here (an L-infinity attack of
-# Foolbox without random numbers, or they would depend on the batches) is in every data set and figure of a run.
-FIXED_SIZE: dict[str, Callable[[], Attack]] = {"fgsm": _GradientOnce}
-
-
-def fixed_size(bank, pixels, labels, kind, epsilons, *, factor: float = 1.0) -> np.ndarray:
-    """Whether each image is misclassified at each epsilon, (model, epsilon, image); ``factor``: of the logits."""
-    shape = (len(bank), len(pixels))
-    pixels, labels = pixels.expand(len(bank), *pixels.shape), labels.expand(shape)
-    _, _, broken = run(FIXED_SIZE[kind](), bank, pixels, labels, epsilons, factor=factor)
-    return broken.unflatten(1, shape).movedim(0, 1).cpu().numpy()
-
-
-def _deepfool(bank, pixels, labels, kind, epsilons):
-    """Norm, success and disagreement (model, image), and Foolbox's clipped failures (model, epsilon, image)."""
-    attack = {"deepfool-linf": LinfDeepFoolAttack, "deepfool-l2": L2DeepFoolAttack}[kind]
-    with torch.no_grad():
-        wrong = bank(pixels).argmax(-1) != labels
-    raw = pixels.expand(len(bank), *pixels.shape).clone()
-    success = wrong.clone()  # what is misclassified anyway needs no perturbation
-    for steps in ROUNDS:
-        if success.all():
-            break
-        some, where = select(bank, ~success)
-        found, _, done = run(attack(**DEEPFOOL, steps=steps), some, pixels[where[1]], labels[where[1]], None)
-        raw[where], success[where] = found.view_as(raw[where]), done.view_as(success[where])
-    clipped = torch.ones(len(epsilons), len(bank), len(pixels), dtype=torch.bool, device=bank.device)
-    with torch.no_grad():
-        repredicted = (bank(raw).argmax(-1) != labels) != success
-        if not wrong.all():
-            some, where = select(bank, ~wrong)
-            given = pixels[where[1]], raw[where]
-            for position, epsilon in enumerate(epsilons):
-                inputs = attack.distance.clip_perturbation(*(p.flatten(0, 1) for p in given), epsilon)
-                clipped[position][where] = some(inputs.view_as(given[0])).argmax(-1) != labels[where[1]]
-    change = (raw - pixels).flatten(2)
-    norm = change.abs().amax(2) if kind == "deepfool-linf" else change.norm(dim=2)
-    return tuple(column.cpu().numpy() for column in (norm, success, repredicted, clipped.movedim(0, 1)))

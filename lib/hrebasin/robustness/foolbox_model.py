@@ -5,6 +5,7 @@ samples independently, so this equals M separate runs.
 """
 
 from collections.abc import Iterator
+from functools import cached_property
 
 import torch
 from foolbox import PyTorchModel
@@ -24,16 +25,50 @@ COPIES = 40
 
 
 class BankModel(nn.Module):
-    """A bank as Foolbox sees it: (model x image, channel, y, x) to (model x image, class), logits times ``factor``."""
+    """A bank as Foolbox sees it: (model x image, channel, y, x) to (model x image, class), float64 from float64."""
 
-    def __init__(self, bank: Bank, factor: float = 1.0):
+    def __init__(self, bank: Bank):
         super().__init__()
-        self.bank, self.factor = bank, factor
+        self.bank = bank
+
+    @cached_property
+    def in_float64(self) -> Bank:
+        """The networks with all arithmetic in float64; counters stay."""
+        tensors = {name: t.double() if t.is_floating_point() else t for name, t in self.bank.tensors.items()}
+        return Bank(self.bank.architecture, tensors, self.bank.labels)
 
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
         """Slice m of the batch through network m."""
-        logits = self.bank(pixels.unflatten(0, (len(self.bank), -1))).flatten(0, 1)
-        return logits if self.factor == 1 else logits * self.factor
+        bank = self.in_float64 if pixels.dtype == torch.float64 else self.bank
+        return bank(pixels.unflatten(0, (len(bank), -1))).flatten(0, 1)
+
+
+class SharedForward(BankModel):
+    """Gives gradients of many outputs at the same pixels from one pass forward, where Foolbox makes one for each."""
+
+    inputs = logits = None
+
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        """As `BankModel`, bit for bit."""
+        if not pixels.requires_grad:
+            return super().forward(pixels)
+        if self.inputs is None or not torch.equal(pixels, self.inputs):
+            self.inputs = pixels.detach().clone().requires_grad_()
+            self.logits = super().forward(self.inputs)
+        return _Kept.apply(pixels, self)
+
+
+class _Kept(torch.autograd.Function):
+    """Logits that a `SharedForward` keeps, with the graph that they came from."""
+
+    @staticmethod
+    def forward(ctx, pixels, model):
+        ctx.model = model
+        return model.logits.detach()
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return (*torch.autograd.grad(ctx.model.logits, ctx.model.inputs, gradient, retain_graph=True), None)
 
 
 def fitting_samples(bank: Bank, pixels: torch.Tensor, *, device: str | torch.device, most: int | None = None) -> int:
@@ -61,13 +96,10 @@ def in_pieces(
         yield bank, pixels[part], labels[part]
 
 
-def run(attack, bank: Bank, pixels: torch.Tensor, labels: torch.Tensor, epsilons, *, factor: float = 1.0):
-    """Foolbox on network m with the images ``pixels[m]`` (model, image, ...), all in one batch.
-
-    ``factor``: that logits are multiplied by.
-    """
-    model = PyTorchModel(BankModel(bank, factor).eval(), bounds=(0, 1), device=bank.device)
-    return attack(model, pixels.flatten(0, 1), Misclassification(labels.flatten()), epsilons=epsilons)
+def run(attack, bank: Bank, pixels: torch.Tensor, labels: torch.Tensor, epsilons, *, model=BankModel):
+    """Foolbox on network m with the images ``pixels[m]`` (model, image, ...), all in one batch."""
+    wrapped = PyTorchModel(model(bank).eval(), bounds=(0, 1), device=bank.device)
+    return attack(wrapped, pixels.flatten(0, 1), Misclassification(labels.flatten()), epsilons=epsilons)
 
 
 def select(bank: Bank, marked: torch.Tensor) -> tuple[Bank, tuple[torch.Tensor, torch.Tensor]]:

@@ -29,6 +29,9 @@ def noise_accuracy(
         for draw in track(range(draws), label=kind, unit="draw"):
             noise = draw_noise(pixels.shape, generator=generator(f"noise/{kind}/{draw}")).to(pixels.device)
             for position, epsilon in enumerate(epsilons):
+                if draw and not epsilon:  # nothing is drawn
+                    accuracy[:, position, draw] = accuracy[:, position, 0]
+                    continue
                 outputs = bank((pixels + epsilon * noise).clamp_(0, 1))
                 accuracy[:, position, draw] = (outputs.argmax(-1) == labels).double().mean(1).cpu()
     return accuracy

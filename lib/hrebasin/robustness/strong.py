@@ -1,4 +1,4 @@
-"""Attacks that ask whether a network is robust or only hard to attack: PGD, transfer, float64, rescaled logits."""
+"""Attacks that ask whether a network is robust or only hard to attack: PGD and images of other networks."""
 
 from collections.abc import Sequence
 
@@ -6,12 +6,12 @@ import eagerpy as ep
 import numpy as np
 import torch
 import xarray as xr
-from foolbox.attacks import LinfFastGradientAttack, LinfProjectedGradientDescentAttack
+from foolbox.attacks import LinfProjectedGradientDescentAttack
 
-from ..bank import Bank, check_finite
-from ..checks import check_pixels, is_relu_mlp
+from ..bank import Bank
 from ..random_streams import generator
-from .attacks import check_attack, fixed_size
+from .attacks import check_attack, robust_flags
+from .fixed_size import FGSM
 from .foolbox_model import NETWORKS_AT_ONCE, SAMPLES_AT_ONCE, fitting_samples, in_pieces, run, select
 
 LOSSES = ("cross-entropy", "margin")
@@ -80,7 +80,7 @@ def pgd(
             columns.append(_pgd(piece, part, true, epsilons, here, loss, steps))
             done += len(part)
         parts.append(np.concatenate(columns, axis=2))
-    return _robust(bank, np.concatenate(parts), epsilons)
+    return robust_flags(bank, np.concatenate(parts), epsilons)
 
 
 def _pgd(bank, pixels, labels, epsilons, starts, loss, steps) -> np.ndarray:
@@ -101,108 +101,40 @@ def _pgd(bank, pixels, labels, epsilons, starts, loss, steps) -> np.ndarray:
 
 
 def transferred(
-    bank: Bank, source: Bank, pixels: torch.Tensor, labels: torch.Tensor, *, epsilons: Sequence[float]
+    bank: Bank,
+    source: Bank,
+    pixels: torch.Tensor,
+    labels: torch.Tensor,
+    *,
+    epsilons: Sequence[float],
+    kind: str = "fgsm",
+    steps: int = STEPS,
 ) -> xr.DataArray:
-    """Robustness to FGSM images of another network, ``robust`` (model, epsilon, image) int8.
+    """Robustness to images that were made to fool another network, ``robust`` (model, epsilon, image) int8.
 
     Args:
         bank: the networks that are asked.
-        source: one network, whose gradients make the images.
+        source: one network, whose gradients make the images; neither asked itself nor one that they were merged from.
         pixels, labels, epsilons: as in `hrebasin.robustness.attacks.attack`.
+        kind: ``"fgsm"``, or ``"pgd"`` on the margin from one random start.
+        steps: of PGD.
     """
     if len(source) != 1:
         raise ValueError(f"images are transferred from one network, got {len(source)}")
+    if kind not in ("fgsm", "pgd"):
+        raise ValueError(f"images are transferred from 'fgsm' or 'pgd', got {kind!r}")
     for asked in (source, bank):
         epsilons = check_attack(asked, pixels, labels, "fgsm", epsilons)
     given, labels = _floats(pixels).to(bank.device), labels.to(bank.device)
-    attack, parts = LinfFastGradientAttack(random_start=False), []
-    size = fitting_samples(bank, given, device=bank.device)
-    for one, part, true in in_pieces(source.to(bank.device), given, labels, size, "transfer"):
+    start, parts, done = 2 * torch.rand(given.shape, generator=generator("pgd/starts")) - 1, [], 0
+    for one, part, true in in_pieces(source.to(bank.device), given, labels, _at_once(source, given, bank.device), kind):
+        here = start[done : done + len(part)].to(part)
+        attack = _PGD(here, "margin", steps) if kind == "pgd" else FGSM()
         _, images, _ = run(attack, one, part[None], true[None], epsilons)
         with torch.no_grad():
             parts.append(torch.stack([bank(changed).argmax(-1) == true for changed in images], dim=1))
-    return _robust(bank, torch.cat(parts, dim=2).cpu().numpy(), epsilons)
-
-
-def fgsm_in_float64(
-    bank: Bank, pixels: torch.Tensor, labels: torch.Tensor, *, epsilons: Sequence[float]
-) -> xr.DataArray:
-    """FGSM with all arithmetic in float64, ``robust`` (model, epsilon, image) int8."""
-    tensors = {key: t.double() if t.is_floating_point() else t for key, t in bank.tensors.items()}  # counters stay
-    double = Bank(bank.architecture, tensors, bank.labels)
-    return fgsm(double, _floats(pixels).double(), labels, epsilons=epsilons)
-
-
-def fgsm_with_rescaled_logits(
-    bank: Bank, pixels: torch.Tensor, labels: torch.Tensor, *, epsilons: Sequence[float], factor: float
-) -> xr.DataArray:
-    """FGSM on networks whose logits are ``factor`` times as large, ``robust`` (model, epsilon, image) int8.
-
-    Decisions are those of the given networks; only the loss that gives the gradient differs. So what a network seems to
-    gain from small or large logits disappears.
-    """
-    if not 0 < factor < float("inf"):
-        raise ValueError(f"factor must be positive and finite, got {factor}")
-    if not is_relu_mlp(bank.architecture):
-        return fgsm(bank, pixels, labels, epsilons=epsilons, factor=factor)
-    last = list(bank.architecture.layers)[-1]
-    tensors = {key: tensor * factor if key.startswith(f"{last}.") else tensor for key, tensor in bank.tensors.items()}
-    return fgsm(Bank(bank.architecture, tensors, bank.labels), pixels, labels, epsilons=epsilons)
-
-
-def fgsm(
-    bank: Bank, pixels: torch.Tensor, labels: torch.Tensor, *, epsilons: Sequence[float], factor: float = 1.0
-) -> xr.DataArray:
-    """FGSM image by image, where `hrebasin.robustness.attacks.attack` gives means.
-
-    Args:
-        bank, pixels, labels, epsilons: as there.
-        factor: that logits are multiplied by.
-
-    Returns:
-        ``robust`` (model, epsilon, image) int8.
-    """
-    epsilons, parts = check_attack(bank, pixels, labels, "fgsm", epsilons), []
-    pixels, labels = pixels.to(bank.device), labels.to(bank.device)
-    pixels = pixels if pixels.is_floating_point() else _floats(pixels)
-    size = _at_once(bank, pixels, bank.device)
-    for piece in bank.chunks(NETWORKS_AT_ONCE[bank.device.type]):
-        given = in_pieces(piece, pixels, labels, size, "fgsm")
-        columns = [fixed_size(*each, "fgsm", epsilons, factor=factor) for each in given]
-        parts.append(~np.concatenate(columns, axis=2))
-    return _robust(bank, np.concatenate(parts), epsilons)
-
-
-def zero_gradients(bank: Bank, pixels: torch.Tensor, labels: torch.Tensor) -> xr.DataArray:
-    """Share of images at which every component of the cross-entropy's gradient is exactly zero, (model,)."""
-    check_pixels(bank.architecture, pixels, labels)
-    check_finite(bank, "gradients")
-    given, labels = _floats(pixels).to(bank.device), labels.to(bank.device)
-    size, shares = fitting_samples(bank, given, device=bank.device), []
-    for some in bank.chunks(NETWORKS_AT_ONCE[bank.device.type]):
-        vanished = []
-        for piece, part, true in in_pieces(some, given, labels, size, "gradients"):
-            inputs = part.expand(len(piece), *part.shape).clone().requires_grad_()
-            wanted = true.expand(len(piece), -1).flatten()
-            torch.nn.functional.cross_entropy(piece(inputs).flatten(0, 1), wanted, reduction="sum").backward()
-            vanished.append((inputs.grad == 0).flatten(2).all(2))
-        shares.append(torch.cat(vanished, dim=1).double().mean(1))
-    return bank.array(
-        torch.cat(shares), name="zero_gradients", long_name="share of images without any gradient", units="1"
-    )
-
-
-def _robust(bank: Bank, robust: np.ndarray, epsilons: list[float]) -> xr.DataArray:
-    axis = xr.Variable("epsilon", epsilons, {"long_name": "size of the perturbation", "units": "pixel range"})
-    return bank.array(
-        robust.astype(np.int8),
-        ("model", "epsilon", "image"),
-        name="robust",
-        long_name="whether the image is still classified correctly",
-        units="1",
-        epsilon=axis,
-        image=np.arange(robust.shape[2]),
-    )
+        done += len(part)
+    return robust_flags(bank, torch.cat(parts, dim=2).cpu().numpy(), epsilons)
 
 
 def _floats(pixels: torch.Tensor) -> torch.Tensor:

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from .merge_command import add_commands
+from .running.surroundings import own_surroundings
 
 REFUSED, FAILED, STOPPED = 2, 1, 130  # exit codes
 
@@ -23,7 +24,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if given.more and not given.passes_on:
         parser.error(f"unrecognized arguments: {' '.join(given.more)}")
     given.more += arguments[end + 1 :]
+    with own_surroundings():
+        return _acted(given)
+
+
+def _acted(given: argparse.Namespace) -> int:
+    """What a subcommand returns; errors of its input become a line and a code."""
     try:
+        _check_checkout()
         return given.act(given) or 0
     except ModuleNotFoundError as error:
         if not error.name or error.name.partition(".")[0] == "hrebasin":
@@ -38,6 +46,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("stopped; the same command continues", file=sys.stderr)
         return STOPPED
+
+
+def _check_checkout() -> None:
+    """Raise ValueError in a checkout whose environment runs the code of another one, of which it is a copy."""
+    from ..files import project_root
+
+    try:
+        library = project_root() / "lib" / "hrebasin"
+    except FileNotFoundError:
+        return
+    running = Path(__file__).resolve().parents[1]
+    if (library / "study" / "command.py").is_file() and library.resolve() != running:
+        raise ValueError(
+            f"this command runs the code in {running}, not that of the project here, {library}: "
+            "make builds an environment of its own"
+        )
 
 
 def _run(given: argparse.Namespace) -> int:
@@ -77,25 +101,27 @@ def _bench(given: argparse.Namespace) -> int:
 
 
 def _publish(given: argparse.Namespace) -> None:
-    from ..files import project_root
     from .publishing.publish import publish
 
-    publish(given.run, given.folder or project_root() / "data" / "published", source=given.images, add=given.add)
+    publish(given.run, given.folder, source=given.images, add=given.add)
 
 
 def _figures(given: argparse.Namespace) -> None:
     from ..files import project_root
+    from .publishing.places import places
+    from .publishing.publish import conclude
     from .publishing.readme import redraw_all
 
+    for place in places(project_root()) if given.conclude else ():
+        conclude(place.data)
     redraw_all(project_root())
 
 
 def _verify(given: argparse.Namespace) -> int:
     from ..files import project_root
-    from .publishing.verify import verify
+    from .publishing.verify import verify_all
 
-    published, drawn = given.published or project_root() / "data" / "published", given.figures
-    checked, wrong = verify(published, drawn or project_root() / "figures")
+    checked, wrong = verify_all(given.project or project_root())
     for line in wrong:
         print(f"wrong: {line}", file=sys.stderr)
     if not wrong:
@@ -169,15 +195,15 @@ def _parser() -> argparse.ArgumentParser:
 
     publish = add("publish", _publish, "copy the data sets of a finished run to the published ones")
     publish.add_argument("run", type=Path, help="folder of the run")
-    publish.add_argument("folder", type=Path, nargs="?", help="where to, by default data/published")
+    publish.add_argument("folder", type=Path, nargs="?", help="where to, by default data/published/<its setting>")
     publish.add_argument("--images", default="", help="what readers are told of the images")
     publish.add_argument("--add", action="store_true", help="beside the groups that are there")
 
-    add("figures", _figures, "redraw figures, page and README from the published data sets")
+    figures = add("figures", _figures, "redraw figures, page and documents from the published data sets")
+    figures.add_argument("--conclude", action="store_true", help="draw ledger and answers anew first")
 
     verify = add("verify", _verify, "check published data sets and figures against their sums and one another")
-    verify.add_argument("published", type=Path, nargs="?", help="data sets, by default data/published")
-    verify.add_argument("figures", type=Path, nargs="?", help="drawn from them, by default figures")
+    verify.add_argument("project", type=Path, nargs="?", help="folder with data/published and figures, by default this")
 
     add("lab", _lab, "JupyterLab on the notebooks, on this machine only; takes JupyterLab's options", passes_on=True)
 

@@ -29,7 +29,8 @@ def add_commands(add: Callable[..., argparse.ArgumentParser]) -> None:
     merge = add("merge", _merge, "merge files of weights into one, which keeps the first one's names")
     merge.add_argument("files", nargs="+", type=Path, metavar="FILE", help=".safetensors, .pt or .pth, a network each")
     merge.add_argument("--output", type=Path, required=True, metavar="FILE")
-    merge.add_argument("--method", default="tree", help="tree (of 2, 4, 8, ... networks), merge-many, naive")
+    merge.add_argument("--method", default="tree", help="tree (of 2, 4, 8, ... networks), merge-many, naive, ...")
+    merge.add_argument("--repair", action="store_true", help="give units the spread that they had, measured on images")
     merge.add_argument("--seed", type=int, default=0, help="of the orders of layers and networks")
     merge.add_argument("--network", default="", **network | {"help": network["help"] + "; by default perceptrons"})
     merge.add_argument("--example", **example)
@@ -51,7 +52,7 @@ def add_commands(add: Callable[..., argparse.ArgumentParser]) -> None:
 def _merge(given: argparse.Namespace) -> None:
     from ..merging.files import merge_files
 
-    options = ("method", "network", "example", "images", "mean", "std", "layers", "reference", "seed")
+    options = ("method", "repair", "network", "example", "images", "mean", "std", "layers", "reference", "seed")
     for note in merge_files(given.files, given.output, **{name: getattr(given, name) for name in options}):
         for python, shell in WORDS.items():
             note = note.replace(python, shell)

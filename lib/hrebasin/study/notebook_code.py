@@ -5,6 +5,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from ..digests import NEUTRAL, code_digest
+from ..files import read_text
 from .figures import FIGURES
 from .questions import ALL, OPEN
 from .stages import ANSWERS, PAPER
@@ -43,7 +44,7 @@ def notebook_digest(notebook: Path) -> str:
 
 def notebook_code(notebook: Path) -> str:
     """The code cells of a notebook, as one text."""
-    cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
+    cells = json.loads(read_text(notebook))["cells"]
     return "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
 
 

@@ -9,7 +9,9 @@ from typing import Annotated, Literal, TypeVar, get_origin
 import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, create_model, model_validator
 
-from ..merging.looks import PAPER as METHODS
+from ..files import read_text
+from ..merging.looks import BUILT_IN as METHODS
+from ..merging.looks import RIVALS
 from ..training.recipe import OPTIMIZERS, PRECISIONS
 from .stages import QUESTIONS
 
@@ -51,6 +53,7 @@ T = TypeVar("T")
 Number = Annotated[int, Field(ge=0)]
 Count = Annotated[int, Field(ge=1)]
 Passes = Annotated[int, Field(ge=1, le=10_000)]  # sweeps or epochs
+Passed = Annotated[float, Field(gt=0, le=10_000)]  # epochs, also parts of one
 Leaves = Annotated[int, Field(ge=2), AfterValidator(_power_of_two)]
 Share = Annotated[float, Field(ge=1e-6, le=1)]
 Size = Annotated[float, Field(ge=0, le=1)]  # of a perturbation, pixel range
@@ -92,11 +95,14 @@ class Setting(BaseModel):
     l2_strengths: Steps[Length]
     regularised_models: Count
     regularised_groups: Number
+    snapshot_epochs: Steps[Passed]
+    snapshot_models: Count
     merge_many_sizes: Grid[Annotated[int, Field(ge=2)]]
     merge_many_limits: Grid[Passes]
     merge_many_sets: Count
     matching_seed: Number
     attacked_methods: Annotated[Some[Literal[METHODS]], AfterValidator(_compared)]
+    attacked_sets: Count
     attacked_images: Count
     epsilons: Grid[Size]
     noise_magnitudes: Annotated[Grid[Size], AfterValidator(_start_at_0)]
@@ -106,7 +112,6 @@ class Setting(BaseModel):
     ablation_pairs: Count
     n_lambdas: Annotated[int, Field(ge=2)]  # both ends
     evaluated_images: Count
-    control_epochs: Grid[Passes]
     control_shares: Grid[Share]
     control_seeds: Count
     strong_networks: Count
@@ -114,10 +119,10 @@ class Setting(BaseModel):
     strong_epsilons: Grid[Size]
     pgd_steps: Count
     pgd_restarts: Count
+    rivals: list[Literal[tuple(RIVALS)]]
     merger_sizes: Grid[Leaves]
     merger_limits: Grid[Passes]
     merger_orders: Count
-    scale_bounded_images: Count
     repair_images: Count
     recipe_groups: Count
     recipe_leaves: Leaves
@@ -191,8 +196,8 @@ def load_setting(path: Path | str, **overrides) -> Setting:
         known = sorted(file.stem for file in path.parent.glob("*.yaml"))
         raise FileNotFoundError(f"no setting {path.stem!r}: {path.parent} holds {', '.join(known) or 'none'}")
     try:
-        values = yaml.safe_load(path.read_text())
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        values = yaml.safe_load(read_text(path))
+    except yaml.YAMLError as error:
         raise ValueError(f"{path} is not valid YAML: {error}") from error
     if not isinstance(values, dict):
         raise ValueError(f"{path} must hold keys and values")
@@ -210,7 +215,7 @@ def schema(explained: Path) -> str:
     """
     found = Setting.model_json_schema()
     found["description"] = "A setting: all values of a run."
-    for name, comment in re.findall(r"^(\w+):[^#]*# (.*)$", explained.read_text(), flags=re.MULTILINE):
+    for name, comment in re.findall(r"^(\w+):[^#]*# (.*)$", read_text(explained), flags=re.MULTILINE):
         found["properties"][name] = {"description": comment} | found["properties"][name]
     return json.dumps(found, indent=1) + "\n"
 
@@ -264,5 +269,7 @@ def _check_fit(values: Mapping) -> None:
     for name in ("merge_many_sizes", "merger_sizes"):
         if (largest := max(values.get(name, [0]))) > leaves:
             raise ValueError(f"{name} should lie in [2, leaves={leaves}], got {largest}")
+    if values.get("snapshot_models", 0) >= leaves:
+        raise ValueError(f"snapshot_models should be below leaves={leaves}, got {values['snapshot_models']}")
     if values.get("strong_networks", 0) >= leaves:  # one is left to transfer images from
         raise ValueError(f"strong_networks should be below leaves={leaves}, got {values['strong_networks']}")

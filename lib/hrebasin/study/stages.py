@@ -18,5 +18,6 @@ ANSWERS = "29_answers"
 QUESTIONS = {stage: question.notebook for stage, question in questions.OPEN.items()}
 EXTRA = {stage: question.notebook for stage, question in questions.ALL.items()}  # data sets that a run may have besides
 TRAINS_ITS_OWN = tuple(stage for stage, question in questions.OPEN.items() if question.trains)
+READS = {stage: question.reads for stage, question in questions.OPEN.items()}  # data sets beside the weights
 TRAINING = ("train", *TRAINS_ITS_OWN)  # stages that train networks
 ATTACKS = ("fgsm", "deepfool-linf")  # these decide; "deepfool-linf-clipped" is Foolbox's rule, reported beside

@@ -91,6 +91,18 @@ class Test:
         low, high = self.mean.interval(1 - (1 - LEVEL) / self.tries)
         return self._reported(low), self._reported(high)
 
+    def told(self) -> str:
+        """Effect, interval and n in words: "-4.2 percentage points (-5.1 to -3.3, n = 8)"."""
+        low, high = self.interval()
+        units = "" if self.units == "1" else f" {self.units}"
+        spread = "one group has no interval" if np.isnan(low) else f"{low:.3g} to {high:.3g}, n = {self.n}"
+        return f"{self.effect:.3g}{units} ({spread})"
+
+    def yes_or_no(self) -> str:
+        """Whether the effect is above zero: "Yes", "No" (below) or "Not resolved"."""
+        low, high = self.interval()
+        return "Yes" if low > 0 else "No" if high < 0 else "Not resolved"
+
     def _reported(self, value: float) -> float:
         return float(np.exp(value + self.target)) if self.ratio else value + self.target
 

@@ -17,8 +17,8 @@ IMAGES_AT_ONCE = 5000  # normalised at once: 60 MB of CIFAR-10
 class Batches:
     """The training images as networks see them, normalised and in the precision of the products.
 
-    Images that are not augmented are normalised once, if they fit into a quarter of the free memory, and batch by batch
-    otherwise; both give the same bits. Threads may share one object.
+    All images are normalised once, with their padding, if they fit into a quarter of the free memory, and batch by
+    batch otherwise; both give the same bits. Threads may share one object.
 
     Args:
         architecture: whose normalisation is applied.
@@ -29,15 +29,14 @@ class Batches:
     def __init__(self, architecture: Architecture, images: Images, recipe: Recipe):
         self.architecture, self.images, self.recipe = architecture, images, recipe
         self.dtype = torch.bfloat16 if recipe.precision == "bfloat16" else torch.float32
+        self.shape = architecture.prepare(images.pixels[:1]).shape[1:]
         self.augmented = bool(recipe.crop_padding or recipe.flip)
-        self.inputs = None
-        shape = architecture.prepare(images.pixels[:1].clone()).shape[1:]
-        n_inputs = shape.numel()
-        if not self.augmented and fitting(n_inputs * self.dtype.itemsize, device=images.pixels.device) >= len(images):
-            self.inputs = torch.empty(len(images), *shape, dtype=self.dtype, device=images.pixels.device)
-            for part in torch.arange(len(images)).split(IMAGES_AT_ONCE):
-                piece = slice(int(part[0]), int(part[-1]) + 1)
-                self.inputs[piece] = architecture.prepare(images.pixels[piece])
+        self.inputs, first = None, self._prepared(images.pixels[:1])
+        if fitting(first.nbytes, device=first.device) >= len(images):
+            self.inputs = torch.empty(len(images), *first.shape[1:], dtype=self.dtype, device=first.device)
+            for start in range(0, len(images), IMAGES_AT_ONCE):
+                part = slice(start, start + IMAGES_AT_ONCE)
+                self.inputs[part] = self._prepared(images.pixels[part])
 
     def __len__(self) -> int:
         """Batches an epoch."""
@@ -52,27 +51,29 @@ class Batches:
         orders = torch.stack([torch.randperm(n, generator=generator(f"batch-order/{seed}/{number}")) for seed in seeds])
         streams = [generator(f"augmentation/{seed}/{number}") for seed in seeds]
         for chosen in orders.to(device).split(self.recipe.batch_size, dim=1):
-            yield self._inputs(chosen, streams), self.images.labels[chosen]
+            inputs = [self._inputs(one, stream) for one, stream in zip(chosen, streams, strict=True)]
+            yield torch.stack(inputs), self.images.labels[chosen]
 
-    def _inputs(self, chosen: torch.Tensor, streams: list[torch.Generator]) -> torch.Tensor:
-        if self.inputs is not None:
-            return self.inputs[chosen]
-        pixels = self.images.pixels[chosen]
-        if self.augmented:
-            pixels = torch.stack([_augment(p, self.recipe, g) for p, g in zip(pixels, streams, strict=True)])
-        return self.architecture.prepare(pixels).to(self.dtype)
+    def _prepared(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Normalised pixels (image, channel, y, x) with their padding; of images that are not augmented, inputs."""
+        pad = self.recipe.crop_padding
+        padded = torch.nn.functional.pad(pixels, (pad, pad, pad, pad))
+        return (
+            self.architecture.prepare(padded).to(self.dtype).view(padded.shape if self.augmented else (-1, *self.shape))
+        )
 
-
-def _augment(pixels: torch.Tensor, recipe: Recipe, stream: torch.Generator) -> torch.Tensor:
-    """Random crop and flip of uint8 pixels (image, channel, y, x), drawn for each image."""
-    n, _, height, width = pixels.shape
-    pad = recipe.crop_padding
-    top, left = torch.randint(0, 2 * pad + 1, (2, n), generator=stream).to(pixels.device)
-    mirrored = (torch.rand(n, generator=stream) < 0.5).to(pixels.device) & recipe.flip
-    rows = top[:, None] + torch.arange(height, device=pixels.device)
-    columns = torch.arange(width, device=pixels.device).expand(n, -1)
-    columns = left[:, None] + torch.where(mirrored[:, None], width - 1 - columns, columns)
-    padded = torch.nn.functional.pad(pixels, (pad, pad, pad, pad))
-    image = torch.arange(n, device=pixels.device)
-    # advanced indexing puts the channel last: (image, y, x, channel)
-    return padded[image[:, None, None], :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
+    def _inputs(self, chosen: torch.Tensor, stream: torch.Generator) -> torch.Tensor:
+        """Inputs (image, input) of one network, cropped and flipped at random, each image by itself."""
+        if self.inputs is None:
+            source, rows = self._prepared(self.images.pixels[chosen]), torch.arange(len(chosen), device=chosen.device)
+        else:
+            source, rows = self.inputs, chosen
+        if not self.augmented:
+            return source[rows]
+        height, width = self.images.shape[1:]
+        top, left = torch.randint(0, 2 * self.recipe.crop_padding + 1, (2, len(rows)), generator=stream).to(rows.device)
+        mirrored = (torch.rand(len(rows), generator=stream) < 0.5).to(rows.device) & self.recipe.flip
+        windows = source.unfold(2, height, 1).unfold(3, width, 1)  # (image, channel, top, left, y, x), a view
+        crops = windows.permute(0, 2, 3, 1, 4, 5)[rows, top, left]
+        crops[mirrored] = crops[mirrored].flip(-1)
+        return crops.view(-1, *self.shape)

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 import xarray as xr
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
+from safetensors.torch import load_file, save
 
 from ..architectures import NetworkArchitecture
 from ..bank import Bank
@@ -53,8 +53,9 @@ class Stopped(Exception):  # noqa: N818
 class TrainingRun:
     """Some networks trained together, with everything that a checkpoint must hold."""
 
-    def __init__(self, batches, seeds, recipes, last, device, checkpoints):
-        self.batches, self.seeds, self.recipes, self.recipe, self.last = batches, seeds, recipes, recipes[0], last
+    def __init__(self, batches, seeds, recipes, snapshots, device, checkpoints):
+        self.batches, self.seeds, self.recipes, self.recipe = batches, seeds, recipes, recipes[0]
+        self.last = self.recipe.epochs
         self.architecture, self.images = batches.architecture, batches.images
         self.device, recipe = torch.device(device), recipes[0]
         bank = initial_bank(self.architecture, seeds)
@@ -79,21 +80,24 @@ class TrainingRun:
         # Large banks are written more rarely, so that writing takes a small part of the time.
         size = 3 * len(seeds) * sum(tensor[0].nbytes for tensor in self.tensors.values())
         self.pause = max(CHECKPOINT_SECONDS, size / (CHECKPOINT_SHARE * DISK))
-        self.loss = torch.zeros(len(seeds), last, dtype=torch.float64)
-        self.accuracy = torch.zeros(len(seeds), last, dtype=torch.float64)
+        self.loss = torch.zeros(len(seeds), self.last, dtype=torch.float64)
+        self.accuracy = torch.zeros(len(seeds), self.last, dtype=torch.float64)
+        # epochs -> the step after which a copy is kept; step -> that copy
+        self.due = {epochs: max(1, round(epochs * len(batches))) for epochs in snapshots}
+        self.copies: dict[int, dict[str, torch.Tensor]] = {}
         self.path = None
         if checkpoints is not None:
             how = [asdict(r) for r in recipes]
             code = module_digest("training.train")  # another version's training goes another way
             self.identity = json.dumps(
-                [self.architecture.as_dict(), how, last, seeds, self.images.digest, str(device), code],
+                [self.architecture.as_dict(), how, list(snapshots), seeds, self.images.digest, str(device), code],
             )
             self.path = Path(checkpoints) / f"{hashlib.sha256(self.identity.encode()).hexdigest()[:24]}.safetensors"
             if self.path.is_file():
                 self._resume()
 
     def finish(self, progress, stop: threading.Event, side_by_side: int) -> Bank:
-        """Train to the end; the bank with its history. Raises `Stopped` when ``stop`` is set meanwhile."""
+        """Train to the end; the bank with its history, copies behind. Raises `Stopped` when ``stop`` is set."""
         progress.update(self.epoch * len(self.seeds))
         while self.epoch < self.last:
             if stop.is_set():
@@ -107,40 +111,42 @@ class TrainingRun:
             if self.path is not None and (finished or time.perf_counter() - self.saved >= self.pause):
                 self._checkpoint(moments=not finished)
             progress.update(len(self.seeds))
-        if self.last == self.recipe.epochs:  # stopped early, a network may be as bad as that
-            self._check_above_chance()
-        tensors = {name: tensor.detach() for name, tensor in self.tensors.items()}
-        epochs = xr.Variable("epoch", np.arange(1, self.last + 1), {"long_name": "epoch", "units": "1"})
+        self._check_above_chance()
+        states = [(self.last, self.tensors), *((epochs, self.copies[step]) for epochs, step in self.due.items())]
+        return Bank.concat([self._bank(epochs, tensors) for epochs, tensors in states])
+
+    def _bank(self, epochs: float, tensors: dict[str, torch.Tensor]) -> Bank:
+        """The networks as they were after so many epochs, on the CPU, with their history until then."""
+        axis = np.arange(1, self.last + 1)
+        labels = {"seed": self.seeds, "method": "stopped", "strength": epochs}
+        if epochs == self.last:
+            labels["method"] = ["l1" if r.l1 else "l2" if r.l2 else "unmerged" for r in self.recipes]
+            labels["strength"] = [r.l1 or r.l2 for r in self.recipes]
+        seconds = np.full(len(self.seeds), self.seconds / len(self.seeds) * epochs / self.last)
+        measured = {
+            "train_loss": (("model", "epoch"), self.loss.numpy(), "running training cross-entropy", "nat"),
+            "train_accuracy": (("model", "epoch"), self.accuracy.numpy(), "running training accuracy", "1"),
+        }
         history = xr.Dataset(
             {
-                "train_loss": (
-                    ("model", "epoch"),
-                    self.loss.numpy(),
-                    {"long_name": "running training cross-entropy", "units": "nat"},
-                ),
-                "train_accuracy": (
-                    ("model", "epoch"),
-                    self.accuracy.numpy(),
-                    {"long_name": "running training accuracy", "units": "1"},
-                ),
-                "seconds": (
-                    "model",
-                    np.full(len(self.seeds), self.seconds / len(self.seeds)),
-                    {"long_name": "training time", "units": "s"},
-                ),
-            },
-            coords={"epoch": epochs},
+                name: (dims, np.where(axis <= epochs, values, np.nan), {"long_name": text, "units": units})
+                for name, (dims, values, text, units) in measured.items()
+            }
+            | {"seconds": ("model", seconds, {"long_name": "training time", "units": "s"})},
+            coords={"epoch": xr.Variable("epoch", axis, {"long_name": "epoch", "units": "1"})},
         )
-        return Bank(self.architecture, tensors, {"seed": self.seeds}, history).to("cpu")
+        return Bank(self.architecture, {n: t.detach() for n, t in tensors.items()}, labels, history).to("cpu")
 
     def _train_epoch(self):
         recipe, n_steps = self.recipe, len(self.batches)
         loss_sum, n_right = torch.zeros(2, len(self.seeds), dtype=torch.float64, device=self.device)
         for step, (inputs, labels) in enumerate(self.batches.epoch(self.seeds, self.epoch)):
-            done = (self.epoch * n_steps + step) / (recipe.epochs * n_steps)
+            share = (self.epoch * n_steps + step) / (recipe.epochs * n_steps)
             for group in self.optimizer.param_groups:
-                group["lr"] = recipe.learning_rate * 0.5 * (1 + math.cos(math.pi * done))
+                group["lr"] = recipe.learning_rate * 0.5 * (1 + math.cos(math.pi * share))
             losses, right = self._step(inputs, labels)
+            if (done := self.epoch * n_steps + step + 1) in self.due.values():
+                self._keep(done)
             loss_sum += losses * labels.shape[1]
             n_right += right
         self.loss[:, self.epoch] = (loss_sum / len(self.images)).cpu()
@@ -194,6 +200,15 @@ class TrainingRun:
                     f"epoch, chance is {chance:.4f} ({self.recipe})"
                 )
 
+    def _keep(self, step: int):
+        """Keep a copy of the networks, beside the checkpoint too, which only tells the present state."""
+        self.copies[step] = {name: tensor.detach().cpu().clone() for name, tensor in self.tensors.items()}
+        if self.path is not None:
+            write_atomically(self._copy_path(step), save(self.copies[step]))
+
+    def _copy_path(self, step: int) -> Path:
+        return self.path.with_name(f"{self.path.stem}-{step}.safetensors")
+
     def _checkpoint(self, *, moments: bool):
         tensors = {f"parameter/{name}": tensor.detach() for name, tensor in self.tensors.items()}
         for name in self.architecture.parameters if moments else ():
@@ -208,15 +223,17 @@ class TrainingRun:
 
     def _resume(self):
         try:
-            state = safe_open(self.path, framework="pt")
-        except SafetensorError as error:
-            warnings.warn(f"{self.path} is damaged and not used: {error}", stacklevel=2)
+            with safe_open(self.path, framework="pt") as file:
+                metadata, state = file.metadata(), {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+            epoch = int(metadata["epoch"])
+            past = [step for step in self.due.values() if step <= epoch * len(self.batches)]
+            self.copies = {step: load_file(self._copy_path(step)) for step in past}
+        except (SafetensorError, OSError) as error:
+            warnings.warn(f"{self.path} or a copy beside it is damaged and not used: {error}", stacklevel=2)
             return
-        with state as file, torch.no_grad():
-            metadata = file.metadata()
-            self.epoch, self.seconds = int(metadata["epoch"]), float(metadata["seconds"])
-            for key in file.keys():  # noqa: SIM118
-                value = file.get_tensor(key)
+        self.epoch, self.seconds = epoch, float(metadata["seconds"])
+        with torch.no_grad():
+            for key, value in state.items():
                 kind, _, rest = key.partition("/")
                 if kind == "parameter":
                     self.tensors[rest].copy_(value)

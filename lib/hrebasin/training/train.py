@@ -7,7 +7,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from ..architectures import NetworkArchitecture
@@ -33,7 +32,7 @@ def train(
     device: str = "cpu",
     bank_size: int | None = None,
     checkpoints: Path | None = None,
-    stop_after: int | None = None,
+    snapshots: Sequence[float] = (),
     label: str = "training",
 ) -> Bank:
     """Train one network for each seed.
@@ -52,24 +51,30 @@ def train(
             is halved.
         checkpoints: folder for states, written after an epoch when `CHECKPOINT_SECONDS` have passed (more for large
             banks) and at the end; training continues from what it finds there.
-        stop_after: epochs after which training ends early, on the learning rate of the whole recipe; by default none.
+        snapshots: epochs, also parts of one, after which copies of the networks are kept: early-stopped ones, on the
+            learning rate of the whole recipe.
         label: name of the progress report.
 
     Returns:
-        A bank whose ``history`` holds ``train_loss``, ``train_accuracy`` (model, epoch), running means over an
-        epoch in training mode, and ``seconds`` (model,), the share of a network in the wall time.
+        A bank of the networks and behind them of their snapshots, method ``"stopped"`` with their epochs as
+        ``strength``. Its ``history`` holds ``train_loss``, ``train_accuracy`` (model, epoch), running means over an
+        epoch in training mode, not a number after the end, and ``seconds`` (model,), a network's share in the wall
+        time.
 
     Raises:
         ValueError: images that do not fit the architecture, networks of the same seed and penalty, recipes that differ
-            in more than their penalty, an end beyond the recipe's.
+            in more than their penalty, snapshots that do not increase within the recipe's epochs or of networks
+            with a penalty.
         DivergedError: a loss that is not finite, or an accuracy at chance after the last epoch; names the seed.
     """
     seeds = [int(seed) for seed in seeds]
     recipes = _one_each(recipe or Recipe(), seeds)
     check_images(architecture, images)
-    last = recipes[0].epochs if stop_after is None else stop_after
-    if not 1 <= last <= recipes[0].epochs:
-        raise ValueError(f"stop_after must lie within the recipe's {recipes[0].epochs} epochs, got {stop_after}")
+    epochs, snapshots = recipes[0].epochs, [float(at) for at in snapshots]
+    if sorted(set(snapshots)) != snapshots or not all(0 < at < epochs for at in snapshots):
+        raise ValueError(f"snapshots must increase between 0 and the recipe's {epochs} epochs, got {snapshots}")
+    if snapshots and any(r.l1 or r.l2 for r in recipes):
+        raise ValueError(f"snapshots are kept of networks without a penalty, got {recipes}")
     batches = Batches(architecture, images.to(device), recipes[0])
     if torch.device(device).type != "cpu":
         most = fitting(network_bytes(architecture, recipes[0]), device=device, share=0.5, most=BANK_SIZE)
@@ -77,19 +82,19 @@ def train(
     stop = threading.Event()
 
     def finish(part: slice, side_by_side: int = 1) -> Bank:
-        return TrainingRun(batches, seeds[part], recipes[part], last, device, checkpoints).finish(
+        return TrainingRun(batches, seeds[part], recipes[part], snapshots, device, checkpoints).finish(
             progress, stop, side_by_side
         )
 
-    total = len(seeds) * last
+    total = len(seeds) * epochs
     with track(label=label, total=total, unit="epoch") as progress:
         if torch.device(device).type == "cpu":
             trained = _on_threads(finish, len(seeds), bank_size or 1, stop)
         else:
             trained = _one_by_one(finish, len(seeds), bank_size)
     bank = Bank.concat(trained)
-    methods = ["l1" if r.l1 else "l2" if r.l2 else "unmerged" for r in recipes]
-    return bank.relabel(method=methods, strength=[r.l1 or r.l2 for r in recipes], node=np.arange(len(bank)))
+    bank = bank.select((bank.labels["method"] == "stopped").argsort(kind="stable"))  # snapshots behind
+    return bank.relabel(node=[*range(len(seeds)), *(seeds.index(s) for s in bank.labels["seed"][len(seeds) :])])
 
 
 def _on_threads(finish, n: int, bank_size: int, stop: threading.Event) -> list[Bank]:

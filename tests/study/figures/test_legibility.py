@@ -18,6 +18,7 @@ from hrebasin.files import project_root
 from hrebasin.study import records
 from hrebasin.study.figures import registry as figures
 from hrebasin.study.figures.style import STYLE
+from hrebasin.study.publishing.places import benchmarks_file, places
 
 ROOT = project_root()
 COLUMN, PAGE = 85, 235  # mm: one column of print, and the height of its text
@@ -30,9 +31,9 @@ WHITE = (1, 1, 1)
 
 def drawn_from(source: str) -> dict:
     if source == "benchmarks":
-        data = records.read(ROOT / "data" / "published" / "benchmarks.nc", stage="benchmarks")
+        data = records.read(benchmarks_file(ROOT), stage="benchmarks")
         return {name: draw(data) for name, (draw, _) in figures.BENCHMARKS.items()}
-    published = records.read_results(ROOT / "data" / "published") if source == "published" else None
+    published = records.read_results(places(ROOT)[0].data) if source == "published" else None
     results = published or synthetic.results(groups=int(source))
     return {name: figures.draw(name, results) for name in figures.drawable(results)}
 

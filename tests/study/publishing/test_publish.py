@@ -30,6 +30,24 @@ def test_published_results_keep_what_they_say(run, published):
     assert wrong == []
 
 
+def test_a_setting_has_a_folder_of_its_own(run, tmp_path, monkeypatch):
+    monkeypatch.setattr(publishing, "project_root", lambda: tmp_path)
+    written = publish(run)
+    assert {path.parent for path in written} == {tmp_path / "data" / "published" / ATTRS["setting"]}
+
+
+def test_values_per_image_are_rounded_as_float16_would_at_any_size():
+    values = np.random.default_rng(0).normal(size=1000) * 10.0 ** np.arange(-3, 5).repeat(125)
+    rounded = publishing._rounded(values)
+    inside = (abs(rounded) > 1e-4) & (abs(rounded) < 65_504)
+    assert np.array_equal(rounded[inside], values.astype(np.float32).astype(np.float16).astype(np.float32)[inside])
+    for each in (rounded, publishing._rounded(values * 1e30), publishing._rounded(values * 1e-30)):
+        assert not (each.view(np.uint32) & 0x1FFF).any()
+    assert (abs(rounded / values - 1) <= 2.0**-11).all()
+    special = np.array([np.nan, np.inf, -np.inf, 0.0])
+    assert np.array_equal(publishing._rounded(special), special, equal_nan=True)
+
+
 def test_published_results_can_say_what_the_images_are(run, concluded, tmp_path):
     publish(run, tmp_path, source="CIFAR-10, some copy")
     for stage, dataset in records.read_results(tmp_path).items():

@@ -1,4 +1,4 @@
-"""The README's examples run as they stand, one after the other, and do what it says of them."""
+"""The examples of the documents run as they stand, one after the other, and do what is said of them."""
 
 import re
 
@@ -13,7 +13,15 @@ from hrebasin.robustness import attacks as robustness
 from hrebasin.study.figures import paper as plots
 
 ROOT = project_root()
-EXAMPLES = re.findall(r"^```python\n(.*?)^```", (ROOT / "README.md").read_text(), flags=re.MULTILINE | re.DOTALL)
+DOCUMENTS = ("README.md", "docs/results.md", "docs/extending.md")
+
+
+def examples(name) -> list[str]:
+    """The Python in a document."""
+    return re.findall(r"^```python\n(.*?)^```", (ROOT / name).read_text(), flags=re.MULTILINE | re.DOTALL)
+
+
+EXAMPLES = [code for name in DOCUMENTS for code in examples(name)]
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +36,7 @@ def names(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         for number, code in enumerate(EXAMPLES, start=1):
-            exec(compile(code, f"README.md, example {number}", "exec"), left)
+            exec(compile(code, f"documents, example {number}", "exec"), left)
     yield left
     for registry, kept in zip(registries, before, strict=True):
         registry.clear()
@@ -70,6 +78,7 @@ def test_an_added_bound_is_in_the_data_set_and_the_figure(names):
 
 
 def test_own_networks_are_merged_into_one_like_them(names):
+    assert examples("docs/networks.md") == examples("README.md")
     networks, merged = names["nets"], names["merged"]
     assert type(merged) is type(networks[0])
     assert list(merged.state_dict()) == list(networks[0].state_dict())

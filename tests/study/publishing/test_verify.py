@@ -8,6 +8,7 @@ import pytest
 from hrebasin.files import project_root
 from hrebasin.study import records
 from hrebasin.study.command import main
+from hrebasin.study.publishing.places import places
 from hrebasin.study.publishing.verify import verify
 from hrebasin.study.records import checksums as manifest
 
@@ -16,11 +17,11 @@ ROOT = project_root()
 
 @pytest.fixture
 def copy(tmp_path):
-    """A copy of the published data sets and figures: (data, figures)."""
-    return tuple(
-        shutil.copytree(ROOT / folder, tmp_path / name)
-        for folder, name in (("data/published", "published"), ("figures", "figures"))
-    )
+    """The main setting's data sets and figures in a copy of what is published: (data, figures)."""
+    for folder in ("data/published", "figures"):
+        shutil.copytree(ROOT / folder, tmp_path / folder)
+    main, *_ = places(tmp_path)
+    return main.data, main.figures
 
 
 def rewrite(data, stage, **changes):
@@ -59,7 +60,7 @@ CHANGES = {
         (lambda _, drawn: (drawn / "fig9.png").touch(), "fig9.png is not listed in SHA256SUMS"),
     ],
     "a missing data set": [(lambda data, _: (data / "attack.nc").unlink(), "attack.nc cannot be used")],
-    "no list": [(lambda data, _: (data / "SHA256SUMS").unlink(), "published/SHA256SUMS is missing")],
+    "no list": [(lambda data, _: (data / "SHA256SUMS").unlink(), "SHA256SUMS is missing")],
     "origins": [
         (lambda data, _: rewrite(data, "train", device=None), "train.nc does not tell device"),
         (lambda data, _: rewrite(data, "merge", code_changed=1), "merge.nc was made by code that is in no"),
@@ -100,7 +101,7 @@ def test_what_is_published_is_what_was_written(capsys):
 def test_every_change_is_noticed_and_the_file_named(copy, changes, capsys):
     for change, _ in changes:
         change(*copy)
-    assert main(["verify", *map(str, copy)]) == 1
+    assert main(["verify", str(copy[1].parent)]) == 1
     said = capsys.readouterr()
     for _, message in changes:
         assert message in said.err

@@ -58,6 +58,8 @@ def test_plain_values_are_the_parameters_and_what_papermill_sets_must_be_declare
     cells = ["", "%matplotlib inline", "import json", DECLARED, "# Parameters\nepochs = 3\n"]
     namespace = {"In": cells, "Out": {}, "_": 7, "json": json, "run_folder": "data", "epochs": 3}
     assert records.plain_values(namespace) == {"run_folder": "data", "epochs": 3}
+    startup = {"token": "secret", "scratch": [1]}  # of a start-up file, which no cell shows
+    assert records.plain_values(startup | namespace) == {"run_folder": "data", "epochs": 3}
     cells[-1] = "# Parameters\nepochs = 3\nepoch = 5\n"
     with pytest.raises(ValueError, match=r"not declare the parameters \['epoch'\]; it declares \['epochs', 'run_fold"):
         records.plain_values(namespace | {"epoch": 5})
@@ -84,6 +86,24 @@ def test_a_record_is_read_as_it_was_written(dataset, path):
     assert list(path.parent.iterdir()) == [path]
     write(again, path, stage="merge")
     xr.testing.assert_equal(read(path, stage="merge"), dataset)
+
+
+@pytest.mark.parametrize("kind", ["float16", "bool", "complex64"])
+def test_types_that_netcdf_does_not_have_are_refused(kind, dataset, path):
+    for change in ({"extra": dataset.test_loss.astype(kind)}, {}):
+        other = dataset.assign(change).assign_attrs({} if change else {"extra": np.ones(2, kind)})
+        with pytest.raises(ValueError, match=rf"merge\.nc: (attribute )?extra is .*{kind[:5]}.*, which netCDF-4 does"):
+            write(other, path, stage="merge")
+    assert not path.exists()
+
+
+def test_float16_of_older_data_sets_is_read(dataset, path):
+    write(dataset, path, stage="merge")
+    kept = read(path, stage="merge")
+    kept.assign(test_loss=kept.test_loss.astype("float16")).to_netcdf(path, engine="h5netcdf")
+    again = read(path, stage="merge").test_loss
+    assert again.dtype == "float32"
+    assert np.array_equal(again, dataset.test_loss.astype("float16"))
 
 
 @pytest.fixture
@@ -189,10 +209,10 @@ def test_the_commit_is_the_checkouts_or_unknown(train_images, monkeypatch):
 # ---- shards
 
 
-def write_shards(bank, folder, changes=({}, {}), strings=object):
+def write_shards(bank, folder, changes=None, strings=object):
     """Two shards of one run, with method names of different length and other groups."""
     paths = []
-    for group, (method, change) in enumerate(zip(("l1", "merge-many"), changes, strict=True)):
+    for group, (method, change) in enumerate(zip(("l1", "merge-many"), changes or ({}, {}), strict=True)):
         attrs = {"setting": "tiny", "data_digest": "{}", "wall_seconds": 1.5 + group} | change
         paths.append(folder / f"{group}.nc")
         record = merge_record(bank, method=method, group=group)

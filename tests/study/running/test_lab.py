@@ -5,8 +5,8 @@ from hrebasin.study.running import lab
 
 def test_settings_are_written_once_and_then_are_the_users(tmp_path):
     variables = lab.environment(tmp_path)
-    assert set(variables) == {"JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR"}
-    assert all(value.startswith(str(tmp_path)) for value in variables.values())
+    assert {"JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "IPYTHONDIR", "JUPYTER_PATH"} < set(variables)
+    assert all(value.startswith(str(tmp_path)) for name, value in variables.items() if value and name.endswith("DIR"))
     written = {path.stem: path for path in tmp_path.rglob("*.jupyterlab-settings")}
     assert json.loads(written["notification"].read_text()) == {"fetchNews": "false", "checkForUpdates": False}
     written["plugin"].write_text('{"saveState": false}')

@@ -7,6 +7,7 @@ from safetensors.torch import load_file
 from hrebasin.bank import Bank
 from hrebasin.convolutional import convolutional
 from hrebasin.evaluation import evaluate
+from hrebasin.images.sources import load_images
 from hrebasin.merging.methods import merge_all
 from hrebasin.networks import Normalize
 from hrebasin.study.tour.own_networks import batch_norm_pixels, read_networks
@@ -103,3 +104,19 @@ def test_what_cannot_be_read_is_named(folder, test_images, change, message):
     given["network"] = given["network"] and f"{folder}/nets.py:{given['network']}"
     with pytest.raises((ValueError, FileNotFoundError), match=message):
         read_networks(folder / given.pop("folder"), test_images, **given)
+
+
+def test_a_folder_is_told_from_files_and_hidden_files_are_left_out(folder, test_images, monkeypatch):
+    (folder / "._0000.safetensors").write_bytes(b"\0\5\26\7")
+    (folder / "d.pt").rename(folder / "D.PT")
+    monkeypatch.setenv("HOME", str(folder.parent))
+    with pytest.warns(UserWarning, match="is a checkpoint"):
+        own = read_networks(f"~/{folder.name}", test_images, network=f"{folder}/nets.py:make")
+    assert [file.name for file in own.files] == ["D.PT", "a.pt", "b.pt", "c.pt"]
+    monkeypatch.chdir(folder)
+    with pytest.raises(FileNotFoundError, match=rf"there is no folder {folder}/misspelt"):
+        read_networks("misspelt", test_images)
+    with pytest.raises(ValueError, match=rf"{folder}/a.pt is a file: give the folder"):
+        read_networks("a.pt", test_images)
+    with pytest.raises(ValueError, match=rf"unknown image source 'misspelt'.*looked for {folder}/misspelt"):
+        load_images("misspelt", "test")

@@ -94,7 +94,7 @@ def rows(images: Images, recipe: Recipe, *, pairs: int = 2, small: bool = False)
     for name, (title, network) in networks.items():
         architecture = NetworkArchitecture.of(network, images.pixels[:2].float() / 255)
         longer = replace(recipe, epochs=recipe.epochs + 1)  # what is stopped early may be at chance
-        bank = train(architecture, images, range(2 * pairs), longer, stop_after=recipe.epochs)
+        bank = train(architecture, images, range(2 * pairs), longer, snapshots=[recipe.epochs]).where(method="stopped")
         found[name] = _matching(title, bank.select(slice(0, None, 2)), bank.select(slice(1, None, 2)))
     return found
 

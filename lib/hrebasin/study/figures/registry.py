@@ -1,7 +1,7 @@
 """Figures drawn, captioned from their data, and written; `hrebasin.study.figures` lists them."""
 
 import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 from pkgutil import resolve_name
 from typing import NamedTuple
@@ -46,7 +46,9 @@ class Table(NamedTuple):
         return "\n".join([*lines, "", self.caption, ""])
 
 
-def draw_all(results: Mapping[str, xr.Dataset], folder: Path | str) -> dict[str, Figure]:
+def draw_all(
+    results: Mapping[str, xr.Dataset], folder: Path | str, names: Collection[str] | None = None
+) -> dict[str, Figure]:
     """Draw every figure whose data sets are there and write it as PDF and PNG, its caption beside it as Markdown.
 
     The files are entered into the folder's list of sums.
@@ -54,11 +56,13 @@ def draw_all(results: Mapping[str, xr.Dataset], folder: Path | str) -> dict[str,
     Args:
         results: data sets by stage.
         folder: where the files go.
+        names: of the figures to draw, by default all.
 
     Returns:
         The figures by name.
     """
-    folder, drawn = Path(folder), {name: draw(name, results) for name in drawable(results)}
+    wanted = [name for name in drawable(results) if names is None or name in names]
+    folder, drawn = Path(folder), {name: draw(name, results) for name in wanted}
     for name, figure in drawn.items():
         about = source(results, FIGURES[name][1])
         _write(figure, folder / name, source=about, caption=caption(name, results))

@@ -9,6 +9,44 @@ from ..groups import count_groups, tree_stages
 
 # verdict -> the sign that stands beside its colour
 MARKS = {"reproduced": "✓", "contradicted": "✗", "not resolved": "~", "no verdict": "–", "not measured": "–"}
+# part -> what the answer says where it is reproduced, contradicted, not resolved
+SENTENCES = {
+    "C4a": (
+        "Merging costs accuracy at every stage.",
+        "Accuracy does not fall at every stage.",
+        "It is not resolved whether accuracy falls at every stage.",
+    ),
+    "C5b fgsm": (
+        "Under strong attack (FGSM) the network at the top of the tree keeps {size} more than its leaves ({interval}).",
+        "Under strong attack (FGSM) the network at the top of the tree keeps {size} less than its leaves ({interval}).",
+        "It is not resolved whether merging helps under strong attack (FGSM).",
+    ),
+    "C5a fgsm": (
+        "Under weak attack it keeps {size} less ({interval}).",
+        "Under weak attack too it keeps more, {size} ({interval}).",
+        "Under weak attack the difference is not resolved.",
+    ),
+    "C10a gaussian": (
+        "Accuracy under random noise rises by {size} ({interval}).",
+        "Accuracy under random noise falls by {size} ({interval}) and does not rise.",
+        "It is not resolved whether accuracy under random noise rises.",
+    ),
+    "C7a": (
+        "Weight norms fall at every stage.",
+        "Weight norms do not fall at every stage.",
+        "It is not resolved whether weight norms fall at every stage.",
+    ),
+    "C8a": (
+        "So do the Lipschitz bounds.",
+        "Lipschitz bounds do not fall at every stage.",
+        "It is not resolved whether Lipschitz bounds fall at every stage.",
+    ),
+    "C1a": (
+        "Of 4 networks the tree makes a more accurate one than converged MergeMany, by {size} ({interval}).",
+        "Of 4 networks the tree makes a less accurate one than converged MergeMany, by {size} ({interval}).",
+        "It is not resolved whether the tree of 4 networks is more accurate than converged MergeMany.",
+    ),
+}
 NUMBERS = ("effect", "interval", "n", "p", "p_holm", "p_sign_flip")  # that parts have and claims have not
 
 
@@ -57,14 +95,26 @@ def tally(ledger: xr.Dataset) -> dict[str, list[str]]:
 
 
 def answer(ledger: xr.Dataset, results: Mapping[str, xr.Dataset]) -> str:
-    """The answer in two sentences: how many claims got which verdict, and what was measured."""
-    found = tally(ledger)
+    """What holds and what does not, in plain sentences with effects, then how many claims got which verdict."""
+    verdicts = dict(zip(ledger.part.values.tolist(), range(ledger.sizes["part"]), strict=True))
+    said = [_said(ledger.isel(part=verdicts[name]), *texts) for name, texts in SENTENCES.items() if name in verdicts]
+    found, merge = tally(ledger), results["merge"]
     counts = [f"{len(names)} {verdict.replace('no verdict', 'without verdict')}" for verdict, names in found.items()]
     if len(found) > 1:
         counts = [f"{count} ({', '.join(names)})" for count, names in zip(counts, found.values(), strict=True)]
-    merge = results["merge"]
-    outcome = f"Of the paper's {sum(map(len, found.values()))} claims: {', '.join(counts)}."
-    return f"{outcome} Measured on {trees(merge)} (images: {merge.attrs['data_source']})."
+    said.append(f"Of the paper's {sum(map(len, found.values()))} claims: {', '.join(counts)}.")
+    return f"{' '.join(filter(None, said))} Measured on {trees(merge)} (images: {merge.attrs['data_source']})."
+
+
+def _said(part: xr.Dataset, holds: str, fails: str, open_question: str) -> str:
+    """A sentence on a part by its verdict; nothing where it was not measured."""
+    verdict, row = part.verdict.item(), _row(part)
+    text = {"reproduced": holds, "contradicted": fails, "not resolved": open_question}.get(verdict, "")
+    size = _number(abs(part.effect)) + row["effect"][len(_number(part.effect)) :]
+    low, high = (_number(abs(end)) for end in (part.low, part.high))
+    if part.effect < 0:
+        low, high = high, low
+    return text.format(size=size.replace("percentage points", "points"), interval=f"{low} to {high}")
 
 
 def trees(merge: xr.Dataset) -> str:
@@ -99,7 +149,9 @@ def settings_table(ledgers: Mapping[str, xr.Dataset]) -> str:
     """
     verdicts = {name: {whole.claim: whole.verdict for whole in wholes(ledger)} for name, ledger in ledgers.items()}
     statements = {whole.claim: whole.statement for ledger in ledgers.values() for whole in wholes(ledger)}
-    lines = [f"| claim | the paper says | {' | '.join(ledgers)} |", "|---" * (2 + len(ledgers)) + "|"]
+    heads = [f"`{name}`, n = {ledger.n.max().item()}" for name, ledger in ledgers.items()]
+    lines = [f"| claim | the paper says | {' | '.join(heads)} |", "|---" * (2 + len(ledgers)) + "|"]
     for claim, statement in statements.items():
-        lines.append(f"| {claim} | {statement} | {' | '.join(v.get(claim, '–') for v in verdicts.values())} |")
+        cells = [f"{MARKS[v[claim]]} {v[claim]}" if claim in v else "–" for v in verdicts.values()]
+        lines.append(f"| {claim} | {statement} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"

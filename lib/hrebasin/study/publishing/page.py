@@ -3,7 +3,7 @@
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from urllib.parse import quote
 
@@ -60,7 +60,7 @@ def write_page(
         pictures.append(shown | {"numbers": curve_values(figure), "title": heading})
     speed = []
     if benchmarks is not None:
-        links = [("data benchmarks.nc", Path(data, "benchmarks.nc"))]
+        links = [("data benchmarks.nc", Path(data).parent / "benchmarks.nc")]
         for name, (draw, _) in figures.BENCHMARKS.items():
             text = figures.benchmark_caption(name, benchmarks)
             speed.append(_picture(name, draw(benchmarks), text, links, files))
@@ -125,32 +125,41 @@ def _origin(stage: str, dataset: xr.Dataset) -> dict:
     }
 
 
-def redraw(published: Path | str, folder: Path | str) -> None:
-    """Redraw all figures, the ledger's table and the page in ``folder`` from published data sets.
+def redraw(
+    published: Path | str,
+    folder: Path | str,
+    *,
+    names: Collection[str] | None = None,
+    benchmarks: Path | None = None,
+) -> None:
+    """Redraw figures, the tables of ledger and answers and the page in ``folder`` from published data sets.
 
-    Benchmarks are drawn if they are there.
+    Args:
+        published: folder of a setting's data sets.
+        folder: where all goes.
+        names: of the figures, by default all.
+        benchmarks: their data set, which the page then shows.
     """
     published, folder = Path(published), Path(folder)
     with only_writer(folder):
-        _redraw(published, folder)
+        _redraw(published, folder, names, benchmarks)
 
 
-def _redraw(published: Path, folder: Path) -> None:
+def _redraw(published: Path, folder: Path, names: Collection[str] | None, benchmarks: Path | None) -> None:
     results = records.read_results(published)
     figures.tabulate_all(results, folder)
     claims = records.read(published / "ledger.nc", stage="ledger")
-    drawn, asked, benchmarks = figures.draw_all(results, folder), None, None
+    drawn, also = figures.draw_all(results, folder, names), {}
     tables = {"ledger.md": ledger_table(claims)}
     if (path := published / "answers.nc").is_file():
-        asked = records.read(path, stage="answers")
-        tables["answers.md"] = answers.table(asked)
+        also["asked"] = records.read(path, stage="answers")
+        tables["answers.md"] = answers.table(also["asked"])
     for name, text in tables.items():
         write_atomically(folder / name, text)
-    if (path := published / "benchmarks.nc").is_file():
-        benchmarks = records.read(path, stage="benchmarks")
-        figures.draw_benchmarks(benchmarks, folder)
+    if benchmarks is not None and benchmarks.is_file():
+        also["benchmarks"] = records.read(benchmarks, stage="benchmarks")
+        figures.draw_benchmarks(also["benchmarks"], folder)
     nearby = {"data": published, "notebooks": project_root() / "notebooks"}
     nearby = {name: os.path.relpath(place, folder) for name, place in nearby.items()}
-    also = {"asked": asked, "benchmarks": benchmarks}
     write_page(folder / "index.html", results, claims, drawn, **nearby, files=".", **also)
     manifest.enter([*(folder / name for name in tables), folder / "index.html"])

@@ -9,28 +9,29 @@ from pathlib import Path
 import numpy as np
 import xarray as xr
 
-from ...files import only_writer, temporary_name
+from ...files import only_writer, project_root, sync_folder, temporary_name
 from .. import records
 from ..claims.ledger import ledger
 from ..groups import Results
 from ..questions import answers
 from ..records import checksums as manifest
 from ..stages import EXTRA, QUESTIONS, STAGES
+from .places import data_folder
 
 IMAGE_GROUPS = 16  # groups of which values per image are published, for the sampling error of images; of 100: 40 MB
 
 PER_IMAGE = ("correct", "perturbation_norm", "success", "robust", "gradient_norm", "margin")
 
 
-def publish(run: Path | str, folder: Path | str, *, source: str = "", add: bool = False) -> list[Path]:
+def publish(run: Path | str, folder: Path | str | None = None, *, source: str = "", add: bool = False) -> list[Path]:
     """Copy a finished run's joined data sets to ``folder``, smaller, and enter them into its list of sums.
 
-    Norms and margins per image become float16, and what no figure or claim needs per image (`PER_IMAGE`) is kept of the
-    first `IMAGE_GROUPS` groups only: not a number, or -1, in others.
+    Norms and margins per image keep 11 significant bits, and what no figure or claim needs per image (`PER_IMAGE`) is
+    kept of the first `IMAGE_GROUPS` groups only: not a number, or -1, in others.
 
     Args:
         run: folder of the run.
-        folder: where the copies go.
+        folder: where the copies go, by default that of the run's setting.
         source: what readers should be told of the images in place of the name of their folder or archive.
         add: the run's groups to those in ``folder``, where the same may have been measured on another machine. The run
             may then hold open questions alone. Otherwise they take the place of those in ``folder``, and questions to
@@ -44,9 +45,18 @@ def publish(run: Path | str, folder: Path | str, *, source: str = "", add: bool 
         ValueError: groups to add that are there already, or that were measured otherwise; data sets that do not belong
             together, or a run whose conclusions were drawn from others. Nothing was written then.
     """
-    run, folder = Path(run), Path(folder)
+    run = Path(run)
+    folder = data_folder(project_root(), _setting(run)) if folder is None else Path(folder)
     with only_writer(run), only_writer(folder):
         return _publish(run, folder, source, add)
+
+
+def _setting(run: Path) -> str:
+    """Whose values a run has; its own name where they are no setting's."""
+    results = records.read_results(run / "results", needed=())
+    path = run / "results" / "train.nc"
+    first = next(iter(results.values())) if results and not path.is_file() else records.read(path, stage="train")
+    return first.attrs["setting"]
 
 
 def _publish(run: Path, folder: Path, source: str, add: bool) -> list[Path]:
@@ -92,6 +102,7 @@ def _all_at_once(folder: Path) -> Iterator[Path]:
         for path in staging.iterdir():
             if not path.is_symlink():
                 path.replace(folder / path.name)
+        sync_folder(folder)
     finally:
         shutil.rmtree(staging)
 
@@ -106,6 +117,15 @@ def _not_concluded(folder: Path, results: Results) -> str:
             if stage in results and results[stage].attrs.get("created", "") != created:
                 return f"{path} was not drawn from {stage}.nc beside it"
     return ""
+
+
+def conclude(folder: Path) -> None:
+    """Draw ledger and answers anew from the published data sets in a folder, where their rules have changed."""
+    with only_writer(folder), _all_at_once(folder) as staging:
+        for path in folder.glob("*.nc"):
+            (staging / path.name).symlink_to(path.resolve())
+        written = [path.name for path in _conclude(staging)]
+    manifest.enter([folder / name for name in written])
 
 
 def _conclude(folder: Path) -> list[Path]:
@@ -180,5 +200,14 @@ def _smaller(dataset: xr.Dataset) -> xr.Dataset:
                 needed = kept | bounded | ~bounded.any()  # alone where there are none
             variable = variable.where(needed, blank).astype(variable.dtype).transpose(*variable.dims)
             variable.attrs = dataset[name].attrs | {"comment": f"per image for the first {IMAGE_GROUPS} groups only"}
-        dataset[name] = variable.astype("float16") if variable.dtype.kind == "f" else variable
+        dataset[name] = variable.copy(data=_rounded(variable.values)) if variable.dtype.kind == "f" else variable
     return dataset
+
+
+def _rounded(values: np.ndarray) -> np.ndarray:
+    """The nearest float32 with 11 significant bits, as many as float16 has, which netCDF has not; zeros compress."""
+    values = values.astype(np.float32)
+    bits = values.view(np.uint32)
+    even = (bits >> np.uint32(13)) & np.uint32(1)  # halves go to the even neighbour
+    rounded = ((bits + np.uint32(0xFFF) + even) & np.uint32(0xFFFFE000)).view(np.float32)
+    return np.where(np.isfinite(values), rounded, values)

@@ -1,4 +1,4 @@
-"""What README.md and PERFORMANCE.md say of data and code, written from data and code.
+"""What README and docs say of data and code, written from data and code.
 
 A part stands between ``<!-- NAME: written by make figures -->`` and ``<!-- end -->``; a test holds it to its source.
 """
@@ -12,7 +12,7 @@ from pathlib import Path
 import nbformat
 import xarray as xr
 
-from ...files import write_atomically
+from ...files import read_text, write_atomically
 from .. import records
 from ..benchmarks.plots import goals, lines_table, speed_table
 from ..figures import registry as figures
@@ -20,10 +20,16 @@ from ..groups import PERCENT, count_groups, tree, tree_stages
 from ..questions import answers, load
 from ..stages import EXTRA, NOTEBOOKS, PAPER, QUESTIONS, TRAINS_ITS_OWN
 from . import page
-from .ledger_text import answer, ledger_table, trees
+from .ledger_text import answer, ledger_table, settings_table, trees
+from .places import benchmarks_file, places
 
-DOCUMENTS = ("README.md", "PERFORMANCE.md")
+DOCUMENTS = (
+    "README.md",
+    "CONTRIBUTING.md",
+    *(f"docs/{name}.md" for name in ("results", "trust", "performance")),
+)
 PART = re.compile(r"(<!-- ([a-z-]+): written by make figures -->\n).*?(<!-- end -->)", flags=re.DOTALL)
+LINK = re.compile(r"(\]\()(?![a-z]+:|#)")  # of a part, from the project's folder
 # Modules that every notebook needs, left out of the picture
 EVERYWHERE = {"bank", "files", "images.sources", "networks", "study", "study.stages"}
 EVERYWHERE |= {"study.figures.paper", "study.figures.regularity", "study.records.networks"}
@@ -35,14 +41,17 @@ def parts(root: Path) -> dict[str, str]:
     Args:
         root: the project's folder.
     """
-    published = root / "data" / "published"
+    published = places(root)[0].data
     results = records.read_results(published)
     claims = records.read(published / "ledger.nc", stage="ledger")
-    benchmarks = records.read(published / "benchmarks.nc", stage="benchmarks")
-    needs = needed_stages((root / "Snakefile").read_text())
+    benchmarks = records.read(benchmarks_file(root), stage="benchmarks")
+    needs = needed_stages(read_text(root / "Snakefile"))
     return {
         "answer": f"**Answer.** {answer(claims, results)}\n",
         "published": published_by(results),
+        "claims": settings_table(
+            {place.setting: records.read(place.data / "ledger.nc", stage="ledger") for place in places(root)}
+        ),
         "ledger": ledger_table(claims),
         "questions": questions(published / "answers.nc"),
         "figures": figures_table(results, needs, [path.stem for path in (root / "config").glob("*.yaml")]),
@@ -52,8 +61,8 @@ def parts(root: Path) -> dict[str, str]:
         "goals": goals(benchmarks),
         "lines": lines_table(benchmarks),
         "lines-caption": figures.benchmark_caption("bench2_scaling", benchmarks) + "\n",
-        "calibration": (root / "figures" / "calibration.md").read_text(),  # by `make statistics`
-        "faults": (root / "figures" / "faults.md").read_text(),  # by `make faults`
+        "calibration": read_text(root / "figures" / "calibration.md"),  # by `make statistics`
+        "faults": read_text(root / "figures" / "faults.md"),  # by `make faults`
     }
 
 
@@ -83,8 +92,13 @@ def _versions(data: xr.Dataset) -> str:
     )
 
 
-def fill(text: str, found: Mapping[str, str]) -> str:
+def fill(text: str, found: Mapping[str, str], *, up: str = "") -> str:
     """A document with its parts written anew.
+
+    Args:
+        text: of the document.
+        found: parts by name.
+        up: stands before links to files, as ``"../"`` in a folder.
 
     >>> fill("<!-- answer: written by make figures -->\\nold\\n<!-- end -->", {"answer": "42\\n"}).split("\\n")[1]
     '42'
@@ -94,7 +108,7 @@ def fill(text: str, found: Mapping[str, str]) -> str:
     """
     if unknown := {name for _, name, _ in PART.findall(text)} - set(found):
         raise ValueError(f"no part {sorted(unknown)} can be written; known are {sorted(found)}")
-    return PART.sub(lambda match: match[1] + found[match[2]] + match[3], text)
+    return PART.sub(lambda match: match[1] + LINK.sub(rf"\1{up}", found[match[2]]) + match[3], text)
 
 
 def needed_stages(snakefile: str) -> dict[str, list[str]]:
@@ -167,8 +181,10 @@ def _modules(notebook: Path) -> set[str]:
 
 def redraw_all(root: Path) -> None:
     """Redraw figures and page from the published data, and write all parts of the documents anew."""
-    page.redraw(root / "data" / "published", root / "figures")
+    for place in places(root):
+        benchmarks = benchmarks_file(root) if place.names is None else None
+        page.redraw(place.data, place.figures, names=place.names, benchmarks=benchmarks)
     found = parts(root)
     for name in DOCUMENTS:
         path = root / name
-        write_atomically(path, fill(path.read_text(), found))
+        write_atomically(path, fill(read_text(path), found, up="../" * name.count("/")))

@@ -13,10 +13,34 @@ from ..figures import registry as figures
 from ..questions import answers
 from ..records import checksums as manifest
 from ..stages import EXTRA, QUESTIONS, STAGES
+from .places import benchmarks_file, places
+
+
+def verify_all(root: Path) -> tuple[list[str], list[str]]:
+    """Check what is published of every setting, and the benchmarks; as `verify`.
+
+    Args:
+        root: the project's folder.
+    """
+    checked, wrong = [], []
+    for place in places(root):
+        found = verify(place.data, place.figures)
+        checked += [f"{place.setting}: {line}" for line in found[0]]
+        wrong += found[1]
+    path = benchmarks_file(root)
+    wrong += manifest.compare(path.parent, "*.nc")[1]
+    if path.is_file():
+        try:
+            benchmarks = {"benchmarks": records.read(path, stage="benchmarks")}
+            wrong += [f"{path} {problem}" for problem in _origin_problems(benchmarks["benchmarks"])]
+            wrong += _drawn_from_others(root / "figures", benchmarks)
+        except ValueError as error:
+            wrong.append(str(error))
+    return checked, wrong
 
 
 def verify(published: Path | str, drawn: Path | str) -> tuple[list[str], list[str]]:
-    """Check published data sets and the figures drawn from them.
+    """Check a setting's published data sets and the figures drawn from them.
 
     Args:
         published: folder of data sets, the ledger among them, with their sums.

@@ -19,12 +19,14 @@ class Question(NamedTuple):
         module: in this package.
         figure: name of its files; or of its table.
         trains: whether it trains networks of its own; others are asked of those of a run.
+        reads: stages of a run whose data sets its notebook reads.
     """
 
     notebook: str
     module: str
     figure: str
     trains: bool = False
+    reads: tuple[str, ...] = ()
 
 
 # data set -> question, in the order of the answers
@@ -32,7 +34,7 @@ OPEN: Mapping[str, Question] = {
     "controls": Question("20_lower_accuracy", "lower_accuracy", "fig9_controls"),
     "strong": Question("21_strong_attacks", "strong_attacks", "fig10_strong_attacks"),
     "mergers": Question("22_mergers", "ways_to_merge", "fig11_mergers"),
-    "scale": Question("23_scale", "scale", "fig12_scale"),
+    "scale": Question("23_scale", "scale", "fig12_scale", reads=("merge", "regularity")),
     "repair": Question("24_repair", "variance_collapse", "fig13_repair"),
     "recipes": Question("25_recipes", "training_recipes", "fig14_recipes", trains=True),
 }

@@ -18,7 +18,6 @@ from ...networks import Architecture, scaled
 from ...progress import track
 from ...random_streams import generator
 from ...robustness.attacks import along, attack
-from ...robustness.strong import fgsm
 from ...training.recipe import Recipe
 from ...training.run import DivergedError
 from ...training.train import train
@@ -46,14 +45,6 @@ CURVES = {
 }
 LEVELS = np.linspace(0, 1.5, 31)  # of weight noise, in standard deviations of a layer's weights
 LAMBDAS = np.linspace(0, 0.5, 26)  # from a network to its naive average with another
-
-
-def stopped(images: Images, seeds: Sequence[int], recipe: Recipe, architecture: Architecture, epochs) -> list[Bank]:
-    """Networks whose training ended early, a bank for each number of ``epochs`` that the recipe has, method
-    ``stopped``."""
-    label, some = "early-stopped networks", [n for n in epochs if n <= recipe.epochs]
-    banks = [train(architecture, images, seeds, recipe, stop_after=n, label=f"{label}, {n} epochs") for n in some]
-    return [bank.relabel(method="stopped") for bank in banks]
 
 
 def narrow(images: Images, seeds: Sequence[int], recipe: Recipe, architecture: Architecture, shares) -> list[Bank]:
@@ -103,7 +94,6 @@ def measure(
     test_set: Images,
     recipe: Recipe,
     *,
-    epochs: Sequence[int],
     shares: Sequence[float],
     seeds: int,
     attacked: int,
@@ -117,13 +107,12 @@ def measure(
     the first leaf itself, as method ``unmerged`` for the tree.
 
     Args:
-        trees: trees with their leaves.
+        trees: trees with their leaves and early-stopped networks.
         train_set: what the leaves were trained on.
         test_set: images to be accurate on; the first ``attacked`` are attacked.
         recipe: of the leaves.
-        epochs: numbers of epochs after which training is stopped.
         shares: of the leaves' widths, for narrow networks.
-        seeds: early-stopped and narrow networks for each of these; the seeds of the first leaves.
+        seeds: narrow networks for each of these; the seeds of the first leaves.
         epsilons: of FGSM and L-infinity DeepFool, pixel range.
         device: where to train and attack.
     """
@@ -133,7 +122,7 @@ def measure(
         leaves = members.where(method="unmerged")
         given = train_set, leaves.labels["seed"][:seeds].tolist(), recipe, members.architecture
         candidates = {
-            "stopped": stopped(*given, epochs),
+            "stopped": [trees.where(group=group, method="stopped")],
             "narrow": narrow(*given, shares),
             "noised": [noised(leaves.select([k])) for k in range(min(seeds, len(leaves)))],
             "line": [line(leaves.select([0]), leaves.select([k])) for k in range(1, min(seeds + 1, len(leaves)))],
@@ -169,7 +158,10 @@ def _attacked(bank: Bank, images: Images, epsilons: Sequence[float], device: str
     minimal = attack(*given, kind="deepfool-linf", epsilons=epsilons, device=device)
     sizes = minimal.robust_accuracy.epsilon
     withstands = (minimal.correct == 1) & ((minimal.success == 0) | (minimal.perturbation_norm > sizes))
-    both = {"fgsm": fgsm(*given, epsilons=epsilons) == 1, "deepfool-linf": withstands}
+    both = {
+        "fgsm": attack(*given, kind="fgsm", epsilons=epsilons, device=device).robust == 1,
+        "deepfool-linf": withstands,
+    }
     robust = along(both, "attack")
     return xr.Dataset({"robust": robust, "norm": minimal.perturbation_norm, "correct": minimal.correct == 1})
 

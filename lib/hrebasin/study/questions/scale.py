@@ -1,7 +1,6 @@
-"""Does the bound fall beyond scale? Networks rescaled layer by layer: the same decisions with other norms."""
+"""Does the bound fall beyond scale? Networks rescaled layer by layer: the same answers with other norms."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 import torch
@@ -9,10 +8,7 @@ import xarray as xr
 from matplotlib.figure import Figure
 
 from ...bank import Bank
-from ...checks import check_relu_mlp, is_relu_mlp
-from ...evaluation import evaluate
-from ...images.sources import Images
-from ...lipschitz.bounds import measure as measure_bounds
+from ...checks import is_relu_mlp
 from ..figures.style import (
     COLOURS,
     NAMES,
@@ -25,97 +21,78 @@ from ..figures.style import (
     stacked,
 )
 from ..groups import PERCENT, POINTS, NotMeasuredError, by_group, count_groups, has_numbers, minus, tree, tree_stages
-from ..statistics import Test, not_resolved
+from ..statistics import Test
 
 TITLE = "Does the bound fall beyond scale?"
 SCHEMA = {
     "model": "test_accuracy gradient_norm median_margin",
-    "model layer": "weight_norm",
     "model bound": "lipschitz",
     "model certificate": "certified_radius",
 }
 SQRT2 = 2**0.5  # two logits differ by at most sqrt(2) times the change of all logits
+SCALING = ("lipschitz", "gradient_norm", "median_margin")  # what rescaling multiplies
 ALIKE = 0.02  # difference of accuracies up to which networks count as equally accurate
 
 
-def rescale(bank: Bank, factors: torch.Tensor) -> Bank:
-    """Multiply the weights of layer l of network k by ``factors[k, l]``, biases so that logits change in scale.
-
-    ReLU is positively homogeneous, so all logits are multiplied by the product of a network's factors.
-
-    Args:
-        bank: not changed.
-        factors: (model, layer), positive.
-    """
-    check_relu_mlp(bank.architecture, "factors that change no answer")
-    factors = torch.as_tensor(factors, dtype=torch.float64, device=bank.device)
-    if factors.shape != (len(bank), len(bank.architecture.layers)):
-        wanted = (len(bank), len(bank.architecture.layers))
-        raise ValueError(f"factors must be (model, layer), here {wanted}, got {tuple(factors.shape)}")
-    if not ((factors > 0) & factors.isfinite()).all():
-        raise ValueError(f"factors must be positive and finite, got {factors.min():g} to {factors.max():g}")
-    so_far, tensors = factors.cumprod(1), {}
-    for position, layer in enumerate(bank.architecture.layers):
-        weight, bias = bank.tensors[f"{layer}.weight"], bank.tensors[f"{layer}.bias"]
-        tensors[f"{layer}.weight"] = (weight.double() * factors[:, position, None, None]).to(weight)
-        tensors[f"{layer}.bias"] = (bias.double() * so_far[:, position, None]).to(bias)
-    return Bank(bank.architecture, tensors, bank.labels)
-
-
-def rescale_to(bank: Bank, targets: Bank) -> Bank:
-    """Network k with the Frobenius norms of the weights of network k of ``targets``, layer by layer."""
-    if len(bank) != len(targets):
-        raise ValueError(f"{len(bank)} networks cannot take the norms of {len(targets)}")
-    check_relu_mlp(bank.architecture, "factors that change no answer")
-    layers = bank.architecture.layers
-    norms = [
-        torch.stack(
-            [torch.linalg.vector_norm(each.tensors[f"{layer}.weight"].double(), dim=(1, 2)) for layer in layers], dim=1
-        )
-        for each in (targets, bank)
-    ]
-    return rescale(bank, norms[0] / norms[1])
-
-
-def measure(bank: Bank, images: Images, *, measured: int, bounded: int, radii: Sequence[float]) -> xr.Dataset:
+def measure(bank: Bank, regularity: xr.Dataset, accuracy: xr.DataArray) -> xr.Dataset:
     """Bounds beside margins, and unmerged networks at the norms of merged ones: a data set of stage ``scale``.
 
-    Unmerged network k of a group is rescaled to the weight norms of the node of each stage that it was merged into; it
-    then has the method ``rescaled`` and that node's stage. Of networks that are no ReLU MLPs none is rescaled, and
-    bounds and radii are NaN.
+    ReLU is positively homogeneous: a network whose layers are multiplied by positive factors, with biases to suit,
+    gives the same answers; its logits, bounds and margins are multiplied by the product of the factors. So what an
+    unmerged network has at the weight norms of a merged one follows from its own measures. It has the method
+    ``rescaled`` and the stage of the node that it was merged into. Networks that are no ReLU MLPs are not rescaled.
 
     Args:
-        bank: trees with their leaves, and any other networks.
-        images: test images to be accurate on.
-        measured: how many of them, the first ones, give margins.
-        bounded: how many of these get local bounds.
-        radii: of local bounds, L2 in pixel units.
+        bank: trees with their leaves, whose weights give the norms.
+        regularity: data set of the stage "regularity", of these networks and others.
+        accuracy: ``test_accuracy`` of all of them, (model,).
     """
-    rescaled = _at_norms_of_nodes(bank) if is_relu_mlp(bank.architecture) else ()
-    everything = Bank.concat([replace(each, history=None) for each in (bank, *rescaled)])
-    few = images.first(measured)
-    record = measure_bounds(everything, few.pixels, few.labels, radii=radii, bounded=bounded)
-    margin = record.margin.clip(min=0).median("image")
-    margin.attrs = {"long_name": "median margin over images, 0 where wrong", "units": "logit"}
-    certified = certified_radius(record).mean("image")
-    certified.attrs = {"long_name": "mean certified radius over images, L2", "units": "pixel range"} | record.attrs
-    slope = record.gradient_norm.max("image")
-    slope.attrs = {"long_name": "largest spectral norm of the Jacobian at an image", "units": "logits per pixel range"}
-    accuracy = evaluate(everything, images).accuracy.rename("test_accuracy")
-    columns = [accuracy, record.weight_norm, record.lipschitz, slope, margin.rename("median_margin"), certified]
-    joined = xr.merge(columns, compat="identical", combine_attrs="override").drop_attrs(deep=False)
-    return joined.assign_attrs(record.attrs)
-
-
-def _at_norms_of_nodes(bank: Bank):
-    """For each stage of the trees: all leaves at the norms of their node."""
+    margin = regularity.margin.clip(min=0).median("image")
+    columns = {
+        "test_accuracy": (accuracy.sel(model=regularity.model), "test accuracy", "1"),
+        "lipschitz": (regularity.lipschitz, "upper Lipschitz bound", "logits per pixel range"),
+        "gradient_norm": (
+            regularity.gradient_norm.max("image"),
+            "largest spectral norm of the Jacobian at an image",
+            "logits per pixel range",
+        ),
+        "median_margin": (margin, "median margin over images, 0 where wrong", "logit"),
+        "certified_radius": (
+            certified_radius(regularity).mean("image"),
+            "mean certified radius over images, L2",
+            "pixel range",
+        ),
+    }
+    record = xr.Dataset({n: v.assign_attrs(long_name=text, units=u) for n, (v, text, u) in columns.items()})
+    if not is_relu_mlp(bank.architecture):
+        for each in (record, record.certified_radius):
+            each.attrs["comment"] = regularity.comment
+        return record
     leaves = bank.where(method="unmerged")
-    for stage in sorted(set(bank.labels["stage"][bank.labels["method"] == "tree"])):
+    parts = [record]
+    for stage, factors in _factors(bank, leaves):
+        scaled = record.sel(model=leaves.coords()["model"].values)
+        labels = leaves.relabel(method="rescaled", stage=stage).coords()
+        scaled = scaled.drop_vars(list(labels)).assign_coords(labels)
+        times = xr.DataArray(factors, dims="model")
+        parts.append(scaled.assign({n: scaled[n] * times for n in SCALING}).assign_coords(labels))
+    return xr.concat(parts, dim="model", combine_attrs="override")
+
+
+def _factors(bank: Bank, leaves: Bank) -> Iterator[tuple[int, np.ndarray]]:
+    """For each stage of the trees: products over layers of a node's weight norm over that of each leaf, (model,)."""
+    own = _weight_norms(leaves)
+    for stage in sorted(set(bank.labels["stage"][bank.labels["method"] == "tree"].tolist())):
         nodes = bank.where(method="tree", stage=stage)
         places = {place: k for k, place in enumerate(zip(nodes.labels["group"], nodes.labels["node"], strict=True))}
         above = zip(leaves.labels["group"], leaves.labels["node"] >> stage, strict=True)
-        scaled = rescale_to(leaves, nodes.select([places[place] for place in above]))
-        yield scaled.relabel(method="rescaled", stage=stage)
+        yield stage, (_weight_norms(nodes)[[places[place] for place in above]] / own).prod(1)
+
+
+def _weight_norms(bank: Bank) -> np.ndarray:
+    """Frobenius norms of the weights, (model, layer)."""
+    weights = [bank.tensors[f"{layer}.weight"].double() for layer in bank.architecture.layers]
+    return torch.stack([torch.linalg.vector_norm(weight, dim=(1, 2)) for weight in weights], dim=1).cpu().numpy()
 
 
 def certified_radius(regularity: xr.Dataset) -> xr.DataArray:
@@ -152,29 +129,44 @@ def answer(data: xr.Dataset) -> tuple[list[Test], str]:
     for name, radius in radii.items():
         values = minus(tree(radius, top), tree(radius, 0))
         test = Test(f"certified radius by the {name} bound, stage {top} minus stage 0", values, "pixel range")
-        certificates[f"the radius that the {name} bound certifies"] = test
+        certificates[f"the radius certified by {NAMES.get(name, f'the {name} bound')}"] = test
     measures = {"accuracy": (data.test_accuracy * PERCENT, POINTS)}
     measures |= {f"log10 {name}": (log, "log10") for name, log in logs.items()}
     measures |= {f"certified radius by the {name} bound": (radius, "pixel range") for name, radius in radii.items()}
     beside = _beside_equally_accurate(data, measures)
     tests = [test for some in falls.values() for test in some] + _over_margin(data, logs)
     tests += [*certificates.values(), *(test for some in beside.values() for test in some.values())]
-    main, (merged, *others) = next(iter(falls.items()))  # the global bound, or the only one
-    said = [f"merging up to stage {top} lowers log10 of the {main} by {merged.effect:.2f}"]
-    if others:
-        words = "rescaling unmerged networks to the same norms, which changes no answer"
-        said = [f"{said[0]}, {words}, by {others[0].effect:.2f}"]
-    if beside:
-        times = {stage: 10 ** some[f"log10 {main}"].effect for stage, some in beside.items()}
-        words = " and ".join(f"{ratio:.2g} times as large (stage {stage})" for stage, ratio in times.items())
-        said.append(f"the bound is {words} as that of L2-regularised networks of the same accuracy")
-    grown = [name for name, test in certificates.items() if test.effect > 0]
-    if certificates:
-        said.append(f"{len(grown)} of {len(certificates)} certified radii grow with the stage")
-        said.append(not_resolved(certificates))
+    return tests, " ".join([*_beyond_scale(falls, top), *_certified(certificates, data), *_beside_l2(falls, beside)])
+
+
+def _beyond_scale(falls: Mapping[str, list[Test]], top: int) -> Iterator[str]:
+    """Whether the first bound falls by more than rescaling makes it fall, and which share of the fall that is."""
+    name, (whole, *others) = next(iter(falls.items()))  # the global bound, or the only one
+    if not others:
+        yield f"Not resolved: these networks could not be rescaled. Their {name} falls by {whole.told()}."
+        return
+    beyond = Test(f"log10 {name} beyond scale", whole.values - others[0].values, "log10")
+    verdict = beyond.yes_or_no()
+    if verdict == "No":
+        more = Test(beyond.name, -beyond.values, "log10").told()
+        yield f"No. Shorter weights alone would lower the {name} more than merging up to stage {top} does, by {more}."
     else:
-        said.append(data.lipschitz.attrs.get("comment", "no upper bound was measured"))
-    return tests, "; ".join(said)
+        yield f"{verdict}. Merging up to stage {top} lowers the {name} beyond shorter weights by {beyond.told()}."
+
+
+def _certified(certificates: Mapping[str, Test], data: xr.Dataset) -> Iterator[str]:
+    """What happens to the radii within which answers are certain."""
+    for name, test in certificates.items():
+        yield f"{name[0].upper()}{name[1:]} changes by {test.told()}."
+    if not certificates:
+        yield data.lipschitz.attrs.get("comment", "No upper bound was measured") + "."
+
+
+def _beside_l2(falls: Mapping, beside: Mapping[int, Mapping[str, Test]]) -> Iterator[str]:
+    """The bound beside that of networks that a penalty made as inaccurate."""
+    for stage, tests in beside.items():
+        ratio = 10 ** tests[f"log10 {next(iter(falls))}"].effect
+        yield f"At the accuracy of stage {stage}, the bound is {ratio:.2g} times that of L2-regularised networks."
 
 
 def _measured(values: xr.DataArray, dim: str) -> dict[str, xr.DataArray]:

@@ -8,18 +8,8 @@ from matplotlib.figure import Figure
 
 from ...bank import Bank
 from ...images.sources import Images
-from ...robustness.attacks import along
-from ...robustness.strong import (
-    LOSSES,
-    RESTARTS,
-    STEPS,
-    fgsm,
-    fgsm_in_float64,
-    fgsm_with_rescaled_logits,
-    pgd,
-    transferred,
-    zero_gradients,
-)
+from ...robustness.attacks import along, attack
+from ...robustness.strong import LOSSES, RESTARTS, STEPS, pgd, transferred
 from ..figures.style import captioned, draw_legend, draw_stage_curves, stacked
 from ..groups import BROKEN, PERCENT, POINTS, count_groups, crossings, large, minus, tree, tree_stages
 from ..statistics import Test, by_sign, not_resolved
@@ -28,6 +18,7 @@ TITLE = "Is the crossing an artefact of weak attacks?"
 SCHEMA = {"model attack epsilon": "robust_accuracy", "model": "zero_gradients"}
 IN_WORDS = {
     "fgsm": "FGSM",
+    "fgsm-float32": "FGSM in float32",
     "fgsm-float64": "FGSM in float64",
     "pgd-cross-entropy": "PGD on the cross-entropy",
     "pgd-margin": "PGD on the margin",
@@ -48,7 +39,6 @@ def measure(
     *,
     epsilons: Sequence[float],
     sources: Sequence[Bank],
-    factors: Sequence[float] = (0.1, 10.0),
     steps: int = STEPS,
     restarts: int = RESTARTS,
     device: str = "cpu",
@@ -61,14 +51,12 @@ def measure(
         bank, epsilons, steps, restarts, device: as in `hrebasin.robustness.strong.pgd`.
         images: that are attacked.
         sources: networks whose images are tried on all others, one bank of one network each.
-        factors: of rescaled logits.
     """
     bank, given = bank.to(device), (images.pixels.to(device), images.labels.to(device))
-    each = {"fgsm": fgsm(bank, *given, epsilons=epsilons)}
-    each["fgsm-float64"] = fgsm_in_float64(bank, *given, epsilons=epsilons)
-    for factor in factors:
-        name = f"fgsm-rescaled-{factor:g}"
-        each[name] = fgsm_with_rescaled_logits(bank, *given, epsilons=epsilons, factor=factor)
+    fgsm = {
+        kind: attack(bank, *given, kind=kind, epsilons=epsilons, device=device) for kind in ("fgsm", "fgsm-float32")
+    }
+    each = {kind: found.robust for kind, found in fgsm.items()}
     search = {"epsilons": epsilons, "steps": steps, "restarts": restarts, "device": device}
     each |= {f"pgd-{loss}": pgd(bank, *given, loss=loss, **search) for loss in LOSSES}
     for source in sources:
@@ -78,7 +66,7 @@ def measure(
     robust = along({kind: one.mean("image") for kind, one in each.items()}, "attack").rename("robust_accuracy")
     robust.attrs = {"long_name": "accuracy under attack", "units": "1"}
     ordered = robust.transpose("model", "attack", "epsilon")
-    return xr.Dataset({"robust_accuracy": ordered, "zero_gradients": zero_gradients(bank, *given)})
+    return xr.Dataset({"robust_accuracy": ordered, "zero_gradients": fgsm["fgsm"].zero_gradients})
 
 
 def attack_in_words(kind: str) -> str:

@@ -1,8 +1,7 @@
 """Does the recipe decide? Recipes of training and widths: under which of them does merging do what the paper says?"""
 
 import json
-from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
@@ -25,7 +24,7 @@ from ...training.recipe import Recipe
 from ...training.train import train
 from ..figures.style import COLOURS, COLUMN, MARKERS, NAMES, captioned, draw_legend, spread
 from ..groups import PERCENT, POINTS, NotMeasuredError, by_group, count_groups, large, minus, tree, tree_stages
-from ..statistics import Test, by_sign
+from ..statistics import Test
 
 TITLE = "Does the recipe decide?"
 SCHEMA = {
@@ -150,8 +149,8 @@ def _barriers(bank: Bank, everything: Bank, images: Images, seed: Seed, device: 
 
 
 def answer(data: xr.Dataset) -> tuple[list[Test], str]:
-    """Under which recipes and widths the tree is ahead of MergeMany, and the last stage ahead of stage 0."""
-    tests, outcomes = [], defaultdict(dict)  # comparison -> recipe -> test
+    """What the tree gains and loses under each recipe, and what crop and flip change of it."""
+    tests, gains = [], {}  # attack -> recipe -> gain of each group
     for recipe in dict.fromkeys(data.recipe.values.tolist()):
         part = data.isel(model=(data.recipe == recipe).values)
         stages, accuracy, top = tree_stages(part), part.test_accuracy, tree_stages(part)[-1]
@@ -165,9 +164,7 @@ def answer(data: xr.Dataset) -> tuple[list[Test], str]:
                 continue
             first = accuracy.isel(model=(accuracy.node == 0).values)  # of the leaves that MergeMany had
             values = minus(by_group(first, method="tree", n_merged=size), many) * PERCENT
-            ahead = Test(f"{recipe}: tree minus converged MergeMany, {size} models", values, POINTS)
-            tests.append(ahead)
-            outcomes[f"the tree is ahead of MergeMany of {size}"][recipe] = ahead
+            tests.append(Test(f"{recipe}: tree minus converged MergeMany, {size} models", values, POINTS))
         for name, alignment in product(("loss_barrier", "accuracy_barrier"), part.alignment.values):
             scale, units = (1, "nat") if name == "loss_barrier" else (PERCENT, POINTS)
             values = by_group(part[name].sel(alignment=alignment), method="tree", stage=1) * scale
@@ -175,50 +172,72 @@ def answer(data: xr.Dataset) -> tuple[list[Test], str]:
         for kind in part.attack.values:
             robust = large(part.robust_accuracy.sel(attack=kind))
             gain = minus(tree(robust, top), tree(robust, 0)) * PERCENT
-            ahead = Test(f"{recipe}: {kind}, strong: stage {top} minus stage 0", gain, POINTS)
-            tests.append(ahead)
-            outcomes[f"stage {top} is ahead of stage 0 under strong {kind}"][recipe] = ahead
-    return tests, _few_images(data) + "; ".join(_under_which(*outcome) for outcome in outcomes.items())
+            tests.append(Test(f"{recipe}: {kind}, strong: stage {top} minus stage 0", gain, POINTS))
+            gains.setdefault(kind, {})[recipe] = gain
+    changes = [_augmentation(kind, gain, top) for kind, gain in gains.items()]
+    changes = [change for change in changes if change is not None]
+    return tests + changes, _told(changes, gains, top) + _few_images(data)
 
 
-def _under_which(comparison: str, compared: dict[str, Test]) -> str:
-    """Under how many recipes a comparison holds, and under which if not under all."""
-    found = by_sign(compared)
-    names = f" ({'; '.join(found[1])})" if 0 < len(found[1]) < len(compared) else ""
-    return (
-        f"{comparison} under {len(found[1])} recipes and widths{names}, behind under {len(found[-1])}, not "
-        f"resolved under {len(found[0])}"
-    )
+def _augmentation(kind: str, gain: Mapping[str, np.ndarray], top: int) -> Test | None:
+    """What crop and flip change of the robustness gained, mean over the recipes with and without them."""
+    pairs = [(gain[name], gain[name.replace(", crop-flip", "")]) for name in gain if ", crop-flip" in name]
+    if not pairs:
+        return None
+    change = np.mean([augmented - plain for augmented, plain in pairs], axis=0)
+    return Test(f"{kind}, strong: what crop and flip change of the gain at stage {top}", change, POINTS)
+
+
+def _told(changes: list[Test], gains: Mapping[str, Mapping[str, np.ndarray]], top: int) -> str:
+    """Whether crop and flip change what merging gains, then how far the gain ranges over recipes and widths."""
+    if not changes:
+        return "Not resolved: networks were trained under one kind of recipe."
+    verdicts = {change.yes_or_no() for change in changes}
+    verdict = "Not resolved" if verdicts == {"Not resolved"} else "Yes"
+    said = [f"{verdict}. Crop and flip change what {2**top} merged networks gain under strong attacks."]
+    for kind, change in zip(gains, changes, strict=True):
+        means = {recipe: values.mean() for recipe, values in gains[kind].items()}
+        low, high = min(means, key=means.get), max(means, key=means.get)
+        said.append(f"Under {NAMES.get(kind, kind)} they change the gain by {change.told()}.")
+        said.append(f"It ranges from {means[low]:.1f} points ({low}) to {means[high]:.1f} ({high}).")
+    return " ".join(said)
 
 
 def _few_images(data: xr.Dataset) -> str:
-    """On how many images other recipes were tried, in words, where the data set says it."""
+    """On how many images the networks were trained, in words, where the data set says it."""
     parameters = json.loads(data.attrs.get("parameters", "{}"))
     numbers = [parameters.get(name) for name in ("recipe_images", "width_images")]
-    return "trained on {:,} images, for other widths on {:,}: ".format(*numbers) if all(numbers) else ""
+    return " They were trained on {:,} images, of other widths on {:,}.".format(*numbers) if all(numbers) else ""
 
 
 @captioned(
-    "Under several recipes of training, and for several widths: accuracy of the last stage of the tree minus that of "
-    "converged MergeMany of the same networks, and robust accuracy at epsilons from 0.015 to 0.02 of the last stage "
-    "minus that of unmerged networks."
+    "Recipes of training above, widths below. Left: accuracy of the last stage of the tree minus that of converged "
+    "MergeMany of the same networks. Right: robust accuracy at epsilons from 0.015 to 0.02 of the last stage minus "
+    "that of unmerged networks."
 )
 def draw(data: xr.Dataset) -> Figure:
-    """The tree minus converged MergeMany, and what robustness the tree gains, a row a recipe or width."""
+    """The tree minus converged MergeMany, and what robustness the tree gains; recipes apart from widths."""
     names, top = list(dict.fromkeys(data.recipe.values.tolist())), tree_stages(data)[-1]
-    figure = Figure((COLUMN, (30 + 2 * (14 + 5 * len(names))) / 25.4))
-    above, below = figure.subplots(2, 1)
-    rows = [data.isel(model=(data.recipe == name).values) for name in names]
-    sides = [[by_group(row.test_accuracy, method=way, stage=top) for way in ("tree", "merge-many")] for row in rows]
-    ahead = [minus(*pair) for pair in sides]
-    _by_recipe(above, names, ahead, f"tree minus MergeMany, {2**top} models", color=COLOURS["tree"], marker="o")
-    above.set(title=f"accuracy, tree minus MergeMany of {2**top}", xlabel="difference (percentage points)")
-    for position, kind in enumerate(data.attack.values):
-        robust = [large(row.robust_accuracy.sel(attack=kind)) for row in rows]
-        gain = [minus(tree(values, top), tree(values, 0)) for values in robust]
-        look = {"color": (COLOURS["merge-many"], COLOURS["l2"])[position % 2], "marker": MARKERS[1 + position % 6]}
-        _by_recipe(below, names, gain, NAMES.get(kind, kind), shift=0.2 * (position - 0.5), **look)
-    below.set(title=f"robust accuracy, stage {top} minus 0", xlabel="difference (percentage points)")
+    blocks = [[name for name in names if name.startswith("width") == wide] for wide in (False, True)]
+    blocks = [block for block in blocks if block]
+    figure = Figure((COLUMN, (28 + 7 * len(names) + 8 * len(blocks)) / 25.4))
+    grid = figure.subplots(
+        len(blocks), 2, squeeze=False, sharex="col", sharey="row", height_ratios=[len(block) + 1 for block in blocks]
+    )
+    for (left, right), block in zip(grid, blocks, strict=True):
+        rows = [data.isel(model=(data.recipe == name).values) for name in block]
+        sides = [[by_group(row.test_accuracy, method=way, stage=top) for way in ("tree", "merge-many")] for row in rows]
+        ahead = [minus(*pair) for pair in sides]
+        _by_recipe(left, block, ahead, "accuracy", color=COLOURS["tree"], marker="o")
+        for position, kind in enumerate(data.attack.values):
+            robust = [large(row.robust_accuracy.sel(attack=kind)) for row in rows]
+            gain = [minus(tree(values, top), tree(values, 0)) for values in robust]
+            look = {"color": (COLOURS["merge-many"], COLOURS["l2"])[position % 2], "marker": MARKERS[1 + position % 6]}
+            _by_recipe(right, block, gain, NAMES.get(kind, kind), shift=0.2 * (position - 0.5), **look)
+    grid[0, 0].set_title(f"tree minus\nMergeMany of {2**top}")
+    grid[0, 1].set_title(f"stage {top} minus 0,\nstrong attacks")
+    for axes in grid[-1]:
+        axes.set_xlabel("percentage points")
     return draw_legend(figure, count_groups(data), columns=1)
 
 

@@ -1,6 +1,6 @@
 """Is it variance collapse? Trees with and without REPAIR, and what merging does to activations."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -15,9 +15,19 @@ from ...merging.repair import moments, pre_activations, repaired_tree
 from ...merging.tree import align_tree
 from ...random_streams import Seed
 from ...robustness.attacks import robust_accuracies
-from ..figures.style import COLOURS, STAGE_COLOURS, captioned, draw_legend, draw_points, label_stages, shape, stacked
+from ..figures.style import (
+    COLOURS,
+    NAMES,
+    STAGE_COLOURS,
+    captioned,
+    draw_legend,
+    draw_points,
+    label_stages,
+    shape,
+    stacked,
+)
 from ..groups import PERCENT, POINTS, by_group, count_groups, large, minus, tree, tree_stages
-from ..statistics import Test, not_resolved
+from ..statistics import Test
 
 TITLE = "Is it variance collapse?"
 SCHEMA = {
@@ -26,8 +36,8 @@ SCHEMA = {
     "model layer": "variance_ratio feature_distance",
 }
 REPAIRED = {  # method -> name, colour
-    "repair-children": ("REPAIR towards the children", COLOURS["merge-many"]),
     "repair-leaves": ("REPAIR towards the leaves", COLOURS["l2"]),
+    "repair-children": ("REPAIR towards the children", COLOURS["merge-many"]),
     "repair-along": ("REPAIR before merging further", COLOURS["naive"]),
 }
 
@@ -126,44 +136,57 @@ def answer(data: xr.Dataset) -> tuple[list[Test], str]:
         for method in methods:
             back = minus(by_group(accuracy, method=method, stage=stage), tree(accuracy, stage))
             share[method] = Test(f"{method}: share of the loss recovered at stage {stage}", back / lost * PERCENT, "%")
-            change[method] = []
+            change[method] = {}
             for kind in data.attack.values:
                 kept = robust.sel(attack=kind)
                 values = minus(by_group(kept, method=method, stage=stage), tree(kept, stage)) * PERCENT
-                change[method].append(Test(f"{method}: {kind}, strong, change at stage {stage}", values, POINTS))
+                change[method][kind] = Test(f"{method}: {kind}, strong, change at stage {stage}", values, POINTS)
             gained = Test(f"{method}: accuracy gained at stage {stage}", back * PERCENT, POINTS)
-            tests += [gained, share[method], *change[method]]
+            tests += [gained, share[method], *change[method].values()]
         for layer in data.layer.values:
             ratio, distance = (tree(data[n].sel(layer=layer), stage) for n in ("variance_ratio", "feature_distance"))
             tests.append(Test(f"variance of {layer} over that of the leaves, stage {stage}", ratio.values, "1"))
             tests.append(Test(f"1 - cosine of features, {layer}, stage {stage}", distance.values, "1"))
-    best, (first, *others) = max(methods, key=lambda method: share[method].effect), methods
-    tried = {}
-    for method in others:
-        values = minus(*(by_group(accuracy, method=name, stage=top) for name in (method, first))) * PERCENT
-        about = f"accuracy at stage {top}: {method} minus {first}"
-        tried[f"{REPAIRED[method][0]} in place of {REPAIRED[first][0]}"] = Test(about, values, POINTS)
-    kinds = zip(data.attack.values, change[best], strict=True)
-    robustness = " and ".join(f"{test.effect:+.1f} points under strong {kind}" for kind, test in kinds)
-    recovered = f"{REPAIRED[best][0]} recovers {share[best].effect:.0f} % of the accuracy lost at stage {top}"
-    return [*tests, *tried.values()], f"{recovered}, with {robustness}; {not_resolved(tried)}"
+    return tests, _told(share, change, top)
+
+
+def _told(share: Mapping[str, Test], change: Mapping[str, Mapping[str, Test]], top: int) -> str:
+    """Whether REPAIR gives back all, part or nothing of the accuracy lost, and what it does to robustness."""
+    first, *others = [method for method in REPAIRED if method in share]
+    low, high = share[first].interval()
+    verdict = "Not resolved" if np.isnan(low) else "Yes" if high >= 100 else "Partly" if low > 0 else "No"
+    said = f"{verdict}. {REPAIRED[first][0]} gives back {share[first].told()} of the accuracy lost at stage {top}."
+    for kind, test in change[first].items():
+        said += f" Accuracy under strong {NAMES.get(kind, kind)} changes by {test.told()}."
+    if others:
+        gains = " and ".join(f"{share[name].effect:.0f} % ({REPAIRED[name][0]})" for name in others)
+        said += f" Other targets give back {gains}."
+    return said
 
 
 @captioned(
-    "Above: test accuracy of the tree with and without REPAIR, towards the moments of the two children, of all leaves, "
-    "or before merging further. Below: variance of activations of the tree over that of its leaves."
+    "The tree with and without REPAIR, towards the moments of all leaves, of the two children, or before merging "
+    "further. From above: test accuracy; test loss; robust accuracy under strong FGSM; variance of activations of the "
+    "tree over that of its leaves."
 )
 def draw(data: xr.Dataset) -> Figure:
-    """Accuracy of the tree by stage with and without REPAIR, and the variance of activations that is left."""
-    figure, (above, below) = stacked(2)
+    """Accuracy, loss and robustness of the tree by stage with and without REPAIR, and the variance that is left."""
+    figure, (*above, below) = stacked(4)
     stages = tree_stages(data)
-    parts = [tree(data.test_accuracy, s).values * PERCENT for s in stages]
-    draw_points(above, stages, parts, "tree", color=COLOURS["tree"], marker="o")
-    for position, (method, (name, colour)) in enumerate(REPAIRED.items()):
-        parts = [by_group(data.test_accuracy, method=method, stage=s).values * PERCENT for s in stages[1:]]
-        where = np.array(stages[1:]) + 0.08 * (position + 1)
-        draw_points(above, where, parts, name, color=colour, **shape(position + 1))
-    above.set_ylabel("test accuracy (%)")
+    robust = large(data.robust_accuracy.sel(attack="fgsm"))
+    shown = [
+        (data.test_accuracy * PERCENT, "test accuracy (%)"),
+        (data.test_loss, "test loss (nat)"),
+        (robust * PERCENT, "right under strong\nFGSM (%)"),
+    ]
+    for axes, (values, label) in zip(above, shown, strict=True):
+        parts = [tree(values, s).values for s in stages]
+        draw_points(axes, stages, parts, "tree", color=COLOURS["tree"], marker="o")
+        for position, (method, (name, colour)) in enumerate(REPAIRED.items()):
+            parts = [by_group(values, method=method, stage=s).values for s in stages[1:]]
+            where = np.array(stages[1:]) + 0.08 * (position + 1)
+            draw_points(axes, where, parts, name, color=colour, **shape(position + 1))
+        axes.set_ylabel(label)
     for position, layer in enumerate(data.layer.values):
         parts = [tree(data.variance_ratio.sel(layer=layer), s).values for s in stages]
         look = {"color": STAGE_COLOURS[1 + position % 4], **shape(position)}

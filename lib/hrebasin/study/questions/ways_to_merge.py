@@ -1,6 +1,6 @@
 """MergeMany or tree? A star, a fold, trees of other pairs, and MergeMany from where a tree ends stand beside them."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import xarray as xr
@@ -10,10 +10,10 @@ from scipy.stats import spearmanr
 from ...bank import Bank
 from ...evaluation import evaluate
 from ...images.sources import Images
-from ...merging.averages import merge_fold, merge_naive, merge_star
 from ...merging.distances import CONVERGENCE
-from ...merging.many import merge_many_from_tree, merge_many_sets
-from ...merging.tree import merge_paired_tree
+from ...merging.looks import LOOKS, RIVALS
+from ...merging.many import merge_many_sets
+from ...merging.methods import merge_sets
 from ...random_streams import Seed
 from ..figures.style import COLOURS, COLUMN, MARKERS, captioned, draw_legend, spread
 from ..figures.style import NAMES as COMMON_NAMES
@@ -22,38 +22,35 @@ from ..statistics import Test, not_resolved
 
 TITLE = "MergeMany or tree?"
 SCHEMA = {"model": "test_accuracy test_loss pairwise_distance sweeps_done converged seconds order"}
-NAMES = COMMON_NAMES | {
-    "tree-random": "tree, random pairs",
-    "tree-nearest": "tree, nearest pairs",
-    "merge-many-from-tree": "MergeMany from the tree",
-}
+NAMES = COMMON_NAMES | RIVALS | {"merge-many-from-tree": LOOKS["merge-many-from-tree"][0]}
 PAIRED = ("tree-nearest", "tree-random")  # the tree with other pairs
-# name of a method -> function of the networks (one group) and a seed
-MERGERS: dict[str, Callable[..., Bank]] = {
-    "star": merge_star,
-    "fold": merge_fold,
-    "tree-random": lambda bank, *, seed=0: merge_paired_tree(bank, pairing="random", seed=seed),
-    "tree-nearest": lambda bank, *, seed=0: merge_paired_tree(bank, pairing="nearest", seed=seed),
-    "merge-many-from-tree": merge_many_from_tree,
-}
+BESIDE = ("naive", "tree", "merge-many-from-tree")  # merged whatever the rivals are
 SHOWN = {  # method -> colour, in the order of their markers
     "tree": COLOURS["tree"],
     "tree-random": COLOURS["tree"],
     "tree-nearest": COLOURS["tree"],
-    "merge-many-from-tree": COLOURS["l1"],
+    "merge-many-from-tree": LOOKS["merge-many-from-tree"][1],
     "star": COLOURS["unmerged"],
     "fold": COLOURS["unmerged"],
 }
 
 
 def measure(
-    bank: Bank, images: Images, *, sizes: Sequence[int], limits: Sequence[int], orders: int, seed: Seed = 0
+    bank: Bank,
+    images: Images,
+    *,
+    rivals: Sequence[str],
+    sizes: Sequence[int],
+    limits: Sequence[int],
+    orders: int,
+    seed: Seed = 0,
 ) -> xr.Dataset:
     """Every way to merge the same networks: a data set of stage ``mergers``.
 
     Args:
         bank: unmerged networks of some groups.
         images: to be accurate on.
+        rivals: methods beside the tree, MergeMany and the naive average.
         sizes: how many networks of each group are merged, its first ones; powers of two.
         limits: of MergeMany's sweeps; the largest one stands for convergence.
         orders: draws of MergeMany's orders, which are numbered in ``order``; the first is the one of other stages.
@@ -64,8 +61,7 @@ def measure(
         members = bank.where(group=group)
         for size in sizes:
             some = members.select(slice(size))
-            merged += [merge_naive(some), merge_paired_tree(some, seed=seed)]
-            merged += [merge(some, seed=seed) for merge in MERGERS.values()]
+            merged += merge_sets([some], [*BESIDE, *rivals], seed=seed)
             seeds = [seed, *(f"{seed}/order-{order}" for order in range(1, orders))]
             for order, many in enumerate(merge_many_sets([some] * orders, limits=limits, seeds=seeds)):
                 merged.append(many.relabel(node=order))

@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Iterable
 from pathlib import Path
 
-from ...files import write_atomically
+from ...files import read_text, write_atomically
 
 NAME = "SHA256SUMS"
 
@@ -45,7 +45,7 @@ def compare(folder: Path | str, *patterns: str) -> tuple[list[Path], list[str]]:
 def _listed(folder: Path) -> dict[str, str]:
     if not (folder / NAME).is_file():
         return {}
-    lines = (folder / NAME).read_text().splitlines()
+    lines = read_text(folder / NAME).splitlines()
     return {name: expected for expected, _, name in (line.partition("  ") for line in lines)}
 
 

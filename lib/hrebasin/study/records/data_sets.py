@@ -8,6 +8,7 @@ import json
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 
+import numpy as np
 import xarray as xr
 
 from ...bank import LABELS
@@ -29,6 +30,9 @@ def write(dataset: xr.Dataset, path: Path | str, *, stage: str, attrs: Mapping |
         path: netCDF file.
         stage: that `schema` knows.
         attrs: provenance, see `provenance`.
+
+    Raises:
+        ValueError: not following the schema, or of a type that netCDF-4 does not have.
     """
     dataset = dataset.assign_attrs({"format": FORMAT, "stage": stage, **(attrs or {})})
     _check(dataset, stage, str(path))
@@ -39,12 +43,17 @@ def write(dataset: xr.Dataset, path: Path | str, *, stage: str, attrs: Mapping |
     for name, variable in dataset.variables.items():
         if not {"long_name", "units"} <= set(variable.attrs):
             raise ValueError(f"{path}: {name} lacks long_name or units")
+    _check_types(dataset, str(path))
     dataset = dataset.drop_encoding()
     for name, variable in dataset.variables.items():
         if variable.dtype.kind in "UT":  # fixed-length strings are cut when shards are joined
             dataset[name] = variable.astype(object)
     encoding = {
-        name: {"zlib": True, "complevel": 4}
+        name: {
+            "zlib": True,
+            "complevel": 4,
+            "shuffle": v.dtype == "float32",
+        }  # whose last bits may be zeros, see publish
         for name, v in dataset.data_vars.items()
         if v.dtype.kind in "fiu" and v.ndim
     }
@@ -79,7 +88,19 @@ def read(path: Path | str, *, stage: str) -> xr.Dataset:
         former = dataset.attrs.pop("profile")
         dataset.attrs["setting"] = FORMER.get(former, former)
     halves = {name: v.astype("float32") for name, v in dataset.data_vars.items() if v.dtype == "float16"}
-    return dataset.assign(halves)  # float16 is for storage only
+    return dataset.assign(halves)  # written until netCDF's types were checked: HDF5 has float16, netCDF does not
+
+
+def _check_types(dataset: xr.Dataset, path: str) -> None:
+    """Raise ValueError where a variable or an attribute has a type that readers of netCDF-4 do not know."""
+    values = {name: variable.values for name, variable in dataset.variables.items()}
+    for owner, attrs in (("", dataset.attrs), *((f"{name}.", v.attrs) for name, v in dataset.variables.items())):
+        values |= {f"attribute {owner}{name}": np.asarray(value) for name, value in attrs.items()}
+    for name, array in values.items():
+        kind = array.dtype.kind
+        text = kind in "UT" or (kind == "O" and all(isinstance(value, str) for value in array.flat))
+        if not text and (kind not in "fiu" or array.dtype.itemsize > 8 or array.dtype == "float16"):
+            raise ValueError(f"{path}: {name} is {array.dtype}, which netCDF-4 does not have")
 
 
 def _check(dataset: xr.Dataset, stage: str, path: str) -> None:

@@ -44,27 +44,31 @@ class Clock:
 
 
 def plain_values(namespace: Mapping) -> dict:
-    """A notebook's parameters, from its ``globals()`` right after the parameters cell: all names with plain values.
+    """A notebook's parameters, from its ``globals()``: the names that its cells have declared with a type so far.
+
+    What a start-up file of IPython or Python defines is none. Outside of a notebook, all names with plain values.
 
     Raises:
         ValueError: papermill set a parameter that no cell declares; alone, it would only warn.
     """
-    hidden = ("In", "Out")
-    plain = (str, int, float, list)
-    _refuse_undeclared(namespace.get("In", []))
-    return {n: v for n, v in namespace.items() if isinstance(v, plain) and not n.startswith("_") and n not in hidden}
+    plain = {n: v for n, v in namespace.items() if isinstance(v, str | int | float | list) and not n.startswith("_")}
+    if "In" not in namespace:
+        return plain
+    declared = _declared(namespace["In"])
+    return {name: value for name, value in plain.items() if name in declared}
 
 
-def _refuse_undeclared(cells: list[str]) -> None:
-    """What papermill's cell, the last of its kind among the executed ones, assigns must be declared with a type."""
+def _declared(cells: list[str]) -> set[str]:
+    """Names that executed cells declare with a type; what papermill's cell, the last of its kind, sets must be some."""
     injected = next((cell for cell in reversed(cells) if cell.startswith("# Parameters\n")), "")
     given = {ast.unparse(target) for node in ast.parse(injected).body for target in node.targets}
     declared = set()
-    for cell in cells if given else []:
+    for cell in cells:
         with suppress(SyntaxError):  # a cell with magics
             declared |= {ast.unparse(node.target) for node in ast.parse(cell).body if isinstance(node, ast.AnnAssign)}
     if unknown := sorted(given - declared):
         raise ValueError(f"the notebook does not declare the parameters {unknown}; it declares {sorted(declared)}")
+    return declared
 
 
 def provenance(*, setting: str, parameters: Mapping, images: Mapping[str, Images], device: str, clock: Clock) -> dict:
@@ -135,4 +139,6 @@ def _commit() -> tuple[str, bool]:
 
 def _git(*command: str) -> str:
     folder = Path(__file__).parent
-    return subprocess.run(["git", *command], cwd=folder, capture_output=True, text=True, check=True).stdout.strip()
+    return subprocess.run(
+        ["git", *command], cwd=folder, capture_output=True, encoding="utf-8", check=True
+    ).stdout.strip()

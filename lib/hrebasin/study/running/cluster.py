@@ -6,6 +6,8 @@ from pathlib import Path
 
 import yaml
 
+from ...files import read_text
+
 
 def options(profile: str, folder: Path) -> list[str]:
     """Snakemake's options for jobs where ``profile`` says.
@@ -57,7 +59,7 @@ def jobs_in_queue(folder: Path) -> list[str]:
     """
     command = ["squeue", "--me", "--noheader", "--format=%i %j"]
     try:
-        queue = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        queue = subprocess.run(command, capture_output=True, encoding="utf-8", check=True).stdout
     except FileNotFoundError:
         raise ValueError("the executor slurm needs Slurm's commands: squeue is not on PATH") from None
     except subprocess.CalledProcessError as error:
@@ -69,6 +71,6 @@ def jobs_in_queue(folder: Path) -> list[str]:
 def _executor(profile: str) -> str | None:
     for path in (Path(profile, "profile.yaml"), Path(profile, "config.yaml")):
         if path.is_file():
-            settings = yaml.safe_load(path.read_text())
+            settings = yaml.safe_load(read_text(path))
             return settings.get("executor")
     raise FileNotFoundError(f"no profile of Snakemake in {profile}: it holds neither profile.yaml nor config.yaml")

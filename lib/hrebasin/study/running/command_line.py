@@ -6,6 +6,7 @@ from pathlib import Path
 
 import yaml
 
+from ...files import read_text
 from .plan import TEXTS
 
 WORDS = {"True": True, "False": False, "None": None}
@@ -51,7 +52,7 @@ def notebook_parameters(
     """
     sources = [("JSON", given)]
     try:
-        sources += [(str(path), yaml.safe_load(path.read_text())) for path in files]
+        sources += [(str(path), yaml.safe_load(read_text(path))) for path in files]
         sources += [(f"-y {text!r}", yaml.safe_load(text)) for text in texts]
     except yaml.YAMLError as error:
         raise ValueError(f"parameters are not valid YAML: {error}") from error

@@ -1,11 +1,11 @@
 """JupyterLab on the notebooks: this environment's kernel, a token, this machine only, and no call to the internet."""
 
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
 from ...files import project_root, write_atomically
+from .surroundings import jupyters, variables
 
 FIRST = "notebooks/00_tour.ipynb"
 # Settings at first: no question whether news may be fetched, and saved notebooks keep what their controls show.
@@ -15,13 +15,16 @@ SETTINGS = {
 }
 
 
-def environment(folder: Path) -> dict[str, str]:
-    """Variables that keep settings, layouts and kernels in ``folder``, apart from the user's own; makes it at first."""
+def environment(folder: Path) -> dict[str, str | None]:
+    """Variables that keep settings, layouts and kernels in ``folder``, apart from the user's own; makes it at first.
+
+    None stands for a variable that must not be there.
+    """
     for name, values in SETTINGS.items():
         path = folder / "config" / "lab" / "user-settings" / f"{name}.jupyterlab-settings"
         if not path.exists():
             write_atomically(path, json.dumps(values))
-    return {"JUPYTER_CONFIG_DIR": str(folder / "config"), "JUPYTER_DATA_DIR": str(folder / "data")}
+    return jupyters(folder)
 
 
 def options(root: Path) -> list[str]:
@@ -51,10 +54,10 @@ def start(more: Sequence[str] = ()) -> None:
         ValueError: the token is switched off.
     """
     root = project_root()
-    os.environ |= environment(root / ".jupyter")
-    from jupyterlab.labapp import LabApp  # only now: it reads the variables when it is imported
+    with variables(environment(root / ".jupyter")):
+        from jupyterlab.labapp import LabApp  # only now: it reads the variables when it is imported
 
-    server = LabApp.initialize_server(argv=[*options(root), *more])
-    if not server.identity_provider.token:
-        raise ValueError("the token is switched off by an option or by a file of this machine")
-    server.start()
+        server = LabApp.initialize_server(argv=[*options(root), *more])
+        if not server.identity_provider.token:
+            raise ValueError("the token is switched off by an option or by a file of this machine")
+        server.start()

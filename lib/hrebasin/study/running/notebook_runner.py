@@ -21,6 +21,7 @@ from ... import progress
 from ...files import replacing
 from ..settings import check_device, checked
 from .scratch import short_temporary
+from .surroundings import jupyters, variables
 
 KERNEL = "python3"
 KERNEL_START = (
@@ -73,7 +74,7 @@ def run_notebook(
         os.environ |= {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}  # the kernel inherits them
     start = KERNEL_START.format(os.getpid(), str(notebook.resolve()), dict(origin or {}))
     failed = output.with_suffix(".failed.ipynb")
-    with replacing(output) as temporary, _echo(label or notebook.stem), _transport() as transport:
+    with replacing(output) as temporary, _echo(label or notebook.stem), _kernels_own() as transport:
         try:
             papermill.execute_notebook(
                 str(notebook),
@@ -125,13 +126,19 @@ def _checked_parameters(notebook: Path, given: dict) -> dict:
 
 
 @contextmanager
-def _transport() -> Iterator[Config]:
-    """Where the kernel listens: sockets in a folder of its own, for kernels started at once can race for TCP ports."""
-    if os.name != "posix":
-        yield Config()
-        return
-    with tempfile.TemporaryDirectory(prefix="kernel-", dir=short_temporary(levels=1)) as folder:
-        yield Config({"KernelManager": {"transport": "ipc", "ip": f"{folder}/port"}})
+def _kernels_own() -> Iterator[Config]:
+    """Where the kernel listens, and what it reads in place of the user's: a folder that is gone at last.
+
+    It listens at sockets there, for kernels started at once can race for TCP ports.
+    """
+    with (
+        tempfile.TemporaryDirectory(
+            prefix="kernel-", dir=short_temporary(levels=1), ignore_cleanup_errors=True
+        ) as folder,
+        variables(jupyters(Path(folder))),
+    ):
+        sockets = {"transport": "ipc", "ip": f"{folder}/port"}
+        yield Config({"KernelManager": sockets} if os.name == "posix" else {})
 
 
 class _Labelled(logging.Formatter):

@@ -13,7 +13,7 @@ from pathlib import Path
 from urllib.parse import quote, unquote
 
 from ...digests import files_digest
-from ...files import project_root
+from ...files import project_root, read_text
 from ..notebook_code import notebook_digest
 from ..settings import DATASETS, SINGLE, Setting, load_setting
 from ..stages import ANSWERS, PAPER, QUESTIONS
@@ -161,6 +161,6 @@ def encoded(values: Mapping) -> str:
 @cache
 def _declared(notebook: str) -> list[str]:
     """Names of the parameters that a notebook declares; papermill, which knows too, is slow to import."""
-    cells = json.loads((project_root() / "notebooks" / f"{notebook}.ipynb").read_text())["cells"]
+    cells = json.loads(read_text(project_root() / "notebooks" / f"{notebook}.ipynb"))["cells"]
     [source] = ["".join(cell["source"]) for cell in cells if "parameters" in cell["metadata"].get("tags", [])]
     return [line.target.id for line in ast.parse(source).body]

@@ -11,6 +11,7 @@ from pathlib import Path
 import psutil
 
 from ...files import _remove
+from .surroundings import variables
 
 PATIENCE = 10  # seconds that processes may take to end
 LONGEST_SOCKET = 103  # bytes of a socket's path, on macOS; 107 on Linux
@@ -22,7 +23,8 @@ def scratch(folder: Path) -> Iterator[Path]:
 
     Its name is decided by ``folder`` and the user alone: so the next run finds and empties what a killed one has left.
     """
-    name = hashlib.sha256(f"{Path.home()} {folder.resolve()}".encode()).hexdigest()[:12]
+    user = os.getuid() if hasattr(os, "getuid") else Path.home()
+    name = hashlib.sha256(f"{user} {folder.resolve()}".encode()).hexdigest()[:12]
     path = Path(short_temporary(levels=2), f"hrebasin-{name}")
     _remove(path)
     path.mkdir(mode=0o700)
@@ -53,12 +55,9 @@ def short_temporary(*, levels: int) -> str:
 
 @contextmanager
 def _temporaries_in(folder: str) -> Iterator[None]:
-    here, inherited = tempfile.tempdir, os.environ.get("TMPDIR")
-    tempfile.tempdir = os.environ["TMPDIR"] = folder
+    here, tempfile.tempdir = tempfile.tempdir, folder
     try:
-        yield
+        with variables({"TMPDIR": folder}):
+            yield
     finally:
         tempfile.tempdir = here
-        del os.environ["TMPDIR"]
-        if inherited is not None:
-            os.environ["TMPDIR"] = inherited

@@ -31,7 +31,7 @@ def run(
 
     Args:
         values: as of `Plan.from_config`.
-        part: of `PARTS`, only this and what it needs; "publish" also copies results to ``data/published``.
+        part: of `PARTS`, only this and what it needs; "publish" also copies results to ``data/published/<setting>``.
         cores: a number or "all", which is the default on this machine.
         elsewhere: folder of Snakemake's profile that says where else jobs run.
         dry_run: only say what would run.
@@ -118,7 +118,7 @@ def _report(folder: Path, *, publish: bool) -> None:
     from ..publishing.publish import publish as copy
 
     if publish:
-        copy(folder, project_root() / "data" / "published")
+        copy(folder)
     for claim, statement, verdict, _ in wholes(records.read(folder / "results" / "ledger.nc", stage="ledger")):
         print(f"{claim:>4} {verdict:<13} {statement}")
     print(f"Figures, claims and provenance: {folder.relative_to(project_root())}/index.html")

@@ -99,7 +99,7 @@ def read_networks(
     """Read all networks of a folder, in the order of their names.
 
     Args:
-        folder: of files of weights, see `hrebasin.weight_files.read_weights`; other files are left out.
+        folder: of files of weights, see `hrebasin.weight_files.read_weights`; hidden and other files are left out.
         images: that the networks take.
         network: what they are, see `hrebasin.factories.build_network`; by default perceptrons with ReLU.
         layers: of perceptrons, input side first.
@@ -108,11 +108,15 @@ def read_networks(
 
     Raises:
         FileNotFoundError: no such folder.
-        ValueError: no networks in it, or networks that cannot be read; file and tensor are named.
+        ValueError: a file in its place, no networks in it, or networks that cannot be read; file and tensor are named.
     """
-    if not Path(folder).is_dir():
+    folder = Path(folder).expanduser().absolute()
+    if folder.is_file():
+        raise ValueError(f"{folder} is a file: give the folder that holds it and the other networks")
+    if not folder.is_dir():
         raise FileNotFoundError(f"there is no folder {folder}")
-    files = tuple(sorted(path for path in Path(folder).iterdir() if path.suffix.lower() in SAFETENSORS + PYTORCH))
+    shown = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+    files = tuple(path for path in shown if path.suffix.lower() in SAFETENSORS + PYTORCH)
     if not files:
         raise ValueError(f"{folder} holds no network ({', '.join(SAFETENSORS + PYTORCH)})")
     if not network:

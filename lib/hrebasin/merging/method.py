@@ -1,0 +1,102 @@
+"""What every way to merge many networks has in common: it is timed, checked, labelled, and repaired if asked to."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from ..bank import Bank
+from ..images.sources import Images
+from ..matching.weights import match_weights
+from ..random_streams import Seed
+from .averages import Aligned, average_aligned
+from .batch_norm import finished
+from .distances import HISTORY, merged_labels, with_history
+from .repair import moments, repair
+
+NEEDS = {"": (), "pixels": ("pixels",), "labels": ("pixels", "labels")}
+
+
+@dataclass(frozen=True)
+class Method:
+    """One way to merge a set of networks.
+
+    Attributes:
+        name: its label ``method`` in data sets.
+        merge: takes the networks and a seed, and by name what it ``needs``; gives a bank of one network, or `Aligned`
+            networks to be averaged.
+        align: gives those of a ``merge`` that gives a bank; by default networks are matched to the merged one. Only
+            REPAIR asks for them.
+        needs: training images, ``"pixels"`` alone or with ``"labels"``; by default none.
+        trees: takes 2, 4, 8, ... networks only.
+    """
+
+    name: str
+    merge: Callable[..., Bank | Aligned]
+    align: Callable[[Bank, Seed], Aligned] | None = None
+    needs: str = ""
+    trees: bool = False
+
+    def takes(self, n: int) -> bool:
+        """Whether so many networks can be merged."""
+        return n >= 2 and not (self.trees and n & (n - 1))
+
+    def __call__(
+        self, bank: Bank, seed: Seed = 0, images: torch.Tensor | Images | None = None, *, repaired: bool = False
+    ) -> Bank:
+        """Merge all networks of a bank into a bank of one, with `hrebasin.merging.distances.HISTORY`.
+
+        Args:
+            bank: two or more networks; not changed.
+            seed: of all orders.
+            images: training images, or their pixels (image, ...) alone, on which batch norm is measured anew.
+            repaired: with REPAIR towards the leaves, on these images.
+
+        Raises:
+            ValueError: a number of networks that it does not take, images that are missing, or a result that is no
+                network of this architecture.
+        """
+        if not self.takes(len(bank)):
+            raise ValueError(f"method {self.name!r} takes {'2, 4, 8, ...' if self.trees else 'two or more'} networks, "
+                             f"got {len(bank)}")  # fmt: skip
+        given = self._given(images, repaired)
+        start = time.perf_counter()
+        made = self.merge(bank, seed, **{name: given[name] for name in NEEDS[self.needs]})
+        merged = self._checked(made, bank, start)
+        pixels = given.get("pixels")
+        return self._repaired(merged, made, bank, seed, pixels) if repaired else finished(merged, pixels)
+
+    def _given(self, images: torch.Tensor | Images | None, repaired: bool) -> dict[str, torch.Tensor]:
+        given = {"pixels": images.pixels, "labels": images.labels} if isinstance(images, Images) else {"pixels": images}
+        if missing := [name for name in NEEDS["pixels" if repaired and not self.needs else self.needs]
+                       if given.get(name) is None]:  # fmt: skip
+            raise ValueError(f"method {self.name!r} needs training images: their {' and '.join(missing)}")
+        return given
+
+    def _checked(self, made: Bank | Aligned, bank: Bank, start: float) -> Bank:
+        """One merged network with its labels and its history."""
+        if isinstance(made, Aligned):
+            return average_aligned(made.bank, self.name, made.sweeps, start, converged=made.converged)
+        seconds = time.perf_counter() - start
+        if not isinstance(made, Bank) or len(made) != 1 or made.architecture != bank.architecture:
+            raise ValueError(f"method {self.name!r} must give one network of {bank.architecture.title}, got {made!r}")
+        for parameter, tensor in made.tensors.items():
+            if not torch.isfinite(tensor).all():
+                raise ValueError(f"method {self.name!r}: {parameter} holds weights that are not finite")
+        labelled = Bank(bank.architecture, made.tensors, merged_labels(bank) | {"method": self.name})
+        history = made.history
+        if history is None or not set(HISTORY) <= set(history):
+            return with_history(labelled, [np.nan], [0], [True], [seconds])
+        known = (history[column].values for column in ("pairwise_distance", "sweeps_done", "converged"))
+        return with_history(labelled, *known, [seconds])
+
+    def _repaired(self, merged: Bank, made: Bank | Aligned, bank: Bank, seed: Seed, pixels: torch.Tensor) -> Bank:
+        if isinstance(made, Aligned):
+            leaves = made.bank
+        elif self.align:
+            leaves = self.align(bank, seed).bank
+        else:
+            leaves = match_weights(merged.select([0] * len(bank)), bank, seed=seed).apply(bank)
+        return repair(merged, moments(leaves, pixels).average([range(len(bank))]), pixels)

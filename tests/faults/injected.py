@@ -1,0 +1,211 @@
+"""Runs that `strace` stops for good at one of their calls to the system, or one of whose calls it lets fail.
+
+The whole tiny setting is taken part by part, each from a copy of what the parts before it have left. Of a part every
+call of a kind is a point: the whole run is killed there, the same command is given again, and what it leaves is
+compared with what an undisturbed run of the part has left.
+"""
+
+import errno
+import os
+import re
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+
+from sandbox import PATIENCE, Sandbox, stopped_at_last
+
+from hrebasin.files import read_text
+from hrebasin.study.records import checksums as manifest
+
+# One after the other: the last one also copies results to data/published
+PARTS = ("train", "merge", "attack", "measure", "publish")
+OTHERS = ("fsync", "unlink", "mkdir")
+WRITES = (3, 30, 300, 1000)  # which write of a thread
+FAILING = (("rename", "ENOSPC"), ("rename", "EIO"), ("fsync", "ENOSPC"), ("fsync", "EIO"), ("mkdir", "ENOSPC"))
+LOOK = 0.02  # seconds between two looks at what strace has written
+STOP = re.compile(r"^(\d+) +--- SIGSTOP ", flags=re.MULTILINE)
+KILLED = re.compile(r"^\d+ +\+\+\+ killed by SIGKILL", flags=re.MULTILINE)
+
+
+def available() -> bool:
+    """Whether strace is here and may trace."""
+    with suppress(OSError):
+        return (
+            subprocess.run(["strace", "-qq", "-o", os.devnull, "true"], capture_output=True, check=False).returncode
+            == 0
+        )
+    return False
+
+
+class Traced:
+    """A part of a run, from a copy of what was there before it.
+
+    Args:
+        folder: where it runs.
+        before: a folder with what the parts before have left; none for the first.
+        values: of the run.
+    """
+
+    def __init__(self, folder: Path, before: Path | None, *values: str, notebooks: Path | None = None):
+        self.folder, self.trace = folder, folder.with_suffix(".trace")
+        if before:
+            shutil.copytree(before, folder, symlinks=True)
+        self.sandbox = Sandbox(folder, *values, notebooks=notebooks)
+
+    def _strace(self, call: str, what: str) -> None:
+        self.trace.unlink(missing_ok=True)
+        given = ["-f", "-qq", "-o", str(self.trace), "-e", f"trace={call}", "-e", f"inject={call}:{what}"]
+        self.sandbox.before = ["strace", *given]
+
+    def stop(self, call: str, number: int) -> str | None:
+        """Kill the run right after the ``number``-th call of a kind in any of its processes; None if it ended before.
+
+        Every such call stops its process, which is then let go on, but for the one that is meant.
+
+        Returns:
+            The call.
+        """
+        self._strace(call, "signal=SIGSTOP")
+        seen, last = 0, 0
+        with stopped_at_last(self.sandbox.start()) as process:
+            while process.poll() is None:
+                stops = [int(pid) for pid in STOP.findall(self._traced())]
+                for last in stops[seen:]:
+                    seen += 1
+                    if seen == number:
+                        self._kill(process, last)
+                        return self._call(call, last)
+                if last:  # again and again: what comes before it has stopped is lost
+                    _send(last, signal.SIGCONT)
+                time.sleep(LOOK)
+        return None
+
+    def kill(self, call: str, when: int) -> str | None:
+        """Kill the run where one of its threads makes its ``when``-th call of a kind; None if none made so many."""
+        self._strace(call, f"signal=SIGKILL:when={when}")
+        with stopped_at_last(self.sandbox.start()) as process:
+            while process.poll() is None:
+                if KILLED.search(self._traced()):
+                    self._kill(process)
+                    return f"{call} number {when} of a thread"
+                time.sleep(LOOK)
+        return None
+
+    def fail(self, call: str, when: int, error: str) -> int:
+        """Let the ``when``-th call of a kind fail in every thread that makes so many; the run's exit code."""
+        self._strace(call, f"error={error}:when={when}")
+        code = self.sandbox.finish()
+        self.sandbox.before = []
+        return code
+
+    def count(self, *calls: str) -> dict[str, int]:
+        """Run undisturbed; how many calls of each kind that takes."""
+        self._strace(",".join(calls), "signal=SIGCONT")  # which changes nothing
+        if code := self.sandbox.finish():
+            raise SystemExit(f"{self.sandbox.values} ended with exit code {code}:\n{read_text(self.sandbox.log)}")
+        self.sandbox.before = []
+        return {call: len(re.findall(rf"^\d+ +{call}\(", self._traced(), flags=re.MULTILINE)) for call in calls}
+
+    def again(self) -> int:
+        """The same command, undisturbed; its exit code."""
+        self.sandbox.before = []
+        return self.sandbox.finish()
+
+    def _traced(self) -> str:
+        return read_text(self.trace) if self.trace.exists() else ""
+
+    def _call(self, call: str, thread: int) -> str:
+        lines = [line for line in self._traced().splitlines() if line.startswith(f"{thread} ") and call in line]
+        told = re.findall(r'"([^"]*)"', lines[-1]) if lines else []
+        return " ".join([call, *(os.path.relpath(name, self.folder) for name in told[-1:] if name)])
+
+    def _kill(self, process: subprocess.Popen, *threads: int) -> None:
+        """Kill all of a run, processes that are stopped or in a session of their own too."""
+        for thread in threads:
+            _send(thread, signal.SIGKILL)
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        self.sandbox.before, start = [], time.perf_counter()
+        while self.sandbox.processes() and time.perf_counter() - start < PATIENCE:
+            time.sleep(LOOK)
+
+
+def _send(process: int, number: signal.Signals) -> None:
+    with suppress(ProcessLookupError):
+        os.kill(process, number)
+
+
+def spread(n: int, most: int) -> list[int]:
+    """At most ``most`` of the numbers 1 to ``n``, evenly."""
+    return sorted({1 + k * n // most for k in range(min(n, most))}) if n > most else list(range(1, n + 1))
+
+
+def wrong_after(part: Traced, whole: Mapping[str, str]) -> list[str]:
+    """Repeat the command; what is wrong with what it leaves."""
+    sandbox = part.sandbox
+    code, contents = part.again(), sandbox.contents()
+    wrong = [f"exit code {code}: {read_text(sandbox.log)[-2000:]}"] if code else []
+    wrong += [f"differs: {name}" for name in sorted(whole | contents) if whole.get(name) != contents.get(name)]
+    wrong += [f"left: {path.relative_to(part.folder)}" for path in sandbox.leftovers()]
+    wrong += [f"process left: {process}" for process in sandbox.processes()]
+    return wrong + [
+        text for sums in part.folder.glob("data/**/SHA256SUMS") for text in manifest.compare(sums.parent)[1]
+    ]
+
+
+def series(report, folder: Path, *values: str, most: int) -> None:
+    """Stop every part after each of its renames, and after some of its other calls, and let some fail.
+
+    Args:
+        report: of what comes of every fault, see `run.Report`; those that it knows are left out.
+        folder: for the runs; its path must be short.
+        values: of the runs.
+        most: points of a part, for each call but renames.
+    """
+    before = None
+    for position, name in enumerate(PARTS):
+        given = ("--part", name, *values)
+        whole = Traced(folder / f"whole-{name}", before, *given)
+        counts = whole.count("rename", *OTHERS)
+        contents, start = whole.sandbox.contents(), before
+        print(f"{name}: {', '.join(f'{n} x {call}' for call, n in counts.items())}", flush=True)
+        points = [
+            ("killed right after a rename", "stop", "rename", number) for number in range(1, counts["rename"] + 1)
+        ]
+        points += [
+            (f"killed after one of the calls {call}", "stop", call, n)
+            for call in OTHERS
+            for n in spread(counts[call], most)
+        ]
+        points += [("killed at one of the writes of a thread", "kill", "write", when) for when in WRITES[:most]]
+        points += [
+            (f"a {call} fails with {error}", error, call, when) for call, error in FAILING for when in (1, 2)[:most]
+        ]
+        for number, (kind, how, call, which) in enumerate(points):
+            if (kind, place := 1000 * position + number) in report:
+                continue
+            trial = Traced(folder / "trial", start, *given)
+            done = _act(trial, how, call, which)
+            wrong = [] if done is None else [*done[1], *wrong_after(trial, contents)]
+            if done:
+                report.note(kind, place, f"{name}: {done[0]}", wrong)
+            shutil.rmtree(trial.folder)
+        before = whole.folder
+
+
+def _act(trial: Traced, how: str, call: str, which: int) -> tuple[str, list[str]] | None:
+    """Do it; what was done, and what is wrong with how the run ended; None where there was no such call."""
+    if how in ("stop", "kill"):
+        what = getattr(trial, how)(call, which)
+        left = [f"process left: {process}" for process in trial.sandbox.processes()]
+        return what and (what, left)
+    code, log = trial.fail(call, which, how), read_text(trial.sandbox.log)
+    if "(INJECTED)" not in read_text(trial.trace):
+        return None
+    reason = os.strerror(getattr(errno, how))
+    wrong = [] if code == 0 or reason in log else [f"exit code {code} without {reason!r}: {log[-1000:]}"]
+    return f"{call} number {which} of every thread gives {how}, exit code {code}", wrong
