@@ -111,7 +111,9 @@ def _stream(bank: Bank, seed: Seed) -> str:
 
 
 class MergeManyRun:
-    """One MergeMany run, until ``model`` is None: networks as given, the permutations that align them, and the sum of the aligned ones.
+    """One MergeMany run: networks as given, the permutations that align them, and the sum of the aligned ones.
+
+    `realign` takes the network ``model``, and the run has ended when that is None.
 
     Only inner parameters, in which several permutations meet, are averaged over the others at every step. For an outer
     one, b, with a single permutation along one axis, the term (S - P b) b^T = S b^T - P (b b^T) comes from the sum S
