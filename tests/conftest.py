@@ -184,11 +184,14 @@ def measured(trees, train_images, test_images):
         "mergers": measure["mergers"](
             leaves,
             test_images,
-            rivals=["star", "fold", "tree-random", "tree-nearest"],
-            sizes=[4],
+            train_images,
+            rivals=["cycle-consistent", "correlations", "straight-through", "star"],
+            sizes=[2, 4],
             limits=[1, 100],
             orders=2,
-        ),
+            attacked=30,
+            epsilons=[0.0, 0.015, 0.02, 0.1],
+        ),  # fmt: skip
         "scale": measure["scale"](trees, regularity, evaluate(trees, test_images).accuracy),
         "repair": measure["repair"](leaves, train_images.pixels, test_images, **attacked),
         "recipes": xr.concat(recipes, dim="model"),

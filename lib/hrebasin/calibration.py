@@ -60,41 +60,35 @@ def fitted_temperature(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tens
 
 @torch.no_grad()
 def calibration(bank: Bank, images: Images) -> xr.Dataset:
-    """Calibration of every network, before and after its temperature is fitted.
-
-    Fitted on the first half of the images, measured on the second.
-
-    Args:
-        bank: the networks.
-        images: test images, at least two.
-
-    Returns:
-        ``temperature``, ``nll`` and ``nll_fitted`` (nat), ``ece`` and ``ece_fitted``, all (model,).
+    """Calibration of every network, before and after its temperature is fitted; see `calibrated`.
 
     Raises:
         ValueError: images that do not fit or are fewer than two, or weights that are not finite.
     """
     check_images(bank.architecture, images)
     check_finite(bank, "calibration")
-    if len(images) < 2:
-        raise ValueError(
-            f"a temperature is fitted on one half of the images and measured on the other, got {len(images)}"
-        )
     images = images.to(bank.device)
     logits = torch.cat([bank(pixels) for pixels, _ in batches_of(images, IMAGES_AT_ONCE)], dim=1)
-    half = len(images) // 2
-    temperature = fitted_temperature(logits[:, :half], images.labels[:half])
-    rest = logits[:, half:], images.labels[half:]
+    return calibrated(bank, logits, images.labels)
+
+
+def calibrated(bank: Bank, logits: torch.Tensor, labels: torch.Tensor) -> xr.Dataset:
+    """Calibration from logits (model, image, class): fitted on the first half of the images, measured on the second.
+
+    Returns:
+        ``temperature``, ``nll`` and ``nll_fitted`` (nat), ``ece`` and ``ece_fitted``, all (model,).
+    """
+    half = len(labels) // 2
+    if not half:
+        raise ValueError(f"a temperature is fitted on one half of the images, measured on the other, got {len(labels)}")
+    temperature = fitted_temperature(logits[:, :half], labels[:half])
+    rest = logits[:, half:], labels[half:]
     columns = {
         "temperature": (temperature, "temperature of least loss", "1"),
         "nll": (negative_log_likelihood(*rest), "negative log-likelihood", "nat"),
-        "nll_fitted": (
-            negative_log_likelihood(*rest, temperature),
-            "negative log-likelihood, temperature fitted",
-            "nat",
-        ),
+        "nll_fitted": (negative_log_likelihood(*rest, temperature), "the same, temperature fitted", "nat"),
         "ece": (expected_calibration_error(*rest), "expected calibration error", "1"),
-        "ece_fitted": (expected_calibration_error(*rest, temperature), "calibration error, temperature fitted", "1"),
+        "ece_fitted": (expected_calibration_error(*rest, temperature), "the same, temperature fitted", "1"),
     }
     arrays = {n: bank.array(v, name=n, long_name=text, units=units) for n, (v, text, units) in columns.items()}
     return xr.Dataset(arrays)

@@ -2,6 +2,7 @@ import pytest
 import torch
 
 from hrebasin import Bank, match_weights, merge_many, merge_tree
+from hrebasin.merging.aligned_many import align_many_by_sweeps
 from hrebasin.merging.methods import MERGES
 from hrebasin.merging.tree import _greedy, align_paired_tree, align_tree, average_blocks
 
@@ -87,6 +88,16 @@ def test_merge_many_continues_from_the_tree(eight):
     assert merged.history.pairwise_distance <= tree.history.pairwise_distance.item() * (1 + 1e-6)
     converged = merge_many(align_tree(eight)[-1], seed=0)
     assert_equal(merged, converged, rtol=1e-5, atol=1e-6)
+
+
+def test_merge_many_tells_the_networks_that_it_averages_after_every_sweep(eight, pixels):
+    limits = [1, 2, 100]
+    merged, aligned = align_many_by_sweeps(eight, limits, seed=4)
+    assert_equal(merged, merge_many(eight, limits=limits, seed=4), rtol=0, atol=0)
+    for number, bank in enumerate(aligned):
+        torch.testing.assert_close(bank(pixels), eight(pixels), rtol=1e-4, atol=1e-4)
+        mean = Bank(bank.architecture, {k: t.mean(0, keepdim=True) for k, t in bank.tensors.items()})
+        assert_equal(merged.select([number]), mean, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize(

@@ -16,10 +16,9 @@ from ..matching.weights import match_weights
 from ..progress import track
 from ..random_streams import Seed, generator
 from ..resources import side_by_side
-from .averages import Aligned, aligned_by, merge_naive
+from .averages import merge_naive
 from .batch_norm import finished
 from .distances import CONVERGENCE, merged_labels, pairwise_distance, squared_norms, with_history
-from .tree import align_tree
 
 
 def merge_many(
@@ -76,7 +75,7 @@ def merge_many_sets(
         def merge(item: tuple[Bank, Seed, int]) -> None:
             bank, seed, position = item
             up = exponent(bank.tensors[name] for name in bank.architecture.parameters)
-            run = _MergeMany(_times(bank, 2.0**up) if up else bank, limits, seed, at_once)
+            run = MergeManyRun(_times(bank, 2.0**up) if up else bank, limits, seed, at_once)
             while run.model is not None:
                 run.realign()
             results[position] = _times(run.result(), 2.0**-up) if up else run.result()
@@ -124,8 +123,10 @@ def _stream(bank: Bank, seed: Seed) -> str:
     return f"{seed}/group-{place['group']}/stage-{place['stage']}/node-{place['node']}"
 
 
-class _MergeMany:
+class MergeManyRun:
     """One MergeMany run: networks as given, the permutations that align them, and the sum of the aligned ones.
+
+    `realign` takes the network ``model``, and the run has ended when that is None.
 
     Only inner parameters, in which several permutations meet, are averaged over the others at every step. For an outer
     one, b, with a single permutation along one axis, the term (S - P b) b^T = S b^T - P (b b^T) comes from the sum S
@@ -287,23 +288,9 @@ class _MergeMany:
         return Bank(self.bank.architecture, tensors, merged_labels(self.bank))
 
     def result(self) -> Bank:
+        """One merged network for each limit."""
         rows = [self.kept[limit] for limit in self.limits]
         merged = Bank.concat([row[0] for row in rows])
         merged = merged.relabel(method="merge-many", sweeps=self.limits)
         columns = [np.array([row[i] for row in rows]) for i in (2, 3, 4)]
         return with_history(merged, torch.cat([row[1] for row in rows]), *columns)
-
-
-def align_many(bank: Bank, seed: Seed = 0) -> Aligned:
-    """The networks as converged MergeMany averages them."""
-    check_finite(bank, "MergeMany")
-    run = _MergeMany(bank, [CONVERGENCE], seed, 1)
-    while run.model is not None:
-        run.realign()
-    aligned = bank.architecture.symmetry.apply(bank.tensors, run.permutations)
-    return aligned_by(Bank(bank.architecture, aligned, bank.labels), run.sweeps)
-
-
-def align_many_from_tree(bank: Bank, seed: Seed = 0) -> Aligned:
-    """The networks as MergeMany averages them that starts from the alignment that the tree ends with, not from none."""
-    return align_many(align_tree(bank, seed=seed)[-1], seed)

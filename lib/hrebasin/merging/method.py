@@ -31,6 +31,7 @@ class Method:
             REPAIR asks for them.
         needs: training images, ``"pixels"`` alone or with ``"labels"``; by default none.
         trees: takes 2, 4, 8, ... networks only.
+        draws: whether the seed makes a difference.
     """
 
     name: str
@@ -38,6 +39,7 @@ class Method:
     align: Callable[[Bank, Seed], Aligned] | None = None
     needs: str = ""
     trees: bool = False
+    draws: bool = True
 
     def takes(self, n: int) -> bool:
         """Whether so many networks can be merged."""
@@ -58,15 +60,22 @@ class Method:
             ValueError: a number of networks that it does not take, images that are missing, or a result that is no
                 network of this architecture.
         """
+        return self._merged(bank, seed, images, plain=not repaired, repaired=repaired)[0]
+
+    def both(self, bank: Bank, seed: Seed, images: torch.Tensor | Images) -> list[Bank]:
+        """What the method makes, without and with REPAIR; arguments as above."""
+        return self._merged(bank, seed, images, plain=True, repaired=True)
+
+    def _merged(self, bank: Bank, seed: Seed, images, *, plain: bool, repaired: bool) -> list[Bank]:
         if not self.takes(len(bank)):
-            raise ValueError(f"method {self.name!r} takes {'2, 4, 8, ...' if self.trees else 'two or more'} networks, "
-                             f"got {len(bank)}")  # fmt: skip
+            numbers = "2, 4, 8, ..." if self.trees else "two or more"
+            raise ValueError(f"method {self.name!r} takes {numbers} networks, got {len(bank)}")
         given = self._given(images, repaired)
         start = time.perf_counter()
         made = self.merge(bank, seed, **{name: given[name] for name in NEEDS[self.needs]})
-        merged = self._checked(made, bank, start)
-        pixels = given.get("pixels")
-        return self._repaired(merged, made, bank, seed, pixels) if repaired else finished(merged, pixels)
+        merged, pixels = self._checked(made, bank, start), given["pixels"]
+        results = [finished(merged, pixels)] if plain else []
+        return results + ([self._repaired(merged, made, bank, seed, pixels)] if repaired else [])
 
     def _given(self, images: torch.Tensor | Images | None, repaired: bool) -> dict[str, torch.Tensor]:
         given = {"pixels": images.pixels, "labels": images.labels} if isinstance(images, Images) else {"pixels": images}

@@ -21,11 +21,12 @@ from ..images.sources import Images
 from ..matching.weights import match_weights
 from ..random_streams import Seed
 from ..resources import side_by_side
+from .aligned_many import align_many, align_many_from_tree
 from .averages import Aligned, align_fold, align_star, align_transport, merge_naive
 from .cycle_consistent import align_cycle_consistent
 from .distances import with_history
 from .looks import BUILT_IN, LOOKS, RIVALS, SPARE
-from .many import align_many, align_many_from_tree, merge_many, merge_many_sets
+from .many import merge_many, merge_many_sets
 from .method import NEEDS, Method
 from .tree import align_by_activations, align_paired_tree, align_straight_through, align_tree, merge_tree
 
@@ -37,16 +38,16 @@ def _built_in() -> dict[str, Method]:
         Method("tree", lambda bank, seed: merge_tree(bank, seed=seed)[-1],
                align=lambda bank, seed: Aligned(align_tree(bank, seed=seed)[-1], 0), trees=True),
         Method("merge-many", lambda bank, seed: merge_many(bank, seed=seed), align=align_many),
-        Method("naive", lambda bank, seed: merge_naive(bank), align=lambda bank, seed: Aligned(bank, 0)),
+        Method("naive", lambda bank, seed: merge_naive(bank), align=lambda bank, seed: Aligned(bank, 0), draws=False),
         Method("merge-many-from-tree", align_many_from_tree, trees=True),
         Method("star", align_star),
         Method("fold", align_fold),
         Method("tree-random", partial(align_paired_tree, pairing="random"), trees=True),
         Method("tree-nearest", partial(align_paired_tree, pairing="nearest"), trees=True),
-        Method("cycle-consistent", align_cycle_consistent),
-        Method("activations", align_by_activations, needs="pixels", trees=True),
-        Method("correlations", partial(align_by_activations, correlated=True), needs="pixels", trees=True),
-        Method("ot-fusion", align_transport),
+        Method("cycle-consistent", align_cycle_consistent, draws=False),
+        Method("activations", align_by_activations, needs="pixels", trees=True, draws=False),
+        Method("correlations", partial(align_by_activations, correlated=True), needs="pixels", trees=True, draws=False),
+        Method("ot-fusion", align_transport, draws=False),
         Method("straight-through", align_straight_through, needs="labels", trees=True),
     ]  # fmt: skip
     return {method.name: method for method in methods}

@@ -1,27 +1,90 @@
 import numpy as np
 import pytest
 
-from hrebasin.evaluation import accuracy
+from hrebasin.calibration import calibration
+from hrebasin.evaluation import accuracy, evaluate
+from hrebasin.merging.ensemble import ensemble
 from hrebasin.merging.many import merge_many
-from hrebasin.study.questions.ways_to_merge import BESIDE, NAMES
+from hrebasin.merging.methods import MERGES
+from hrebasin.merging.tree import merge_pairs
+from hrebasin.robustness.attacks import attack
+from hrebasin.study.questions.ways_to_merge import BESIDE, NAMES, answer
 from synthetic_questions import effects
 
-RIVALS = ("star", "fold", "tree-random", "tree-nearest")
+RIVALS = ("cycle-consistent", "correlations", "straight-through", "star")  # of the fixture
+DRAWN = [name for name in (*BESIDE, *RIVALS, "merge-many") if MERGES[name].draws]
 
 
-def test_all_ways_merge_the_same_networks(measured, trees, test_images):
-    found, leaves = measured["mergers"], trees.where(method="unmerged", group=1)
-    assert found.sizes["model"] == 2 * (len(BESIDE) + len(RIVALS) + 2 * 2)
-    tree = found.test_accuracy[((found.method == "tree") & (found.group == 1)).values]
-    np.testing.assert_allclose(tree, accuracy(trees.where(method="tree", stage=2, group=1), test_images))
-    many = found.isel(model=((found.method == "merge-many") & (found.sweeps == 100) & (found.group == 1)).values)
-    assert many.order.values.tolist() == [0, 1]
-    np.testing.assert_allclose(many.pairwise_distance[0], merge_many(leaves).history.pairwise_distance[0])
+def some(data, **labels):
+    mask = np.all([np.isin(data[name].values, value) for name, value in labels.items()], axis=0)
+    return data.isel(model=mask)
+
+
+def test_every_way_merges_the_same_networks(measured):
+    data = measured["mergers"]
+    per_group = 4 + 2 * (len(BESIDE) + len(RIVALS) + 2 + 1) + len(DRAWN) + 3 * 4
+    assert data.sizes["model"] == 2 * per_group
+    assert data.indexes["model"].is_unique
+    ways = set(data.method.values) - {"unmerged", "leave-one-out"}
+    assert ways == {*BESIDE, *RIVALS, "merge-many", "ensemble"}
+    for size in (2, 4):
+        for way in ways:
+            assert len(some(data, n_merged=size, method=way, order=0, group=1)) > 0
+
+
+def test_measures_are_those_of_the_library(measured, trees, test_images, train_images):
+    data, leaves = measured["mergers"], trees.where(method="unmerged", group=1)
+    tree = some(data, method="tree", n_merged=4, group=1, order=0)
+    np.testing.assert_allclose(tree.test_accuracy, accuracy(trees.where(method="tree", stage=2, group=1), test_images))
+    many = some(data, method="merge-many", n_merged=4, group=1, order=0, sweeps=100)
+    expected = merge_many(leaves)
+    np.testing.assert_allclose(many.pairwise_distance, expected.history.pairwise_distance)
+    few = test_images.first(30)
+    robust = attack(expected, few.pixels, few.labels, kind="fgsm", epsilons=[0.015, 0.02]).robust_accuracy
+    np.testing.assert_allclose(many.strong_accuracy, robust.mean("epsilon"))
+    repaired = MERGES["merge-many"](leaves, 0, train_images, repaired=True)
+    np.testing.assert_allclose(many.repaired_accuracy, accuracy(repaired, test_images))
+    whole = some(data, method="ensemble", n_merged=4, group=1)
+    np.testing.assert_allclose(whole.test_loss, evaluate(ensemble(leaves), test_images).loss, rtol=1e-5)
+    np.testing.assert_allclose(whole.ece_fitted, calibration(ensemble(leaves), test_images).ece_fitted, rtol=1e-4)
+
+
+def test_means_of_all_but_one_are_measured_before_and_after_sweeps(measured, trees, test_images):
+    left = some(measured["mergers"], method="leave-one-out", group=0)
+    assert sorted(set(left.sweeps.values)) == [0, 1, 100]
+    plain = MERGES["naive"](trees.where(method="unmerged", group=0).select([0, 1, 3]))
+    found = some(left, sweeps=0, node=2)
+    np.testing.assert_allclose(found.test_loss, evaluate(plain, test_images).loss, rtol=1e-5)
+    assert found.n_merged.values.tolist() == [3]
+
+
+def test_barriers_stand_beside_the_first_of_each_pair(measured, trees, test_images):
+    leaves = some(measured["mergers"], method="unmerged", group=1)
+    assert leaves.loss_barrier.notnull().all("alignment").values.tolist() == [True, False, True, False]
+    pair = trees.where(method="unmerged", group=1).select([0, 1])
+    middle, ends = (evaluate(bank, test_images).loss.values for bank in (merge_pairs(pair), pair))
+    assert leaves.loss_barrier.sel(alignment="after").values[0] >= middle[0] - ends.mean() - 0.2
+    assert (leaves.loss_barrier_fitted.sel(alignment="before").values[::2] > 0).all()
 
 
 def test_every_way_stands_beside_the_tree(measured):
     data, found = measured["mergers"], effects("mergers", measured["mergers"])
-    mean = {name: data.test_accuracy.values[data.method.values == name].mean() for name in (*RIVALS, *BESIDE)}
-    for name in (*RIVALS, "naive", "merge-many-from-tree"):
+    four = some(data, n_merged=4)
+    mean = {name: some(four, method=name).test_accuracy.mean().item() for name in (*RIVALS, *BESIDE, "ensemble")}
+    for name in (*RIVALS, "naive", "ensemble", "merge-many-from-tree"):
         told = found[f"{NAMES.get(name, name)} minus tree, 4 models"]
         assert told == pytest.approx(100 * (mean[name] - mean["tree"]), abs=1e-9)
+    assert "time of C2M3 over the tree's, 4 models" in found
+    assert "time of ensemble over the tree's, 4 models" not in found
+    assert "deviation between orders of star, 2 models" in found
+    leaves = some(data, method="unmerged")
+    assert found["calibration error of the tree of 1"] == pytest.approx(leaves.ece.mean().item())
+    assert found["loss barrier of neighbours before matching"] == pytest.approx(
+        leaves.loss_barrier.sel(alignment="before").mean().item()
+    )
+
+
+def test_the_ensemble_is_no_way_to_merge_and_a_cheap_way_is_named(measured):
+    said = answer(measured["mergers"])[1]
+    assert said.startswith("most accurate is ")
+    assert "ensemble" not in said

@@ -1,115 +1,177 @@
-"""MergeMany or tree? A star, a fold, trees of other pairs, and MergeMany from where a tree ends stand beside them."""
+"""MergeMany or tree? Every known way to merge the same networks stands beside them."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 import xarray as xr
 from matplotlib.figure import Figure
 from scipy.stats import spearmanr
 
-from ...bank import Bank
-from ...evaluation import evaluate
-from ...images.sources import Images
 from ...merging.distances import CONVERGENCE
 from ...merging.looks import LOOKS, RIVALS
-from ...merging.many import merge_many_sets
-from ...merging.methods import merge_sets
-from ...random_streams import Seed
-from ..figures.style import COLOURS, COLUMN, MARKERS, captioned, draw_legend, spread
+from ..figures.style import COLOURS, COLUMN, captioned, draw_legend, spread
 from ..figures.style import NAMES as COMMON_NAMES
 from ..groups import PERCENT, POINTS, by_group, count_groups, minus, sweeps_in_words
-from ..statistics import Test, not_resolved
+from ..statistics import Test
+from .measured_mergers import BARRIERS, BESIDE, LEFT_OUT, measure
 
-TITLE = "MergeMany or tree?"
+__all__ = ["BESIDE", "NAMES", "SCHEMA", "TITLE", "answer", "draw", "measure"]
+
+TITLE = "Is the tree ever better than MergeMany?"
+# Further variables, see `measure`, are in data sets that were measured since there are rivals.
 SCHEMA = {"model": "test_accuracy test_loss pairwise_distance sweeps_done converged seconds order"}
-NAMES = COMMON_NAMES | RIVALS | {"merge-many-from-tree": LOOKS["merge-many-from-tree"][0]}
+NAMES = COMMON_NAMES | RIVALS | {"merge-many-from-tree": LOOKS["merge-many-from-tree"][0], "ensemble": "ensemble"}
 PAIRED = ("tree-nearest", "tree-random")  # the tree with other pairs
-BESIDE = ("naive", "tree", "merge-many-from-tree")  # merged whatever the rivals are
-SHOWN = {  # method -> colour, in the order of their markers
-    "tree": COLOURS["tree"],
-    "tree-random": COLOURS["tree"],
-    "tree-nearest": COLOURS["tree"],
-    "merge-many-from-tree": LOOKS["merge-many-from-tree"][1],
-    "star": COLOURS["unmerged"],
-    "fold": COLOURS["unmerged"],
+NOT_MERGED = ("unmerged", "ensemble", LEFT_OUT)
+CLOSE = 1.0  # percentage points below the best that a cheaper way may lie
+SHOWN = {  # method -> colour and marker
+    "tree": (COLOURS["tree"], "s"),
+    "tree-random": (COLOURS["tree"], "^"),
+    "tree-nearest": (COLOURS["tree"], "D"),
+    "merge-many-from-tree": (LOOKS["merge-many-from-tree"][1], "v"),
+    "cycle-consistent": (COLOURS["l2"], "*"),
+    "star": (COLOURS["unmerged"], "P"),
+    "fold": (COLOURS["unmerged"], "X"),
+    "activations": (COLOURS["l1"], "<"),
+    "correlations": (COLOURS["l1"], ">"),
+    "straight-through": (COLOURS["l1"], "p"),
+    "ot-fusion": (COLOURS["naive"], "h"),
 }
 
 
-def measure(
-    bank: Bank,
-    images: Images,
-    *,
-    rivals: Sequence[str],
-    sizes: Sequence[int],
-    limits: Sequence[int],
-    orders: int,
-    seed: Seed = 0,
-) -> xr.Dataset:
-    """Every way to merge the same networks: a data set of stage ``mergers``.
-
-    Args:
-        bank: unmerged networks of some groups.
-        images: to be accurate on.
-        rivals: methods beside the tree, MergeMany and the naive average.
-        sizes: how many networks of each group are merged, its first ones; powers of two.
-        limits: of MergeMany's sweeps; the largest one stands for convergence.
-        orders: draws of MergeMany's orders, which are numbered in ``order``; the first is the one of other stages.
-        seed: of all orders.
-    """
-    merged = []
-    for group in dict.fromkeys(bank.labels["group"].tolist()):
-        members = bank.where(group=group)
-        for size in sizes:
-            some = members.select(slice(size))
-            merged += merge_sets([some], [*BESIDE, *rivals], seed=seed)
-            seeds = [seed, *(f"{seed}/order-{order}" for order in range(1, orders))]
-            for order, many in enumerate(merge_many_sets([some] * orders, limits=limits, seeds=seeds)):
-                merged.append(many.relabel(node=order))
-    everything = Bank.concat(merged)
-    scores = evaluate(everything, images).rename(accuracy="test_accuracy", loss="test_loss")
-    history = everything.history.reset_coords(drop=True).assign_coords(scores.coords)
-    order = everything.array(everything.labels["node"], name="order", long_name="draw of the orders", units="1")
-    return xr.merge([scores, history, order.to_dataset()], compat="identical", combine_attrs="override")
-
-
 def answer(data: xr.Dataset) -> tuple[list[Test], str]:
-    """Accuracy and time of every way minus those of the tree, by number of models; what distances say of accuracy."""
-    tests, words, accuracy = [], [], data.test_accuracy
-    limits = sorted(set(data.sweeps[(data.method == "merge-many").values].values.tolist()))
-    names = sorted(set(data.method.values.tolist()) - {"tree", "merge-many"})
-    ways = {f"MergeMany, {sweeps_in_words(limit)}": {"method": "merge-many", "sweeps": limit} for limit in limits}
-    ways |= {NAMES.get(name, name): {"method": name} for name in names}
-    for size in np.unique(data.n_merged.values):
-        base, took = (by_group(each, method="tree", n_merged=size) for each in (accuracy, data.seconds))
-        ahead, times = {}, {}
-        for name, labels in ways.items():
-            merged, seconds = (by_group(each, **labels, n_merged=size) for each in (accuracy, data.seconds))
-            ahead[name] = Test(f"{name} minus tree, {size} models", minus(merged, base) * PERCENT, POINTS)
-            times[name] = Test(f"time of {name} over the tree's, {size} models", (seconds / took).values, "times")
-        tests += [*ahead.values(), *times.values(), *_between_orders(data, size)]
-        best = max(ahead, key=lambda name: ahead[name].effect)
-        gain, ratio = ahead[best].effect, times[best].effect
-        leader = f"{best} ({gain:.1f} points above the tree, {ratio:.2g} times its time)" if gain > 0 else "the tree"
-        words.append(f"{leader} for {size} models")
+    """Accuracy, robustness and time of every way beside the tree's, by number of models; what distances and means of
+    all networks but one say; barriers and calibration."""
+    tests, converged = [], {}
+    sizes = np.unique(data.n_merged.values[data.method.values == "tree"]).tolist()
+    for size in sizes:
+        ahead, times = _beside_the_tree(data, size)
+        tests += [*ahead.values(), *times.values(), *_also_beside(data, size), *_between_orders(data, size)]
+        tests += _left_out(data, size)
         title = f"rank correlation of accuracy with distance, {size} models"
         tests.append(Test(title, _rank_correlation(data, size), "1"))
-    tried = {NAMES[method]: ahead[NAMES[method]] for method in PAIRED if method in names}  # of the most models
-    return tests, f"most accurate is {', '.join(words)}; against the tree {not_resolved(tried)}"
+        if size > 2:  # of two networks both are the same
+            converged[size] = ahead[f"MergeMany, {sweeps_in_words(CONVERGENCE)}"]
+    said = [*_tree_or_merge_many(converged), *_recommended(ahead, times, size)]  # of the most models
+    return [*tests, *_barriers(data), *_calibration(data, sizes)], " ".join(said)
+
+
+def _tree_or_merge_many(converged: Mapping[int, Test]) -> Iterator[str]:
+    """Whether the tree is ahead of converged MergeMany at any size, and by how much at the largest."""
+    verdicts = {test.yes_or_no() for test in converged.values()}  # of MergeMany being ahead
+    verdict = "Yes" if "No" in verdicts else "No" if verdicts == {"Yes"} else "Not resolved"
+    size, test = max(converged.items())
+    yield f"{verdict}. Of {size} networks, the accuracy of converged MergeMany minus the tree's is {test.told()}."
+
+
+def _recommended(ahead: Mapping[str, Test], times: Mapping[str, Test], size: int) -> Iterator[str]:
+    """The most accurate way to merge, and a cheaper one that comes close."""
+    best = max(times, key=lambda name: ahead[name].effect)
+    if ahead[best].effect <= 0:
+        yield f"No way makes a more accurate network of {size} than the tree."
+        return
+    yield f"The most accurate way is {best}, {ahead[best].effect:.1f} points above the tree."
+    close = [name for name in times if ahead[name].effect >= ahead[best].effect - CLOSE]
+    cheapest = min(close, key=lambda name: times[name].effect)
+    if cheapest != best:
+        yield f"{cheapest[0].upper()}{cheapest[1:]} comes within {CLOSE:g} point of it."
+    yield f"It takes {times[cheapest].effect:.2g} times as long as the tree."
+
+
+def _ways(data: xr.Dataset) -> dict[str, dict]:
+    """Name -> labels of every way that is not the tree."""
+    limits = sorted(set(data.sweeps[(data.method == "merge-many").values].values.tolist()))
+    ways = {f"MergeMany, {sweeps_in_words(limit)}": {"method": "merge-many", "sweeps": limit} for limit in limits}
+    names = sorted(set(data.method.values.tolist()) - {"tree", "merge-many", "unmerged", LEFT_OUT})
+    return ways | {NAMES.get(name, name): {"method": name} for name in names}
+
+
+def _of_size(data: xr.Dataset, size: int) -> xr.Dataset:
+    """What was made of so many networks."""
+    return data.isel(model=((data.n_merged == size) & ~data.method.isin(("unmerged", LEFT_OUT))).values)
+
+
+def _beside_the_tree(data: xr.Dataset, size: int) -> tuple[dict[str, Test], dict[str, Test]]:
+    """Accuracy minus the tree's and time over the tree's, by way; the ensemble has no time."""
+    part = _of_size(data, size)
+    base, took = (by_group(each, method="tree") for each in (part.test_accuracy, part.seconds))
+    ahead, times = {}, {}
+    for name, labels in _ways(part).items():
+        merged, seconds = (by_group(each, **labels) for each in (part.test_accuracy, part.seconds))
+        ahead[name] = Test(f"{name} minus tree, {size} models", minus(merged, base) * PERCENT, POINTS)
+        if labels["method"] not in NOT_MERGED:
+            times[name] = Test(f"time of {name} over the tree's, {size} models", (seconds / took).values, "times")
+    return ahead, times
+
+
+def _also_beside(data: xr.Dataset, size: int) -> list[Test]:
+    """Accuracy under strong attack minus the tree's, and what REPAIR gains, where they were measured."""
+    part, tests = _of_size(data, size), []
+    if "strong_accuracy" not in data:
+        return tests
+    kept = part.isel(model=part.strong_accuracy.notnull().values)
+    for name, labels in {"tree": {"method": "tree"}, **_ways(kept)}.items():
+        strong = minus(*(by_group(kept.strong_accuracy, **which) for which in (labels, {"method": "tree"}))) * PERCENT
+        if name != "tree":
+            tests.append(Test(f"strong FGSM: {name} minus tree, {size} models", strong, POINTS))
+        if labels["method"] not in NOT_MERGED:
+            gained = by_group(kept.repaired_accuracy - kept.test_accuracy, **labels).values * PERCENT
+            tests.append(Test(f"REPAIR on top of {name}, {size} models", gained, POINTS))
+    return tests
 
 
 def _between_orders(data: xr.Dataset, size: int) -> list[Test]:
-    """How much converged MergeMany varies over the orders of its networks, where there are several."""
-    many = (data.method == "merge-many") & (data.sweeps == CONVERGENCE) & (data.n_merged == size)
-    orders = data.isel(model=many.values)
-    if len(np.unique(orders.order)) < 2:
-        return []
-    spreads = orders.test_accuracy.groupby("group").std(ddof=1).values * PERCENT
-    return [Test(f"deviation between orders of converged MergeMany, {size} models", spreads, POINTS)]
+    """How much each way varies over the orders of networks, layers and images, where there are several."""
+    part, tests = _of_size(data, size), []
+    part = part.isel(model=((part.method != "merge-many") | (part.sweeps == CONVERGENCE)).values)
+    for method in sorted(set(part.method.values[part.order.values > 0].tolist())):
+        one = part.isel(model=(part.method == method).values)
+        spreads = one.test_accuracy.groupby("group").std(ddof=1).values * PERCENT
+        name = "converged MergeMany" if method == "merge-many" else NAMES.get(method, method)
+        tests.append(Test(f"deviation between orders of {name}, {size} models", spreads, POINTS))
+    return tests
+
+
+def _left_out(data: xr.Dataset, size: int) -> list[Test]:
+    """Loss of the means that MergeMany aligns networks to, over that of the tree's network."""
+    kept, tests = data.isel(model=((data.method == LEFT_OUT) & (data.n_merged == size - 1)).values), []
+    for sweeps in np.unique(kept.sweeps.values).tolist():
+        loss = minus(by_group(kept.test_loss, sweeps=sweeps), by_group(data.test_loss, method="tree", n_merged=size))
+        when = f"after {sweeps_in_words(sweeps)}" if sweeps else "before any sweep"
+        tests.append(Test(f"loss of means of all but one {when.replace('after converged', 'converged')} minus that of "
+                          f"the tree, {size} models", loss, "nat"))  # fmt: skip
+    return tests
+
+
+def _barriers(data: xr.Dataset) -> list[Test]:
+    """Between neighbours, before and after matching, without and with fitted temperatures."""
+    tests = []
+    for name in BARRIERS:
+        for alignment in data.alignment.values if name in data else ():
+            values = data[name].sel(alignment=alignment)
+            values = values.isel(model=values.notnull().values)
+            fitted = ", temperatures fitted" * name.endswith("fitted")
+            title = f"loss barrier of neighbours {alignment} matching{fitted}"
+            tests.append(Test(title, by_group(values, method="unmerged").values, "nat"))
+    return tests
+
+
+def _calibration(data: xr.Dataset, sizes) -> list[Test]:
+    """Calibration error and likelihood of the tree by number of models, 1 for unmerged networks."""
+    tests = []
+    about = {"ece": "calibration error", "nll": "negative log-likelihood"}
+    for name, text in about.items():
+        for variable, fitted in ((name, ""), (f"{name}_fitted", ", temperature fitted")):
+            for size in (1, *sizes) if variable in data else ():
+                values = by_group(data[variable], method="tree" if size > 1 else "unmerged", n_merged=size).values
+                tests.append(Test(f"{text} of the tree of {size}{fitted}", values, "nat" if name == "nll" else "1"))
+    return tests
 
 
 def _rank_correlation(data: xr.Dataset, size: int) -> np.ndarray:
     """Spearman's correlation over all merges of the same networks, naive averages left out, (group,)."""
-    kept = data.isel(model=((data.n_merged == size) & (data.method != "naive")).values)
+    kept = _of_size(data, size)
+    kept = kept.isel(model=(~kept.method.isin(("naive", "ensemble"))).values)
     values = []
     for group in np.unique(kept.group.values):
         part = kept.isel(model=(kept.group == group).values)
@@ -123,11 +185,12 @@ def _rank_correlation(data: xr.Dataset, size: int) -> np.ndarray:
 )
 def draw(data: xr.Dataset) -> Figure:
     """Test accuracy against the mean squared distance of aligned networks, a panel a number of merged networks."""
-    sizes = np.unique(data.n_merged.values)
+    sizes = np.unique(data.n_merged.values[data.method.values == "tree"])
     figure = Figure((COLUMN, (34 + 46 * len(sizes)) / 25.4))
     panels = np.atleast_1d(figure.subplots(len(sizes), 1))
     for axes, size in zip(panels, sizes, strict=True):
-        part = data.isel(model=((data.n_merged == size) & (data.method != "naive")).values)
+        part = _of_size(data, size)
+        part = part.isel(model=(~part.method.isin(("naive", "ensemble"))).values)
         many = sorted(set(part.sweeps.values[part.method.values == "merge-many"].tolist()))
         look = {"color": COLOURS["merge-many"], "marker": "o", "markersize": 3}
         labels = [{"method": "merge-many", "sweeps": limit} for limit in many]
@@ -135,10 +198,10 @@ def draw(data: xr.Dataset) -> Figure:
         for limit, place in zip(many, places, strict=True):
             if limit in (many[0], many[-1]):
                 axes.annotate(sweeps_in_words(limit), place, xytext=(5, 3), textcoords="offset points", fontsize=6)
-        for position, (method, colour) in enumerate(SHOWN.items()):
+        for method, (colour, marker) in SHOWN.items():
             label = "tree, neighbours" if method == "tree" else NAMES.get(method, method)
             if method in part.method.values:
-                look = {"color": colour, "marker": MARKERS[1 + position], "linestyle": "none", "markersize": 4}
+                look = {"color": colour, "marker": marker, "linestyle": "none", "markersize": 4}
                 _against_distance(axes, part, size, [{"method": method}], label, **look)
         axes.set(title=f"{size} models", ylabel="test accuracy (%)")
         axes.margins(0.12)
