@@ -18,7 +18,7 @@ from ...random_streams import Seed
 from ..figures.style import COLOURS, COLUMN, MARKERS, captioned, draw_legend, spread
 from ..figures.style import NAMES as COMMON_NAMES
 from ..groups import PERCENT, POINTS, by_group, count_groups, minus, sweeps_in_words
-from ..statistics import Test, not_resolved
+from ..statistics import Test, defined, not_resolved
 
 TITLE = "MergeMany or tree?"
 SCHEMA = {"model": "test_accuracy test_loss pairwise_distance sweeps_done converged seconds order"}
@@ -85,14 +85,14 @@ def answer(data: xr.Dataset) -> tuple[list[Test], str]:
         for name, labels in ways.items():
             merged, seconds = (by_group(each, **labels, n_merged=size) for each in (accuracy, data.seconds))
             ahead[name] = Test(f"{name} minus tree, {size} models", minus(merged, base) * PERCENT, POINTS)
-            times[name] = Test(f"time of {name} over the tree's, {size} models", (seconds / took).values, "times")
+            times[name] = defined(f"time of {name} over the tree's, {size} models", (seconds / took).values, "times")
         tests += [*ahead.values(), *times.values(), *_between_orders(data, size)]
         best = max(ahead, key=lambda name: ahead[name].effect)
         gain, ratio = ahead[best].effect, times[best].effect
         leader = f"{best} ({gain:.1f} points above the tree, {ratio:.2g} times its time)" if gain > 0 else "the tree"
         words.append(f"{leader} for {size} models")
         title = f"rank correlation of accuracy with distance, {size} models"
-        tests.append(Test(title, _rank_correlation(data, size), "1"))
+        tests.append(defined(title, _rank_correlation(data, size), "1"))
     tried = {NAMES[method]: ahead[NAMES[method]] for method in PAIRED if method in names}  # of the most models
     return tests, f"most accurate is {', '.join(words)}; against the tree {not_resolved(tried)}"
 
