@@ -25,7 +25,10 @@ from hrebasin.study.records import checksums as manifest
 PARTS = ("train", "merge", "attack", "measure", "publish")
 OTHERS = ("fsync", "unlink", "mkdir")
 WRITES = (3, 30, 300, 1000)  # which write of a thread
-FAILING = (("rename", "ENOSPC"), ("rename", "EIO"), ("fsync", "ENOSPC"), ("fsync", "EIO"), ("mkdir", "ENOSPC"))
+# What fails, with which error, and which of its calls each thread makes; the first rename of a run is Snakemake's
+FAILING = (
+    ("rename", "ENOSPC", 2), ("fsync", "EIO", 1), ("fsync", "ENOSPC", 2), ("rename", "EIO", 3), ("fsync", "EIO", 4),
+)  # fmt: skip
 LOOK = 0.02  # seconds between two looks at what strace has written
 STOP = re.compile(r"^(\d+) +--- SIGSTOP ", flags=re.MULTILINE)
 KILLED = re.compile(r"^\d+ +\+\+\+ killed by SIGKILL", flags=re.MULTILINE)
@@ -190,11 +193,9 @@ def series(report, folder: Path, *values: str, most: int) -> None:
             for n in spread(counts[call], most)
         ]
         points += [("killed at one of the writes of a thread", "kill", "write", when) for when in WRITES[:most]]
-        points += [
-            (f"a {call} fails with {error}", error, call, when) for call, error in FAILING for when in (1, 2)[:most]
-        ]
-        for number, (kind, how, call, which) in enumerate(points):
-            if (kind, place := 1000 * position + number) in report:
+        points += [(f"a {call} fails with {error}", error, call, when) for call, error, when in FAILING[:most]]
+        for kind, how, call, which in points:
+            if (kind, place := 1000 * position + which) in report:
                 continue
             trial = Traced(folder / "trial", start, *given)
             done = _act(trial, how, call, which)
