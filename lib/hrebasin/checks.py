@@ -1,7 +1,7 @@
 """What does not fit is refused before anything is computed: pixels, labels, weights, networks of another kind."""
 
 import copy
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -119,8 +119,18 @@ def check_module(position: int, network: nn.Module) -> None:
         raise ValueError(f"network {position} is no torch.nn.Module but {type(network).__name__}")
     try:
         check_tensors(network)
+        check_range(network.state_dict())
     except ValueError as error:
         raise ValueError(f"network {position}: {error}") from error
+
+
+def check_range(state: Mapping[str, object]) -> None:
+    """Raise ValueError for a number of 64 bits that is infinite once it is float32; the tensor is named."""
+    for name, tensor in state.items():
+        if isinstance(tensor, torch.Tensor) and tensor.dtype == torch.float64:
+            lost = tensor.float().isinf() & tensor.isfinite()
+            if lost.any():
+                raise ValueError(f"{name!r} holds {float(tensor[lost][0]):.1e}, which float32 cannot hold")
 
 
 def check_alike(position: int, network: nn.Module, first: nn.Module) -> None:

@@ -8,6 +8,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
+from .checks import check_range
 from .files import replacing, write_atomically
 from .state_names import weights_in
 
@@ -26,9 +27,18 @@ def read_weights(path: Path | str) -> tuple[dict[str, torch.Tensor], str]:
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: another type, damaged, with objects that only running its code would make, or without a state dict.
+        ValueError: another type, damaged, with objects that only running its code would make, without a state dict, or
+            with numbers that float32 cannot hold.
     """
-    path = Path(path)
+    state, key = _read(Path(path))
+    try:
+        check_range(state)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+    return state, key
+
+
+def _read(path: Path) -> tuple[dict[str, torch.Tensor], str]:
     if not path.is_file():
         raise FileNotFoundError(f"no network at {path}")
     suffix = path.suffix.lower()

@@ -25,7 +25,10 @@ from hrebasin.study.records import checksums as manifest
 PARTS = ("train", "merge", "attack", "measure", "publish")
 OTHERS = ("fsync", "unlink", "mkdir")
 WRITES = (3, 30, 300, 1000)  # which write of a thread
-FAILING = (("rename", "ENOSPC"), ("rename", "EIO"), ("fsync", "ENOSPC"), ("fsync", "EIO"), ("mkdir", "ENOSPC"))
+# What fails, with which error, and which of its calls each thread makes; the first rename of a run is Snakemake's
+FAILING = (
+    ("rename", "ENOSPC", 2), ("fsync", "EIO", 1), ("fsync", "ENOSPC", 2), ("rename", "EIO", 3), ("fsync", "EIO", 4),
+)  # fmt: skip
 LOOK = 0.02  # seconds between two looks at what strace has written
 STOP = re.compile(r"^(\d+) +--- SIGSTOP ", flags=re.MULTILINE)
 KILLED = re.compile(r"^\d+ +\+\+\+ killed by SIGKILL", flags=re.MULTILINE)
@@ -56,10 +59,10 @@ class Traced:
             shutil.copytree(before, folder, symlinks=True)
         self.sandbox = Sandbox(folder, *values, notebooks=notebooks)
 
-    def _strace(self, call: str, what: str) -> None:
+    def _strace(self, call: str, what: str, *more: str) -> None:
         self.trace.unlink(missing_ok=True)
-        given = ["-f", "-qq", "-o", str(self.trace), "-e", f"trace={call}", "-e", f"inject={call}:{what}"]
-        self.sandbox.before = ["strace", *given]
+        given = ["-f", "-qq", "-y", "-o", str(self.trace), "-e", f"trace={call}", "-e", f"inject={call}:{what}"]
+        self.sandbox.before = ["strace", *given, *more]
 
     def stop(self, call: str, number: int) -> str | None:
         """Kill the run right after the ``number``-th call of a kind in any of its processes; None if it ended before.
@@ -70,15 +73,16 @@ class Traced:
             The call.
         """
         self._strace(call, "signal=SIGSTOP")
-        seen, last = 0, 0
+        looked, seen, last = 0, 0, 0
         with stopped_at_last(self.sandbox.start()) as process:
             while process.poll() is None:
                 stops = [int(pid) for pid in STOP.findall(self._traced())]
-                for last in stops[seen:]:
-                    seen += 1
+                for last in stops[looked:]:
+                    looked += 1
+                    seen += bool(self._inside(call, last))
                     if seen == number:
                         self._kill(process, last)
-                        return self._call(call, last)
+                        return self._inside(call, last)
                 if last:  # again and again: what comes before it has stopped is lost
                     _send(last, signal.SIGCONT)
                 time.sleep(LOOK)
@@ -97,18 +101,19 @@ class Traced:
 
     def fail(self, call: str, when: int, error: str) -> int:
         """Let the ``when``-th call of a kind fail in every thread that makes so many; the run's exit code."""
-        self._strace(call, f"error={error}:when={when}")
+        self._strace(call, f"error={error}:when={when}", "--seccomp-bpf")  # faster, and loses signals, not errors
         code = self.sandbox.finish()
         self.sandbox.before = []
         return code
 
     def count(self, *calls: str) -> dict[str, int]:
         """Run undisturbed; how many calls of each kind that takes."""
-        self._strace(",".join(calls), "signal=SIGCONT")  # which changes nothing
+        self._strace(",".join(calls), "error=EIO:when=65535", "--seccomp-bpf")  # which never comes
         if code := self.sandbox.finish():
             raise SystemExit(f"{self.sandbox.values} ended with exit code {code}:\n{read_text(self.sandbox.log)}")
         self.sandbox.before = []
-        return {call: len(re.findall(rf"^\d+ +{call}\(", self._traced(), flags=re.MULTILINE)) for call in calls}
+        lines = self._traced().splitlines()
+        return {call: sum(bool(self._told(call, line)) for line in lines) for call in calls}
 
     def again(self) -> int:
         """The same command, undisturbed; its exit code."""
@@ -118,10 +123,16 @@ class Traced:
     def _traced(self) -> str:
         return read_text(self.trace) if self.trace.exists() else ""
 
-    def _call(self, call: str, thread: int) -> str:
-        lines = [line for line in self._traced().splitlines() if line.startswith(f"{thread} ") and call in line]
-        told = re.findall(r'"([^"]*)"', lines[-1]) if lines else []
-        return " ".join([call, *(os.path.relpath(name, self.folder) for name in told[-1:] if name)])
+    def _inside(self, call: str, thread: int) -> str:
+        """The last call of a thread; "" where it meets nothing in the folder."""
+        lines = [line for line in self._traced().splitlines() if line.startswith(f"{thread} ") and f"{call}(" in line]
+        return self._told(call, lines[-1]) if lines else ""
+
+    def _told(self, call: str, line: str) -> str:
+        """A call in words; "" where it is another one, or meets nothing in the folder."""
+        names = re.findall(r'["<]([^"<>]+)[">]', line)
+        where = os.path.relpath(os.path.join(self.folder, names[-1]), self.folder) if names else ""
+        return f"{call} {where}" if f" {call}(" in line and where and not where.startswith("..") else ""
 
     def _kill(self, process: subprocess.Popen, *threads: int) -> None:
         """Kill all of a run, processes that are stopped or in a session of their own too."""
@@ -182,11 +193,9 @@ def series(report, folder: Path, *values: str, most: int) -> None:
             for n in spread(counts[call], most)
         ]
         points += [("killed at one of the writes of a thread", "kill", "write", when) for when in WRITES[:most]]
-        points += [
-            (f"a {call} fails with {error}", error, call, when) for call, error in FAILING for when in (1, 2)[:most]
-        ]
-        for number, (kind, how, call, which) in enumerate(points):
-            if (kind, place := 1000 * position + number) in report:
+        points += [(f"a {call} fails with {error}", error, call, when) for call, error, when in FAILING[:most]]
+        for kind, how, call, which in points:
+            if (kind, place := 1000 * position + which) in report:
                 continue
             trial = Traced(folder / "trial", start, *given)
             done = _act(trial, how, call, which)

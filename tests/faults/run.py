@@ -25,6 +25,7 @@ from hrebasin.files import project_root, read_text, write_atomically
 from hrebasin.study import records
 from hrebasin.study.notebook_code import notebook_code
 from hrebasin.study.records import checksums as manifest
+from hrebasin.study.records.provenance import describe_device
 from hrebasin.study.stages import NOTEBOOKS, PAPER
 
 VALUES = ("setting=tiny",)
@@ -119,7 +120,7 @@ class Report:
         self.by = {
             "code": fault_code(),
             "commit": records.Clock().commit[:12],
-            "device": records.describe_device("cpu"),
+            "device": describe_device("cpu"),
         }
         if path.exists():
             self.faults = [json.loads(line) for line in read_text(path).splitlines()]

@@ -6,6 +6,7 @@ import signal
 import tempfile
 from pathlib import Path
 
+import injected
 import nbformat
 import pytest
 from run import table
@@ -108,6 +109,19 @@ def test_notebooks_end_with_the_run_whose_first_process_alone_is_killed(folder, 
     assert not stopped.processes
     assert sandbox.finish() == 0, read_text(sandbox.log)
     assert not sandbox.leftovers()
+
+
+@pytest.mark.skipif(not injected.available(), reason="strace is not here, or may not trace")
+def test_a_run_that_is_killed_after_a_rename_and_then_cannot_write_goes_on_when_it_can(folder, notebooks):
+    part = injected.Traced(folder / "a", None, *TRAINED, "groups=1", notebooks=notebooks)
+    assert part.stop("rename", 2) == "rename data/runs/tiny/weights/unmerged-000.safetensors"
+    assert not part.sandbox.processes()
+    assert part.sandbox.leftovers(), "a killed process cannot clear up, or this test sees nothing"
+    assert part.fail("fsync", 1, "EIO") == 1
+    assert last_line(part.sandbox).startswith("error: 01_train-000 failed: OSError: [Errno 5] Input/output error: ")
+    assert part.again() == 0, read_text(part.sandbox.log)
+    assert len(part.sandbox.finished()) == 3
+    assert not part.sandbox.leftovers()
 
 
 def test_a_failing_shard_is_named_the_others_finish_and_only_it_is_tried_again(folder, notebooks):

@@ -19,6 +19,7 @@ from hrebasin.merging.tree import merge_tree
 from hrebasin.networks import MLP, mlp
 from hrebasin.random_streams import generator
 from hrebasin.symmetry import derive_symmetry
+from hrebasin.weight_files import read_weights, write_weights
 
 CLOSE = {"rtol": 1e-4, "atol": 1e-5}
 WARNED = r"batch norm were averaged.*images="
@@ -249,3 +250,15 @@ def test_a_public_network_with_convolutions_of_one_pixel_is_merged():
     with pytest.warns(UserWarning, match=WARNED):
         merged = merge([network, permuted(network, example, "resnet")], example)
     torch.testing.assert_close(merged(example), network(example), rtol=1e-3, atol=1e-3)
+
+
+def test_numbers_that_float32_cannot_hold_are_refused_by_file_and_network(tmp_path):
+    networks = [mlp((6,), n_classes=4, image_shape=(3, 4, 4)).double() for _ in range(2)]
+    networks[1].fc1.weight.data[0, 0] = -1e300
+    with pytest.raises(ValueError, match=r"network 1: 'fc1.weight' holds -1.0e\+300, which float32 cannot hold"):
+        hrebasin.merge(networks, torch.rand(2, 3, 4, 4))
+    for suffix in ("safetensors", "pt"):
+        path = tmp_path / f"b.{suffix}"
+        write_weights(path, networks[1].state_dict())
+        with pytest.raises(ValueError, match=rf"b\.{suffix}: 'fc1.weight' holds -1.0e\+300, which float32 cannot hold"):
+            read_weights(path)

@@ -2,12 +2,20 @@ import numpy as np
 import pytest
 import torch
 from foolbox import PyTorchModel
-from foolbox.attacks import L2DeepFoolAttack, LinfDeepFoolAttack, LinfFastGradientAttack
+from foolbox.attacks import (
+    L2DeepFoolAttack,
+    L2FastGradientAttack,
+    LinfAdditiveUniformNoiseAttack,
+    LinfBasicIterativeAttack,
+    LinfDeepFoolAttack,
+    LinfFastGradientAttack,
+    LinfProjectedGradientDescentAttack,
+)
 from foolbox.criteria import Misclassification
 
 from hrebasin import Architecture, Bank, accuracy, attack
 from hrebasin.random_streams import generator
-from hrebasin.robustness.attacks import KINDS, attack_suite
+from hrebasin.robustness.attacks import FIXED_SIZE, KINDS, attack_suite
 
 # the tiny images have wide margins: most break within these ranges
 EPSILONS = (0.0, 0.02, 0.05, 0.1, 0.2)
@@ -251,3 +259,23 @@ def test_the_suite_holds_each_attack(suite, trained, pixels, labels, deepfool):
     assert suite.epsilon.values.tolist() == list(EPSILONS)
     assert suite.magnitude.values.tolist() == [0.0, 0.3]
     assert suite.seed.values.tolist() == list(range(8))
+
+
+@pytest.mark.parametrize(
+    ("made", "reason"),
+    [
+        (LinfProjectedGradientDescentAttack, "'mine' draws random numbers"),
+        (LinfAdditiveUniformNoiseAttack, "'mine' draws random numbers"),
+        (L2FastGradientAttack, "'mine' is of the norm L2: sizes of registered attacks are L-infinity norms"),
+    ],
+)
+def test_registered_attacks_of_another_norm_or_with_random_numbers_are_refused(
+    made, reason, trained, pixels, labels, monkeypatch
+):
+    given = {"kind": "mine", "epsilons": [0.1], "samples_at_once": 16}
+    monkeypatch.setitem(FIXED_SIZE, "mine", made)
+    with pytest.raises(ValueError, match=reason):
+        attack(trained.select([0, 1]), pixels[:4], labels[:4], **given)
+    monkeypatch.setitem(FIXED_SIZE, "mine", LinfBasicIterativeAttack)
+    once, again = (attack(trained, pixels[:20], labels[:20], **given).robust_accuracy for _ in range(2))
+    assert once.equals(again)

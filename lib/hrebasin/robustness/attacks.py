@@ -220,6 +220,10 @@ def check_attack(bank: Bank, pixels: torch.Tensor, labels: torch.Tensor, kind: s
     """Sizes as floats; ValueError unless networks, images and sizes fit one another, see `attack`."""
     if kind not in (known := tuple(dict.fromkeys((*KINDS, *FIXED_SIZE, *COMPARED)))):
         raise ValueError(f"unknown attack {kind!r}; known are {known}")
+    if kind in FIXED_SIZE and (norm := getattr(FIXED_SIZE[kind]().distance, "p", None)) != float("inf"):
+        raise ValueError(
+            f"the attack {kind!r} is of the norm L{norm}: sizes of registered attacks are L-infinity norms"
+        )
     epsilons = [float(epsilon) for epsilon in epsilons]
     largest = float("inf") if kind == "deepfool-l2" else 1
     in_range = all(0 <= epsilon <= largest for epsilon in epsilons)  # False for NaN

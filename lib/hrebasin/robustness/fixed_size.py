@@ -57,10 +57,22 @@ def fixed_size(
     Returns:
         Whether each image is still classified correctly, (model, image, epsilon); and whether its gradient is exactly
         zero, (model, image), not a number for attacks that do not tell.
+
+    Raises:
+        ValueError: the attack draws random numbers.
     """
     shape, attack = (len(bank), len(pixels)), (FIXED_SIZE | COMPARED)[kind]()
     pixels, labels = pixels.expand(len(bank), *pixels.shape), labels.expand(shape)
+    before = _random_states()
     _, _, broken = run(attack, bank, pixels, labels, epsilons)
+    if _random_states() != before:
+        raise ValueError(f"the attack {kind!r} draws random numbers, so its results would depend on the batches")
     vanished = getattr(attack, "vanished", None)
     vanished = np.full(shape, np.nan) if vanished is None else vanished.view(shape).double().cpu().numpy()
     return ~broken.unflatten(1, shape).movedim(0, 2).cpu().numpy(), vanished
+
+
+def _random_states() -> tuple:
+    """States of the global random numbers that an attack of somebody else's may draw."""
+    numpy = np.random.get_state()  # noqa: NPY002
+    return torch.get_rng_state().numpy().tobytes(), numpy[1].tobytes(), numpy[2]

@@ -158,6 +158,44 @@ class Test:
         return {"comparison": self.name, "units": self.units} | numbers
 
 
+class Undefined(Test):
+    """A comparison that no group defines, such as a share of nothing: a row of tables, without numbers."""
+
+    def __init__(self, name: str, units: str):
+        for field, value in {"name": name, "values": np.empty(0), "units": units}.items():
+            object.__setattr__(self, field, value)
+
+    @property
+    def effect(self) -> float:
+        """None: not a number."""
+        return float("nan")
+
+    def interval(self) -> tuple[float, float]:
+        """None: not numbers."""
+        return float("nan"), float("nan")
+
+    @property
+    def p(self) -> float:
+        """None: not a number."""
+        return float("nan")
+
+    @property
+    def p_sign_flip(self) -> float:
+        """None: not a number."""
+        return float("nan")
+
+    def told(self) -> str:
+        """What stands in place of an effect."""
+        return "not defined"
+
+
+def defined(name: str, values, units: str) -> Test:
+    """A `Test` over the groups in which the values (group,) are numbers; where none is, `Undefined`."""
+    values = np.asarray(values, dtype=float)
+    values = values[np.isfinite(values)]
+    return Test(name, values, units) if len(values) else Undefined(name, units)
+
+
 def _double(one_sided: float, tries: int) -> float:
     return min(1.0, 2 * tries * one_sided)
 

@@ -3,11 +3,13 @@
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import xarray as xr
 
+import synthetic
 from hrebasin.study import questions, records
-from hrebasin.study.questions.answers import VARIABLES, answer
+from hrebasin.study.questions.answers import VARIABLES, answer, table
 
 
 @pytest.fixture(scope="module")
@@ -42,3 +44,28 @@ from hrebasin.study import figures, notebook_code, questions, stages
 print({"torch", "xarray", "numpy", "matplotlib"} & set(sys.modules))"""
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout == "set()\n"
+
+
+@pytest.fixture(scope="module")
+def made_up():
+    return synthetic.results(groups=3, leaves=4, stages=list(questions.OPEN))
+
+
+@pytest.mark.parametrize("value", [0.5, 1.0])
+@pytest.mark.parametrize("stage", questions.OPEN)
+def test_degenerate_results_are_not_defined_in_their_rows_alone(made_up, stage, value):
+    numbers = {name: v.copy(data=np.full(v.shape, value, v.dtype)) for name, v in made_up[stage].data_vars.items()}
+    found = answer({stage: made_up[stage].assign(numbers)})
+    undefined = np.isnan(found.effect.values)
+    assert not undefined.all()
+    assert (found.n.values[undefined] == 0).all()
+    assert np.isnan(found.p.values[undefined]).all()
+    assert ("| not defined |" in table(found)) == undefined.any()
+
+
+def test_a_question_without_numbers_is_not_defined(made_up):
+    empty = made_up["repair"].assign(test_accuracy=made_up["repair"].test_accuracy * np.nan)
+    found = answer({"repair": empty, "strong": made_up["strong"]})
+    assert found.sentence.values[-1] == "not defined: no group has both sides of a comparison"
+    assert found.comparison.values[-1] == "all of repair.nc"
+    assert found.asked.size == 2

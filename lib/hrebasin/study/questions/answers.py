@@ -3,11 +3,15 @@
 There are no verdicts: nothing was claimed, and all comparisons are exploratory.
 """
 
+import warnings
+
 import numpy as np
 import xarray as xr
+from scipy.stats import ConstantInputWarning
 
-from ..groups import Results
+from ..groups import NotMeasuredError, Results
 from ..records import columns
+from ..statistics import Test, Undefined
 from . import OPEN, load
 
 # variable -> long name, units
@@ -37,7 +41,7 @@ def answer(results: Results) -> xr.Dataset:
     for name, stage in ((f"Q{number}", stage) for number, stage in enumerate(OPEN, start=1)):
         if stage not in results:
             continue
-        tests, sentence = load(stage).answer(results[stage])
+        tests, sentence = _answered(stage, results[stage])
         asked.append({"asked": name, "title": load(stage).TITLE, "sentence": sentence})
         rows += [test.row() | {"question": name} for test in tests]
     rows = [row | {"effect_units": row["units"]} for row in rows]
@@ -45,6 +49,16 @@ def answer(results: Results) -> xr.Dataset:
     variables |= columns(asked, "asked", {"sentence": ("answer", "1"), "title": ("question", "1")})
     coords = columns(asked, "asked", {"asked": ("question", "1")})
     return xr.Dataset(variables, coords=coords | columns(rows, "row", {"question": ("question", "1")}))
+
+
+def _answered(stage: str, data: xr.Dataset) -> tuple[list[Test], str]:
+    """A question's comparisons and its answer; what its data do not define costs no other question its own."""
+    with np.errstate(divide="ignore", invalid="ignore"), warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConstantInputWarning)
+        try:
+            return load(stage).answer(data)
+        except NotMeasuredError as error:
+            return [Undefined(f"all of {stage}.nc", "1")], f"not defined: {error.args[0]}"
 
 
 def sentences(found: xr.Dataset) -> list[tuple[str, str, str]]:
@@ -75,6 +89,7 @@ def table(found: xr.Dataset) -> str:
             unit = "" if str(one["effect_units"]) == "1" else f" {one['effect_units']}"
             spread = f" ({one['low']:.3g} to {one['high']:.3g})" if np.isfinite(one["low"]) else ""
             p = f"{one['p']:.2g}" if np.isfinite(one["p"]) else "–"
-            parts.append(f"| {one['comparison']} | {one['effect']:.3g}{unit}{spread} | {one['n']} | {p} |")
+            effect = f"{one['effect']:.3g}{unit}{spread}" if np.isfinite(one["effect"]) else "not defined"
+            parts.append(f"| {one['comparison']} | {effect} | {one['n']} | {p} |")
         parts.append("")
     return "\n".join(parts)

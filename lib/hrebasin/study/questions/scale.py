@@ -21,7 +21,7 @@ from ..figures.style import (
     stacked,
 )
 from ..groups import PERCENT, POINTS, NotMeasuredError, by_group, count_groups, has_numbers, minus, tree, tree_stages
-from ..statistics import Test
+from ..statistics import Test, defined
 
 TITLE = "Does the bound fall beyond scale?"
 SCHEMA = {
@@ -188,7 +188,7 @@ def _falls(data: xr.Dataset, name: str, log: xr.DataArray) -> list[Test]:
     return [
         Test(f"log10 {name}, stage 0 minus stage {top}", whole, "log10"),
         Test(f"log10 {name}, stage 0 minus stage 0 at the norms of stage {top}", by_scale, "log10"),
-        Test(f"share of the fall of the {name} that scale alone makes", by_scale / whole * PERCENT, "%"),
+        defined(f"share of the fall of the {name} that scale alone makes", by_scale / whole * PERCENT, "%"),
     ]
 
 

@@ -24,7 +24,7 @@ from ...training.recipe import Recipe
 from ...training.train import train
 from ..figures.style import COLOURS, COLUMN, MARKERS, NAMES, captioned, draw_legend, spread
 from ..groups import PERCENT, POINTS, NotMeasuredError, by_group, count_groups, large, minus, tree, tree_stages
-from ..statistics import Test
+from ..statistics import Test, defined
 
 TITLE = "Does the recipe decide?"
 SCHEMA = {
@@ -154,7 +154,7 @@ def answer(data: xr.Dataset) -> tuple[list[Test], str]:
     for recipe in dict.fromkeys(data.recipe.values.tolist()):
         part = data.isel(model=(data.recipe == recipe).values)
         stages, accuracy, top = tree_stages(part), part.test_accuracy, tree_stages(part)[-1]
-        tests.append(Test(f"{recipe}: accuracy of unmerged networks", tree(accuracy, 0).values * PERCENT, "%"))
+        tests.append(defined(f"{recipe}: accuracy of unmerged networks", tree(accuracy, 0).values * PERCENT, "%"))
         lost = minus(tree(accuracy, 0), tree(accuracy, top)) * PERCENT
         tests.append(Test(f"{recipe}: accuracy of stage 0 minus stage {top}", lost, POINTS))
         for size in (2**stage for stage in stages[1:]):

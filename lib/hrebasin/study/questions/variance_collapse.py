@@ -27,7 +27,7 @@ from ..figures.style import (
     stacked,
 )
 from ..groups import PERCENT, POINTS, by_group, count_groups, large, minus, tree, tree_stages
-from ..statistics import Test
+from ..statistics import Test, defined
 
 TITLE = "Is it variance collapse?"
 SCHEMA = {
@@ -135,7 +135,9 @@ def answer(data: xr.Dataset) -> tuple[list[Test], str]:
         lost = minus(tree(accuracy, 0), tree(accuracy, stage))
         for method in methods:
             back = minus(by_group(accuracy, method=method, stage=stage), tree(accuracy, stage))
-            share[method] = Test(f"{method}: share of the loss recovered at stage {stage}", back / lost * PERCENT, "%")
+            share[method] = defined(
+                f"{method}: share of the loss recovered at stage {stage}", back / lost * PERCENT, "%"
+            )
             change[method] = {}
             for kind in data.attack.values:
                 kept = robust.sel(attack=kind)

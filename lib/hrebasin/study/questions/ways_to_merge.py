@@ -12,7 +12,7 @@ from ...merging.looks import LOOKS, RIVALS
 from ..figures.style import COLOURS, COLUMN, captioned, draw_legend, spread
 from ..figures.style import NAMES as COMMON_NAMES
 from ..groups import PERCENT, POINTS, by_group, count_groups, minus, sweeps_in_words
-from ..statistics import Test
+from ..statistics import Test, defined
 from .measured_mergers import BARRIERS, BESIDE, LEFT_OUT, measure
 
 __all__ = ["BESIDE", "NAMES", "SCHEMA", "TITLE", "answer", "draw", "measure"]
@@ -49,7 +49,7 @@ def answer(data: xr.Dataset) -> tuple[list[Test], str]:
         tests += [*ahead.values(), *times.values(), *_also_beside(data, size), *_between_orders(data, size)]
         tests += _left_out(data, size)
         title = f"rank correlation of accuracy with distance, {size} models"
-        tests.append(Test(title, _rank_correlation(data, size), "1"))
+        tests.append(defined(title, _rank_correlation(data, size), "1"))
         if size > 2:  # of two networks both are the same
             converged[size] = ahead[f"MergeMany, {sweeps_in_words(CONVERGENCE)}"]
     said = [*_tree_or_merge_many(converged), *_recommended(ahead, times, size)]  # of the most models
@@ -100,7 +100,7 @@ def _beside_the_tree(data: xr.Dataset, size: int) -> tuple[dict[str, Test], dict
         merged, seconds = (by_group(each, **labels) for each in (part.test_accuracy, part.seconds))
         ahead[name] = Test(f"{name} minus tree, {size} models", minus(merged, base) * PERCENT, POINTS)
         if labels["method"] not in NOT_MERGED:
-            times[name] = Test(f"time of {name} over the tree's, {size} models", (seconds / took).values, "times")
+            times[name] = defined(f"time of {name} over the tree's, {size} models", (seconds / took).values, "times")
     return ahead, times
 
 

@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from importlib.util import find_spec
+from io import TextIOWrapper
 from pathlib import Path
 
 # Options of Python's that would reach jobs and kernels by way of the environment
@@ -24,6 +25,8 @@ def own_surroundings() -> Iterator[None]:
     changes: dict[str, str | None] = dict.fromkeys(OPTIONS) | {"PYTHONUTF8": "1"}
     if matplotlib := find_spec("matplotlib"):  # its own defaults, in place of the user's
         changes["MATPLOTLIBRC"] = str(Path(str(matplotlib.origin)).parent / "mpl-data" / "matplotlibrc")
+    if isinstance(sys.stdout, TextIOWrapper):  # a locale without some letter must not end what prints it
+        sys.stdout.reconfigure(errors="backslashreplace")
     with ExitStack() as stack:
         if sys.warnoptions:  # errors among them would stop others' code
             stack.enter_context(warnings.catch_warnings())
