@@ -113,7 +113,6 @@ class Setting(BaseModel):
     n_lambdas: Annotated[int, Field(ge=2)]  # both ends
     evaluated_images: Count
     control_shares: Grid[Share]
-    control_seeds: Count
     strong_networks: Count
     strong_images: Count
     strong_epsilons: Grid[Size]
