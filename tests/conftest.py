@@ -174,7 +174,7 @@ def measured(trees, train_images, test_images):
     measure = {stage: questions.load(stage).measure for stage in questions.OPEN}
     leaves, given = trees.where(method="unmerged"), (train_images, test_images)
     attacked = {"attacked": 30, "epsilons": [0.0, 0.01, 0.02, 0.1]}
-    families = {"shares": [0.8, 1.0], "sets": 2, "searched": [0.0, 0.02], "steps": 3, "restarts": 1}
+    families = {"shares": [0.8, 1.0], "sets": 2, "searched": [0.0, 0.02], "steps": 3}
     tries = {"epsilons": attacked["epsilons"], "sources": [leaves.select([0])], "steps": 3, "restarts": 1}
     stopped = train(trees.architecture, train_images, [0, 4], RECIPE, snapshots=[2, 4]).where(method="stopped")
     stopped = replace(stopped, history=None).relabel(group=stopped.labels["seed"] // 4, node=0)

@@ -14,7 +14,7 @@ from ...merging.distances import CONVERGENCE
 from ...merging.ensemble import ensemble
 from ...progress import track
 from ...robustness.attacks import along, attack
-from ...robustness.strong import RESTARTS, STEPS, pgd
+from ...robustness.strong import STEPS, pgd
 from ...training.recipe import Recipe
 from ..figures.style import captioned
 from ..groups import PERCENT, NotMeasuredError, strong, tree_stages
@@ -50,7 +50,6 @@ def measure(
     epsilons: Sequence[float],
     searched: Sequence[float],
     steps: int = STEPS,
-    restarts: int = RESTARTS,
     device: str = "cpu",
 ) -> xr.Dataset:
     """Every family of networks under the same attacks on the same images: a data set of stage ``controls``.
@@ -65,7 +64,7 @@ def measure(
             networks are all taken; narrow and noised ones are made of the first leaf.
         epsilons: of FGSM, pixel range.
         searched: sizes of PGD on the margin, whose strong ones are taken; not a number at others.
-        steps, restarts: of PGD.
+        steps: of PGD, from one random start.
         device: where to train and attack.
     """
     sizes = sorted({0.0, *epsilons, *searched}), [size for size in searched if strong_size(size)]
@@ -77,7 +76,7 @@ def measure(
         banks += narrow(first, train_set, recipe, shares, device=device)
         banks += [ensemble(leaves.select(slice(2**k))) for k in range(1, int(np.log2(len(leaves))) + 1)]
         for each in track(banks, label="families", unit="bank"):
-            found = _attacked(each.to(device), few, *sizes, steps, restarts, device)
+            found = _attacked(each.to(device), few, *sizes, steps, device)
             accuracy = evaluate(each, test_set, device=device).accuracy.rename("test_accuracy")
             parts.append(found.assign(test_accuracy=accuracy.assign_attrs(long_name="test accuracy")))
     return xr.concat(parts, dim="model", combine_attrs="override").drop_attrs(deep=False)
@@ -95,10 +94,10 @@ def few_of(members: Bank, sets: int) -> Bank:
     return members.select((single | (labels["node"] < sets)) & np.isin(labels["sweeps"], [0, CONVERGENCE]))
 
 
-def _attacked(bank, images, sizes, searched, steps, restarts, device) -> xr.Dataset:
+def _attacked(bank, images, sizes, searched, steps, device) -> xr.Dataset:
     given = bank, images.pixels, images.labels
     found = attack(*given, kind="fgsm", epsilons=sizes, device=device)
-    search = {"loss": "margin", "steps": steps, "restarts": restarts, "device": device}
+    search = {"loss": "margin", "steps": steps, "restarts": 1, "device": device}
     flags = {"fgsm": found.robust, "pgd-margin": pgd(*given, epsilons=sorted({0.0, *searched}), **search)}
     accuracy = along({kind: each.mean("image").reindex(epsilon=sizes) for kind, each in flags.items()}, "attack")
     accuracy.attrs = {"long_name": "accuracy under attack", "units": "1"}
