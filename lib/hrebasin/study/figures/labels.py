@@ -1,13 +1,17 @@
 """Names beside curves, where they cover neither a curve nor one another."""
 
 from collections.abc import Sequence
+from itertools import product
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import to_rgb
 from matplotlib.lines import Line2D
 from matplotlib.transforms import Bbox
 
+SIZE = 6.5  # points
+DARKER = 0.65  # than its curve, so that small letters are read
 AWAY = 4  # points between a mark and its name
 DIRECTIONS = [
     (1, 0, "left", "center"), (-1, 0, "right", "center"), (0, 1, "center", "bottom"), (0, -1, "center", "top"),
@@ -21,7 +25,7 @@ def label_curves(axes: Axes, curves: Sequence[Line2D]) -> list[Line2D]:
     """Write the name of each curve beside one of its marks, the ends first.
 
     Args:
-        axes: in their final place, with their final limits.
+        axes: in about their final place, with their final limits.
         curves: that are drawn there.
 
     Returns:
@@ -32,11 +36,13 @@ def label_curves(axes: Axes, curves: Sequence[Line2D]) -> list[Line2D]:
     inked = np.concatenate([_along(marks) for marks in places])
     taken, left = [], []
     for curve, marks in zip(curves, places, strict=True):
-        for x, y, *_ in _tries(curve, marks):
+        data = np.transpose(curve.get_data())
+        for k, (right, up, ha, va) in _tries(len(marks)):
             text = axes.annotate(
-                curve.get_label(), marks[x], (AWAY * y[0], AWAY * y[1]), xycoords="figure pixels",
-                textcoords="offset points", ha=y[2], va=y[3], color=curve.get_color(), fontsize=6.5,
+                curve.get_label(), data[k], (AWAY * right, AWAY * up), textcoords="offset points", ha=ha, va=va,
+                color=DARKER * np.array(to_rgb(curve.get_color())), fontsize=SIZE, annotation_clip=False,
             )  # fmt: skip
+            text.set_in_layout(False)
             box = text.get_window_extent(renderer)
             if _free(box, axes, inked, taken):
                 taken.append(box.padded(2))
@@ -47,9 +53,10 @@ def label_curves(axes: Axes, curves: Sequence[Line2D]) -> list[Line2D]:
     return left
 
 
-def _tries(curve: Line2D, marks: np.ndarray):
-    order = sorted(range(len(marks)), key=lambda k: min(k, len(marks) - 1 - k))
-    return [(k, direction) for k in order for direction in DIRECTIONS]
+def _tries(n: int) -> list[tuple]:
+    """Marks, those far from the first one first, each with all directions."""
+    order = sorted(range(n), key=lambda k: min(k + 1, n - 1 - k))
+    return list(product(order, DIRECTIONS))
 
 
 def _along(marks: np.ndarray) -> np.ndarray:

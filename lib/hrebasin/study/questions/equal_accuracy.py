@@ -70,7 +70,7 @@ def compare(data: xr.Dataset, kind: str, networks: Mapping, family: str) -> Comp
     """Networks with the given labels beside a family at their accuracy, under strong attack of a kind.
 
     Each group's networks are compared with the family of that group. Groups where it does not reach their accuracy
-    count where it does in none.
+    count unless it does in most.
 
     Args:
         data: data set of stage ``controls``.
@@ -94,7 +94,8 @@ def compare(data: xr.Dataset, kind: str, networks: Mapping, family: str) -> Comp
     if not found:
         raise NotMeasuredError(f"no group has networks of method {family!r}")
     reached = [each for each in found if each[3] == 0]
-    return Comparison(*(np.array(column) for column in zip(*(reached or found), strict=True)))
+    chosen = reached if 2 * len(reached) > len(found) else found
+    return Comparison(*(np.array(column) for column in zip(*chosen, strict=True)))
 
 
 def robust_by_image(data: xr.Dataset, kind: str) -> np.ndarray:

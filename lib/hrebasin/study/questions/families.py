@@ -1,7 +1,9 @@
 """Are merged networks more robust than others as accurate? Every family at its clean and its strong-attack accuracy."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
+from itertools import product
 
 import numpy as np
 import xarray as xr
@@ -35,7 +37,9 @@ OTHERS = {  # families that were not merged, and what a sentence calls them
     "l1": "L1-regularised ones",
     "l2": "L2-regularised ones",
 }
+MERGED = {"tree": "The tree", "merge-many": "MergeMany", "merge-many-from-tree": "MergeMany from the tree"}
 ATTACKS = {"fgsm": "FGSM", "pgd-margin": "PGD on the margin"}
+Key = tuple[str, str, int, str]  # attack, method, stage, family of the others
 
 
 def measure(
@@ -110,73 +114,93 @@ def _attacked(bank, images, sizes, searched, steps, device) -> xr.Dataset:
 
 def answer(data: xr.Dataset) -> tuple[list[Test], str]:
     """Merged networks minus others as accurate, under strong attack, by attack, stage and family."""
-    top, kinds = tree_stages(data)[-1], [kind for kind in ATTACKS if kind in data.attack.values]
-    tests, found = [], {}
-    methods = [name for name in ("tree", "merge-many", "merge-many-from-tree") if name in data.method.values]
-    for kind in kinds:
-        for method in methods:
-            for stage in tree_stages(data)[1:]:
-                for family in OTHERS if method == "tree" else ["stopped"]:
-                    try:
-                        pair = compare(data, kind, {"method": method, "stage": stage}, family)
-                    except NotMeasuredError:
-                        continue
-                    found[kind, method, stage, family] = pair
-                    at = "at equal accuracy" if pair.equal else f"at the nearest accuracy ({_gap(pair)})"
-                    name = f"{kind}, strong, {at}: {method} of {2**stage} minus {OTHERS[family]}"
-                    tests.append(pair.test(name))
+    pairs = _pairs(data)
+    tests = {key: pair.test(_name(key, pair)) for key, pair in pairs.items()}
+    return list(tests.values()), " ".join(_sentences(pairs, tests, tree_stages(data)[-1]))
+
+
+def _pairs(data: xr.Dataset) -> dict[Key, Comparison]:
+    """Comparisons by attack, method, stage and family of the others; MergeMany beside early-stopped networks alone."""
+    found = {}
+    methods = [name for name in MERGED if name in data.method.values]
+    for key in product([k for k in ATTACKS if k in data.attack.values], methods, tree_stages(data)[1:], OTHERS):
+        kind, method, stage, family = key
+        if method == "tree" or family == "stopped":
+            with suppress(NotMeasuredError):
+                found[key] = compare(data, kind, {"method": method, "stage": stage}, family)
     if not found:
         raise NotMeasuredError("no network that was not merged stands beside the tree's")
-    kept = dict(zip(found, tests, strict=True))
-    return tests, " ".join(_sentences(found, kept, kinds, top))
+    return found
 
 
-def _sentences(found: dict, tests: dict, kinds: list[str], top: int):
-    """The answer: at the last stage where there are early-stopped networks as accurate, or at the last."""
-    stopped = {key: pair for key, pair in found.items() if key[3] == "stopped" and key[1] == "tree"}
-    here = {key: pair for key, pair in (stopped or found).items() if key[0] == kinds[0]}
-    key = max(here, key=lambda k: (here[k].equal, k[2]))
-    pair, test, other = here[key], tests[key], OTHERS[key[3]]
-    signs = by_sign({k: tests[k] for k in (stopped or found) if found[k].equal or not pair.equal})
-    word = "Partly" if signs[1] and signs[-1] else test.yes_or_no()
-    own, others = (PERCENT * side.mean() for side in (pair.own, pair.others))
-    equal = f"At equal accuracy ({PERCENT * pair.accuracy.mean():.1f} %), networks merged from {2 ** key[2]}"
-    if not pair.equal:
-        equal = (
-            f"None of the {other.removesuffix(' ones')} networks is as accurate as those merged from {2 ** key[2]} "
-            f"({_gap(pair)}); these"
-        )
-    kind = ATTACKS[kinds[0]]
-    yield (
-        f"{word}. {equal} keep {own:.1f} % under strong {kind} and {other} {others:.1f} %: {test.told()}."
-        if word != "Not resolved"
-        else f"{word}: {equal[0].lower()}{equal[1:]} keep {own:.1f} % under strong {kind} and {other} {others:.1f} %, "
-        f"a difference of {test.told()}."
-    )
-    for again in kinds[1:]:
-        if (again, *key[1:]) in tests:
-            yield f"Under {ATTACKS[again]} the difference is {tests[again, *key[1:]].told()}."
-    for method, name in {"merge-many": "MergeMany", "merge-many-from-tree": "MergeMany from the tree"}.items():
-        if (many := (kinds[0], method, top, "stopped")) in tests and found[many].equal:
-            yield f"{name} of {2**top} beside {OTHERS['stopped']} as accurate: {tests[many].told()}."
-    beside = {OTHERS[k[3]]: tests[k] for k in found if k[:3] == key[:3] and k[3] != key[3]}
-    about = {1: "more than", -1: "less than", 0: "not resolved from"}
-    told = [f"{about[sign]} {', '.join(names)}" for sign, names in by_sign(beside).items() if names]
+def _headline(pairs: dict[Key, Comparison]) -> Key:
+    """The last stage that has early-stopped networks as accurate, or the last stage; under the first attack."""
+    beside = [key for key in pairs if key[1] == "tree"]
+    beside = [key for key in beside if key[0] == beside[0][0] and key[3] == beside[0][3]]
+    return max(beside, key=lambda key: (pairs[key].equal, key[2]))
+
+
+def _name(key: Key, pair: Comparison) -> str:
+    kind, method, stage, family = key
+    at = "at equal accuracy" if pair.equal else f"beside the nearest, {_gap(pair)}"
+    return f"{kind}, strong, {at}: {method} of {2**stage} minus {OTHERS[family]}"
+
+
+def _sentences(pairs: dict[Key, Comparison], tests: dict[Key, Test], top: int) -> Iterator[str]:
+    """The answer, and what else was tried."""
+    key = _headline(pairs)
+    kind, _, stage, family = key
+    pair, others = pairs[key], OTHERS[family]
+    kept = f"keep {PERCENT * pair.own.mean():.1f} % under strong {ATTACKS[kind]} and {others}"
+    at = f"At equal accuracy ({PERCENT * pair.accuracy.mean():.1f} %), networks" if pair.equal else "Networks"
+    beside = "" if pair.equal else f", {_gap(pair)},"
+    numbers = f"{PERCENT * pair.others.mean():.1f} %, a difference of {tests[key].told()}"
+    yield f"{_verdict(pairs, tests, key)}. {at} merged from {2**stage} {kept}{beside} {numbers}."
+    for again in ATTACKS:
+        if again != kind and (other := (again, *key[1:])) in tests:
+            yield f"Under {ATTACKS[again]} the difference is {tests[other].told()}."
+    for method, name in MERGED.items():
+        if (many := (kind, method, top, family)) in tests and many != key:
+            at = "as accurate" if pairs[many].equal else _gap(pairs[many])
+            yield f"{name} of {2**top} beside {others} {at}: {tests[many].told()}."
+    beside = {OTHERS[k[3]]: tests[k] for k in pairs if k[:3] == key[:3] and k != key}
+    signs = {1: "more than", -1: "less than", 0: "not resolved from"}
+    told = [f"{signs[sign]} {', '.join(names)}" for sign, names in by_sign(beside).items() if names]
     if told:
-        yield f"Of the others nearest in accuracy, the tree of {2 ** key[2]} keeps {'; '.join(told)}."
+        yield f"What the tree of {2**stage} keeps, beside other networks of about its accuracy: {'; '.join(told)}."
+
+
+def _verdict(pairs: dict[Key, Comparison], tests: dict[Key, Test], key: Key) -> str:
+    """Of the headline; "Partly" where another stage or attack says the opposite."""
+    alike = {k: tests[k] for k in pairs if k[1] == "tree" and k[3] == key[3] and pairs[k].equal == pairs[key].equal}
+    signs = by_sign(alike)
+    return "Partly" if signs[1] and signs[-1] else tests[key].yes_or_no()
 
 
 def _gap(pair: Comparison) -> str:
     gap = PERCENT * pair.beyond.mean()
-    return f"nearest: {abs(gap):.1f} points {'more' if gap > 0 else 'less'} accurate"
+    return f"{abs(gap):.1f} points {'more' if gap > 0 else 'less'} accurate"
+
+
+def _seen(data: xr.Dataset) -> str:
+    """What the figure shows."""
+    pairs = _pairs(data)
+    key = _headline(pairs)
+    word = {"Yes": "withstand more than", "No": "withstand less than"}.get(pairs[key].test("").yes_or_no())
+    others = OTHERS[key[3]]
+    if word is None:
+        return f"Whether merged networks withstand more than {others} is not resolved"
+    return f"Merged networks {word} {others}{' as accurate' if pairs[key].equal else ''}"
 
 
 @captioned(
     "Every family of networks at its test accuracy and at the share of attacked images that it still classifies "
     "correctly under strong attack (L-infinity, mean over sizes from 0.015 to 0.02, pixels in [0, 1]): FGSM, and "
     "projected gradient descent on the margin. Connected with the unmerged networks are 2, 4, 8 and more merged ones, "
-    "and what strength changes in a family: epochs, penalty, width, noise. Above and to the right is better."
+    "and what strength changes in a family: epochs, penalty, width, noise. Above and to the right is better.",
+    seen=_seen,
 )
 def draw(data: xr.Dataset) -> Figure:
     """Accuracy under strong attack over test accuracy, a curve a family, a panel an attack."""
-    return draw_families(data, {kind: name for kind, name in ATTACKS.items() if kind in data.attack.values})
+    kinds = {kind: name for kind, name in ATTACKS.items() if kind in data.attack.values}
+    return draw_families(data, kinds, _seen(data))

@@ -1,53 +1,62 @@
 """The figure of all families: accuracy under strong attack over clean accuracy."""
 
 from collections.abc import Mapping
+from textwrap import fill
 
 import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
 
 from ..figures.labels import label_curves
-from ..figures.style import COLUMN, DASHES, MARKERS, UNKNOWN, describe_spread, looks, spread
+from ..figures.style import COLUMN, DASHES, MARKERS, TITLE_WIDTH, UNKNOWN, describe_spread, looks, spread
 from ..groups import PERCENT, count_groups, large
 
 # Families that were not merged: title and colour; merged ones have those of their method
 CONTROLS = {
-    "stopped": ("stopped early", "#6B6B6B"),
-    "narrow": ("fewer units", "#A89048"),
-    "noised": ("noise on weights", "#F018D8"),
-    "ensemble": ("ensemble", "#161F62"),
-    "line": ("towards naive average", "#8A3C00"),
+    "stopped": ("stopped early", "#FC0054"),
+    "narrow": ("fewer units", "#004200"),
+    "noised": ("noise on weights", "#9084FC"),
+    "ensemble": ("ensemble", "#24007E"),
+    "line": ("towards a naive average", "#6C427E"),
 }
 # in the order in which names look for room
 ORDER = ("tree", "merge-many", "merge-many-from-tree", "stopped", "l2", "l1", "ensemble", "narrow", "noised", "naive")
-HEIGHT, TOP, BOTTOM = 150, 14, 21  # mm: of the figure, and of its margins
+PANEL, REST = 62, 34  # mm: the height of a panel, and of what is above and below all
 
 
-def draw_families(data: xr.Dataset, kinds: Mapping[str, str]) -> Figure:
+def draw_families(data: xr.Dataset, kinds: Mapping[str, str], title: str) -> Figure:
     """A panel an attack, a curve a family.
 
     Args:
         data: data set of stage ``controls``.
         kinds: attacks, and what a reader calls them.
+        title: of the figure.
     """
-    height = HEIGHT if len(kinds) > 1 else HEIGHT // 2 + TOP
-    figure = Figure((COLUMN, height / 25.4), layout="none")
+    figure = Figure((COLUMN, (PANEL * len(kinds) + REST) / 25.4))
+    figure.suptitle(fill(title, TITLE_WIDTH), fontsize="medium", fontweight="bold")
     panels = figure.subplots(len(kinds), 1, sharex=True, squeeze=False)[:, 0]
-    figure.subplots_adjust(left=0.12, right=0.97, top=1 - TOP / height, bottom=BOTTOM / height, hspace=0.16)
     for axes, (kind, name) in zip(panels, kinds.items(), strict=True):
         robust = (large(data.robust_accuracy.sel(attack=kind)) * PERCENT).values
-        lines = [_draw(axes, data, robust, method, place) for place, method in enumerate(_methods(data))]
+        start = _groups(data, robust, data.method.values == "unmerged")
+        lines = [_draw(axes, data, robust, start, method, place) for place, method in enumerate(_methods(data))]
+        [unmerged] = axes.plot(*(side.mean() for side in start), "k*", markersize=7, label="unmerged", zorder=4)
         axes.set_ylim(bottom=0)
         axes.set(title=name, ylabel="right under strong attack (%)")
+        axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
         if axes is panels[0]:
-            first = lines
+            curves = [unmerged, *lines]
     panels[-1].set_xlabel("test accuracy without attack (%)")
-    left = label_curves(panels[0], first)
     n = count_groups(data)
-    title = f"mean and {describe_spread(n)}, n = {n} groups" if n > 1 else "n = 1 group: no interval"
-    figure.legend(left, [line.get_label() for line in left], loc="lower center", ncols=3, title=title)
+    about = f"mean and {describe_spread(n)}, n = {n} groups" if n > 1 else "n = 1 group: no interval"
+    legend = {"loc": "outside lower center", "ncols": 3, "title": about}
+    whole = figure.legend(curves, [line.get_label() for line in curves], **legend)
+    figure.draw_without_rendering()  # lays out panels, which names must fit into
+    left = label_curves(panels[0], curves)
+    whole.remove()
+    figure.legend(left, [line.get_label() for line in left], **legend)
     return figure
 
 
@@ -56,9 +65,9 @@ def _methods(data: xr.Dataset) -> list[str]:
     return [name for name in ORDER if name in there] + [name for name in there if name not in (*ORDER, "unmerged")]
 
 
-def _draw(axes: Axes, data: xr.Dataset, robust: np.ndarray, method: str, place: int) -> Line2D:
+def _draw(axes: Axes, data: xr.Dataset, robust: np.ndarray, start: tuple, method: str, place: int) -> Line2D:
     """One family, from the unmerged networks on, with the spread of its heights."""
-    points = [_groups(data, robust, data.method.values == "unmerged"), *_points(data, robust, method)]
+    points = [start, *_points(data, robust, method)]
     title, colour = CONTROLS.get(method) or looks(data).get(method, (method, UNKNOWN))
     look = {"color": colour, "linestyle": DASHES[place % len(DASHES)], "marker": MARKERS[place % len(MARKERS)]}
     heavy = {"linewidth": 1.6, "zorder": 3} if data.stage.values[data.method.values == method].any() else {}
