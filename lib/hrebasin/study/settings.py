@@ -118,6 +118,7 @@ class Setting(BaseModel):
     strong_epsilons: Grid[Size]
     pgd_steps: Count
     pgd_restarts: Count
+    square_queries: Count
     rivals: list[Literal[tuple(RIVALS)]]
     merger_sizes: Grid[Leaves]
     merger_limits: Grid[Passes]
