@@ -174,13 +174,15 @@ def measured(trees, train_images, test_images):
     measure = {stage: questions.load(stage).measure for stage in questions.OPEN}
     leaves, given = trees.where(method="unmerged"), (train_images, test_images)
     attacked = {"attacked": 30, "epsilons": [0.0, 0.01, 0.02, 0.1]}
-    families = {"epochs": [2, 4], "shares": [0.8, 1.0], "seeds": 2}
-    tries = {"epsilons": attacked["epsilons"], "sources": [leaves.select([0])], "steps": 3, "restarts": 1}
+    families = {"shares": [0.8, 1.0], "sets": 2, "searched": [0.0, 0.02], "steps": 3}
+    tries = {"epsilons": attacked["epsilons"], "source": leaves.select([0]), "steps": 3, "restarts": 1, "queries": 10}
+    stopped = train(trees.architecture, train_images, [0, 4], RECIPE, snapshots=[2, 4]).where(method="stopped")
+    stopped = replace(stopped, history=None).relabel(group=stopped.labels["seed"] // 4, node=0)
     ways = [Variant("as it is", RECIPE, (8, 6), 0), Variant("wide, of few images", RECIPE, (12, 6), 80)]
     recipes = [measure["recipes"](way, *given, group=g, leaves=4, **attacked) for way in ways for g in (0, 1)]
     return {
-        "controls": measure["controls"](trees, *given, RECIPE, **families, **attacked),
-        "strong": measure["strong"](trees, test_images.first(30), **tries),
+        "controls": measure["controls"](Bank.concat([trees, stopped]), *given, RECIPE, **families, **attacked),
+        "strong": measure["strong"](Bank.concat([trees, stopped]), test_images.first(30), **tries),
         "mergers": measure["mergers"](
             leaves,
             test_images,

@@ -7,10 +7,13 @@ import synthetic
 from hrebasin.bank import LABELS
 from hrebasin.merging.distances import CONVERGENCE
 from hrebasin.study import questions
-from hrebasin.study.questions.lower_accuracy import FAMILIES
+from hrebasin.study.questions.equal_accuracy import RISING
+from hrebasin.study.questions.families import OTHERS
 
 EPSILONS = [0.0, 0.005, 0.01, 0.015, 0.02, 0.1]
-STRONG = ("fgsm", "fgsm-float64", "fgsm-rescaled-10", "pgd-cross-entropy", "pgd-margin", "transfer-unmerged-0", "worst")
+STRONG = ("fgsm", "fgsm-float32", "pgd-cross-entropy", "pgd-margin", "transfer-fgsm", "transfer-pgd", "worst")
+MERGED = ("merge-many", "naive", "ensemble")
+N_IMAGES = 200  # that are attacked
 RECIPES = ("adam", "adam, crop-flip", "sgd", "sgd, crop-flip", "width x 0.5", "width x 2")
 LAYERS = ("fc1", "fc2", "fc3", "fc4")
 
@@ -37,31 +40,50 @@ def tree_kinds(stages: int) -> list[dict]:
 
 
 def controls(groups: int, stages: int, noise: float, seed: int) -> xr.Dataset:
-    """Merged networks five points more robust than their controls at every stage."""
-    kinds = tree_kinds(stages)
-    kinds += [{"method": family, "stage": stage} for family in FAMILIES for stage in range(stages + 1)]
+    """Merged networks five points more robust than all others as accurate, whose robustness rises as accuracy falls."""
+    kinds = [kind | {"node": 0} for kind in tree_kinds(stages)]
+    kinds += [{"method": name, "stage": stage} for name in MERGED for stage in range(1, stages + 1)]
+    steps = np.arange(1, stages + 2)  # from almost as accurate as unmerged ones to less accurate than all merged ones
+    for family in OTHERS:
+        strengths = 100.0 / steps if family in RISING else 0.1 * steps
+        kinds += [{"method": family, "strength": float(strength)} for strength in strengths]
     rows = rows_of(groups, kinds)
-    merged = np.isin(synthetic.column(rows, "method"), ("tree", "unmerged"))[:, None, None]
-    curve = robust(rows, ("fgsm", "deepfool-linf"), noise, f"controls/{seed}")
-    better = np.clip(curve + 0.05 * merged * (np.array(EPSILONS) > 0), 0, 1)
-    by_size = ("model", "attack", "epsilon")
-    ones = np.ones(len(rows))
+    stage, strength = (synthetic.column(rows, name) for name in ("stage", "strength"))
+    rising = np.isin(synthetic.column(rows, "method"), RISING)
+    step = np.select([strength == 0, rising], [stage, 100 / np.maximum(strength, 1e-9)], 10 * strength) - 0.1
+    accuracy = 0.55 - 0.04 * step
+    merged = ((stage > 0) & (strength == 0))[:, None]
+    spread = 0.01 * noise * synthetic.normal((len(rows), 1), f"controls/{seed}")
+    rank = (np.arange(N_IMAGES) + 0.5) / N_IMAGES  # of an image: how easily it breaks
+    right = 0.05 + 0.05 * merged + 0.03 * step[:, None] + spread > rank
+    withstood = np.stack([right * 2, right * 2], axis=1).astype(np.int8)  # of two strong sizes
+    size = np.array(EPSILONS)
+    standing = right.mean(1)[:, None, None] * np.ones((1, 2, 1))
+    robust = np.where(size >= 0.1, 0.0, np.where(size >= 0.015, standing, 1 - size / 0.015 * (1 - standing)))
+    robust[..., 0] = accuracy[:, None]
     return synthetic.dataset(rows, {
-        "test_accuracy": (("model",), curve[:, 0, 0], "1"),
-        "robust_accuracy": (by_size, curve, "1"),
-        "robust_at_stage": (by_size, better, "1"),
-        "robust_at_method": (by_size, better, "1"),
-        "median_perturbation": (("model",), 0.01 + 0.001 * merged[:, 0, 0], "pixel range"),
-        "common_images": (("model",), 100 * ones, "images"),
-    }, attack=np.array(["fgsm", "deepfool-linf"], dtype=object), epsilon=EPSILONS)  # fmt: skip
+        "test_accuracy": (("model",), accuracy, "1"),
+        "robust_accuracy": (("model", "attack", "epsilon"), robust, "1"),
+        "withstood": (("model", "attack", "image"), withstood, "sizes"),
+        "zero_gradients": (("model",), np.zeros(len(rows)), "1"),
+    }, attack=np.array(["fgsm", "pgd-margin"], dtype=object), epsilon=EPSILONS)  # fmt: skip
 
 
 def strong(groups: int, stages: int, noise: float, seed: int) -> xr.Dataset:
-    """The same order of stages under every attack."""
-    rows = rows_of(groups, tree_kinds(stages))
+    """The same order of stages under every attack; random search finds one image in ten that gradients leave."""
+    kinds = tree_kinds(stages) + [{"method": "stopped", "strength": float(k)} for k in range(1, stages + 1)]
+    rows = rows_of(groups, kinds)
+    curves = robust(rows, STRONG, noise, f"strong/{seed}")
+    rank = (np.arange(N_IMAGES) + 0.5) / N_IMAGES
+    large = [EPSILONS.index(size) for size in (0.015, 0.02)]
+    ones, withstood = np.ones(len(rows)), (curves[:, :, large, None] > rank).sum(2).astype(np.int8)
     return synthetic.dataset(rows, {
-        "robust_accuracy": (("model", "attack", "epsilon"), robust(rows, STRONG, noise, f"strong/{seed}"), "1"),
-        "zero_gradients": (("model",), np.zeros(len(rows)), "1"),
+        "robust_accuracy": (("model", "attack", "epsilon"), curves, "1"),
+        "withstood": (("model", "attack", "image"), withstood, "sizes"),
+        "zero_gradients": (("model",), 0 * ones, "1"),
+        "zero_gradients_float32": (("model",), 0.01 * ones, "1"),
+        "searched": (("model",), 100 * ones, "images"),
+        "found": (("model",), 10 * ones, "images"),
     }, attack=np.array(STRONG, dtype=object), epsilon=EPSILONS)  # fmt: skip
 
 

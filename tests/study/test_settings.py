@@ -65,8 +65,8 @@ def test_whole_numbers_become_floats_where_floats_are_meant():
 SMALLEST = {
     0: "train_images test_images first_group crop_padding regularised_groups matching_seed recipe_images width_images",
     1: "n_groups groups_per_shard batch_size epochs regularised_models snapshot_models merge_many_sets attacked_sets "
-    "attacked_images noise_draws bounded_images ablation_pairs evaluated_images control_seeds strong_networks "
-    "strong_images pgd_steps pgd_restarts merger_orders repair_images recipe_groups",
+    "attacked_images noise_draws bounded_images ablation_pairs evaluated_images strong_networks "
+    "strong_images pgd_steps pgd_restarts square_queries merger_orders repair_images recipe_groups",
     2: "leaves recipe_leaves n_lambdas",
 }
 # Lists that increase -> values below and above what they may hold

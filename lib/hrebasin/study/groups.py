@@ -235,7 +235,12 @@ def _crossing(x: np.ndarray, y: np.ndarray) -> float:
     return float("nan") if found is None else float(x[found[0]] + found[1] * (x[found[0] + 1] - x[found[0]]))
 
 
+def strong(robust: xr.DataArray) -> xr.DataArray:
+    """Of robust accuracies (..., epsilon) those of strong attacks that leave something standing."""
+    size = robust.epsilon.values
+    return robust.sel(epsilon=(size >= STRONG) & (size < BROKEN))
+
+
 def large(robust: xr.DataArray) -> xr.DataArray:
     """Mean over strong attacks that leave something standing, (model, ...)."""
-    size = robust.epsilon.values
-    return robust.sel(epsilon=(size >= STRONG) & (size < BROKEN)).mean("epsilon").rename("robust_accuracy")
+    return strong(robust).mean("epsilon").rename("robust_accuracy")

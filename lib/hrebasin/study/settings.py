@@ -113,12 +113,12 @@ class Setting(BaseModel):
     n_lambdas: Annotated[int, Field(ge=2)]  # both ends
     evaluated_images: Count
     control_shares: Grid[Share]
-    control_seeds: Count
     strong_networks: Count
     strong_images: Count
     strong_epsilons: Grid[Size]
     pgd_steps: Count
     pgd_restarts: Count
+    square_queries: Count
     rivals: list[Literal[tuple(RIVALS)]]
     merger_sizes: Grid[Leaves]
     merger_limits: Grid[Passes]

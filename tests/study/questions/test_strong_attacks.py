@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 
 from hrebasin.robustness.attacks import attack
-from hrebasin.study.questions.strong_attacks import answer
+from hrebasin.study.questions.strong_attacks import answer, chosen
+from synthetic import results
 from synthetic_questions import effects
 
 
@@ -11,23 +12,47 @@ def found(measured):
     return measured["strong"]
 
 
+@pytest.fixture
+def made():
+    return results(stages=["strong"])["strong"]
+
+
 def test_the_worst_is_no_better_than_any_attack(found, trees, test_images):
     assert (found.robust_accuracy.sel(attack="worst") <= found.robust_accuracy).all()
     few, epsilons = test_images.first(30), found.epsilon.values.tolist()
     expected = attack(trees, few.pixels, few.labels, kind="fgsm", epsilons=epsilons).robust_accuracy
-    np.testing.assert_allclose(found.robust_accuracy.sel(attack="fgsm"), expected, atol=1e-9)
-    assert "transfer-unmerged-0" in found.attack.values
-    assert (found.zero_gradients == 0).all()
+    same = found.robust_accuracy.sel(attack="fgsm", model=expected.model)
+    np.testing.assert_allclose(same, expected, atol=1e-9)
+    worst = found.robust_accuracy.sel(attack="worst", epsilon=0.02)
+    np.testing.assert_array_equal(found.searched, (30 * worst).round())
+    assert (found.found <= found.searched).all()
+    kept = found.withstood.sel(attack="pgd-margin").mean("image")  # one strong size
+    np.testing.assert_allclose(kept, found.robust_accuracy.sel(attack="pgd-margin", epsilon=0.02))
 
 
-def test_robustness_that_holds_and_that_does_not_reads_so(found):
-    stage = found.stage * (found.method == "tree")
-    planted = 0.5 + 2 * (found.epsilon - 0.012) * stage
-    planted = planted.broadcast_like(found.robust_accuracy).transpose(*found.robust_accuracy.dims)
-    holds = found.assign(robust_accuracy=planted)
-    assert answer(holds)[1].startswith("stage 2 is ahead of stage 0 under every strong attack;")
-    weak = found.assign(robust_accuracy=planted.where(planted.attack == "fgsm", 1 - planted))
-    told = "stage 2 is ahead of stage 0 under FGSM, behind stage 0 under FGSM in float64, "
-    assert answer(weak)[1].startswith(told)
-    crossing = effects("strong", holds)["pgd-margin: crossing of stages 0 and 2 (2 of 2 groups)"]
+def test_of_early_stopped_networks_those_nearest_to_a_stage_are_attacked(trees, test_images):
+    many = trees.where(group=0, method="unmerged").select([0] * 6)
+    stopped = many.relabel(method="stopped", strength=np.arange(1, 7), node=0)
+    bank = type(trees).concat([trees.where(group=0), stopped])
+    few = chosen(bank, test_images, 1)
+    counts = {method: int((few.labels["method"] == method).sum()) for method in ("unmerged", "tree", "stopped")}
+    assert counts == {"unmerged": 1, "tree": 2, "stopped": 2}
+    assert (few.labels["node"] == 0).all()
+
+
+def test_robustness_that_holds_and_that_does_not_reads_so(made):
+    told = answer(made)[1]
+    assert told.startswith("No. Under PGD on the margin, networks merged from 16 keep ")
+    assert "A random search, which needs no gradient, breaks 720 of 7,200 images that others leave." in told
+    strong = made.attack.str.startswith("pgd") | (made.attack == "worst")
+    fewer = made.withstood.where(~strong | (made.method != "tree"), 0).astype(np.int8)
+    assert answer(made.assign(withstood=fewer))[1].startswith("Yes. Under PGD on the margin")
+    # without images, as published first
+    bare = made.drop_vars(["withstood", "zero_gradients_float32", "searched", "found"])
+    assert answer(bare)[1].startswith("No. Under PGD on the margin")
+    planted = 0.5 + 2 * (made.epsilon - 0.012) * made.stage
+    planted = planted.broadcast_like(made.robust_accuracy).transpose(*made.robust_accuracy.dims)
+    crossing = effects("strong", made.assign(robust_accuracy=planted))[
+        "pgd-margin: crossing of stages 0 and 4 (8 of 8)"
+    ]
     assert crossing == pytest.approx(0.012, abs=1e-6)

@@ -31,7 +31,7 @@ class Question(NamedTuple):
 
 # data set -> question, in the order of the answers
 OPEN: Mapping[str, Question] = {
-    "controls": Question("20_lower_accuracy", "lower_accuracy", "fig9_controls"),
+    "controls": Question("20_families", "families", "fig9_controls"),
     "strong": Question("21_strong_attacks", "strong_attacks", "fig10_strong_attacks"),
     "mergers": Question("22_mergers", "ways_to_merge", "fig11_mergers"),
     "scale": Question("23_scale", "scale", "fig12_scale", reads=("merge", "regularity")),

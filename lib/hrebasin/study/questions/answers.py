@@ -67,7 +67,8 @@ def sentences(found: xr.Dataset) -> list[tuple[str, str, str]]:
     for name, title, sentence in zip(found.asked.values, found.title.values, found.sentence.values, strict=True):
         n = found.n.values[found.question.values == name]
         groups = f"n = {n.max()} groups" if n.max() > 1 else "n = 1 group, which decides nothing"
-        told.append((str(title), f"{str(sentence)[0].upper()}{str(sentence)[1:]}.", groups))
+        text = str(sentence).removesuffix(".")
+        told.append((str(title), f"{text[0].upper()}{text[1:]}.", groups))
     return told
 
 

@@ -1,134 +1,165 @@
-"""Is the crossing an artefact of weak attacks? Networks under PGD, transfer, float64 and rescaled logits."""
+"""Is the crossing an artefact of weak attacks? Networks under PGD, images of other networks, and a random search."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator
+from contextlib import suppress
 
 import numpy as np
 import xarray as xr
 from matplotlib.figure import Figure
 
-from ...bank import Bank
-from ...images.sources import Images
-from ...robustness.attacks import along, attack
-from ...robustness.strong import LOSSES, RESTARTS, STEPS, pgd, transferred
 from ..figures.style import captioned, draw_legend, draw_stage_curves, stacked
-from ..groups import BROKEN, PERCENT, POINTS, count_groups, crossings, large, minus, tree, tree_stages
-from ..statistics import Test, by_sign, not_resolved
+from ..groups import (
+    BROKEN,
+    PERCENT,
+    POINTS,
+    NotMeasuredError,
+    count_groups,
+    crossings,
+    large,
+    minus,
+    strong,
+    tree,
+    tree_stages,
+)
+from ..statistics import Test, by_sign
+from .equal_accuracy import compare
+from .strong_measures import FLOAT32, SOURCE_SEED, chosen, measure
 
+__all__ = ["SCHEMA", "SOURCE_SEED", "TITLE", "answer", "chosen", "draw", "measure"]
 TITLE = "Is the crossing an artefact of weak attacks?"
 SCHEMA = {"model attack epsilon": "robust_accuracy", "model": "zero_gradients"}
+# Beside them may be ``withstood`` (model attack image), ``zero_gradients_float32``, ``searched`` and ``found`` (model),
+# which data sets published first lack: these hold FGSM on rescaled logits and images of networks of the same tree
 IN_WORDS = {
     "fgsm": "FGSM",
     "fgsm-float32": "FGSM in float32",
     "fgsm-float64": "FGSM in float64",
     "pgd-cross-entropy": "PGD on the cross-entropy",
     "pgd-margin": "PGD on the margin",
+    "transfer-fgsm": "FGSM images of another network",
+    "transfer-pgd": "PGD images of another network",
+    "transfer-unmerged-0": "FGSM images of another leaf",
     "worst": "the worst of all",
 }
-PANELS = {
-    "fgsm": "FGSM",
-    "pgd-cross-entropy": "PGD, cross-entropy",
-    "pgd-margin": "PGD, margin",
-    "worst": "every attack together",
-}
+HEADLINE = "pgd-margin"
+PANELS = (HEADLINE, "transfer-pgd", "transfer-unmerged-0")  # the first two that there are
 LARGEST_SHOWN = 0.05  # epsilons above it only show that attacks work; they would squeeze the curves
 
 
-def measure(
-    bank: Bank,
-    images: Images,
-    *,
-    epsilons: Sequence[float],
-    sources: Sequence[Bank],
-    steps: int = STEPS,
-    restarts: int = RESTARTS,
-    device: str = "cpu",
-) -> xr.Dataset:
-    """Every attack of `hrebasin.robustness.strong` as one data set of stage ``strong``.
-
-    ``worst`` counts an image as robust that no attack breaks, transferred ones included.
-
-    Args:
-        bank, epsilons, steps, restarts, device: as in `hrebasin.robustness.strong.pgd`.
-        images: that are attacked.
-        sources: networks whose images are tried on all others, one bank of one network each.
-    """
-    bank, given = bank.to(device), (images.pixels.to(device), images.labels.to(device))
-    fgsm = {
-        kind: attack(bank, *given, kind=kind, epsilons=epsilons, device=device) for kind in ("fgsm", "fgsm-float32")
-    }
-    each = {kind: found.robust for kind, found in fgsm.items()}
-    search = {"epsilons": epsilons, "steps": steps, "restarts": restarts, "device": device}
-    each |= {f"pgd-{loss}": pgd(bank, *given, loss=loss, **search) for loss in LOSSES}
-    for source in sources:
-        name = f"transfer-{source.labels['method'][0]}-{source.labels['stage'][0]}"
-        each[name] = transferred(bank, source, *given, epsilons=epsilons)
-    each["worst"] = along(each, "attack").min("attack")
-    robust = along({kind: one.mean("image") for kind, one in each.items()}, "attack").rename("robust_accuracy")
-    robust.attrs = {"long_name": "accuracy under attack", "units": "1"}
-    ordered = robust.transpose("model", "attack", "epsilon")
-    return xr.Dataset({"robust_accuracy": ordered, "zero_gradients": fgsm["fgsm"].zero_gradients})
-
-
-def attack_in_words(kind: str) -> str:
-    """An attack as a sentence calls it.
-
-    >>> attack_in_words("fgsm-rescaled-10"), attack_in_words("transfer-tree-4"), attack_in_words("transfer-unmerged-0")
-    ('FGSM on logits x 10', 'transfer from stage 4', 'transfer from stage 0')
-    """
-    start, _, last = kind.rpartition("-")
-    if start == "fgsm-rescaled":
-        return f"FGSM on logits x {last}"
-    return f"transfer from stage {last}" if start.startswith("transfer-") else IN_WORDS.get(kind, kind)
-
-
 def answer(data: xr.Dataset) -> tuple[list[Test], str]:
-    """The last stage minus stage 0 under strong attack and where they cross, by attack; then what attacks leave."""
-    top, tests, words, gains = tree_stages(data)[-1], [], [], {}
-    crossing = crossings(data).sel(comparison=f"0-{top}")
-    for kind in data.attack.values:
-        robust, name = large(data.robust_accuracy.sel(attack=kind)), attack_in_words(kind)
-        gain = minus(tree(robust, top), tree(robust, 0)) * PERCENT
-        gains[name] = Test(f"{kind}, strong: stage {top} minus stage 0", gain, POINTS)
-        tests.append(gains[name])
-        found = crossing.crossing.sel(attack=kind).values
-        crossed = found[np.isfinite(found)]
-        if len(crossed):
-            about = f"{kind}: crossing of stages 0 and {top} ({len(crossed)} of {len(found)} groups)"
-            tests.append(Test(about, crossed, "pixel range"))
-        few = f"; {len(crossed)} of {len(found)} groups" if 0 < len(crossed) < len(found) else ""
-        words.append(f"{f'{crossed.mean():.4f}' if len(crossed) else 'no size'} ({name}{few})")
+    """The last stage minus stage 0 under strong attack and where they cross, by attack; and what attacks leave."""
+    top, tests, crossing = tree_stages(data)[-1], {}, {}
+    crossed = crossings(data).sel(comparison=f"0-{top}")
+    gains = {str(kind): _gain(data, str(kind), top) for kind in data.attack.values}
+    for kind, gain in gains.items():
+        tests[f"gain, {kind}"] = gain
+        found = crossed.crossing.sel(attack=kind).values
+        found, n = found[np.isfinite(found)], len(found)
+        if len(found):
+            crossing[kind] = Test(f"{kind}: crossing of stages 0 and {top} ({len(found)} of {n})", found, "pixel range")
     for stage in (0, top):
-        share = tree(data.zero_gradients, stage).values * PERCENT
-        tests.append(Test(f"images without any gradient, stage {stage}", share, "%"))
-        broken = tree(data.robust_accuracy.sel(attack="worst").sel(epsilon=BROKEN, method="nearest"), stage)
-        tests.append(Test(f"worst case at {BROKEN:g}, stage {stage}", broken.values * PERCENT, "%"))
-    repeats, kept = {}, tree(large(data.robust_accuracy), top)
-    for kind in [kind for kind in data.attack.values if str(kind).startswith("fgsm-")]:
-        change = minus(kept.sel(attack=kind), kept.sel(attack="fgsm")) * PERCENT
-        repeats[attack_in_words(kind)] = Test(f"{kind} minus fgsm, strong, stage {top}", change, POINTS)
-    signs = {1: "ahead of", -1: "behind", 0: "not resolved from"}
-    told = ", ".join(
-        f"{signs[sign]} stage 0 under " + ("every strong attack" if len(kinds) == len(gains) else ", ".join(kinds))
-        for sign, kinds in by_sign(gains).items()
-        if kinds
+        tests |= _left(data, stage)
+    for family in ("stopped", "l2"):
+        with suppress(NotMeasuredError):
+            tests[family] = _beside(data, top, family)
+    said = " ".join(_sentences(data, gains, tests, crossing, top))
+    return [*tests.values(), *crossing.values()], said
+
+
+def _gain(data: xr.Dataset, kind: str, top: int) -> Test:
+    """The last stage minus stage 0 under strong attack of a kind."""
+    name = f"{kind}, strong: stage {top} minus stage 0"
+    if "withstood" not in data:
+        robust = large(data.robust_accuracy.sel(attack=kind))
+        return Test(name, minus(tree(robust, top), tree(robust, 0)) * PERCENT, POINTS)
+    sizes = int(strong(data.robust_accuracy).sizes["epsilon"])
+    share = (data.withstood.sel(attack=kind) / sizes).rename("withstood")
+    late, early = xr.align(tree(share, top), tree(share, 0), join="inner")
+    by_image = (PERCENT * (late - early)).transpose("group", "image").values
+    return Test(name, by_image.mean(1), POINTS, by_image=by_image)
+
+
+def _left(data: xr.Dataset, stage: int) -> dict[str, Test]:
+    """Images without gradient, and what is left of a stage where everything must break."""
+    tests = {}
+    for name, kind in (("zero_gradients", ""), ("zero_gradients_float32", " in float32")):
+        if name in data:
+            share = tree(data[name], stage).values * PERCENT
+            tests[f"{name}, {stage}"] = Test(f"images without any gradient{kind}, stage {stage}", share, "%")
+    broken = tree(data.robust_accuracy.sel(attack="worst").sel(epsilon=BROKEN, method="nearest"), stage)
+    tests[f"broken, {stage}"] = Test(f"worst case at {BROKEN:g}, stage {stage}", broken.values * PERCENT, "%")
+    if {"fgsm", FLOAT32} <= set(data.attack.values):
+        kept = tree(large(data.robust_accuracy), stage)
+        flattered = minus(kept.sel(attack=FLOAT32), kept.sel(attack="fgsm")) * PERCENT
+        tests[f"float32, {stage}"] = Test(f"{FLOAT32} minus fgsm, strong, stage {stage}", flattered, POINTS)
+    return tests
+
+
+def _beside(data: xr.Dataset, top: int, family: str) -> Test:
+    """The last stage minus networks as accurate that were not merged."""
+    clean = data.robust_accuracy.sel(attack="fgsm").sel(epsilon=0, drop=True).drop_vars("attack")
+    pair = compare(data.assign(test_accuracy=clean), HEADLINE, {"method": "tree", "stage": top}, family)
+    gap = PERCENT * pair.beyond.mean()
+    at = "at equal accuracy" if pair.equal else f"beside the nearest, {abs(gap):.1f} points off in accuracy"
+    return pair.test(f"{HEADLINE}, strong, {at}: stage {top} minus {family}")
+
+
+def _sentences(data: xr.Dataset, gains: dict, tests: dict, crossing: dict, top: int) -> Iterator[str]:
+    headline = HEADLINE if HEADLINE in gains else "fgsm"
+    signs = by_sign({kind: gain for kind, gain in gains.items() if kind.startswith("pgd") or kind == "worst"})
+    word = {"Yes": "No", "No": "Yes"}.get(gains[headline].yes_or_no(), "Not resolved")
+    if signs[1] and signs[-1]:
+        word = "Partly"
+    late, early = (PERCENT * tree(large(data.robust_accuracy.sel(attack=headline)), s).mean().item() for s in (top, 0))
+    yield (
+        f"{word}. Under {IN_WORDS[headline]}, networks merged from {2**top} keep {late:.1f} % and unmerged ones "
+        f"{early:.1f} %, a difference of {gains[headline].told()}."
     )
-    said = f"stage {top} is {told}; the two cross at {', '.join(words)}; against FGSM {not_resolved(repeats)}"
-    return [*tests, *repeats.values()], said
+    if headline in crossing:
+        yield f"The two cross at {crossing[headline].told()}, under FGSM at {_effect(crossing.get('fgsm'))}."
+    for kind in ("transfer-pgd", "transfer-fgsm"):
+        if kind in gains:
+            yield f"Under {IN_WORDS[kind]} the difference is {gains[kind].told()}."
+            break
+    if "stopped" in tests:
+        yield f"Beside early-stopped networks of about their accuracy it is {tests['stopped'].told()}."
+    if "zero_gradients_float32, 0" in tests:
+        yield (
+            f"A gradient in float32 flatters unmerged networks by {tests['float32, 0'].told()}; it is exactly zero for "
+            f"{tests['zero_gradients_float32, 0'].effect:.1f} % of images, in float64 for "
+            f"{tests['zero_gradients, 0'].effect:.1f} %."
+        )
+    if "found" in data:
+        found, searched = int(data.found.sum()), int(data.searched.sum())
+        yield f"A random search, which needs no gradient, breaks {found:,} of {searched:,} images that others leave."
+
+
+def _effect(test: Test | None) -> str:
+    return "no size" if test is None else f"{test.effect:.4f}"
+
+
+def _seen(data: xr.Dataset) -> str:
+    """What the figure shows."""
+    top = tree_stages(data)[-1]
+    word = {"Yes": "ahead", "No": "behind"}.get(
+        _gain(data, HEADLINE, top).yes_or_no(), "not resolved from unmerged ones"
+    )
+    return f"Under a stronger attack than FGSM, merged networks are {'still ' * (word == 'ahead')}{word}"
 
 
 @captioned(
-    "Robust accuracy by the size of the attack (L-infinity, pixels in [0, 1]) under FGSM, under projected gradient "
-    "descent with two losses, and where an image counts as robust only if no attack of the notebook breaks it; of the "
-    "first networks of each stage."
+    "Robust accuracy by the size of the attack (L-infinity, pixels in [0, 1]), of the first networks of each stage: "
+    "under projected gradient descent on the margin, and on images that were made to fool a network of no tree.",
+    seen=_seen,
 )
 def draw(data: xr.Dataset) -> Figure:
     """Robust accuracy by size of the attack, a panel an attack, a curve a stage."""
-    kinds = [kind for kind in PANELS if kind in data.attack.values]
+    kinds = [kind for kind in PANELS if kind in data.attack.values][:2]
     figure, panels = stacked(len(kinds), sharey=True)
     few = data.robust_accuracy.isel(epsilon=(data.epsilon <= LARGEST_SHOWN).values)
     for axes, kind in zip(panels, kinds, strict=True):
         draw_stage_curves(axes, few.epsilon.values, few.sel(attack=kind))
-        axes.set(title=PANELS[kind], ylabel="robust accuracy (%)")
+        axes.set(title=IN_WORDS[kind], ylabel="robust accuracy (%)")
         axes.set_ylim(bottom=0)
     panels[-1].set_xlabel("size of the attack, L-infinity (pixel range)")
     panels[-1].locator_params(axis="x", nbins=5)

@@ -1,0 +1,132 @@
+"""Networks beside others that are as accurate as they are, though none may be exactly so."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import xarray as xr
+
+from ..groups import PERCENT, POINTS, NotMeasuredError, large, mask, strong
+from ..statistics import Test
+
+RISING = ("stopped", "narrow")  # families whose accuracy rises with their strength; of others it falls
+
+
+@dataclass(frozen=True, eq=False)
+class Curve:
+    """A family of one group from its least accurate network to its most accurate one.
+
+    Attributes:
+        accuracy: on all test images, (point,).
+        robust: accuracy under strong attack, on the attacked images, (point, image); or (point, 1) where no more than
+            the share of them is known.
+    """
+
+    accuracy: np.ndarray
+    robust: np.ndarray
+
+    def at(self, accuracy: float) -> tuple[np.ndarray, float]:
+        """Robustness (image,) at an accuracy, linear between neighbours on the curve, and 0; or, where the curve does
+        not reach that accuracy, at its nearest end, and how much more accurate that end is."""
+        low, high = self.accuracy[:-1], self.accuracy[1:]
+        between = np.flatnonzero((low <= accuracy) & (accuracy <= high))
+        if not len(between):
+            end = int(np.abs(self.accuracy - accuracy).argmin())
+            return self.robust[end], float(self.accuracy[end] - accuracy)
+        k = between[0]
+        width = high[k] - low[k]
+        share = (accuracy - low[k]) / width if width else 0.0
+        return (1 - share) * self.robust[k] + share * self.robust[k + 1], 0.0
+
+
+@dataclass(frozen=True, eq=False)
+class Comparison:
+    """Networks and their equals of a family, by group.
+
+    Attributes:
+        own, others: accuracy under strong attack, (group, image) or (group, 1).
+        accuracy: of the networks, (group,).
+        beyond: how much more accurate the others are, (group,); 0 where the family reaches that accuracy.
+    """
+
+    own: np.ndarray
+    others: np.ndarray
+    accuracy: np.ndarray
+    beyond: np.ndarray
+
+    @property
+    def equal(self) -> bool:
+        """Whether the others are as accurate."""
+        return not self.beyond.any()
+
+    def test(self, name: str) -> Test:
+        """Own minus others, over groups, and images where these are known."""
+        by_image = PERCENT * (self.own - self.others)
+        crossed = {"by_image": by_image} if by_image.shape[1] > 1 else {}
+        return Test(name, by_image.mean(1), POINTS, **crossed)
+
+
+def compare(data: xr.Dataset, kind: str, networks: Mapping, family: str) -> Comparison:
+    """Networks with the given labels beside a family at their accuracy, under strong attack of a kind.
+
+    Each group's networks are compared with the family of that group. Groups where it does not reach their accuracy
+    count unless it does in most.
+
+    Args:
+        data: data set of stage ``controls``.
+        kind: attack.
+        networks: labels, see `hrebasin.study.groups.by_group`.
+        family: method of the others.
+
+    Raises:
+        NotMeasuredError: no group has both.
+    """
+    robust, rows = robust_by_image(data, kind), mask(data.test_accuracy, networks)
+    found = []
+    for group in np.unique(data.group.values[rows]):
+        here = data.group.values == group
+        line = curve(data.isel(model=here), robust[here], family)
+        if line is None:
+            continue
+        own, accuracy = robust[rows & here], data.test_accuracy.values[rows & here]
+        others, beyond = zip(*(line.at(each) for each in accuracy), strict=True)
+        found.append((own.mean(0), np.mean(others, axis=0), accuracy.mean(), np.mean(beyond)))
+    if not found:
+        raise NotMeasuredError(f"no group has networks of method {family!r}")
+    reached = [each for each in found if each[3] == 0]
+    chosen = reached if 2 * len(reached) > len(found) else found
+    return Comparison(*(np.array(column) for column in zip(*chosen, strict=True)))
+
+
+def robust_by_image(data: xr.Dataset, kind: str) -> np.ndarray:
+    """Share of the strong sizes that each image withstands, (model, image); (model, 1) of data sets without images."""
+    robust = data.robust_accuracy.sel(attack=kind)
+    if "withstood" not in data:
+        return large(robust).values[:, None]
+    sizes = int(strong(robust.isel(model=0)).notnull().sum())
+    return data.withstood.sel(attack=kind).transpose("model", "image").values / sizes
+
+
+def curve(data: xr.Dataset, robust: np.ndarray, family: str) -> Curve | None:
+    """The curve of a family of one group, up to its most accurate point; networks of one strength are averaged.
+
+    It ends at the unmerged networks, which are those of no penalty, no noise, all units and all epochs.
+
+    Args:
+        data: data set of stage ``controls``, of one group.
+        robust: (model, image).
+        family: a method; None where the group has no network of it.
+    """
+    method, accuracy = data.method.values, data.test_accuracy.values
+    place = data.strength.values.astype(float)
+    if not (method == family).any():
+        return None
+    if not place[method == family].any():  # published before strengths were told
+        place = accuracy.copy()
+    place = place if family in RISING or (place == accuracy).all() else -place
+    place[method == "unmerged"] = np.inf
+    points = [np.isin(method, [family, "unmerged"]) & (place == at) for at in np.unique(place)]
+    points = [point for point in points if point.any()]
+    heights = np.array([accuracy[point].mean() for point in points])
+    upward = slice(int(heights.argmax()) + 1)
+    return Curve(heights[upward], np.array([robust[point].mean(0) for point in points[upward]]))

@@ -1,0 +1,206 @@
+"""Are merged networks more robust than others as accurate? Every family at its clean and its strong-attack accuracy."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from itertools import product
+
+import numpy as np
+import xarray as xr
+from matplotlib.figure import Figure
+
+from ...bank import Bank
+from ...evaluation import evaluate
+from ...images.sources import Images
+from ...merging.distances import CONVERGENCE
+from ...merging.ensemble import ensemble
+from ...progress import track
+from ...robustness.attacks import along, attack
+from ...robustness.strong import STEPS, pgd
+from ...training.recipe import Recipe
+from ..figures.style import captioned
+from ..groups import PERCENT, NotMeasuredError, strong, tree_stages
+from ..statistics import Test, by_sign
+from .control_networks import narrow, noised
+from .equal_accuracy import Comparison, compare
+from .family_figure import draw_families
+
+TITLE = "Are merged networks more robust than others as accurate?"
+SCHEMA = {"model": "test_accuracy", "model attack epsilon": "robust_accuracy"}
+# Beside them may be ``withstood`` (model attack image) and ``zero_gradients`` (model), which data sets published first
+# lack: they hold medians, and shares of images that several networks get right, instead
+LEVELS = (0.1, 0.2, 0.3, 0.45, 0.6, 0.9)  # of weight noise, in standard deviations of a layer's weights
+OTHERS = {  # families that were not merged, and what a sentence calls them
+    "stopped": "early-stopped ones",
+    "narrow": "narrower ones",
+    "noised": "ones with noise on their weights",
+    "l1": "L1-regularised ones",
+    "l2": "L2-regularised ones",
+}
+MERGED = {"tree": "The tree", "merge-many": "MergeMany", "merge-many-from-tree": "MergeMany from the tree"}
+ATTACKS = {"fgsm": "FGSM", "pgd-margin": "PGD on the margin"}
+Key = tuple[str, str, int, str]  # attack, method, stage, family of the others
+
+
+def measure(
+    bank: Bank,
+    train_set: Images,
+    test_set: Images,
+    recipe: Recipe,
+    *,
+    shares: Sequence[float],
+    sets: int,
+    attacked: int,
+    epsilons: Sequence[float],
+    searched: Sequence[float],
+    steps: int = STEPS,
+    device: str = "cpu",
+) -> xr.Dataset:
+    """Every family of networks under the same attacks on the same images: a data set of stage ``controls``.
+
+    Args:
+        bank: trees with their leaves, early-stopped and regularised networks, and whatever else was merged from them.
+        train_set: what the leaves were trained on.
+        test_set: images to be accurate on; the first ``attacked`` are attacked.
+        recipe: of the leaves.
+        shares: of the leaves' widths, for narrow networks.
+        sets: merged networks of each size and method, and leaves, the first ones. Early-stopped and regularised
+            networks are all taken; narrow and noised ones are made of the first leaf.
+        epsilons: of FGSM, pixel range.
+        searched: sizes of PGD on the margin, whose strong ones are taken; not a number at others.
+        steps: of PGD, from one random start.
+        device: where to train and attack.
+    """
+    sizes = sorted({0.0, *epsilons, *searched}), [size for size in searched if strong_size(size)]
+    parts, few = [], test_set.first(attacked)
+    for group in dict.fromkeys(bank.labels["group"].tolist()):
+        members = replace(bank.where(group=group), history=None)
+        leaves, first = members.where(method="unmerged"), members.where(method="unmerged", node=0)
+        banks = [few_of(members, sets), noised(first, LEVELS)]
+        banks += narrow(first, train_set, recipe, shares, device=device)
+        banks += [ensemble(leaves.select(slice(2**k))) for k in range(1, int(np.log2(len(leaves))) + 1)]
+        for each in track(banks, label="families", unit="bank"):
+            found = _attacked(each.to(device), few, *sizes, steps, device)
+            accuracy = evaluate(each, test_set, device=device).accuracy.rename("test_accuracy")
+            parts.append(found.assign(test_accuracy=accuracy.assign_attrs(long_name="test accuracy")))
+    return xr.concat(parts, dim="model", combine_attrs="override").drop_attrs(deep=False)
+
+
+def strong_size(size: float) -> bool:
+    """Whether an attack of this size counts as strong."""
+    return strong(xr.DataArray([0.0], coords={"epsilon": [size]}, dims="epsilon")).size > 0
+
+
+def few_of(members: Bank, sets: int) -> Bank:
+    """The networks of a group of which `measure` tells, see there; MergeMany at convergence alone."""
+    labels = members.labels
+    single = (labels["n_merged"] == 1) & (labels["method"] != "unmerged")
+    return members.select((single | (labels["node"] < sets)) & np.isin(labels["sweeps"], [0, CONVERGENCE]))
+
+
+def _attacked(bank, images, sizes, searched, steps, device) -> xr.Dataset:
+    given = bank, images.pixels, images.labels
+    found = attack(*given, kind="fgsm", epsilons=sizes, device=device)
+    search = {"loss": "margin", "steps": steps, "restarts": 1, "device": device}
+    flags = {"fgsm": found.robust, "pgd-margin": pgd(*given, epsilons=sorted({0.0, *searched}), **search)}
+    accuracy = along({kind: each.mean("image").reindex(epsilon=sizes) for kind, each in flags.items()}, "attack")
+    accuracy.attrs = {"long_name": "accuracy under attack", "units": "1"}
+    withstood = along({kind: strong(each).sum("epsilon") for kind, each in flags.items()}, "attack").astype(np.int8)
+    withstood.attrs = {"long_name": "strong sizes at which the image is still classified correctly", "units": "sizes"}
+    columns = {"robust_accuracy": accuracy.transpose("model", "attack", "epsilon")}
+    columns["withstood"] = withstood.transpose("model", "attack", "image")
+    return xr.Dataset(columns | {"zero_gradients": found.zero_gradients})
+
+
+def answer(data: xr.Dataset) -> tuple[list[Test], str]:
+    """Merged networks minus others as accurate, under strong attack, by attack, stage and family."""
+    pairs = _pairs(data)
+    tests = {key: pair.test(_name(key, pair)) for key, pair in pairs.items()}
+    return list(tests.values()), " ".join(_sentences(pairs, tests, tree_stages(data)[-1]))
+
+
+def _pairs(data: xr.Dataset) -> dict[Key, Comparison]:
+    """Comparisons by attack, method, stage and family of the others; MergeMany beside early-stopped networks alone."""
+    found = {}
+    methods = [name for name in MERGED if name in data.method.values]
+    for key in product([k for k in ATTACKS if k in data.attack.values], methods, tree_stages(data)[1:], OTHERS):
+        kind, method, stage, family = key
+        if method == "tree" or family == "stopped":
+            with suppress(NotMeasuredError):
+                found[key] = compare(data, kind, {"method": method, "stage": stage}, family)
+    if not found:
+        raise NotMeasuredError("no network that was not merged stands beside the tree's")
+    return found
+
+
+def _headline(pairs: dict[Key, Comparison]) -> Key:
+    """The last stage that has early-stopped networks as accurate, or the last stage; under the first attack."""
+    beside = [key for key in pairs if key[1] == "tree"]
+    beside = [key for key in beside if key[0] == beside[0][0] and key[3] == beside[0][3]]
+    return max(beside, key=lambda key: (pairs[key].equal, key[2]))
+
+
+def _name(key: Key, pair: Comparison) -> str:
+    kind, method, stage, family = key
+    at = "at equal accuracy" if pair.equal else f"beside the nearest, {_gap(pair)}"
+    return f"{kind}, strong, {at}: {method} of {2**stage} minus {OTHERS[family]}"
+
+
+def _sentences(pairs: dict[Key, Comparison], tests: dict[Key, Test], top: int) -> Iterator[str]:
+    """The answer, and what else was tried."""
+    key = _headline(pairs)
+    kind, _, stage, family = key
+    pair, others = pairs[key], OTHERS[family]
+    kept = f"keep {PERCENT * pair.own.mean():.1f} % under strong {ATTACKS[kind]} and {others}"
+    at = f"At equal accuracy ({PERCENT * pair.accuracy.mean():.1f} %), networks" if pair.equal else "Networks"
+    beside = "" if pair.equal else f", {_gap(pair)},"
+    numbers = f"{PERCENT * pair.others.mean():.1f} %, a difference of {tests[key].told()}"
+    yield f"{_verdict(pairs, tests, key)}. {at} merged from {2**stage} {kept}{beside} {numbers}."
+    for again in ATTACKS:
+        if again != kind and (other := (again, *key[1:])) in tests:
+            yield f"Under {ATTACKS[again]} the difference is {tests[other].told()}."
+    for method, name in MERGED.items():
+        if (many := (kind, method, top, family)) in tests and many != key:
+            at = "as accurate" if pairs[many].equal else _gap(pairs[many])
+            yield f"{name} of {2**top} beside {others} {at}: {tests[many].told()}."
+    beside = {OTHERS[k[3]]: tests[k] for k in pairs if k[:3] == key[:3] and k != key}
+    signs = {1: "more than", -1: "less than", 0: "not resolved from"}
+    told = [f"{signs[sign]} {', '.join(names)}" for sign, names in by_sign(beside).items() if names]
+    if told:
+        yield f"What the tree of {2**stage} keeps, beside other networks of about its accuracy: {'; '.join(told)}."
+
+
+def _verdict(pairs: dict[Key, Comparison], tests: dict[Key, Test], key: Key) -> str:
+    """Of the headline; "Partly" where another stage or attack says the opposite."""
+    alike = {k: tests[k] for k in pairs if k[1] == "tree" and k[3] == key[3] and pairs[k].equal == pairs[key].equal}
+    signs = by_sign(alike)
+    return "Partly" if signs[1] and signs[-1] else tests[key].yes_or_no()
+
+
+def _gap(pair: Comparison) -> str:
+    gap = PERCENT * pair.beyond.mean()
+    return f"{abs(gap):.1f} points {'more' if gap > 0 else 'less'} accurate"
+
+
+def _seen(data: xr.Dataset) -> str:
+    """What the figure shows."""
+    pairs = _pairs(data)
+    key = _headline(pairs)
+    word = {"Yes": "withstand more than", "No": "withstand less than"}.get(pairs[key].test("").yes_or_no())
+    others = OTHERS[key[3]]
+    if word is None:
+        return f"Whether merged networks withstand more than {others} is not resolved"
+    return f"Merged networks {word} {others}{' as accurate' if pairs[key].equal else ''}"
+
+
+@captioned(
+    "Every family of networks at its test accuracy and at the share of attacked images that it still classifies "
+    "correctly under strong attack (L-infinity, mean over sizes from 0.015 to 0.02, pixels in [0, 1]): FGSM, and "
+    "projected gradient descent on the margin. Connected with the unmerged networks are 2, 4, 8 and more merged ones, "
+    "and what strength changes in a family: epochs, penalty, width, noise. Above and to the right is better.",
+    seen=_seen,
+)
+def draw(data: xr.Dataset) -> Figure:
+    """Accuracy under strong attack over test accuracy, a curve a family, a panel an attack."""
+    kinds = {kind: name for kind, name in ATTACKS.items() if kind in data.attack.values}
+    return draw_families(data, kinds, _seen(data))

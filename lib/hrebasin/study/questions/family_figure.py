@@ -1,0 +1,94 @@
+"""The figure of all families: accuracy under strong attack over clean accuracy."""
+
+from collections.abc import Mapping
+from textwrap import fill
+
+import numpy as np
+import xarray as xr
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
+
+from ..figures.labels import label_curves
+from ..figures.style import COLUMN, DASHES, MARKERS, TITLE_WIDTH, UNKNOWN, describe_spread, looks, spread
+from ..groups import PERCENT, count_groups, large
+
+# Families that were not merged: title and colour; merged ones have those of their method
+CONTROLS = {
+    "stopped": ("stopped early", "#FC0054"),
+    "narrow": ("fewer units", "#004200"),
+    "noised": ("noise on weights", "#9084FC"),
+    "ensemble": ("ensemble", "#24007E"),
+    "line": ("towards a naive average", "#6C427E"),
+}
+# in the order in which names look for room
+ORDER = ("tree", "merge-many", "merge-many-from-tree", "stopped", "l2", "l1", "ensemble", "narrow", "noised", "naive")
+PANEL, REST = 62, 34  # mm: the height of a panel, and of what is above and below all
+
+
+def draw_families(data: xr.Dataset, kinds: Mapping[str, str], title: str) -> Figure:
+    """A panel an attack, a curve a family.
+
+    Args:
+        data: data set of stage ``controls``.
+        kinds: attacks, and what a reader calls them.
+        title: of the figure.
+    """
+    figure = Figure((COLUMN, (PANEL * len(kinds) + REST) / 25.4))
+    figure.suptitle(fill(title, TITLE_WIDTH), fontsize="medium", fontweight="bold")
+    panels = figure.subplots(len(kinds), 1, sharex=True, squeeze=False)[:, 0]
+    for axes, (kind, name) in zip(panels, kinds.items(), strict=True):
+        robust = (large(data.robust_accuracy.sel(attack=kind)) * PERCENT).values
+        start = _groups(data, robust, data.method.values == "unmerged")
+        lines = [_draw(axes, data, robust, start, method, place) for place, method in enumerate(_methods(data))]
+        [unmerged] = axes.plot(*(side.mean() for side in start), "k*", markersize=7, label="unmerged", zorder=4)
+        axes.set_ylim(bottom=0)
+        axes.set(title=name, ylabel="right under strong attack (%)")
+        axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+        if axes is panels[0]:
+            curves = [unmerged, *lines]
+    panels[-1].set_xlabel("test accuracy without attack (%)")
+    n = count_groups(data)
+    about = f"mean and {describe_spread(n)}, n = {n} groups" if n > 1 else "n = 1 group: no interval"
+    legend = {"loc": "outside lower center", "ncols": 3, "title": about}
+    whole = figure.legend(curves, [line.get_label() for line in curves], **legend)
+    figure.draw_without_rendering()  # lays out panels, which names must fit into
+    left = label_curves(panels[0], curves)
+    whole.remove()
+    figure.legend(left, [line.get_label() for line in left], **legend)
+    return figure
+
+
+def _methods(data: xr.Dataset) -> list[str]:
+    there = list(dict.fromkeys(data.method.values))
+    return [name for name in ORDER if name in there] + [name for name in there if name not in (*ORDER, "unmerged")]
+
+
+def _draw(axes: Axes, data: xr.Dataset, robust: np.ndarray, start: tuple, method: str, place: int) -> Line2D:
+    """One family, from the unmerged networks on, with the spread of its heights."""
+    points = [start, *_points(data, robust, method)]
+    title, colour = CONTROLS.get(method) or looks(data).get(method, (method, UNKNOWN))
+    look = {"color": colour, "linestyle": DASHES[place % len(DASHES)], "marker": MARKERS[place % len(MARKERS)]}
+    heavy = {"linewidth": 1.6, "zorder": 3} if data.stage.values[data.method.values == method].any() else {}
+    for x, y in points[1:]:
+        if len(y) > 1:
+            axes.vlines(x.mean(), *spread(y), color=colour, linewidth=0.7, alpha=0.6)
+    means = np.array([(x.mean(), y.mean()) for x, y in points])
+    [line] = axes.plot(*means.T, label=title, markevery=slice(1, None), **look, **heavy)
+    return line
+
+
+def _points(data: xr.Dataset, robust: np.ndarray, method: str) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Test accuracy and robustness (group,) of each stage or strength of a family, from the unmerged networks away."""
+    here = data.method.values == method
+    place = data.strength.values if data.strength.values[here].any() else data.stage.values
+    points = [_groups(data, robust, here & (place == at)) for at in np.unique(place[here])]
+    return points[::-1] if method in ("stopped", "narrow") and place is data.strength.values else points
+
+
+def _groups(data: xr.Dataset, robust: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Means over the networks of each group, (group,): test accuracy and robustness, in percent."""
+    groups = [rows & (data.group.values == group) for group in np.unique(data.group.values[rows])]
+    accuracy = data.test_accuracy.values * PERCENT
+    return tuple(np.array([values[group].mean() for group in groups]) for values in (accuracy, robust))

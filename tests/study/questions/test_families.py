@@ -1,0 +1,151 @@
+from collections import Counter
+
+import numpy as np
+import pytest
+import torch
+import xarray as xr
+
+from hrebasin.evaluation import accuracy
+from hrebasin.merging.ensemble import ensemble
+from hrebasin.robustness.attacks import attack
+from hrebasin.robustness.strong import pgd
+from hrebasin.study.questions.control_networks import narrow, noised
+from hrebasin.study.questions.equal_accuracy import Curve, compare, curve, robust_by_image
+from hrebasin.study.questions.families import LEVELS, answer, few_of
+from synthetic import results
+from synthetic_questions import effects
+
+
+@pytest.fixture
+def found(measured) -> xr.Dataset:
+    return measured["controls"]
+
+
+@pytest.fixture
+def made() -> xr.Dataset:
+    return results(stages=["controls"])["controls"]
+
+
+def rows(data: xr.Dataset, **labels) -> xr.Dataset:
+    return data.isel(model=np.logical_and.reduce([(data[name] == value).values for name, value in labels.items()]))
+
+
+def test_every_family_is_there_in_every_group(found):
+    expected = {"unmerged": 2, "stopped": 2, "tree": 3, "narrow": 2, "noised": len(LEVELS), "ensemble": 2}
+    for group in (0, 1):
+        assert Counter(rows(found, group=group).method.values) == expected
+    assert found.indexes["model"].is_unique
+
+
+def test_robust_accuracy_is_that_of_the_attacks(found, trees, test_images):
+    few = test_images.first(30)
+    given = trees.where(method="tree", stage=2), few.pixels, few.labels
+    fgsm = attack(*given, kind="fgsm", epsilons=found.epsilon.values.tolist())
+    margin = pgd(*given, epsilons=[0.02], loss="margin", steps=3, restarts=1)
+    own = found.sel(model=fgsm.model)
+    np.testing.assert_array_equal(own.robust_accuracy.sel(attack="fgsm"), fgsm.robust_accuracy)
+    np.testing.assert_array_equal(
+        own.robust_accuracy.sel(attack="pgd-margin", epsilon=0.02), margin[:, 0].mean("image")
+    )
+    assert own.robust_accuracy.sel(attack="pgd-margin", epsilon=0.01).isnull().all()
+    np.testing.assert_array_equal(own.withstood.sel(attack="fgsm"), fgsm.robust.sel(epsilon=0.02))
+    whole = ensemble(trees.where(method="unmerged", group=1).select([0, 1]))
+    pair = rows(found, method="ensemble", group=1, n_merged=2)
+    assert pair.test_accuracy.item() == pytest.approx(accuracy(whole, test_images).item())
+
+
+def test_of_merged_networks_the_first_of_each_size_are_taken(trees):
+    few = few_of(trees.where(group=0), 1)
+    assert few.labels["stage"].tolist() == [0, 1, 2]
+    few = few_of(trees.relabel(sweeps=np.where(trees.labels["method"] == "tree", 1, 0)), 9)
+    assert set(few.labels["method"]) == {"unmerged"}
+
+
+# ---- equal accuracy
+
+
+def test_the_curve_is_straight_between_neighbours_and_ends_where_it_ends():
+    line = Curve(np.array([0.2, 0.3, 0.25, 0.5]), np.array([[0.0, 1.0], [1.0, 1.0], [0.5, 0.5], [0.0, 0.5]]))
+    robust, beyond = line.at(0.225)
+    np.testing.assert_allclose(robust, [0.25, 1.0])  # the first time that it gets there
+    assert beyond == 0
+    np.testing.assert_allclose(line.at(0.4)[0], [0.2, 0.5])
+    for aim, end, gap in ((0.1, 0, 0.1), (0.6, 3, -0.1)):
+        robust, beyond = line.at(aim)
+        np.testing.assert_array_equal(robust, line.robust[end])
+        assert beyond == pytest.approx(gap)
+
+
+@pytest.mark.parametrize("family", ["stopped", "l2"])
+def test_a_family_rises_to_the_unmerged_networks(made, family):
+    one = rows(made, group=0)
+    line = curve(one, robust_by_image(one, "fgsm"), family)
+    assert (np.diff(line.accuracy) > 0).all()
+    assert line.accuracy[-1] == pytest.approx(rows(one, method="unmerged").test_accuracy.item())
+    assert len(line.accuracy) == 1 + rows(one, method=family).sizes["model"]
+    dull = one.assign(test_accuracy=xr.where(one.method == "unmerged", 0.45, one.test_accuracy))
+    shorter = curve(dull, robust_by_image(dull, "fgsm"), family)
+    assert shorter.accuracy[-1] > 0.45  # what is trained on beyond the best is left out
+    assert curve(one, robust_by_image(one, "fgsm"), "star") is None
+
+
+def test_merged_networks_are_five_points_ahead_as_planted(made):
+    pair = compare(made, "fgsm", {"method": "tree", "stage": 3}, "stopped")
+    assert pair.equal
+    test = pair.test("planted")
+    assert test.effect == pytest.approx(5, abs=1)
+    assert test.by_image.shape == (8, 200)
+    # what images tell is what means tell, where images are not known
+    bare = compare(made.drop_vars("withstood"), "fgsm", {"method": "tree", "stage": 3}, "stopped").test("planted")
+    np.testing.assert_allclose(bare.values, test.values)
+    assert bare.by_image is None
+
+
+def test_groups_that_do_not_reach_the_accuracy_are_left_out_or_told(made):
+    low = xr.where((made.method == "tree") & (made.stage == 4), 0.1, made.test_accuracy)
+    some = made.assign(test_accuracy=xr.where(made.group == 0, low, made.test_accuracy))
+    assert len(compare(some, "fgsm", {"method": "tree", "stage": 4}, "stopped").own) == 7
+    pair = compare(made.assign(test_accuracy=low), "fgsm", {"method": "tree", "stage": 4}, "stopped")
+    assert not pair.equal
+    assert (pair.beyond > 0.2).all()
+    assert "at the nearest accuracy (nearest: 2" in answer(made.assign(test_accuracy=low))[0][15].name
+
+
+def test_the_answer_reads(made):
+    told = answer(made)[1]
+    assert told.startswith("Yes. At equal accuracy (39.4 %), networks merged from 16 keep ")
+    assert "under strong FGSM and early-stopped ones" in told
+    assert all(effect > 0 for name, effect in effects("controls", made).items() if "tree of 16" in name)
+    # the same robustness as others lose it
+    flat = made.withstood - 2 * ((made.method == "tree") * (made.withstood.mean("image") > 0)).astype(np.int8)
+    worse = made.assign(withstood=flat.clip(min=0).transpose(*made.withstood.dims))
+    assert answer(worse)[1].startswith("No. At equal accuracy")
+    one = rows(made, group=0)
+    assert answer(one)[1].startswith("Not resolved: at equal accuracy")
+
+
+# ---- controls
+
+
+def test_noise_is_one_draw_at_every_level(trees):
+    leaf = trees.where(method="unmerged").select([3])
+    bank = noised(leaf, [0.0, 0.5, 1.0])
+    assert bank.labels["strength"].tolist() == [0.0, 0.5, 1.0]
+    torch.testing.assert_close(bank.tensors["fc1.weight"][0], leaf.tensors["fc1.weight"][0])
+    added = bank.tensors["fc2.weight"] - leaf.tensors["fc2.weight"]
+    torch.testing.assert_close(added[2], 2 * added[1])
+    assert added[2].std() / leaf.tensors["fc2.weight"].std() == pytest.approx(1, rel=0.5)
+    torch.testing.assert_close(bank.tensors["fc1.bias"][2], leaf.tensors["fc1.bias"][0])
+    other = noised(trees.where(method="unmerged").select([2]), [0.0, 0.5])
+    assert not torch.allclose(other.tensors["fc2.weight"][1] - other.tensors["fc2.weight"][0], added[1])
+    with pytest.raises(ValueError, match="one network, got 2"):
+        noised(trees.select([0, 1]), LEVELS)
+
+
+def test_narrow_networks_are_trained_as_the_leaf_was(trees, train_images, trained, recipe):
+    leaf = trees.where(method="unmerged", group=1, node=1)
+    with pytest.warns(UserWarning, match=r"widths \(1, 1, 1\) are left out: the network of seed 5 learned nothing"):
+        full, less = narrow(leaf, train_images, recipe, [1.0, 0.01, 0.5])
+    torch.testing.assert_close(full.tensors["fc1.weight"], trained.tensors["fc1.weight"][5:6])
+    assert less.architecture.widths == tuple(round(width / 2) for width in leaf.architecture.widths)
+    assert [less.labels[name].item() for name in ("method", "group", "strength")] == ["narrow", 1, 0.5]
