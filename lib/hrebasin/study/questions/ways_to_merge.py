@@ -98,7 +98,7 @@ def _beside_the_tree(data: xr.Dataset, size: int) -> tuple[dict[str, Test], dict
     ahead, times = {}, {}
     for name, labels in _ways(part).items():
         merged, seconds = (by_group(each, **labels) for each in (part.test_accuracy, part.seconds))
-        ahead[name] = Test(f"{name} minus tree, {size} models", minus(merged, base) * PERCENT, POINTS)
+        ahead[name] = defined(f"{name} minus tree, {size} models", minus(merged, base) * PERCENT, POINTS)
         if labels["method"] not in NOT_MERGED:
             times[name] = defined(f"time of {name} over the tree's, {size} models", (seconds / took).values, "times")
     return ahead, times
@@ -113,10 +113,10 @@ def _also_beside(data: xr.Dataset, size: int) -> list[Test]:
     for name, labels in {"tree": {"method": "tree"}, **_ways(kept)}.items():
         strong = minus(*(by_group(kept.strong_accuracy, **which) for which in (labels, {"method": "tree"}))) * PERCENT
         if name != "tree":
-            tests.append(Test(f"strong FGSM: {name} minus tree, {size} models", strong, POINTS))
+            tests.append(defined(f"strong FGSM: {name} minus tree, {size} models", strong, POINTS))
         if labels["method"] not in NOT_MERGED:
             gained = by_group(kept.repaired_accuracy - kept.test_accuracy, **labels).values * PERCENT
-            tests.append(Test(f"REPAIR on top of {name}, {size} models", gained, POINTS))
+            tests.append(defined(f"REPAIR on top of {name}, {size} models", gained, POINTS))
     return tests
 
 
@@ -128,7 +128,7 @@ def _between_orders(data: xr.Dataset, size: int) -> list[Test]:
         one = part.isel(model=(part.method == method).values)
         spreads = one.test_accuracy.groupby("group").std(ddof=1).values * PERCENT
         name = "converged MergeMany" if method == "merge-many" else NAMES.get(method, method)
-        tests.append(Test(f"deviation between orders of {name}, {size} models", spreads, POINTS))
+        tests.append(defined(f"deviation between orders of {name}, {size} models", spreads, POINTS))
     return tests
 
 
@@ -138,8 +138,9 @@ def _left_out(data: xr.Dataset, size: int) -> list[Test]:
     for sweeps in np.unique(kept.sweeps.values).tolist():
         loss = minus(by_group(kept.test_loss, sweeps=sweeps), by_group(data.test_loss, method="tree", n_merged=size))
         when = f"after {sweeps_in_words(sweeps)}" if sweeps else "before any sweep"
-        tests.append(Test(f"loss of means of all but one {when.replace('after converged', 'converged')} minus that of "
-                          f"the tree, {size} models", loss, "nat"))  # fmt: skip
+        beside = when.replace("after converged", "converged")
+        title = f"loss of means of all but one {beside} minus that of the tree, {size} models"
+        tests.append(defined(title, loss, "nat"))
     return tests
 
 
@@ -152,7 +153,7 @@ def _barriers(data: xr.Dataset) -> list[Test]:
             values = values.isel(model=values.notnull().values)
             fitted = ", temperatures fitted" * name.endswith("fitted")
             title = f"loss barrier of neighbours {alignment} matching{fitted}"
-            tests.append(Test(title, by_group(values, method="unmerged").values, "nat"))
+            tests.append(defined(title, by_group(values, method="unmerged").values, "nat"))
     return tests
 
 
@@ -164,7 +165,7 @@ def _calibration(data: xr.Dataset, sizes) -> list[Test]:
         for variable, fitted in ((name, ""), (f"{name}_fitted", ", temperature fitted")):
             for size in (1, *sizes) if variable in data else ():
                 values = by_group(data[variable], method="tree" if size > 1 else "unmerged", n_merged=size).values
-                tests.append(Test(f"{text} of the tree of {size}{fitted}", values, "nat" if name == "nll" else "1"))
+                tests.append(defined(f"{text} of the tree of {size}{fitted}", values, "nat" if name == "nll" else "1"))
     return tests
 
 
