@@ -67,9 +67,8 @@ def _by_image(attack, kind: str, labels: Mapping, sizes, weights, groups) -> np.
 
 def _withstands(attack: xr.Dataset, kind: str, sizes: np.ndarray) -> np.ndarray | None:
     """Whether each image is classified correctly at each size, (model, epsilon, image), not a number where unknown."""
-    if "robust" in attack and kind in attack.robust[_attack_dim(attack)].values:
-        robust = attack.robust.sel({_attack_dim(attack): kind}).isel(epsilon=sizes)
-        robust = robust.transpose("model", "epsilon", "image").values
+    if "robust" in attack:
+        robust = attack.robust.sel(attack=kind).isel(epsilon=sizes).transpose("model", "epsilon", "image").values
         if (robust >= 0).any():
             return np.where(robust < 0, np.nan, robust)
     if kind != MINIMAL or "perturbation_norm" not in attack:
@@ -78,7 +77,3 @@ def _withstands(attack: xr.Dataset, kind: str, sizes: np.ndarray) -> np.ndarray 
     correct = attack.correct.values[:, None]
     stands = (correct == 1) & ((success == 0) | (norm > attack.epsilon.values[sizes, None]))
     return np.where(correct < 0, np.nan, stands)
-
-
-def _attack_dim(attack: xr.Dataset) -> str:
-    return next(dim for dim in attack.robust.dims if str(dim).startswith("attack"))

@@ -149,7 +149,10 @@ def settings_table(ledgers: Mapping[str, xr.Dataset]) -> str:
     """
     verdicts = {name: {whole.claim: whole.verdict for whole in wholes(ledger)} for name, ledger in ledgers.items()}
     statements = {whole.claim: whole.statement for ledger in ledgers.values() for whole in wholes(ledger)}
-    heads = [f"`{name}`, n = {ledger.n.max().item()}" for name, ledger in ledgers.items()]
+    # C3 counts pairs of networks, all others groups
+    heads = [
+        f"`{name}`, n = {ledger.n[(ledger.claim != 'C3').values].max().item()}" for name, ledger in ledgers.items()
+    ]
     lines = [f"| claim | the paper says | {' | '.join(heads)} |", "|---" * (2 + len(ledgers)) + "|"]
     for claim, statement in statements.items():
         cells = [f"{MARKS[v[claim]]} {v[claim]}" if claim in v else "–" for v in verdicts.values()]
