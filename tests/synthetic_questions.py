@@ -13,7 +13,7 @@ from hrebasin.study.questions.families import OTHERS
 EPSILONS = [0.0, 0.005, 0.01, 0.015, 0.02, 0.1]
 STRONG = ("fgsm", "fgsm-float32", "pgd-cross-entropy", "pgd-margin", "transfer-fgsm", "transfer-pgd", "worst")
 MERGED = ("merge-many", "naive", "ensemble")
-N_IMAGES = 200  # that are attacked
+N_IMAGES = 100  # that are attacked
 RECIPES = ("adam", "adam, crop-flip", "sgd", "sgd, crop-flip", "width x 0.5", "width x 2")
 LAYERS = ("fc1", "fc2", "fc3", "fc4")
 

@@ -94,7 +94,7 @@ def test_merged_networks_are_five_points_ahead_as_planted(made):
     assert pair.equal
     test = pair.test("planted")
     assert test.effect == pytest.approx(5, abs=1)
-    assert test.by_image.shape == (8, 200)
+    assert test.by_image.shape == (8, 100)
     # what images tell is what means tell, where images are not known
     bare = compare(made.drop_vars("withstood"), "fgsm", {"method": "tree", "stage": 3}, "stopped").test("planted")
     np.testing.assert_allclose(bare.values, test.values)
@@ -108,7 +108,7 @@ def test_groups_that_do_not_reach_the_accuracy_are_left_out_or_told(made):
     pair = compare(made.assign(test_accuracy=low), "fgsm", {"method": "tree", "stage": 4}, "stopped")
     assert not pair.equal
     assert (pair.beyond > 0.2).all()
-    assert "at the nearest accuracy (nearest: 2" in answer(made.assign(test_accuracy=low))[0][15].name
+    assert "beside the nearest, 25" in answer(made.assign(test_accuracy=low))[0][15].name
 
 
 def test_the_answer_reads(made):
@@ -121,7 +121,7 @@ def test_the_answer_reads(made):
     worse = made.assign(withstood=flat.clip(min=0).transpose(*made.withstood.dims))
     assert answer(worse)[1].startswith("No. At equal accuracy")
     one = rows(made, group=0)
-    assert answer(one)[1].startswith("Not resolved: at equal accuracy")
+    assert answer(one)[1].startswith("Not resolved. At equal accuracy")
 
 
 # ---- controls
