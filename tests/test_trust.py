@@ -5,6 +5,7 @@ import io
 import os
 import pickle
 import re
+import subprocess
 import tarfile
 
 import numpy as np
@@ -26,7 +27,7 @@ ROOT = project_root()
 WRITERS = {"savefig", "save", "save_file", "imsave", "to_netcdf", "write_text", "write_bytes", "dump"}
 # Of the library, atomic; safetensors' save, which gives bytes; the text of a syntax tree
 WHOLE = {"bank.save", "kept.save", "own.save", "save", "ast.dump"}
-OPENED = {"Image.open", "tarfile.open", "safe_open"}  # binary
+OPENED = {"Image.open", "os.open", "tarfile.open", "safe_open"}  # binary
 
 
 def writes_in_place(code):
@@ -214,3 +215,13 @@ def test_an_absolute_path_stays_inside(tmp_path):
         unpacked(path, tmp_path / "raw")
     assert not (tmp_path / "outside.png").exists()
     assert [p.name for p in (tmp_path / "raw").rglob("*.png")] == ["outside.png"]
+
+
+def test_git_keeps_files_byte_for_byte():
+    for name in ("figures/index.html", "data/published/SHA256SUMS", "README.md"):
+        told = subprocess.run(
+            ["git", "check-attr", "text", "--", name], cwd=ROOT, capture_output=True, encoding="utf-8", check=False
+        )
+        if told.returncode:
+            pytest.skip("this is no git repository")
+        assert told.stdout.strip().endswith("text: unset")

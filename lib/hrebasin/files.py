@@ -145,13 +145,15 @@ def _locks(folder: Path) -> bool:
         import fcntl
     except ImportError:
         return True
-    with (folder / ".lock").open("ab") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_UN)
-        except OSError as error:
-            if error.errno in NO_LOCKS:
-                return False
-            raise
+    opened = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT)
+    try:
+        fcntl.flock(opened, fcntl.LOCK_UN)
+    except OSError as error:
+        if error.errno in NO_LOCKS:
+            return False
+        raise
+    finally:
+        os.close(opened)
     return True
 
 
