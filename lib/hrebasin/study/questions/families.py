@@ -187,7 +187,7 @@ def _seen(data: xr.Dataset) -> str:
     pairs = _pairs(data)
     key = _headline(pairs)
     word = {"Yes": "withstand more than", "No": "withstand less than"}.get(pairs[key].test("").yes_or_no())
-    others = OTHERS[key[3]]
+    others = OTHERS[key[3]].replace("early-stopped ones", "ones stopped early")
     if word is None:
         return f"Whether merged networks withstand more than {others} is not resolved"
     return f"Merged networks {word} {others}{' as accurate' if pairs[key].equal else ''}"
