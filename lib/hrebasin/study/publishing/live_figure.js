@@ -1,0 +1,11 @@
+// Draw the figure that reacts in place of its picture, which stays where scripts do not run, and in print.
+Bokeh.set_log_level("error");
+Bokeh.embed.embed_item(JSON.parse(document.getElementById("live-figure").textContent)).then((view) => {
+  const live = document.querySelector(".live");
+  live.hidden = false;
+  live.parentElement.querySelector("img").classList.add("replaced");
+  const models = [...Bokeh.documents].flatMap((each) => each.roots()).flatMap((root) => [...root.references()]);
+  live.querySelector("fieldset").addEventListener("change", ({ target }) => {
+    for (const model of models) if (model.tags.includes(Number(target.value))) model.visible = target.checked;
+  });
+});
