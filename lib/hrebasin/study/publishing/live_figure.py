@@ -28,7 +28,7 @@ def live_figure(figure: Figure) -> dict:
     for panel in panels[1:]:
         panel.x_range = panels[0].x_range
     item = json.dumps(json_item(column(panels, sizing_mode="stretch_width"), PLACE))
-    script = "\n".join(Resources(mode="inline", components=["bokeh"]).js_raw)
+    script = "\n".join(Resources(mode="inline", components=["bokeh"], log_level="error").js_raw)
     return {
         "names": [{"name": name, "colour": colour} for name, colour in names.items()],
         "figure": _numbered(item).replace("</", "<\\/"),
@@ -50,12 +50,14 @@ def _panel(axes: Axes, names: dict[str, str]):
     panel.toolbar.logo = None
     points = []
     for line, curve in drawn.items():
-        look = {"color": to_hex(line.get_color()), "tags": [list(names | {curve.name: ""}).index(curve.name)]}
-        names.setdefault(curve.name, look["color"])
-        look["source"] = ColumnDataSource(_columns(curve))
-        panel.line("x", "y", line_width=2, **look)
-        panel.segment("x", "low", "x", "high", line_width=1.5, **look)
-        points.append(panel.scatter("x", "y", marker=MARKERS.get(line.get_marker(), "circle"), size=9, **look))
+        colour, source = to_hex(line.get_color()), ColumnDataSource(_columns(curve))
+        names.setdefault(curve.name, colour)
+        marker = MARKERS.get(line.get_marker(), "circle")
+        points.append(panel.scatter("x", "y", marker=marker, size=9, color=colour, source=source))
+        along = panel.line("x", "y", line_width=2, color=colour, source=source)
+        bars = panel.segment("x", "low", "x", "high", line_width=1.5, color=colour, source=source)
+        for each in (points[-1], along, bars):
+            each.tags = [list(names).index(curve.name)]
     rows = [("", "@name"), (across, "@x{0.0}"), (up, "@told")]
     panel.add_tools(HoverTool(renderers=points, tooltips=rows))
     return panel

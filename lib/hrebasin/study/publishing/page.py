@@ -127,7 +127,7 @@ def _see(name: str, drawn: Collection[str], pages: Mapping[str, str]) -> list[tu
     """Links, as (text, address), to a figure of the page and to the notebooks that measured what it shows."""
     links = [(title(name).partition(":")[0], f"#{name}")] if name in drawn else []
     made_by = [(NOTEBOOKS | EXTRA)[stage] for stage in figures.FIGURES[name][1]]
-    return links + [(f"notebook {each}", quote(pages[each])) for each in made_by if each in pages]
+    return links + [("notebook", quote(pages[each])) for each in made_by if each in pages]
 
 
 def _told(setting: Setting, place: int) -> dict:
@@ -176,7 +176,7 @@ def redraw(
         if benchmarks is not None and benchmarks.is_file():
             also["benchmarks"] = records.read(benchmarks, stage="benchmarks")
             figures.draw_benchmarks(also["benchmarks"], folder)
-        also["others"] = [_redraw(place.data, place.figures, place.names) for place in others]
+        also["others"] = [_redraw(*place[1:])._replace(name=place.setting) for place in others]
         nearby = {"data": published, "notebooks": project_root() / "notebooks"}
         nearby = {name: os.path.relpath(place, folder) for name, place in nearby.items()}
         write_page(folder / "index.html", *main[:3], **nearby, files=".", **also)
