@@ -21,7 +21,7 @@ from hrebasin.study.publishing import page
 from hrebasin.study.stages import EXTRA, NOTEBOOKS, STAGES
 
 PUBLISHED = project_root() / "figures" / "index.html"
-VOID = {"meta", "img", "br", "link"}
+VOID = {"meta", "img", "br", "link", "input"}
 TEXT_CONTRAST, PART_CONTRAST = 4.5, 3  # WCAG 2.2: text, and outlines of what has the focus
 
 

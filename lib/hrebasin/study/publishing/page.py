@@ -76,7 +76,8 @@ def write_page(
         shown = picture(name, draw(benchmarks), figures.benchmark_caption(name, benchmarks))
         speed.append(shown | {"links": _files(name, Path(files), [Path(data).parent / "benchmarks.nc"])})
     settings = [main, *others]
-    see = {claim: _see(figure, drawn, pages) for claim, figure in CLAIM_FIGURES.items()}
+    see = dict.fromkeys(claims.claim.values.tolist(), [])
+    see |= {claim: _see(figure, drawn, pages) for claim, figure in CLAIM_FIGURES.items()}
     asked_of = [] if asked is None else told_questions(asked)
     html = (
         notebook_pages.templates()
