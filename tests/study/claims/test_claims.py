@@ -132,7 +132,7 @@ def test_results_come_out_the_same_twice_and_data_stay_as_they_are():
 
 def test_the_planted_crossing_is_reported_and_curves_that_do_not_cross_have_none(planted):
     found = ledger({"attack": planted["attack"]})
-    crossing = found.sel(part="C5: fgsm: crossing of stages 0 and 4")
+    crossing = found.sel(part="C5: FGSM: crossing of stages 0 and 4")
     assert crossing.effect == pytest.approx(synthetic.CROSSING, abs=2e-4)
     assert crossing.low < synthetic.CROSSING < crossing.high
     apart = synthetic.results(groups=2, noise=0, C5=-1, stages=("attack",))

@@ -29,6 +29,18 @@ def test_values_are_those_drawn():
     }  # fmt: skip
 
 
+def test_intervals_are_those_of_the_curve_s_own_colour():
+    figure = Figure()
+    axes = figure.subplots()
+    axes.plot([0, 1], [2, 3], color="#0072B2", label="band")
+    axes.fill_between([0, 1], [1, 2], [3, 4.5], color="#0072B2", alpha=0.2)
+    axes.plot([0, 1], [2.5, 3], color="#D55E00", label="bars")
+    axes.vlines(0, 2.25, 2.75, color="#D55E00")
+    band, bars = curve_values(figure)
+    assert (band["left"], band["right"]) == ("2 (1 to 3)", "3 (2 to 4.5)")
+    assert (bars["left"], bars["right"]) == ("2.5 (2.25 to 2.75)", "3")
+
+
 def test_bars_are_called_bars():
     figure = Figure()
     axes = figure.subplots()

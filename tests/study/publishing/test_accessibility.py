@@ -1,4 +1,4 @@
-"""The page for everyone: from a file, by keyboard, with a screen reader, and for eyes that need contrast."""
+"""The page for everyone: from a file, without scripts, by keyboard, with a screen reader, and in light and dark."""
 
 import re
 from html.parser import HTMLParser
@@ -6,6 +6,7 @@ from pathlib import Path
 from urllib.parse import unquote
 from xml.etree import ElementTree
 
+import nbformat
 import pytest
 from finished_runs import ATTRS
 from matplotlib.colors import to_rgb
@@ -20,7 +21,7 @@ from hrebasin.study.publishing import page
 from hrebasin.study.stages import EXTRA, NOTEBOOKS, STAGES
 
 PUBLISHED = project_root() / "figures" / "index.html"
-VOID = {"meta", "img", "br", "link"}
+VOID = {"meta", "img", "br", "link", "input"}
 TEXT_CONTRAST, PART_CONTRAST = 4.5, 3  # WCAG 2.2: text, and outlines of what has the focus
 
 
@@ -74,7 +75,8 @@ def path(request, tmp_path_factory) -> Path:
     (folder / "notebooks").mkdir()
     for stage, data in results.items():
         records.write(data, folder / "results" / f"{stage}.nc", stage=stage)
-        (folder / "notebooks" / f"{(NOTEBOOKS | EXTRA)[stage]}-000.ipynb").touch()
+        executed = folder / "notebooks" / f"{(NOTEBOOKS | EXTRA)[stage]}-000.ipynb"
+        nbformat.write(nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell("# A notebook")]), executed)
     drawn = figures.draw_all(results, folder / "figures")
     page.write_page(folder / "index.html", results, ledger(results), drawn)
     return folder / "index.html"
@@ -92,36 +94,86 @@ def rules(path) -> list[tuple[str, dict[str, str]]]:
     found = re.findall(r"([^{};]+)\{([^{}]*)\}", style)
     assert len(found) > 30
     return [
-        (selector.strip(), dict(part.split(":", 1) for part in body.replace(" ", "").split(";") if ":" in part))
+        (selector.strip(), dict(part.strip().split(":", 1) for part in body.replace(" ", "").split(";") if ":" in part))
         for selector, body in found
     ]
 
 
+def schemes(rules) -> list[dict[str, str]]:
+    """The values of CSS variables, in a light room and in a dark one."""
+    light, dark = (style for selector, style in rules if selector == ":root" and "--text" in style)
+    return [light, light | dark]
+
+
+def colour(value: str, scheme: dict[str, str]) -> tuple[float, float, float]:
+    name = re.fullmatch(r"var\((--.*)\)", value)
+    return to_rgb(scheme[name[1]] if name else value)
+
+
 def test_nothing_is_loaded_and_every_link_leads_somewhere(path, document):
-    assert not list(document.all("script", "link", "iframe", "object"))
+    assert not list(document.all("link", "iframe", "object"))
+    assert all("src" not in script.attrs for script in document.all("script"))
     assert all(image.attrs["src"].startswith("data:") for image in document.all("img"))
-    assert "@import" not in path.read_text()
-    assert set(re.findall(r"url\((.)", unquote(path.read_text()))) <= {"#"}
+    text = without_scripts(path)
+    assert "@import" not in text
+    assert set(re.findall(r"url\((.)", unquote(text))) <= {"#"}
     ids = [element.attrs["id"] for element in document.all() if "id" in element.attrs]
     assert len(ids) == len(set(ids))
     targets = [link.attrs["href"] for link in document.all("a")]
+    assert len(targets) > 40
     for target in targets:
         if target.startswith("#"):
             assert target[1:] in ids, target
         elif not target.startswith("https://arxiv.org/"):
+            assert ".." not in Path(target).parts, f"{target} lies outside the page's folder"
+            assert not target.endswith(".ipynb"), f"a browser only downloads {target}"
             assert (path.parent / unquote(target)).is_file(), target
 
 
-def test_every_figure_has_its_data_set_its_notebook_and_its_files(document):
+def without_scripts(path: Path) -> str:
+    return re.sub("<script.*?</script>", "", path.read_text(encoding="utf-8"), flags=re.DOTALL)
+
+
+def test_what_reacts_has_a_picture_in_its_place_where_scripts_do_not_run(path, document):
+    reacting = [element for element in document.all("div") if element.attrs.get("class") == "live"]
+    assert len(reacting) == bool(list(document.all("script")))
+    for element in reacting:
+        assert "hidden" in element.attrs
+        assert [child.tag for child in element.parent.children].index("img") == 0
+        assert len(list(element.all("label"))) == len(list(element.all("input"))) > 1
+    assert ".replaced" in path.read_text()
+    assert path.stat().st_size < 6e6
+
+
+def test_notebook_pages_stand_alone_too(path):
+    pages = sorted((path.parent / "notebooks").glob("*.html"))
+    assert len(pages) >= len(STAGES)
+    for each in pages:
+        here = Tree(each.read_text()).root
+        assert not list(here.all("script", "iframe", "object"))
+        targets = [element.attrs["href"] for element in here.all("a", "link")]
+        local = [target for target in targets if not target.startswith(("https://", "#"))]
+        assert "style.css" in local
+        for target in local:
+            assert (each.parent / unquote(target)).is_file(), f"{each.name}: {target}"
+
+
+def test_every_claim_and_figure_leads_to_figure_and_notebook(document):
+    [table] = (table for table in document.all("table") if "claims" in table.attrs["class"])
+    for row in next(table.all("tbody")).all("tr"):
+        targets = [link.attrs["href"] for link in row.all("a")]
+        assert [target for target in targets if target.startswith("#fig")], row.attrs["id"]
+        assert [target for target in targets if re.fullmatch(r"notebooks/0\d_\w+(-000)?\.html", target)], row.attrs[
+            "id"
+        ]
     shown = {figure.attrs["id"]: figure for figure in document.all("figure")}
     names = [name for name in shown if name in figures.FIGURES]
-    assert names == [name for name in figures.FIGURES if name in names]
     assert set(names) >= {name for name, (_, stages) in figures.FIGURES.items() if set(stages) <= set(STAGES)}
     for name in names:
         targets = [link.attrs["href"] for link in shown[name].all("a")]
         for stage in figures.FIGURES[name][1]:
-            assert any(target.endswith(f"{stage}.nc") for target in targets), name
-            assert any(re.search(rf"/{(NOTEBOOKS | EXTRA)[stage]}(-000)?\.ipynb$", target) for target in targets), name
+            assert f"data {stage}.nc" in shown[name].words(), name
+            assert any(re.search(rf"/{(NOTEBOOKS | EXTRA)[stage]}(-000)?\.html$", target) for target in targets), name
         assert [target for target in targets if target.endswith((f"{name}.pdf", f"{name}.png"))]
 
 
@@ -171,11 +223,13 @@ def test_tables_have_headers_that_say_what_they_head(document):
 
 
 def test_verdicts_are_words_and_not_colours_alone(document):
-    [table] = (table for table in document.all("table") if table.attrs.get("class") == "claims")
-    [body] = table.all("tbody")
-    for row in body.all("tr"):
-        [verdict] = (cell for cell in row.all("span") if "verdict" in cell.attrs.get("class", ""))
-        assert re.search("reproduced|contradicted|not resolved|no verdict|not measured", verdict.words())
+    for name in ("claims", "parts"):
+        table = next(table for table in document.all("table") if name in table.attrs["class"].split())
+        for row in next(table.all("tbody")).all("tr"):
+            verdicts = [cell for cell in row.all("span") if "verdict" in cell.attrs.get("class", "")]
+            assert verdicts
+            for verdict in verdicts:
+                assert re.search("reproduced|contradicted|not resolved|no verdict|not measured", verdict.words())
 
 
 def test_the_keyboard_reaches_everything_and_shows_where_it_is(document, rules):
@@ -183,22 +237,17 @@ def test_the_keyboard_reaches_everything_and_shows_where_it_is(document, rules):
     assert first.attrs["class"] == "skip"
     assert any(selector == ":focus-visible" and "3pxsolid" in style["outline"] for selector, style in rules)
     assert not any("none" in style.get("outline", "") for _, style in rules)
-    scrolling = [element for element in document.all("div") if "scroll" in element.attrs.get("class", "")]
-    assert scrolling
-    for element in scrolling:
-        assert element.attrs["tabindex"] == "0"
-        assert element.attrs["role"] == "region"
-        assert element.attrs["aria-label"]
 
 
-def test_text_and_focus_have_enough_contrast(rules):
-    white, measured = to_rgb("#ffffff"), 0
-    for selector, style in rules:
-        background = to_rgb(style["background"]) if "background" in style else white
-        if "color" in style:
-            ratio = contrast(to_rgb(style["color"]), background)
-            assert ratio >= TEXT_CONTRAST, f"{selector}: {ratio:.2f}"
-            measured += 1
-    assert measured > 8
-    [outline] = (style["outline"] for selector, style in rules if selector == ":focus-visible")
-    assert contrast(to_rgb(outline.removeprefix("3pxsolid")), white) >= PART_CONTRAST
+def test_text_and_focus_have_enough_contrast_in_light_and_dark(rules):
+    for scheme in schemes(rules):
+        page, measured = to_rgb(scheme["--page"]), 0
+        for selector, style in rules:
+            background = colour(style["background"], scheme) if "background" in style else page
+            if "color" in style:
+                ratio = contrast(colour(style["color"], scheme), background)
+                assert ratio >= TEXT_CONTRAST, f"{selector}: {ratio:.2f}"
+                measured += 1
+        assert measured > 8
+        [outline] = (style["outline"] for selector, style in rules if selector == ":focus-visible")
+        assert contrast(colour(outline.removeprefix("3pxsolid"), scheme), page) >= PART_CONTRAST

@@ -50,7 +50,7 @@ def test_rows_are_claims_before_their_parts_as_texts(claims):
     assert [row["id"] for row in rows[:3]] == ["C1", "C1a", "C1b"]
     assert all(row["mark"] for row in rows)
     assert all(isinstance(value, str) for row in rows for value in row.values())
-    [deepfool] = (row for row in rows if row["id"] == "C5b deepfool-linf")
+    [deepfool] = (row for row in rows if row["id"] == "C5b DeepFool")
     assert deepfool["n"] == "8 and images"
     assert deepfool["effect"].endswith(" percentage points")
 

@@ -53,6 +53,6 @@ def test_robustness_that_holds_and_that_does_not_reads_so(made):
     planted = 0.5 + 2 * (made.epsilon - 0.012) * made.stage
     planted = planted.broadcast_like(made.robust_accuracy).transpose(*made.robust_accuracy.dims)
     crossing = effects("strong", made.assign(robust_accuracy=planted))[
-        "pgd-margin: crossing of stages 0 and 4 (8 of 8)"
+        "PGD on the margin: crossing of stages 0 and 4 (8 of 8)"
     ]
     assert crossing == pytest.approx(0.012, abs=1e-6)

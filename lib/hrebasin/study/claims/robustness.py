@@ -5,6 +5,7 @@ from itertools import combinations
 import numpy as np
 import xarray as xr
 
+from ..figures.style import NAMES
 from ..groups import (
     PERCENT,
     POINTS,
@@ -39,6 +40,11 @@ NOISES = {"gaussian": "Gaussian", "uniform": "uniform"}
 DECIDING = dict(zip(ATTACKS, ("FGSM", "DeepFool"), strict=True))
 
 
+def _called(kind: str) -> str:
+    """What a reader calls an attack."""
+    return DECIDING.get(kind) or NAMES.get(kind, kind)
+
+
 def _range(attack: xr.Dataset, low: float, high: float) -> np.ndarray:
     """Equal weights (epsilon,) of the sizes from ``low`` to ``high``; NotMeasuredError where there are none."""
     inside = (attack.epsilon.values >= low - TOLERANCE) & (attack.epsilon.values <= high + TOLERANCE)
@@ -55,7 +61,9 @@ def _stages_apart(
     attack: xr.Dataset, kind: str, weights: np.ndarray, first: int, second: int, about: str, **how
 ) -> Test:
     values, by_image = robust_difference(attack, kind, of_stage(first), of_stage(second), weights)
-    return Test(f"{kind}, {about}: stage {first} minus stage {second}", values, POINTS, by_image=by_image, **how)
+    return Test(
+        f"{_called(kind)}, {about}: stage {first} minus stage {second}", values, POINTS, by_image=by_image, **how
+    )
 
 
 @part("C5a", "under weak {} (up to 0.005) stage 0 is ahead of the last", each=DECIDING)
@@ -103,7 +111,7 @@ def crossings(results: Results) -> list[Test]:
             values, by_image = robust_difference(attack, kind, of_stage(a), of_stage(b), weights)
             where = size[k] + place * (size[k + 1] - size[k])
             by_image = None if by_image is None else where - by_image / slope
-            name = f"{kind}: crossing of stages {a} and {b}"
+            name = f"{_called(kind)}: crossing of stages {a} and {b}"
             tests.append(Test(name, where - values / slope, "pixel range", by_image=by_image))
     return tests
 
@@ -134,8 +142,9 @@ def c6(results: Results, kind: str) -> list[Test]:
     rival = list(others)[lead[:, place].argmin()]
     weights = np.eye(lead.shape[1])[place]
     values, by_image = robust_difference(attack, kind, dict(best), dict(rival), weights)
-    about = f"{kind}: L2 {dict(best)['strength']:g} minus {_words(dict(rival))} at {attack.epsilon.values[place]:g}"
-    return [Test(f"{about}, its median lead", values, POINTS, tries=len(ridge), by_image=by_image)]
+    about = f"{_called(kind)}: L2 {dict(best)['strength']:g} minus {_words(dict(rival))}"
+    about = f"{about} at {attack.epsilon.values[place]:g}, its median lead"
+    return [Test(about, values, POINTS, tries=len(ridge), by_image=by_image)]
 
 
 @beside("C6")
@@ -151,7 +160,9 @@ def leads(results: Results) -> list[Test]:
             ours, theirs = xr.align(curve, most, join="inner")
             share = (ours > theirs).mean("epsilon")
             for kind in attack.attack.values:
-                name = f"{kind}: share of sizes at which L2 {dict(labels)['strength']:g} is ahead of all{about}"
+                name = (
+                    f"{_called(kind)}: share of sizes at which L2 {dict(labels)['strength']:g} is ahead of all{about}"
+                )
                 tests.append(Test(name, share.sel(attack=kind).values, "1"))
     return tests
 
@@ -198,7 +209,7 @@ def _noise(results: Results, noise: str, what: str) -> Test:
     noisy = noisy.sel(noise=noise)
     values = noisy / noisy.sel(magnitude=0) if what == "share retained" else noisy
     mean = values.sel(magnitude=noisy.magnitude > 0).mean("magnitude").rename("noise_accuracy")
-    name = f"{what} under {noise} noise, mean over its sizes, slope over the stages"
+    name = f"{what} under {NOISES[noise]} noise, mean over its sizes, slope over the stages"
     return Test(name, slopes(mean, tree_stages(noisy)) * PERCENT, f"{POINTS} a stage")
 
 
@@ -213,5 +224,6 @@ def largest_noise(results: Results) -> list[Test]:
         sides = {"accuracy": largest, "share retained": (largest / one.sel(magnitude=0)).rename("noise_accuracy")}
         for what, values in sides.items():
             difference = minus(tree(values, top), tree(values, 0)) * PERCENT
-            tests.append(Test(f"{what} under {noise} noise of {size:g}: stage {top} minus stage 0", difference, POINTS))
+            name = f"{what} under {NOISES[noise]} noise of {size:g}: stage {top} minus stage 0"
+            tests.append(Test(name, difference, POINTS))
     return tests

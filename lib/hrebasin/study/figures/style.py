@@ -173,6 +173,15 @@ def looks(dataset: xr.Dataset | xr.DataArray) -> dict[str, tuple[str, str]]:
     return known | LOOKS | {name: tuple(look) for name, look in carried.items()}
 
 
+def spoken(kind: str) -> str:
+    """An attack as a sentence names it, without the variant.
+
+    >>> spoken("deepfool-linf")
+    'DeepFool'
+    """
+    return NAMES.get(kind, kind).partition(",")[0]
+
+
 def method_label(title: str, limit: int, converged: bool = True) -> str:
     """A method's title, of MergeMany with its limit of sweeps; ``converged``: whether all of its networks did."""
     if not limit:

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 import xarray as xr
 
+from ..claims.robustness import DECIDING, NOISES
 from ..claims.verdicts import REPORTED, VERDICTS, wholes
 from ..groups import count_groups, tree_stages
 
@@ -47,6 +48,7 @@ SENTENCES = {
         "It is not resolved whether the tree of 4 networks is more accurate than converged MergeMany.",
     ),
 }
+CALLED = DECIDING | NOISES  # attacks and noises, as names of parts have them and as readers know them
 NUMBERS = ("effect", "interval", "n", "p", "p_holm", "p_sign_flip")  # that parts have and claims have not
 
 
@@ -71,7 +73,7 @@ def _row(part: xr.Dataset) -> dict[str, str]:
     unit = "" if part.units.item() == "1" else part.units.item()
     name = part.part.item()
     return {
-        "id": name if verdict != REPORTED else part.claim.item(),
+        "id": " ".join(CALLED.get(word, word) for word in name.split()) if verdict != REPORTED else part.claim.item(),
         "part": name,
         "title": part.title.item(),
         "verdict": verdict,
@@ -96,14 +98,26 @@ def tally(ledger: xr.Dataset) -> dict[str, list[str]]:
 
 def answer(ledger: xr.Dataset, results: Mapping[str, xr.Dataset]) -> str:
     """What holds and what does not, in plain sentences with effects, then how many claims got which verdict."""
-    verdicts = dict(zip(ledger.part.values.tolist(), range(ledger.sizes["part"]), strict=True))
-    said = [_said(ledger.isel(part=verdicts[name]), *texts) for name, texts in SENTENCES.items() if name in verdicts]
+    return " ".join([*(sentence for sentence, _ in sentences(ledger)), counted(ledger, results)])
+
+
+def sentences(ledger: xr.Dataset) -> list[tuple[str, str]]:
+    """What holds and what does not, a sentence a part that was measured, each with its claim."""
+    parts = {name: ledger.isel(part=k) for k, name in enumerate(ledger.part.values.tolist()) if name in SENTENCES}
+    said = [
+        (_said(parts[name], *texts), parts[name].claim.item()) for name, texts in SENTENCES.items() if name in parts
+    ]
+    return [(sentence, claim) for sentence, claim in said if sentence]
+
+
+def counted(ledger: xr.Dataset, results: Mapping[str, xr.Dataset]) -> str:
+    """How many claims got which verdict, and what was measured."""
     found, merge = tally(ledger), results["merge"]
     counts = [f"{len(names)} {verdict.replace('no verdict', 'without verdict')}" for verdict, names in found.items()]
     if len(found) > 1:
         counts = [f"{count} ({', '.join(names)})" for count, names in zip(counts, found.values(), strict=True)]
-    said.append(f"Of the paper's {sum(map(len, found.values()))} claims: {', '.join(counts)}.")
-    return f"{' '.join(filter(None, said))} Measured on {trees(merge)} (images: {merge.attrs['data_source']})."
+    total = f"Of the paper's {sum(map(len, found.values()))} claims: {', '.join(counts)}."
+    return f"{total} Measured on {trees(merge)} (images: {merge.attrs['data_source']})."
 
 
 def _said(part: xr.Dataset, holds: str, fails: str, open_question: str) -> str:
@@ -141,20 +155,32 @@ def ledger_table(ledger: xr.Dataset) -> str:
     return "\n".join(lines) + "\n"
 
 
+def by_setting(ledgers: Mapping[str, xr.Dataset]) -> list[tuple[str, str, list[tuple[str, str]]]]:
+    """Each claim: its name, what the paper says, and for each setting sign and verdict; no verdict where it has none.
+
+    Args:
+        ledgers: by the name of the setting.
+    """
+    verdicts = [{whole.claim: whole.verdict for whole in wholes(ledger)} for ledger in ledgers.values()]
+    statements = {whole.claim: whole.statement for ledger in ledgers.values() for whole in wholes(ledger)}
+    return [
+        (claim, statement, [(MARKS.get(v.get(claim, ""), "–"), v.get(claim, "")) for v in verdicts])
+        for claim, statement in statements.items()
+    ]
+
+
 def settings_table(ledgers: Mapping[str, xr.Dataset]) -> str:
     """Claims down, settings across, a verdict in each cell, as Markdown; a dash where a ledger lacks the claim.
 
     Args:
         ledgers: by the name of the setting.
     """
-    verdicts = {name: {whole.claim: whole.verdict for whole in wholes(ledger)} for name, ledger in ledgers.items()}
-    statements = {whole.claim: whole.statement for ledger in ledgers.values() for whole in wholes(ledger)}
     # C3 counts pairs of networks, all others groups
     heads = [
         f"`{name}`, n = {ledger.n[(ledger.claim != 'C3').values].max().item()}" for name, ledger in ledgers.items()
     ]
     lines = [f"| claim | the paper says | {' | '.join(heads)} |", "|---" * (2 + len(ledgers)) + "|"]
-    for claim, statement in statements.items():
-        cells = [f"{MARKS[v[claim]]} {v[claim]}" if claim in v else "–" for v in verdicts.values()]
-        lines.append(f"| {claim} | {statement} | {' | '.join(cells)} |")
+    for claim, statement, cells in by_setting(ledgers):
+        told = " | ".join(f"{mark} {verdict}".strip() for mark, verdict in cells)
+        lines.append(f"| {claim} | {statement} | {told} |")
     return "\n".join(lines) + "\n"

@@ -1,26 +1,40 @@
-"""Figures and the page of a run, drawn from data sets alone, never from weights."""
+"""The page of a run or of all that is published, and its figures: from data sets alone, never from weights."""
 
 import json
 import os
-import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 from urllib.parse import quote
 
-import jinja2
 import xarray as xr
 from matplotlib.figure import Figure
 
 from ...files import only_writer, project_root, write_atomically
 from .. import records
 from ..figures import registry as figures
-from ..figures.alt_text import alt_text, curve_values
-from ..figures.style import svg
-from ..groups import Results
-from ..questions import answers
+from ..groups import Results, count_groups
+from ..questions import OPEN, answers
 from ..records import checksums as manifest
 from ..stages import EXTRA, NOTEBOOKS
-from .ledger_text import MARKS, answer, ledger_table, reported, rows, tally
+from . import notebook_pages
+from .answers_text import told_questions
+from .ledger_text import MARKS, answer, by_setting, counted, ledger_table, reported, rows, sentences, tally
+from .live_figure import live_figure
+from .pictures import CLAIM_FIGURES, picture, title
+from .places import Place
+
+FAMILIES = OPEN["controls"].figure  # the figure that comes first, and reacts
+NUMBERS = ("Effect", "95 % interval", "n trees", "p", "p, Holm", "p, signs")  # heads of the table of parts
+
+
+class Setting(NamedTuple):
+    """What the page shows of a setting: its data sets by stage, its ledger, its figures by name, and its name."""
+
+    results: Results
+    claims: xr.Dataset
+    drawn: Mapping[str, Figure]
+    name: str
 
 
 def write_page(
@@ -34,81 +48,100 @@ def write_page(
     files: Path | str = "figures",
     asked: xr.Dataset | None = None,
     benchmarks: xr.Dataset | None = None,
+    others: Sequence[Setting] = (),
 ) -> None:
-    """One HTML file with the answer, figures, ledger and provenance; it loads nothing, and links to what is near.
+    """One HTML file with answer, claims, figures and provenance; it loads nothing, and links to files of its folder.
+
+    Notebooks become pages beside it.
 
     Args:
         path: of the page.
         results: data sets by stage.
         claims: the ledger.
-        drawn: figures by name, as `figures.registry.draw_all` returns them; the first one is the main figure.
+        drawn: figures by name, as `figures.registry.draw_all` returns them.
         data, notebooks, files: folders of data sets, notebooks and figures, from the page's folder.
         asked: the answers to open questions, where the page should show them too.
         benchmarks: their data set, where the page should show them too.
+        others: further settings, whose claims stand beside.
     """
-    folder, pictures = Path(path).parent, []
-    for name, figure in drawn.items():
-        links = []
-        for stage in figures.FIGURES[name][1]:
-            links.append((f"data {stage}.nc", Path(data, f"{stage}.nc")))
-            pattern = f"{(NOTEBOOKS | EXTRA)[stage]}*.ipynb"  # executed ones are a shard each
-            made_by = sorted((folder / notebooks).glob(pattern))
-            links += [(f"notebook {found.stem}", Path(notebooks, found.name)) for found in made_by[:1]]
-        shown = _picture(name, figure, figures.caption(name, results), links, files)
-        seen = figures.headline(name, results)
-        heading = f"{title(name).partition(':')[0]}: {seen}" if seen else title(name)
-        pictures.append(shown | {"numbers": curve_values(figure), "title": heading})
+    folder = Path(path).parent
+    found = notebook_pages.found(folder / notebooks, of_a_run=Path(notebooks) == Path(notebook_pages.FOLDER))
+    notebook_pages.write(found.values(), folder / notebook_pages.FOLDER)
+    pages = {name: f"{notebook_pages.FOLDER}/{place.stem}.html" for name, place in found.items()}
+    main = Setting(results, claims, drawn, results["merge"].attrs["setting"])
+    order = sorted(drawn, key=lambda name: name != FAMILIES)
+    pictures = [_picture(main, name, pages, Path(data), Path(files)) for name in order]
     speed = []
-    if benchmarks is not None:
-        links = [("data benchmarks.nc", Path(data).parent / "benchmarks.nc")]
-        for name, (draw, _) in figures.BENCHMARKS.items():
-            text = figures.benchmark_caption(name, benchmarks)
-            speed.append(_picture(name, draw(benchmarks), text, links, files))
-    attrs = results["merge"].attrs
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("hrebasin.study.publishing", "."),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    html = environment.get_template("page.html").render(
-        answer=answer(claims, results),
-        tally=[(verdict, MARKS[verdict], len(names)) for verdict, names in tally(claims).items()],
-        claims=rows(claims),
-        beside=reported(claims),
-        questions=[] if asked is None else answers.sentences(asked),
-        figures=pictures,
-        tables=[(name, title(name), table) for name, table in figures.tabulate_all(results).items()],
-        benchmarks=speed,
-        origin=[_origin(stage, dataset) for stage, dataset in results.items()],
-        setting=attrs["setting"],
-        source=attrs["data_source"],
-        versions=json.loads(attrs["versions"]),
+    for name, (draw, _) in figures.BENCHMARKS.items() if benchmarks is not None else ():
+        shown = picture(name, draw(benchmarks), figures.benchmark_caption(name, benchmarks))
+        speed.append(shown | {"links": _files(name, Path(files), [Path(data).parent / "benchmarks.nc"])})
+    settings = [main, *others]
+    see = dict.fromkeys(claims.claim.values.tolist(), [])
+    see |= {claim: _see(figure, drawn, pages) for claim, figure in CLAIM_FIGURES.items()}
+    asked_of = [] if asked is None else told_questions(asked)
+    html = (
+        notebook_pages.templates()
+        .get_template("page.html")
+        .render(
+            answer=[(sentence, [(claim, f"#{claim}"), *see[claim]]) for sentence, claim in sentences(claims)],
+            counted=counted(claims, results),
+            tally=[(verdict, MARKS[verdict], len(names)) for verdict, names in tally(claims).items()],
+            settings=[_told(setting, place) for place, setting in enumerate(settings)],
+            claims=[
+                {"id": claim, "statement": statement, "cells": cells, "links": see[claim]}
+                for claim, statement, cells in by_setting({each.name: each.claims for each in settings})
+            ],
+            numbers=NUMBERS,
+            questions=[one | {"links": _see(OPEN[one["stage"]].figure, drawn, pages)} for one in asked_of],
+            figures=pictures,
+            live=live_figure(drawn[FAMILIES]) if FAMILIES in drawn else None,
+            tables=[(name, title(name), table) for name, table in figures.tabulate_all(results).items()],
+            benchmarks=speed,
+            origin=[_origin(stage, dataset) for stage, dataset in results.items()],
+            source=results["merge"].attrs["data_source"],
+            versions=json.loads(results["merge"].attrs["versions"]),
+        )
     )
     write_atomically(Path(path), html)
 
 
-def title(name: str) -> str:
-    """A heading for a figure.
+def _picture(
+    setting: Setting, name: str, pages: Mapping[str, str], data: Path, files: Path, *, where: str = ""
+) -> dict:
+    """A figure of a setting, with links to what is near."""
+    results, stages = setting.results, figures.FIGURES[name][1]
+    seen, caption = figures.headline(name, results), figures.caption(name, results)
+    shown = picture(name, setting.drawn[name], caption, seen=seen, where=where)
+    made_by = [(NOTEBOOKS | EXTRA)[stage] for stage in stages]
+    notebooks = [(f"notebook {each}", quote(pages[each])) for each in made_by if each in pages]
+    return shown | {"links": [*notebooks, *_files(name, files, [data / f"{stage}.nc" for stage in stages])]}
 
-    >>> title("fig2_robust_accuracy")
-    'Figure 2: robust accuracy'
-    """
-    kind, number, words = re.fullmatch("(fig|bench|table)([0-9]+)_(.*)", name).groups()
-    kinds = {"fig": "Figure", "bench": "Benchmark", "table": "Table"}
-    return f"{kinds[kind]} {number}: {words.replace('_', ' ')}"
+
+def _files(name: str, files: Path, data: Sequence[Path]) -> list[tuple[str, str]]:
+    """Links, as (text, path), to a figure's files and data sets; without a path to what lies outside the folder."""
+    found = [(f"data {each.name}", each) for each in data]
+    found += [(ending.upper(), files / f"{name}.{ending}") for ending in ("pdf", "png")]
+    return [(text, "" if ".." in path.parts else quote(path.as_posix())) for text, path in found]
 
 
-def _picture(name: str, figure: Figure, caption: str, links: list, files: Path | str) -> dict:
-    """What the page shows of a figure; links as (text, path)."""
-    links = [*links, *((ending.upper(), Path(files, f"{name}.{ending}")) for ending in ("pdf", "png"))]
+def _see(name: str, drawn: Collection[str], pages: Mapping[str, str]) -> list[tuple[str, str]]:
+    """Links, as (text, address), to a figure of the page and to the notebooks that measured what it shows."""
+    links = [(title(name).partition(":")[0], f"#{name}")] if name in drawn else []
+    made_by = [(NOTEBOOKS | EXTRA)[stage] for stage in figures.FIGURES[name][1]]
+    return links + [("notebook", quote(pages[each])) for each in made_by if each in pages]
+
+
+def _told(setting: Setting, place: int) -> dict:
+    """What the page tells of a setting; figures of the main one, whose place is 0, stand elsewhere."""
+    results, claims, drawn, name = setting
+    folder = Path(name)
     return {
         "name": name,
-        "title": title(name),
-        "svg": quote(svg(figure), safe=" !$&'()*+,-./:;=?@_~<>"),
-        "alt": alt_text(figure),
-        "caption": caption,
-        "links": [(text, quote(target.as_posix())) for text, target in links],
+        "n": count_groups(results["merge"]),
+        "answer": answer(claims, results) if place else counted(claims, results),
+        "parts": rows(claims),
+        "beside": reported(claims),
+        "pictures": [_picture(setting, each, {}, Path(".."), folder, where=name) for each in drawn] if place else [],
     }
 
 
@@ -126,40 +159,40 @@ def _origin(stage: str, dataset: xr.Dataset) -> dict:
 
 
 def redraw(
-    published: Path | str,
-    folder: Path | str,
-    *,
-    names: Collection[str] | None = None,
-    benchmarks: Path | None = None,
+    published: Path | str, folder: Path | str, *, others: Sequence[Place] = (), benchmarks: Path | None = None
 ) -> None:
     """Redraw figures, the tables of ledger and answers and the page in ``folder`` from published data sets.
 
     Args:
-        published: folder of a setting's data sets.
+        published: folder of the main setting's data sets.
         folder: where all goes.
-        names: of the figures, by default all.
+        others: further settings, whose figures go into folders of their own inside ``folder``.
         benchmarks: their data set, which the page then shows.
     """
     published, folder = Path(published), Path(folder)
     with only_writer(folder):
-        _redraw(published, folder, names, benchmarks)
+        main, also = _redraw(published, folder, None), {}
+        if (path := published / "answers.nc").is_file():
+            also["asked"] = records.read(path, stage="answers")
+        if benchmarks is not None and benchmarks.is_file():
+            also["benchmarks"] = records.read(benchmarks, stage="benchmarks")
+            figures.draw_benchmarks(also["benchmarks"], folder)
+        also["others"] = [_redraw(*place[1:])._replace(name=place.setting) for place in others]
+        nearby = {"data": published, "notebooks": project_root() / "notebooks"}
+        nearby = {name: os.path.relpath(place, folder) for name, place in nearby.items()}
+        write_page(folder / "index.html", *main[:3], **nearby, files=".", **also)
+        manifest.enter([folder / "index.html"])
 
 
-def _redraw(published: Path, folder: Path, names: Collection[str] | None, benchmarks: Path | None) -> None:
+def _redraw(published: Path, folder: Path, names: Collection[str] | None) -> Setting:
+    """Redraw figures and tables of a setting."""
     results = records.read_results(published)
-    figures.tabulate_all(results, folder)
     claims = records.read(published / "ledger.nc", stage="ledger")
-    drawn, also = figures.draw_all(results, folder, names), {}
+    figures.tabulate_all(results, folder)
     tables = {"ledger.md": ledger_table(claims)}
     if (path := published / "answers.nc").is_file():
-        also["asked"] = records.read(path, stage="answers")
-        tables["answers.md"] = answers.table(also["asked"])
+        tables["answers.md"] = answers.table(records.read(path, stage="answers"))
     for name, text in tables.items():
         write_atomically(folder / name, text)
-    if benchmarks is not None and benchmarks.is_file():
-        also["benchmarks"] = records.read(benchmarks, stage="benchmarks")
-        figures.draw_benchmarks(also["benchmarks"], folder)
-    nearby = {"data": published, "notebooks": project_root() / "notebooks"}
-    nearby = {name: os.path.relpath(place, folder) for name, place in nearby.items()}
-    write_page(folder / "index.html", results, claims, drawn, **nearby, files=".", **also)
-    manifest.enter([*(folder / name for name in tables), folder / "index.html"])
+    manifest.enter(folder / name for name in tables)
+    return Setting(results, claims, figures.draw_all(results, folder, names), results["merge"].attrs["setting"])

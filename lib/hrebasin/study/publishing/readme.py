@@ -21,6 +21,7 @@ from ..questions import answers, load
 from ..stages import EXTRA, NOTEBOOKS, PAPER, QUESTIONS, TRAINS_ITS_OWN
 from . import page
 from .ledger_text import answer, ledger_table, settings_table, trees
+from .pictures import title
 from .places import benchmarks_file, places
 
 DOCUMENTS = (
@@ -147,7 +148,7 @@ def figures_table(results: Mapping[str, xr.Dataset], needs: Mapping[str, list[st
         minutes = sum(seconds[each] / count_groups(results[each]) for each in chain) / 60
         targets = dict.fromkeys(makes[stage] for stage in stages)
         sources, commands = ", ".join(f"`{stage}.nc`" for stage in stages), ", ".join(f"`{name}`" for name in targets)
-        shown = f"[{page.title(name)}](figures/{name}.{'md' if name in tables else 'pdf'})"
+        shown = f"[{title(name)}](figures/{name}.{'md' if name in tables else 'pdf'})"
         lines.append(f"| {shown} | {made_by} | {sources} | {commands} | {minutes:.0f} |")
     return "\n".join(lines) + "\n"
 
@@ -187,9 +188,8 @@ def _modules(notebook: Path) -> set[str]:
 
 def redraw_all(root: Path) -> None:
     """Redraw figures and page from the published data, and write all parts of the documents anew."""
-    for place in places(root):
-        benchmarks = benchmarks_file(root) if place.names is None else None
-        page.redraw(place.data, place.figures, names=place.names, benchmarks=benchmarks)
+    main, *others = places(root)
+    page.redraw(main.data, main.figures, others=others, benchmarks=benchmarks_file(root))
     found = parts(root)
     for name in DOCUMENTS:
         path = root / name

@@ -13,6 +13,7 @@ from ..figures import registry as figures
 from ..questions import answers
 from ..records import checksums as manifest
 from ..stages import EXTRA, QUESTIONS, STAGES
+from . import notebook_pages
 from .places import benchmarks_file, places
 
 
@@ -27,6 +28,8 @@ def verify_all(root: Path) -> tuple[list[str], list[str]]:
         found = verify(place.data, place.figures)
         checked += [f"{place.setting}: {line}" for line in found[0]]
         wrong += found[1]
+    if (pages := root / "figures" / notebook_pages.FOLDER).is_dir():
+        wrong += manifest.compare(pages, "*.html", "*.css")[1]
     path = benchmarks_file(root)
     wrong += manifest.compare(path.parent, "*.nc")[1]
     if path.is_file():

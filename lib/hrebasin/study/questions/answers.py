@@ -73,18 +73,31 @@ def sentences(found: xr.Dataset) -> list[tuple[str, str, str]]:
     return told
 
 
+<<<<<<< HEAD
 def first_answer(found: xr.Dataset) -> str:
     """The first question and the headline of its answer: the verdict and one sentence with its interval."""
     title, text, _ = sentences(found)[0]
     headline = re.match(r"\S.*?n = \d+\)\.", text)
     return f"{title} {headline[0] if headline else text}"
+=======
+def comparisons(found: xr.Dataset, name: str) -> list[dict[str, str]]:
+    """All comparisons of a question such as "Q1", as texts: what is compared, the effect with its interval, n, p."""
+    rows, told = found.isel(row=(found.question == name).values), []
+    for k in range(rows.sizes["row"]):
+        one = {key: values.values for key, values in rows.isel(row=k).data_vars.items()}
+        unit = "" if str(one["effect_units"]) == "1" else f" {one['effect_units']}"
+        spread = f" ({one['low']:.3g} to {one['high']:.3g})" if np.isfinite(one["low"]) else ""
+        p = f"{one['p']:.2g}" if np.isfinite(one["p"]) else "–"
+        effect = f"{one['effect']:.3g}{unit}{spread}" if np.isfinite(one["effect"]) else "not defined"
+        told.append({"comparison": str(one["comparison"]), "effect": effect, "n": str(one["n"]), "p": p})
+    return told
+>>>>>>> 6242b852088f645310ee8f9c09bde706c31f5eb5
 
 
 def table(found: xr.Dataset) -> str:
     """All comparisons as a Markdown table a question."""
     parts = ["All comparisons are exploratory; p values are not adjusted.", ""]
     for name, (title, sentence, _) in zip(found.asked.values, sentences(found), strict=True):
-        rows = found.isel(row=(found.question == name).values)
         parts += [
             f"## {title}",
             "",
@@ -93,12 +106,6 @@ def table(found: xr.Dataset) -> str:
             "| comparison | effect (95 % interval) | n | p |",
             "|---|---|---|---|",
         ]
-        for k in range(rows.sizes["row"]):
-            one = {key: values.values for key, values in rows.isel(row=k).data_vars.items()}
-            unit = "" if str(one["effect_units"]) == "1" else f" {one['effect_units']}"
-            spread = f" ({one['low']:.3g} to {one['high']:.3g})" if np.isfinite(one["low"]) else ""
-            p = f"{one['p']:.2g}" if np.isfinite(one["p"]) else "–"
-            effect = f"{one['effect']:.3g}{unit}{spread}" if np.isfinite(one["effect"]) else "not defined"
-            parts.append(f"| {one['comparison']} | {effect} | {one['n']} | {p} |")
+        parts += [f"| {' | '.join(row.values())} |" for row in comparisons(found, name)]
         parts.append("")
     return "\n".join(parts)

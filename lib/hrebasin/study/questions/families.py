@@ -143,7 +143,7 @@ def _headline(pairs: dict[Key, Comparison]) -> Key:
 def _name(key: Key, pair: Comparison) -> str:
     kind, method, stage, family = key
     at = "at equal accuracy" if pair.equal else f"beside the nearest, {_gap(pair)}"
-    return f"{kind}, strong, {at}: {method} of {2**stage} minus {OTHERS[family]}"
+    return f"{ATTACKS[kind]}, strong, {at}: {method} of {2**stage} minus {OTHERS[family]}"
 
 
 def _sentences(pairs: dict[Key, Comparison], tests: dict[Key, Test], top: int) -> Iterator[str]:

@@ -56,7 +56,8 @@ def answer(data: xr.Dataset) -> tuple[list[Test], str]:
         found = crossed.crossing.sel(attack=kind).values
         found, n = found[np.isfinite(found)], len(found)
         if len(found):
-            crossing[kind] = Test(f"{kind}: crossing of stages 0 and {top} ({len(found)} of {n})", found, "pixel range")
+            name = f"{IN_WORDS.get(kind, kind)}: crossing of stages 0 and {top} ({len(found)} of {n})"
+            crossing[kind] = Test(name, found, "pixel range")
     for stage in (0, top):
         tests |= _left(data, stage)
     for family in ("stopped", "l2"):
@@ -68,7 +69,7 @@ def answer(data: xr.Dataset) -> tuple[list[Test], str]:
 
 def _gain(data: xr.Dataset, kind: str, top: int) -> Test:
     """The last stage minus stage 0 under strong attack of a kind."""
-    name = f"{kind}, strong: stage {top} minus stage 0"
+    name = f"{IN_WORDS.get(kind, kind)}, strong: stage {top} minus stage 0"
     if "withstood" not in data:
         robust = large(data.robust_accuracy.sel(attack=kind))
         return Test(name, minus(tree(robust, top), tree(robust, 0)) * PERCENT, POINTS)
@@ -91,7 +92,7 @@ def _left(data: xr.Dataset, stage: int) -> dict[str, Test]:
     if {"fgsm", FLOAT32} <= set(data.attack.values):
         kept = tree(large(data.robust_accuracy), stage)
         flattered = minus(kept.sel(attack=FLOAT32), kept.sel(attack="fgsm")) * PERCENT
-        tests[f"float32, {stage}"] = Test(f"{FLOAT32} minus fgsm, strong, stage {stage}", flattered, POINTS)
+        tests[f"float32, {stage}"] = Test(f"{IN_WORDS[FLOAT32]} minus FGSM, strong, stage {stage}", flattered, POINTS)
     return tests
 
 
@@ -101,7 +102,7 @@ def _beside(data: xr.Dataset, top: int, family: str) -> Test:
     pair = compare(data.assign(test_accuracy=clean), HEADLINE, {"method": "tree", "stage": top}, family)
     gap = PERCENT * pair.beyond.mean()
     at = "at equal accuracy" if pair.equal else f"beside the nearest, {abs(gap):.1f} points off in accuracy"
-    return pair.test(f"{HEADLINE}, strong, {at}: stage {top} minus {family}")
+    return pair.test(f"{IN_WORDS[HEADLINE]}, strong, {at}: stage {top} minus {family}")
 
 
 def _sentences(data: xr.Dataset, gains: dict, tests: dict, crossing: dict, top: int) -> Iterator[str]:

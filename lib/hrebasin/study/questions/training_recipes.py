@@ -22,7 +22,7 @@ from ...random_streams import Seed
 from ...robustness.attacks import robust_accuracies
 from ...training.recipe import Recipe
 from ...training.train import train
-from ..figures.style import COLOURS, COLUMN, MARKERS, NAMES, captioned, draw_legend, spread
+from ..figures.style import COLOURS, COLUMN, MARKERS, NAMES, captioned, draw_legend, spoken, spread
 from ..groups import PERCENT, POINTS, NotMeasuredError, by_group, count_groups, large, minus, tree, tree_stages
 from ..statistics import Test, defined
 
@@ -172,7 +172,7 @@ def answer(data: xr.Dataset) -> tuple[list[Test], str]:
         for kind in part.attack.values:
             robust = large(part.robust_accuracy.sel(attack=kind))
             gain = minus(tree(robust, top), tree(robust, 0)) * PERCENT
-            tests.append(Test(f"{recipe}: {kind}, strong: stage {top} minus stage 0", gain, POINTS))
+            tests.append(Test(f"{recipe}: {spoken(kind)}, strong: stage {top} minus stage 0", gain, POINTS))
             gains.setdefault(kind, {})[recipe] = gain
     changes = [_augmentation(kind, gain, top) for kind, gain in gains.items()]
     changes = [change for change in changes if change is not None]
@@ -185,7 +185,7 @@ def _augmentation(kind: str, gain: Mapping[str, np.ndarray], top: int) -> Test |
     if not pairs:
         return None
     change = np.mean([augmented - plain for augmented, plain in pairs], axis=0)
-    return Test(f"{kind}, strong: what crop and flip change of the gain at stage {top}", change, POINTS)
+    return Test(f"{spoken(kind)}, strong: what crop and flip change of the gain at stage {top}", change, POINTS)
 
 
 def _told(changes: list[Test], gains: Mapping[str, Mapping[str, np.ndarray]], top: int) -> str:
@@ -198,7 +198,7 @@ def _told(changes: list[Test], gains: Mapping[str, Mapping[str, np.ndarray]], to
     for kind, change in zip(gains, changes, strict=True):
         means = {recipe: values.mean() for recipe, values in gains[kind].items()}
         low, high = min(means, key=means.get), max(means, key=means.get)
-        said.append(f"Under {NAMES.get(kind, kind)} they change the gain by {change.told()}.")
+        said.append(f"Under {spoken(kind)} they change the gain by {change.told()}.")
         said.append(f"It ranges from {means[low]:.1f} points ({low}) to {means[high]:.1f} ({high}).")
     return " ".join(said)
 

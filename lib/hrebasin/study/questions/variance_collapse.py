@@ -17,13 +17,13 @@ from ...random_streams import Seed
 from ...robustness.attacks import robust_accuracies
 from ..figures.style import (
     COLOURS,
-    NAMES,
     STAGE_COLOURS,
     captioned,
     draw_legend,
     draw_points,
     label_stages,
     shape,
+    spoken,
     stacked,
 )
 from ..groups import PERCENT, POINTS, by_group, count_groups, large, minus, tree, tree_stages
@@ -142,7 +142,9 @@ def answer(data: xr.Dataset) -> tuple[list[Test], str]:
             for kind in data.attack.values:
                 kept = robust.sel(attack=kind)
                 values = minus(by_group(kept, method=method, stage=stage), tree(kept, stage)) * PERCENT
-                change[method][kind] = Test(f"{method}: {kind}, strong, change at stage {stage}", values, POINTS)
+                change[method][kind] = Test(
+                    f"{method}: {spoken(kind)}, strong, change at stage {stage}", values, POINTS
+                )
             gained = Test(f"{method}: accuracy gained at stage {stage}", back * PERCENT, POINTS)
             tests += [gained, share[method], *change[method].values()]
         for layer in data.layer.values:
@@ -159,7 +161,7 @@ def _told(share: Mapping[str, Test], change: Mapping[str, Mapping[str, Test]], t
     verdict = "Not resolved" if np.isnan(low) else "Yes" if high >= 100 else "Partly" if low > 0 else "No"
     said = f"{verdict}. {REPAIRED[first][0]} gives back {share[first].told()} of the accuracy lost at stage {top}."
     for kind, test in change[first].items():
-        said += f" Accuracy under strong {NAMES.get(kind, kind)} changes by {test.told()}."
+        said += f" Accuracy under strong {spoken(kind)} changes by {test.told()}."
     if others:
         gains = " and ".join(f"{share[name].effect:.0f} % ({REPAIRED[name][0]})" for name in others)
         said += f" Other targets give back {gains}."

@@ -1,0 +1,36 @@
+"""The answers to open questions as the page tells them: what stands at once, and what unfolds."""
+
+import re
+
+import xarray as xr
+
+from ..questions import OPEN, answers
+
+WORDS = 4  # a first sentence of fewer, such as "Not resolved.", takes the next one with it
+SENTENCE_END = re.compile(r"(?<=[.!?]) (?=[A-Z])")
+
+
+def told_questions(asked: xr.Dataset) -> list[dict]:
+    """Each question that was asked: stage, title, the answer's lead and rest, its groups in words, its comparisons."""
+    told = []
+    for name, (title, text, groups) in zip(asked.asked.values.tolist(), answers.sentences(asked), strict=True):
+        lead, rest = split(text)
+        stage = list(OPEN)[int(name.removeprefix("Q")) - 1]
+        rows = answers.comparisons(asked, name)
+        told.append({
+            "stage": stage, "first": stage == next(iter(OPEN)), "title": title, "lead": lead, "rest": rest,
+            "groups": groups, "rows": rows,
+        })  # fmt: skip
+    return told
+
+
+def split(text: str) -> tuple[str, str]:
+    """The first sentence, with the next where it is a word or two, and the rest.
+
+    >>> split("No. Shorter weights do as much. The rest is noise.")
+    ('No. Shorter weights do as much.', 'The rest is noise.')
+    """
+    first, *more = SENTENCE_END.split(text)
+    if more and len(first.split()) < WORDS:
+        first = f"{first} {more.pop(0)}"
+    return first, " ".join(more)
