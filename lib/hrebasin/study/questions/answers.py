@@ -73,13 +73,13 @@ def sentences(found: xr.Dataset) -> list[tuple[str, str, str]]:
     return told
 
 
-<<<<<<< HEAD
 def first_answer(found: xr.Dataset) -> str:
     """The first question and the headline of its answer: the verdict and one sentence with its interval."""
     title, text, _ = sentences(found)[0]
     headline = re.match(r"\S.*?n = \d+\)\.", text)
     return f"{title} {headline[0] if headline else text}"
-=======
+
+
 def comparisons(found: xr.Dataset, name: str) -> list[dict[str, str]]:
     """All comparisons of a question such as "Q1", as texts: what is compared, the effect with its interval, n, p."""
     rows, told = found.isel(row=(found.question == name).values), []
@@ -91,7 +91,6 @@ def comparisons(found: xr.Dataset, name: str) -> list[dict[str, str]]:
         effect = f"{one['effect']:.3g}{unit}{spread}" if np.isfinite(one["effect"]) else "not defined"
         told.append({"comparison": str(one["comparison"]), "effect": effect, "n": str(one["n"]), "p": p})
     return told
->>>>>>> 6242b852088f645310ee8f9c09bde706c31f5eb5
 
 
 def table(found: xr.Dataset) -> str:
