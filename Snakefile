@@ -182,7 +182,9 @@ for question, name in QUESTIONS.items():
             notebook=name,
             images=lambda wildcards, question=question: plan.images if question in TRAINS_ITS_OWN else "",
             values=lambda wildcards, name=name: plan.parameters(name, int(wildcards.shard)),
-            place=lambda wildcards, output, resources: plan.place(output.notebook, resources.gpu),
+            place=lambda wildcards, output, resources, question=question: plan.place(
+                output.notebook, None if question in READS else resources.gpu
+            ),
             code=lambda wildcards, name=name: code(name),
         message:
             f"{name}: shard {{wildcards.shard}}"

@@ -88,16 +88,21 @@ def strong(groups: int, stages: int, noise: float, seed: int) -> xr.Dataset:
 
 
 def mergers(groups: int, stages: int, noise: float, seed: int) -> xr.Dataset:
-    """Lower distances, better merges."""
-    kinds, orders = [], []
+    """Lower distances, better merges; means of all networks but one get better with every sweep."""
+    names = ("tree", "tree-random", "tree-nearest", "star", "fold", "merge-many-from-tree", "naive", "cycle-consistent")
+    names += ("activations", "correlations", "straight-through", "ot-fusion", "ensemble")
+    kinds, orders = [{"method": "unmerged"}], [0]
     for stage in range(2, stages + 1):
-        names = ("tree", "tree-random", "tree-nearest", "star", "fold", "merge-many-from-tree", "naive")
         kinds += [{"method": name, "stage": stage} for name in names]
         orders += [0] * len(names)
         for limit in (1, 2, 5, CONVERGENCE):
             kinds += [{"method": "merge-many", "stage": stage, "sweeps": limit, "node": order} for order in range(2)]
             orders += [0, 1]
+        kinds += [{"method": "leave-one-out", "stage": stage, "sweeps": sweeps} for sweeps in (0, 1, CONVERGENCE)]
+        orders += [0] * 3
     rows = rows_of(groups, kinds)
+    for row in rows:
+        row["n_merged"] -= row["method"] == "leave-one-out"
     place = np.array(
         [{name: k for k, name in enumerate(dict.fromkeys(r["method"] for r in rows))}[r["method"]] for r in rows]
     )
@@ -105,15 +110,26 @@ def mergers(groups: int, stages: int, noise: float, seed: int) -> xr.Dataset:
     accuracy = 0.5 - 0.03 * stage + 0.004 * place + 0.01 * np.log1p(sweeps) / 5
     accuracy = accuracy + 0.004 * noise * synthetic.normal(len(rows), f"mergers/{seed}")
     ones, pairs = np.ones(len(rows)), 2.0**stage * (2.0**stage - 1) / 2
+    alone = synthetic.column(rows, "method") == "unmerged"
+    barriers = np.where(alone, 1.0, np.nan)[:, None] * np.array([2.0, 0.5])
     return synthetic.dataset(rows, {
         "test_accuracy": (("model",), accuracy, "1"),
-        "test_loss": (("model",), 1.5 * ones, "nat"),
+        "test_loss": (("model",), 1.5 * ones - 0.1 * np.log1p(sweeps), "nat"),
         "pairwise_distance": (("model",), pairs * (900 - 400 * accuracy), "1"),
         "sweeps_done": (("model",), np.minimum(sweeps, 20), "1"),
         "converged": (("model",), np.int8(ones), "1"),
         "seconds": (("model",), 1 + sweeps / 10, "s"),
         "order": (("model",), np.tile(orders, groups), "1"),
-    })  # fmt: skip
+        "strong_accuracy": (("model",), accuracy / 2, "1"),
+        "repaired_accuracy": (("model",), accuracy + 0.02, "1"),
+        "temperature": (("model",), ones, "1"),
+        "nll": (("model",), 1.5 * ones, "nat"),
+        "nll_fitted": (("model",), 1.4 * ones, "nat"),
+        "ece": (("model",), 0.1 * ones, "1"),
+        "ece_fitted": (("model",), 0.02 * ones, "1"),
+        "loss_barrier": (("model", "alignment"), barriers, "nat"),
+        "loss_barrier_fitted": (("model", "alignment"), barriers / 2, "nat"),
+    }, alignment=np.array(["before", "after"], dtype=object))  # fmt: skip
 
 
 def scale(groups: int, stages: int, noise: float, seed: int) -> xr.Dataset:

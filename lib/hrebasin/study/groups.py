@@ -149,9 +149,11 @@ def slopes(array: xr.DataArray, stages: list[int]) -> np.ndarray:
 def _by_stage(array: xr.DataArray, stages: list[int]) -> np.ndarray:
     """(group, stage) over the groups that have every stage."""
     parts = xr.align(*(tree(array, stage) for stage in stages), join="inner")
-    if not parts[0].size:
-        raise NotMeasuredError(f"no group has all of the stages {stages}")
-    return np.stack([part.values for part in parts], axis=1)
+    values = np.stack([part.values for part in parts], axis=1)
+    values = values[np.isfinite(values).all(1)]
+    if not len(values):
+        raise NotMeasuredError(f"no group has numbers for all of the stages {stages}")
+    return values
 
 
 def log_variance_falls(array: xr.DataArray, stages: list[int]) -> tuple[np.ndarray, int]:

@@ -13,7 +13,7 @@ from hrebasin.robustness import attacks as robustness
 from hrebasin.study.figures import paper as plots
 
 ROOT = project_root()
-DOCUMENTS = ("README.md", "docs/results.md", "docs/extending.md")
+DOCUMENTS = ("README.md", "docs/results.md", "docs/extending.md", "docs/use.md")
 
 
 def examples(name) -> list[str]:
@@ -47,6 +47,15 @@ def test_there_is_an_example_for_everything_that_can_be_added(names):
     assert len(EXAMPLES) >= 6
     assert len(names["train_set"]) == 120
     assert names["train_set"].classes == ("bright", "dark")
+
+
+def test_networks_are_merged_received_and_taught(names):
+    for state in (names["one"].state_dict(), names["state"], names["taught"].state_dict()):
+        assert list(state) == list(names["networks"][0].state_dict())
+    named = set(
+        re.findall(r"`([a-z-]+)`", "".join(re.findall(r"^\| `.*?\|", (ROOT / "docs/use.md").read_text(), re.MULTILINE)))
+    )
+    assert named == set(methods.MERGES) - set(methods.added())
 
 
 def test_networks_of_another_architecture_learn(names):

@@ -207,6 +207,14 @@ def test_own_networks_run(tmp_path):
     assert {"tree-of-network-0-and-network-1.safetensors", "MergeMany-of-network-0-to-network-2.safetensors"} < written
 
 
+def test_federated_averaging_runs(tmp_path):
+    values = {"train_images": 300, "unlabelled_images": 60, "evaluated_images": 100, "clients": [2], "alphas": [1.0]}
+    values |= {"repeats": 2, "widths": [16], "epochs": 3}
+    run_notebook(ROOT / "notebooks" / "30_federated.ipynb", tmp_path / "out.ipynb", values, threads=1)
+    assert pictures(tmp_path / "out.ipynb") == 1
+    assert "ensemble" in (tmp_path / "out.ipynb").read_text()
+
+
 def test_a_method_at_the_end_of_the_file_takes_part_in_every_stage(executed):
     for stage in ("merge", "attack", "regularity"):
         for folder in (executed / stage, executed / "results"):

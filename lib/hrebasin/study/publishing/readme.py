@@ -48,7 +48,7 @@ def parts(root: Path) -> dict[str, str]:
     benchmarks = records.read(benchmarks_file(root), stage="benchmarks")
     needs = needed_stages(read_text(root / "Snakefile"))
     return {
-        "answer": f"**Answer.** {answer(claims, results)}\n",
+        "answer": f"**Answer.** {answer(claims, results)}{_first_answer(published)}\n",
         "published": published_by(results),
         "claims": settings_table(
             {place.setting: records.read(place.data / "ledger.nc", stage="ledger") for place in places(root)}
@@ -65,6 +65,12 @@ def parts(root: Path) -> dict[str, str]:
         "calibration": read_text(root / "figures" / "calibration.md"),  # by `make statistics`
         "faults": read_text(root / "figures" / "faults.md"),  # by `make faults`
     }
+
+
+def _first_answer(published: Path) -> str:
+    """The headline of the first open question, where it was asked."""
+    path = published / "answers.nc"
+    return f" {answers.first_answer(records.read(path, stage='answers'))}" if path.is_file() else ""
 
 
 def published_by(results: Mapping[str, xr.Dataset]) -> str:

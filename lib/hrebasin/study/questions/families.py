@@ -164,10 +164,10 @@ def _sentences(pairs: dict[Key, Comparison], tests: dict[Key, Test], top: int) -
             at = "as accurate" if pairs[many].equal else _gap(pairs[many])
             yield f"{name} of {2**top} beside {others} {at}: {tests[many].told()}."
     beside = {OTHERS[k[3]]: tests[k] for k in pairs if k[:3] == key[:3] and k != key}
-    signs = {1: "more than", -1: "less than", 0: "not resolved from"}
+    signs = {1: "more than", -1: "less than", 0: "not resolved against"}
     told = [f"{signs[sign]} {', '.join(names)}" for sign, names in by_sign(beside).items() if names]
     if told:
-        yield f"What the tree of {2**stage} keeps, beside other networks of about its accuracy: {'; '.join(told)}."
+        yield f"Beside others of about its accuracy, the tree of {2**stage} keeps {'; '.join(told)}."
 
 
 def _verdict(pairs: dict[Key, Comparison], tests: dict[Key, Test], key: Key) -> str:
@@ -187,7 +187,7 @@ def _seen(data: xr.Dataset) -> str:
     pairs = _pairs(data)
     key = _headline(pairs)
     word = {"Yes": "withstand more than", "No": "withstand less than"}.get(pairs[key].test("").yes_or_no())
-    others = OTHERS[key[3]]
+    others = OTHERS[key[3]].replace("early-stopped ones", "ones stopped early")
     if word is None:
         return f"Whether merged networks withstand more than {others} is not resolved"
     return f"Merged networks {word} {others}{' as accurate' if pairs[key].equal else ''}"

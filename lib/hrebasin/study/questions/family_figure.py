@@ -24,7 +24,7 @@ CONTROLS = {
 }
 # in the order in which names look for room
 ORDER = ("tree", "merge-many", "merge-many-from-tree", "stopped", "l2", "l1", "ensemble", "narrow", "noised", "naive")
-PANEL, REST = 62, 34  # mm: the height of a panel, and of what is above and below all
+PANEL, REST = 62, 40  # mm: the height of a panel, and of what is above and below all
 
 
 def draw_families(data: xr.Dataset, kinds: Mapping[str, str], title: str) -> Figure:
@@ -51,7 +51,7 @@ def draw_families(data: xr.Dataset, kinds: Mapping[str, str], title: str) -> Fig
     panels[-1].set_xlabel("test accuracy without attack (%)")
     n = count_groups(data)
     about = f"mean and {describe_spread(n)}, n = {n} groups" if n > 1 else "n = 1 group: no interval"
-    legend = {"loc": "outside lower center", "ncols": 3, "title": about}
+    legend = {"loc": "outside lower center", "ncols": 2, "title": about}
     whole = figure.legend(curves, [line.get_label() for line in curves], **legend)
     figure.draw_without_rendering()  # lays out panels, which names must fit into
     left = label_curves(panels[0], curves)

@@ -198,7 +198,8 @@ def draw(data: xr.Dataset) -> Figure:
         places = _against_distance(axes, part, size, labels, "MergeMany, by sweeps", **look)
         for limit, place in zip(many, places, strict=True):
             if limit in (many[0], many[-1]):
-                axes.annotate(sweeps_in_words(limit), place, xytext=(5, 3), textcoords="offset points", fontsize=6)
+                where = (5, 3) if limit == many[-1] else (5, -8)
+                axes.annotate(sweeps_in_words(limit), place, xytext=where, textcoords="offset points", fontsize=6)
         for method, (colour, marker) in SHOWN.items():
             label = "tree, neighbours" if method == "tree" else NAMES.get(method, method)
             if method in part.method.values:

@@ -6,7 +6,7 @@ import sys
 import tempfile
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from importlib.util import find_spec
 from io import TextIOWrapper
 from pathlib import Path
@@ -23,8 +23,9 @@ QUIET = (DeprecationWarning, PendingDeprecationWarning, ImportWarning, ResourceW
 def own_surroundings() -> Iterator[None]:
     """Surroundings of a whole command: no options of Python's, text in UTF-8, a user with a home."""
     changes: dict[str, str | None] = dict.fromkeys(OPTIONS) | {"PYTHONUTF8": "1"}
-    if matplotlib := find_spec("matplotlib"):  # its own defaults, in place of the user's
-        changes["MATPLOTLIBRC"] = str(Path(str(matplotlib.origin)).parent / "mpl-data" / "matplotlibrc")
+    with suppress(ImportError):
+        if matplotlib := find_spec("matplotlib"):  # its own defaults, in place of the user's
+            changes["MATPLOTLIBRC"] = str(Path(str(matplotlib.origin)).parent / "mpl-data" / "matplotlibrc")
     if isinstance(sys.stdout, TextIOWrapper):  # a locale without some letter must not end what prints it
         sys.stdout.reconfigure(errors="backslashreplace")
     with ExitStack() as stack:
