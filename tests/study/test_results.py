@@ -119,7 +119,8 @@ def test_the_published_page_is_that_of_the_published_data(results, published_led
     folder, found = drawn
     nearby = {"data": f"../data/published/{MAIN.setting}", "notebooks": "../notebooks", "files": "."}
     asked = records.read(MAIN.data / "answers.nc", stage="answers")
-    also = {"asked": asked, "benchmarks": benchmarks}
+    others = [page.redraw_setting(place._replace(figures=folder / place.setting)) for place in places(ROOT)[1:]]
+    also = {"asked": asked, "benchmarks": benchmarks, "others": others}
     page.write_page(folder / "index.html", results, published_ledger, found, **nearby, **also)
     kept, again = ((place / "index.html").read_text() for place in (ROOT / "figures", folder))
     # another processor may round a coordinate of a drawing

@@ -17,7 +17,7 @@ def chart() -> Figure:
 
 def test_a_figure_is_told_by_its_axes_and_curves():
     assert alt_text(chart()) == (
-        "Chart of 2 panels: accuracy (%) by size (pixel range); loss (nat) by size (pixel range). Shown: tree; naive."
+        "Chart of 2 panels: accuracy (%), loss (nat) by size (pixel range). Shown: tree; naive."
     )
 
 

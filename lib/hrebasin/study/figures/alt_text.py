@@ -15,7 +15,10 @@ def alt_text(figure: Figure) -> str:
     panels = figure.axes
     kind = "Bar chart" if any(axes.containers for axes in panels) else "Chart"
     count = f" of {len(panels)} panels" if len(panels) > 1 else ""
-    shown = dict.fromkeys(" by ".join(filter(None, (axis_label(axes, "y"), axis_label(axes, "x")))) for axes in panels)
+    across: dict[str, dict[str, None]] = {}  # label of the x axis -> those of the y axes of its panels
+    for axes in panels:
+        across.setdefault(axis_label(axes, "x"), {})[axis_label(axes, "y")] = None
+    shown = [" by ".join(filter(None, (", ".join(filter(None, ups)), along))) for along, ups in across.items()]
     names = dict.fromkeys(name for axes in panels for name in axes.get_legend_handles_labels()[1])
     return f"{kind}{count}: {'; '.join(shown)}. Shown: {'; '.join(names)}."
 

@@ -50,10 +50,13 @@ def _panel(axes: Axes, names: dict[str, str]):
     panel.toolbar.logo = None
     points = []
     for line, curve in drawn.items():
-        colour, source = to_hex(line.get_color()), ColumnDataSource(_columns(curve))
+        colour, columns = to_hex(line.get_color()), _columns(curve)
         names.setdefault(curve.name, colour)
+        every = line.get_markevery() or slice(None)  # curves that start in one point mark it once
+        marked = {name: values[every] for name, values in columns.items()}
         marker = MARKERS.get(line.get_marker(), "circle")
-        points.append(panel.scatter("x", "y", marker=marker, size=9, color=colour, source=source))
+        points.append(panel.scatter("x", "y", marker=marker, size=9, color=colour, source=marked))
+        source = ColumnDataSource(columns)
         along = panel.line("x", "y", line_width=2, color=colour, source=source)
         bars = panel.segment("x", "low", "x", "high", line_width=1.5, color=colour, source=source)
         for each in (points[-1], along, bars):

@@ -171,28 +171,28 @@ def redraw(
     """
     published, folder = Path(published), Path(folder)
     with only_writer(folder):
-        main, also = _redraw(published, folder, None), {}
+        main, also = redraw_setting(Place("", published, folder, None)), {}
         if (path := published / "answers.nc").is_file():
             also["asked"] = records.read(path, stage="answers")
         if benchmarks is not None and benchmarks.is_file():
             also["benchmarks"] = records.read(benchmarks, stage="benchmarks")
             figures.draw_benchmarks(also["benchmarks"], folder)
-        also["others"] = [_redraw(*place[1:])._replace(name=place.setting) for place in others]
+        also["others"] = [redraw_setting(place) for place in others]
         nearby = {"data": published, "notebooks": project_root() / "notebooks"}
         nearby = {name: os.path.relpath(place, folder) for name, place in nearby.items()}
         write_page(folder / "index.html", *main[:3], **nearby, files=".", **also)
         manifest.enter([folder / "index.html"])
 
 
-def _redraw(published: Path, folder: Path, names: Collection[str] | None) -> Setting:
-    """Redraw figures and tables of a setting."""
-    results = records.read_results(published)
-    claims = records.read(published / "ledger.nc", stage="ledger")
+def redraw_setting(place: Place) -> Setting:
+    """Redraw the figures and tables of a setting where its figures lie."""
+    results, folder = records.read_results(place.data), place.figures
+    claims = records.read(place.data / "ledger.nc", stage="ledger")
     figures.tabulate_all(results, folder)
     tables = {"ledger.md": ledger_table(claims)}
-    if (path := published / "answers.nc").is_file():
+    if (path := place.data / "answers.nc").is_file():
         tables["answers.md"] = answers.table(records.read(path, stage="answers"))
     for name, text in tables.items():
         write_atomically(folder / name, text)
     manifest.enter(folder / name for name in tables)
-    return Setting(results, claims, figures.draw_all(results, folder, names), results["merge"].attrs["setting"])
+    return Setting(results, claims, figures.draw_all(results, folder, place.names), place.setting)
