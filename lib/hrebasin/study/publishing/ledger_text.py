@@ -1,11 +1,12 @@
 """The ledger in words: how many claims hold and which, and the tables of claims, parts and settings."""
 
 from collections.abc import Mapping
+from typing import NamedTuple
 
 import xarray as xr
 
 from ..claims.robustness import DECIDING, NOISES
-from ..claims.verdicts import REPORTED, VERDICTS, wholes
+from ..claims.verdicts import REPORTED, VERDICTS, Whole, wholes
 from ..groups import count_groups, tree_stages
 
 # verdict -> the sign that stands beside its colour
@@ -18,13 +19,15 @@ SENTENCES = {
         "It is not resolved whether accuracy falls at every stage.",
     ),
     "C5b fgsm": (
-        "Under strong attack (FGSM) the network at the top of the tree keeps {size} more than its leaves ({interval}).",
-        "Under strong attack (FGSM) the network at the top of the tree keeps {size} less than its leaves ({interval}).",
-        "It is not resolved whether merging helps under strong attack (FGSM).",
+        "Under strong attack (FGSM, pixel changes of 0.015 to 0.020) fully merged networks are {size} more accurate than "
+        "unmerged ones (95 % interval {interval}).",
+        "Under strong attack (FGSM, pixel changes of 0.015 to 0.020) fully merged networks are {size} less accurate than "
+        "unmerged ones (95 % interval {interval}).",
+        "It is not resolved whether merging helps under strong attack (FGSM, pixel changes of 0.015 to 0.020).",
     ),
     "C5a fgsm": (
-        "Under weak attack it keeps {size} less ({interval}).",
-        "Under weak attack too it keeps more, {size} ({interval}).",
+        "Under weak attack (up to 0.005) they are {size} less accurate ({interval}).",
+        "Under weak attack (up to 0.005) too they are {size} more accurate ({interval}).",
         "Under weak attack the difference is not resolved.",
     ),
     "C10a gaussian": (
@@ -43,9 +46,11 @@ SENTENCES = {
         "It is not resolved whether Lipschitz bounds fall at every stage.",
     ),
     "C1a": (
-        "Of 4 networks the tree makes a more accurate one than converged MergeMany, by {size} ({interval}).",
-        "Of 4 networks the tree makes a less accurate one than converged MergeMany, by {size} ({interval}).",
-        "It is not resolved whether the tree of 4 networks is more accurate than converged MergeMany.",
+        "From 4 networks the tree makes a more accurate one than MergeMany, Git Re-Basin's own method, by {size} "
+        "({interval}).",
+        "From 4 networks MergeMany, Git Re-Basin's own method, makes a more accurate one than the tree, by {size} "
+        "({interval}).",
+        "It is not resolved whether the tree of 4 networks is more accurate than MergeMany, Git Re-Basin's own method.",
     ),
 }
 CALLED = DECIDING | NOISES  # attacks and noises, as names of parts have them and as readers know them
@@ -155,22 +160,35 @@ def ledger_table(ledger: xr.Dataset) -> str:
     return "\n".join(lines) + "\n"
 
 
-def by_setting(ledgers: Mapping[str, xr.Dataset]) -> list[tuple[str, str, list[tuple[str, str]]]]:
-    """Each claim: its name, what the paper says, and for each setting sign and verdict; no verdict where it has none.
+class Cell(NamedTuple):
+    """A claim under a setting: sign and verdict, empty where it has none, and the parts that were not reproduced."""
+
+    mark: str
+    verdict: str
+    failed: str
+
+
+def by_setting(ledgers: Mapping[str, xr.Dataset]) -> list[tuple[str, str, list[Cell]]]:
+    """Each claim: its name, what the paper says, and a cell for each setting.
 
     Args:
         ledgers: by the name of the setting.
     """
-    verdicts = [{whole.claim: whole.verdict for whole in wholes(ledger)} for ledger in ledgers.values()]
+    claims = [{whole.claim: whole for whole in wholes(ledger)} for ledger in ledgers.values()]
     statements = {whole.claim: whole.statement for ledger in ledgers.values() for whole in wholes(ledger)}
-    return [
-        (claim, statement, [(MARKS.get(v.get(claim, ""), "–"), v.get(claim, "")) for v in verdicts])
-        for claim, statement in statements.items()
-    ]
+    return [(claim, said, [_cell(of.get(claim)) for of in claims]) for claim, said in statements.items()]
+
+
+def _cell(whole: Whole | None) -> Cell:
+    if whole is None:
+        return Cell("–", "", "")
+    failed = whole.parts.part.values[(whole.parts.verdict == whole.verdict).values].tolist()
+    several = whole.verdict in ("contradicted", "not resolved") and whole.parts.sizes["part"] > 1
+    return Cell(MARKS[whole.verdict], whole.verdict, ", ".join(failed) if several else "")
 
 
 def settings_table(ledgers: Mapping[str, xr.Dataset]) -> str:
-    """Claims down, settings across, a verdict in each cell, as Markdown; a dash where a ledger lacks the claim.
+    """Claims down, settings across, a verdict in each cell with the parts that decided it, as Markdown.
 
     Args:
         ledgers: by the name of the setting.
@@ -181,6 +199,6 @@ def settings_table(ledgers: Mapping[str, xr.Dataset]) -> str:
     ]
     lines = [f"| claim | the paper says | {' | '.join(heads)} |", "|---" * (2 + len(ledgers)) + "|"]
     for claim, statement, cells in by_setting(ledgers):
-        told = " | ".join(f"{mark} {verdict}".strip() for mark, verdict in cells)
+        told = " | ".join(f"{c.mark} {c.verdict}{f' ({c.failed})' * bool(c.failed)}".strip() for c in cells)
         lines.append(f"| {claim} | {statement} | {told} |")
     return "\n".join(lines) + "\n"

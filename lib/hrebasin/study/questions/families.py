@@ -25,7 +25,7 @@ from .control_networks import narrow, noised
 from .equal_accuracy import Comparison, compare
 from .family_figure import draw_families
 
-TITLE = "Are merged networks more robust than others as accurate?"
+TITLE = "Are merged networks more robust than other networks of the same accuracy?"
 SCHEMA = {"model": "test_accuracy", "model attack epsilon": "robust_accuracy"}
 # Beside them may be ``withstood`` (model attack image) and ``zero_gradients`` (model), which data sets published first
 # lack: they hold medians, and shares of images that several networks get right, instead

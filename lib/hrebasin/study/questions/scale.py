@@ -23,7 +23,7 @@ from ..figures.style import (
 from ..groups import PERCENT, POINTS, NotMeasuredError, by_group, count_groups, has_numbers, minus, tree, tree_stages
 from ..statistics import Test, defined
 
-TITLE = "Does the bound fall beyond scale?"
+TITLE = "Does the Lipschitz bound fall by more than smaller weights explain?"
 SCHEMA = {
     "model": "test_accuracy gradient_norm median_margin",
     "model bound": "lipschitz",
@@ -149,15 +149,15 @@ def _beyond_scale(falls: Mapping[str, list[Test]], top: int) -> Iterator[str]:
     verdict = beyond.yes_or_no()
     if verdict == "No":
         more = Test(beyond.name, -beyond.values, "log10").told()
-        yield f"No. Shorter weights alone would lower the {name} more than merging up to stage {top} does, by {more}."
+        yield f"No. Unmerged networks scaled to the weight norms of stage {top} have a lower {name}, by {more}."
     else:
-        yield f"{verdict}. Merging up to stage {top} lowers the {name} beyond shorter weights by {beyond.told()}."
+        yield f"{verdict}. Merging up to stage {top} lowers the {name} beyond smaller weights by {beyond.told()}."
 
 
 def _certified(certificates: Mapping[str, Test], data: xr.Dataset) -> Iterator[str]:
     """What happens to the radii within which answers are certain."""
     for name, test in certificates.items():
-        yield f"{name[0].upper()}{name[1:]} changes by {test.told()}."
+        yield f"From stage 0 to the last, {name} changes by {test.told()}."
     if not certificates:
         yield data.lipschitz.attrs.get("comment", "No upper bound was measured") + "."
 

@@ -26,7 +26,7 @@ from .equal_accuracy import compare
 from .strong_measures import FLOAT32, SOURCE_SEED, chosen, measure
 
 __all__ = ["SCHEMA", "SOURCE_SEED", "TITLE", "answer", "chosen", "draw", "measure"]
-TITLE = "Is the crossing an artefact of weak attacks?"
+TITLE = "Do merged networks look more robust only because FGSM is a poor attack?"
 SCHEMA = {"model attack epsilon": "robust_accuracy", "model": "zero_gradients"}
 # Beside them may be ``withstood`` (model attack image), ``zero_gradients_float32``, ``searched`` and ``found`` (model),
 # which data sets published first lack: these hold FGSM on rescaled logits and images of networks of the same tree

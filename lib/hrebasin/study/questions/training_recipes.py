@@ -26,7 +26,7 @@ from ..figures.style import COLOURS, COLUMN, MARKERS, NAMES, captioned, draw_leg
 from ..groups import PERCENT, POINTS, NotMeasuredError, by_group, count_groups, large, minus, tree, tree_stages
 from ..statistics import Test, defined
 
-TITLE = "Does the recipe decide?"
+TITLE = "Does the training recipe change the result?"
 SCHEMA = {
     "model": "test_accuracy train_accuracy",
     "model attack epsilon": "robust_accuracy",

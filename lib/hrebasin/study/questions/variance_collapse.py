@@ -29,7 +29,7 @@ from ..figures.style import (
 from ..groups import PERCENT, POINTS, by_group, count_groups, large, minus, tree, tree_stages
 from ..statistics import Test, defined
 
-TITLE = "Is it variance collapse?"
+TITLE = "Do merged networks lose accuracy because their activations shrink?"
 SCHEMA = {
     "model": "test_accuracy test_loss",
     "model attack epsilon": "robust_accuracy",

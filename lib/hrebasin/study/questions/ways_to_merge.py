@@ -59,9 +59,12 @@ def answer(data: xr.Dataset) -> tuple[list[Test], str]:
 def _tree_or_merge_many(converged: Mapping[int, Test]) -> Iterator[str]:
     """Whether the tree is ahead of converged MergeMany at any size, and by how much at the largest."""
     verdicts = {test.yes_or_no() for test in converged.values()}  # of MergeMany being ahead
-    verdict = "Yes" if "No" in verdicts else "No" if verdicts == {"Yes"} else "Not resolved"
+    verdict = "Yes" if "No" in verdicts else "No" if "Yes" in verdicts else "Not resolved"
+    open_sizes = [str(n) for n, one in converged.items() if one.yes_or_no() == "Not resolved"]
     size, test = max(converged.items())
     yield f"{verdict}. Of {size} networks, the accuracy of converged MergeMany minus the tree's is {test.told()}."
+    if verdict != "Not resolved" and open_sizes:
+        yield f"Of {' and '.join(open_sizes)} networks the difference is not resolved."
 
 
 def _recommended(ahead: Mapping[str, Test], times: Mapping[str, Test], size: int) -> Iterator[str]:
@@ -73,9 +76,11 @@ def _recommended(ahead: Mapping[str, Test], times: Mapping[str, Test], size: int
     yield f"The most accurate way is {best}, {ahead[best].effect:.1f} points above the tree."
     close = [name for name in times if ahead[name].effect >= ahead[best].effect - CLOSE]
     cheapest = min(close, key=lambda name: times[name].effect)
-    if cheapest != best:
-        yield f"{cheapest[0].upper()}{cheapest[1:]} comes within {CLOSE:g} point of it."
-    yield f"It takes {times[cheapest].effect:.2g} times as long as the tree."
+    took = f"takes {times[cheapest].effect:.2g} times as long as the tree"
+    if cheapest == best:
+        yield f"It {took}."
+    else:
+        yield f"{cheapest[0].upper()}{cheapest[1:]} comes within {CLOSE:g} point of it and {took}."
 
 
 def _ways(data: xr.Dataset) -> dict[str, dict]:
