@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from hrebasin.merging.cycle_consistent import match_cycle_consistent
-from hrebasin.study.benchmarks.cycle_consistent import SIZES, published, rows
+from hrebasin.study.benchmarks.cycle_consistent import GOALS, published, rows
 
 
 @pytest.mark.parametrize("n", [2, 5])
@@ -24,6 +24,6 @@ def test_a_step_gains_as_much_as_the_published_one(trained):
 
 def test_rows_compare_objectives_of_several_numbers_of_networks(trained):
     found = rows(trained)
-    assert list(found) == [f"cycle-consistent-{size}" for size in SIZES]
+    assert list(found) == [f"cycle-consistent-{size}" for size in GOALS]
     row = found["cycle-consistent-8"]
     assert abs(row.difference(row.ours(), row.alternative())) < 0.1

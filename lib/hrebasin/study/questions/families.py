@@ -186,11 +186,11 @@ def _seen(data: xr.Dataset) -> str:
     """What the figure shows."""
     pairs = _pairs(data)
     key = _headline(pairs)
-    word = {"Yes": "withstand more than", "No": "withstand less than"}.get(pairs[key].test("").yes_or_no())
-    others = OTHERS[key[3]].replace("early-stopped ones", "ones stopped early")
+    word = {"Yes": "more", "No": "less"}.get(pairs[key].test("").yes_or_no())
+    others = f"{OTHERS[key[3]]}{' of equal accuracy' if pairs[key].equal else ''}"
     if word is None:
-        return f"Whether merged networks withstand more than {others} is not resolved"
-    return f"Merged networks {word} {others}{' as accurate' if pairs[key].equal else ''}"
+        return f"It is not resolved whether merged networks withstand strong attacks better than {others}"
+    return f"Under strong attack merged networks keep {word} than {others}"
 
 
 @captioned(
