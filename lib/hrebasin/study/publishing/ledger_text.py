@@ -19,10 +19,10 @@ SENTENCES = {
         "It is not resolved whether accuracy falls at every stage.",
     ),
     "C5b fgsm": (
-        "Under strong attack (FGSM, pixel changes of 0.015 to 0.020) fully merged networks are {size} more accurate than "
-        "unmerged ones (95 % interval {interval}).",
-        "Under strong attack (FGSM, pixel changes of 0.015 to 0.020) fully merged networks are {size} less accurate than "
-        "unmerged ones (95 % interval {interval}).",
+        "Under strong attack (FGSM, pixel changes of 0.015 to 0.020) fully merged networks are {size} more accurate "
+        "than unmerged ones (95 % interval {interval}).",
+        "Under strong attack (FGSM, pixel changes of 0.015 to 0.020) fully merged networks are {size} less accurate "
+        "than unmerged ones (95 % interval {interval}).",
         "It is not resolved whether merging helps under strong attack (FGSM, pixel changes of 0.015 to 0.020).",
     ),
     "C5a fgsm": (
@@ -78,7 +78,7 @@ def _row(part: xr.Dataset) -> dict[str, str]:
     unit = "" if part.units.item() == "1" else part.units.item()
     name = part.part.item()
     return {
-        "id": " ".join(CALLED.get(word, word) for word in name.split()) if verdict != REPORTED else part.claim.item(),
+        "id": _called(name) if verdict != REPORTED else part.claim.item(),
         "part": name,
         "title": part.title.item(),
         "verdict": verdict,
@@ -89,6 +89,11 @@ def _row(part: xr.Dataset) -> dict[str, str]:
         "n": f"{part.n.item()}{' and images' * bool(part.images)}" if part.n else "–",
         **{name: _number(part[name], ".2g") for name in ("p", "p_holm", "p_sign_flip")},
     }
+
+
+def _called(part: str) -> str:
+    """The name of a part with attacks and noises as readers know them."""
+    return " ".join(CALLED.get(word, word) for word in part.split())
 
 
 def _number(value: xr.DataArray, digits: str = ".3g") -> str:
@@ -184,7 +189,7 @@ def _cell(whole: Whole | None) -> Cell:
         return Cell("–", "", "")
     failed = whole.parts.part.values[(whole.parts.verdict == whole.verdict).values].tolist()
     several = whole.verdict in ("contradicted", "not resolved") and whole.parts.sizes["part"] > 1
-    return Cell(MARKS[whole.verdict], whole.verdict, ", ".join(failed) if several else "")
+    return Cell(MARKS[whole.verdict], whole.verdict, ", ".join(map(_called, failed)) if several else "")
 
 
 def settings_table(ledgers: Mapping[str, xr.Dataset]) -> str:
