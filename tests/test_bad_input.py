@@ -115,7 +115,7 @@ SETTINGS = [
     (setting("- a\n- b\n"), "mine.yaml must hold keys and values"),
     (setting("dataset: [cifar10\n"), "mine.yaml is not valid YAML", "line 2"),
     (setting(b"dataset: \xff\n"), "mine.yaml is not text in UTF-8"),
-    (lambda box: load_setting("config/huge.yaml"), "no setting 'huge': config holds paper, plain, sample, tiny"),
+    (lambda box: load_setting("config/huge.yaml"), "no setting 'huge': config holds augmented, convolutional"),
     (lambda box: load_setting("huge.yaml"), "no setting 'huge': . holds none"),
     (lambda box: load_setting("config/tiny.yaml", depth=3), "unknown keys ['depth']"),
     (lambda box: load_setting("config/tiny.yaml", epochs="3"), "tiny.yaml: epochs should be", "got '3'"),

@@ -11,6 +11,7 @@ from hrebasin.merging import methods
 from hrebasin.merging.looks import LOOKS
 from hrebasin.robustness import attacks as robustness
 from hrebasin.study.figures import paper as plots
+from hrebasin.study.figures import regularity as regularity_plots
 
 ROOT = project_root()
 DOCUMENTS = ("README.md", "docs/results.md", "docs/extending.md", "docs/use.md")
@@ -76,14 +77,14 @@ def test_an_added_attack_is_in_the_data_set_and_the_figure(names):
     assert attacked.attack.values.tolist() == ["fgsm", "bim", "deepfool-linf", "deepfool-linf-clipped"]
     weaker = attacked.robust_accuracy.sel(attack="fgsm") >= attacked.robust_accuracy.sel(attack="bim")
     assert weaker.mean() > 0.9, "ten steps break more than one"
-    assert [axes.get_title() for axes in plots.robust_accuracy(attacked).axes][1] == "bim"
+    assert "bim" in [axes.get_title() for axes in plots.robust_accuracy(attacked).axes]
 
 
 def test_an_added_bound_is_in_the_data_set_and_the_figure(names):
     measured = names["measured"]
     assert measured.bound.values.tolist() == ["global", "eclipse-fast", "frobenius"]
     assert (measured.lipschitz.sel(bound="frobenius") >= measured.gradient_norm.max("image")).all()
-    assert "frobenius" in plots.lipschitz(measured).axes[0].get_legend_handles_labels()[1]
+    assert "frobenius" in regularity_plots.lipschitz(measured).axes[0].get_legend_handles_labels()[1]
 
 
 def test_own_networks_are_merged_into_one_like_them(names):

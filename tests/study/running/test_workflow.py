@@ -35,11 +35,12 @@ PLANNED |= {"more than a thousand": ["--dry-run", "setting=tiny", "run=many", "g
 def planned(tmp_path_factory):
     """Rules and numbers of their jobs, of each of `PLANNED`, where the tiny setting's networks alone are there."""
     project = copy_project(tmp_path_factory.mktemp("workflow") / "copy")
-    folder = project / "data" / "runs" / "tiny" / "weights"
-    folder.mkdir(parents=True)
+    folder = project / "data" / "runs" / "tiny"
     for shard in range(2):
-        for kind in ("unmerged", "merged"):
-            (folder / f"{kind}-{shard:03d}.safetensors").touch()
+        for name in ("weights/unmerged-{}.safetensors", "weights/merged-{}.safetensors", "merge/shard-{}.nc"):
+            path = folder / name.format(f"{shard:03d}")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.touch()
     counted = map(counts, call(project, *PLANNED.values()))
     return {
         name: {rule: int(jobs[rule]) for rule in RULES & set(jobs)} for name, jobs in zip(PLANNED, counted, strict=True)

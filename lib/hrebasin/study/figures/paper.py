@@ -1,11 +1,13 @@
 """Figures of accuracy and robustness: a data set in, a Figure out; spread and n on every one."""
 
+from contextlib import suppress
+
 import numpy as np
 import xarray as xr
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator
 
-from ..groups import PERCENT, by_group, count_groups, minus, on_same_leaves, tree, tree_stages
+from ..groups import PERCENT, NotMeasuredError, by_group, count_groups, minus, on_same_leaves, tree, tree_stages
 from . import headlines
 from .style import (
     COLOURS,
@@ -90,9 +92,10 @@ def _draw_ahead(axes, merge: xr.Dataset, limit: int, label: str, *, shift: float
     places, parts = [], []
     for n in np.unique(merge.n_merged.values[merge.sweeps.values == limit]):
         sides = {"method": "tree", "n_merged": n}, {"method": "merge-many", "n_merged": n, "sweeps": limit}
-        if n > 2:
-            places.append(n * shift)
-            parts.append(minus(*on_same_leaves(merge.test_accuracy, *sides)) * PERCENT)
+        with suppress(NotMeasuredError):  # of 3 networks there is no tree
+            if n > 2:
+                parts.append(minus(*on_same_leaves(merge.test_accuracy, *sides)) * PERCENT)
+                places.append(n * shift)
     if parts:
         draw_points(axes, places, parts, label, **look)
 

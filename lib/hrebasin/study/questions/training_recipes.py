@@ -237,7 +237,7 @@ def draw(data: xr.Dataset) -> Figure:
     grid[0, 0].set_title(f"tree minus\nMergeMany of {2**top}")
     grid[0, 1].set_title(f"stage {top} minus 0,\nstrong attacks")
     for axes in grid[-1]:
-        axes.set_xlabel("percentage points")
+        axes.set_xlabel("difference\n(percentage points)")
     return draw_legend(figure, count_groups(data), columns=1)
 
 

@@ -16,7 +16,7 @@ from ...digests import files_digest
 from ...files import project_root, read_text
 from ..notebook_code import notebook_digest
 from ..settings import DATASETS, SINGLE, Setting, load_setting
-from ..stages import ANSWERS, PAPER, QUESTIONS
+from ..stages import ANSWERS, PAPER, QUESTIONS, READS
 
 # What a user may override on the command line: every single value of a setting, and short names for some.
 SHORT = {"groups": "n_groups", "first": "first_group"}
@@ -31,7 +31,8 @@ PARTS = {
     "attack": ("attack",),
     "measure": ("regularity", "ablations"),
     "publish": ("paper",),
-    "questions": (*QUESTIONS, "answers"),  # of networks that are there: nothing is trained or merged anew
+    # of networks that are there: nothing is trained or merged anew, but what a question reads is measured
+    "questions": (*QUESTIONS, "answers", *{stage for reads in READS.values() for stage in reads if stage != "merge"}),
 }
 
 
