@@ -14,6 +14,7 @@ from hrebasin.merging.methods import MERGES, SPARE, added, match_to_first, merge
 from hrebasin.merging.repair import moments
 from hrebasin.study import records
 from hrebasin.study.figures import paper as plots
+from hrebasin.study.figures import regularity
 from hrebasin.study.figures.style import COLOURS, STAGE_COLOURS, SWEEP_COLOURS
 
 
@@ -256,7 +257,7 @@ def test_every_figure_shows_a_method_that_was_added(known, registered, tmp_path)
         unregister("mine")
         results = {stage: records.read(tmp_path / f"{stage}.nc", stage=stage) for stage in results}
     drawn = [(plots.accuracy_by_merged, "merge"), (plots.robust_accuracy, "attack"), (plots.noise, "attack")]
-    drawn += [(plots.weight_norm, "regularity"), (plots.lipschitz, "regularity")]
+    drawn += [(regularity.weight_norm, "regularity"), (regularity.lipschitz, "regularity")]
     for draw, stage in drawn:
         lines = [line for axes in draw(results[stage]).axes for line in axes.lines]
         [*mine] = [

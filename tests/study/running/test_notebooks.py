@@ -164,7 +164,8 @@ def test_a_stage_refuses_networks_that_were_trained_on_other_images(executed, tm
 
 
 def test_executed_copies_are_whole_and_leave_nothing_behind(executed):
-    copies = sorted((executed / "notebooks").iterdir())
+    assert not [path for path in (executed / "notebooks").iterdir() if path.name.startswith(".")]
+    copies = sorted((executed / "notebooks").glob("*.ipynb"))
     assert [path.stem for path in copies] == sorted(PIPELINE)
     for path in copies:
         outputs = [output for cell in cells(path) for output in cell.outputs]

@@ -25,7 +25,7 @@ STEPS = [
     ("a cluster", "", "", "", ["--workflow-profile", "config/slurm"], set()),
     ("a value of merging", "", "", "", ["merge_many_sets=2"], ALL - {"train", "ablations"}),
     ("code of training", f"{LIBRARY}/training/run.py", "+= losses *", "+= 2 * losses *", [], ALL),
-    ("code of one stage", f"{LIBRARY}/robustness/attacks.py", "(1, 3, 50)", "(1, 3, 51)", [], {"attack", "paper"}),
+    ("code of one stage", f"{LIBRARY}/robustness/deepfool.py", "(1, 3, 50)", "(1, 3, 51)", [], {"attack", "paper"}),
     ("a docstring", f"{LIBRARY}/training/train.py", "Train one network for", "Train a network for", [], set()),
     ("a notebook", "notebooks/04_regularity.ipynb", "=bounded_images", "=1", [], {"regularity", "paper"}),
     ("the page's look", f"{LIBRARY}/study/publishing/page.html", "<h1", "<h1 ", [], {"paper"}),

@@ -32,7 +32,7 @@ def found(folder: Path, *, of_a_run: bool) -> dict[str, Path]:
         folder: that holds them.
         of_a_run: whether they were executed there; those that conclude are then still running.
     """
-    there = {re.sub(r"-\d+$", "", path.stem): path for path in sorted(folder.glob("*.ipynb"), reverse=True)}
+    there = {re.sub(r"-\d+$", "", path.stem): path for path in sorted(folder.glob("[!.]*.ipynb"), reverse=True)}
     return {name: there[name] for name in sorted(there) if not (of_a_run and name in (PAPER, ANSWERS))}
 
 
