@@ -39,7 +39,7 @@ STEPS = [
     ("a copied folder", "", "", "", [], set()),
     ("a copied folder, another value", "", "", "", ["noise_draws=3"], {"attack", "paper"}),
     ("a copied folder, other images", "data/cifar10-sample.nc", "images", "others", [], ALL),
-    ("a copied folder, other conclusions", f"{LIBRARY}/study/statistics.py", "= 4000", "= 4001", [], {"paper"}),
+    ("a copied folder, other conclusions", f"{LIBRARY}/study/resampling.py", "= 19_999", "= 19_998", [], {"paper"}),
 ]
 DRIVER = """
 import json, shutil, sys
