@@ -46,6 +46,7 @@ def write(notebooks: Collection[Path], folder: Path) -> None:
     from nbconvert import HTMLExporter  # takes seconds
 
     exporter, environment = HTMLExporter(template_name="basic", anchor_link_text=""), templates()
+    exporter.log.setLevel("ERROR")  # pictures that have no text for blind readers are told in the notebooks' words
     names = [path.stem for path in notebooks]
     for path in notebooks:
         body, _ = exporter.from_filename(str(path))
