@@ -1,6 +1,7 @@
 """What every way to merge many networks has in common: it is timed, checked, labelled, and repaired if asked to."""
 
 import time
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -72,7 +73,9 @@ class Method:
             raise ValueError(f"method {self.name!r} takes {numbers} networks, got {len(bank)}")
         given = self._given(images, repaired)
         start = time.perf_counter()
-        made = self.merge(bank, seed, **{name: given[name] for name in NEEDS[self.needs]})
+        with warnings.catch_warnings():  # `finished` measures batch norm, or says what that it cannot costs
+            warnings.filterwarnings("ignore", message="the running statistics of batch norm")
+            made = self.merge(bank, seed, **{name: given[name] for name in NEEDS[self.needs]})
         merged, pixels = self._checked(made, bank, start), given["pixels"]
         results = [finished(merged, pixels)] if plain else []
         return results + ([self._repaired(merged, made, bank, seed, pixels)] if repaired else [])
