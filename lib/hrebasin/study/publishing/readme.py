@@ -20,6 +20,7 @@ from ..groups import PERCENT, count_groups, tree, tree_stages
 from ..questions import answers, load
 from ..stages import EXTRA, NOTEBOOKS, PAPER, QUESTIONS, TRAINS_ITS_OWN
 from . import page
+from .answers_text import told_questions
 from .ledger_text import answer, ledger_table, settings_table, trees
 from .pictures import title
 from .places import benchmarks_file, places
@@ -70,7 +71,10 @@ def parts(root: Path) -> dict[str, str]:
 def _first_answer(published: Path) -> str:
     """The headline of the first open question, where it was asked."""
     path = published / "answers.nc"
-    return f" {answers.first_answer(records.read(path, stage='answers'))}" if path.is_file() else ""
+    if not path.is_file():
+        return ""
+    first = told_questions(records.read(path, stage="answers"))[0]
+    return f" {first['title']} {first['lead']}"
 
 
 def published_by(results: Mapping[str, xr.Dataset]) -> str:

@@ -3,7 +3,6 @@
 There are no verdicts: nothing was claimed, and all comparisons are exploratory.
 """
 
-import re
 import warnings
 
 import numpy as np
@@ -71,13 +70,6 @@ def sentences(found: xr.Dataset) -> list[tuple[str, str, str]]:
         text = str(sentence).removesuffix(".")
         told.append((str(title), f"{text[0].upper()}{text[1:]}.", groups))
     return told
-
-
-def first_answer(found: xr.Dataset) -> str:
-    """The first question and the headline of its answer: the verdict and one sentence with its interval."""
-    title, text, _ = sentences(found)[0]
-    headline = re.match(r"\S.*?n = \d+\)\.", text)
-    return f"{title} {headline[0] if headline else text}"
 
 
 def comparisons(found: xr.Dataset, name: str) -> list[dict[str, str]]:

@@ -21,7 +21,6 @@ TITLE = "Is the tree ever better than MergeMany?"
 # Further variables, see `measure`, are in data sets that were measured since there are rivals.
 SCHEMA = {"model": "test_accuracy test_loss pairwise_distance sweeps_done converged seconds order"}
 NAMES = COMMON_NAMES | RIVALS | {"merge-many-from-tree": LOOKS["merge-many-from-tree"][0], "ensemble": "ensemble"}
-PAIRED = ("tree-nearest", "tree-random")  # the tree with other pairs
 NOT_MERGED = ("unmerged", "ensemble", LEFT_OUT)
 CLOSE = 1.0  # percentage points below the best that a cheaper way may lie
 SHOWN = {  # method -> colour and marker
