@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from hrebasin.study.statistics import PairedVariances, Test, holm, not_resolved
+from hrebasin.study.statistics import PairedVariances, Test, holm
 from synthetic import normal
 
 
@@ -69,11 +69,8 @@ def test_variances_are_compared_as_pitman_and_morgan_do():
     assert np.isnan(PairedVariances("spread", first, second, groups=1).p)
 
 
-def test_what_is_not_resolved_is_told_with_its_interval():
-    open_, clear = Test("a", [-1.0, 2.0, 0.5], "points"), Test("b", [1.0, 1.1, 0.9], "points")
-    low, high = open_.interval()
-    assert not_resolved({"x": open_, "y": clear}) == f"not resolved: x (+0.5, {low:.3g} to {high:.3g} points)"
-    same = Test("d", [0.0, 0.0, 0.0], "points")
-    assert not_resolved({"z": same}) == "not resolved: z (+0 in every group, points)"
-    assert not_resolved({"y": clear}) == "all of these differences are resolved"
-    assert not_resolved({"y": Test("c", [1.0], "points")}) == "one group resolves nothing"
+def test_what_is_told_names_the_interval_or_why_there_is_none():
+    assert Test("a", [1.0, 2.0, 3.0], "points").told().startswith("2 points (")
+    assert Test("a", [1.0], "points").told() == "1 points (one group has no interval)"
+    assert Test("a", [0.0, 0.0], "points").told() == "0 points (the same in all 2 groups)"
+    assert [Test("a", values, "1").sign for values in ([1, 1.1, 1.2], [-1, -1.1, -1.2], [1, -1, 0.1])] == [1, -1, 0]

@@ -4,7 +4,6 @@ from collections.abc import Mapping
 
 import numpy as np
 import xarray as xr
-from scipy.special import digamma
 
 from ..merging.distances import CONVERGENCE
 
@@ -13,6 +12,7 @@ PERCENT = 100.0  # percentage points in an accuracy of 1
 POINTS = "percentage points"
 SAME_CHOICE = 0.5  # percentage points; one standard error of an accuracy of 50 % on 10,000 test images
 STRONG = 0.015  # epsilon from which an attack counts as strong, as in C5
+VARYING = 4  # networks a group, at least, whose variance is compared
 BROKEN = 0.1  # epsilon at which every network must break
 
 Results = Mapping[str, xr.Dataset]  # data sets by stage
@@ -156,31 +156,27 @@ def _by_stage(array: xr.DataArray, stages: list[int]) -> np.ndarray:
     return values
 
 
-def log_variance_falls(array: xr.DataArray, stages: list[int]) -> tuple[np.ndarray, int]:
+def variance_falls(array: xr.DataArray, stages: list[int]) -> tuple[np.ndarray, int]:
     """How much smaller the variance among the networks of a group is at a later stage than at stage 0.
 
-    The later stage is the last with two networks a group. The logarithm of a sample variance of n networks is biased by
-    psi((n-1)/2) - ln((n-1)/2), -1.27 for two networks, which alone would read as a fall; it is subtracted (exact for
-    normal values).
+    The later stage is the last with `VARYING` networks a group: of fewer, sample variances are so skewed that a fall
+    is found too often. The difference of sample variances is unbiased whatever the networks' distribution and number; a
+    ratio or its logarithm is not.
 
     Returns:
-        Natural logarithm of the ratio (group,), positive where the variance falls; and the later stage.
+        Variance at stage 0 minus variance at the later stage (group,), in squared units; and the later stage.
     """
     for stage in reversed(stages[1:]):
-        first, last = (_log_variance(array, s) for s in (0, stage))
+        first, last = (_variance(array, s) for s in (0, stage))
         if first.size and last.size:
             return minus(first, last), stage
-    raise NotMeasuredError("no stage after stage 0 has two networks a group that differ")
+    raise NotMeasuredError(f"no stage after stage 0 has {VARYING} networks a group")
 
 
-def _log_variance(array: xr.DataArray, stage: int) -> xr.DataArray:
+def _variance(array: xr.DataArray, stage: int) -> xr.DataArray:
     of_stage = (array.stage.values == stage) & (array.method.values == ("tree" if stage else "unmerged"))
-    selected, result = array[of_stage], {}
-    for group in np.unique(selected.group.values):
-        values = selected.values[selected.group.values == group]
-        if len(values) > 1 and np.ptp(values) > 0:
-            half = (len(values) - 1) / 2
-            result[group] = np.log(values.var(ddof=1)) - digamma(half) + np.log(half)
+    values, groups = array.values[of_stage], array.group.values[of_stage]
+    result = {group: values[groups == group].var(ddof=1) for group in np.unique(groups) if (groups == group).sum() >= VARYING}
     return xr.DataArray(list(result.values()), dims="group", coords={"group": list(result)})
 
 

@@ -95,13 +95,23 @@ class Test:
         """Effect, interval and n in words: "-4.2 percentage points (-5.1 to -3.3, n = 8)"."""
         low, high = self.interval()
         units = "" if self.units == "1" else f" {self.units}"
-        spread = "one group has no interval" if np.isnan(low) else f"{low:.3g} to {high:.3g}, n = {self.n}"
+        if self.n == 1:
+            spread = "one group has no interval"
+        elif np.isnan(low):
+            spread = f"the same in all {self.n} groups"
+        else:
+            spread = f"{low:.3g} to {high:.3g}, n = {self.n}"
         return f"{self.effect:.3g}{units} ({spread})"
 
     def yes_or_no(self) -> str:
         """Whether the effect is above zero: "Yes", "No" (below) or "Not resolved"."""
+        return {1: "Yes", -1: "No", 0: "Not resolved"}[self.sign]
+
+    @property
+    def sign(self) -> int:
+        """1 where the interval of the effect lies above zero, -1 below, 0 where it does not tell."""
         low, high = self.interval()
-        return "Yes" if low > 0 else "No" if high < 0 else "Not resolved"
+        return int(low > 0) - int(high < 0)
 
     def _reported(self, value: float) -> float:
         return float(np.exp(value + self.target)) if self.ratio else value + self.target
@@ -255,25 +265,5 @@ def by_sign(tests: Mapping[str, Test]) -> dict[int, list[str]]:
     """
     found = {1: [], -1: [], 0: []}
     for name, test in tests.items():
-        low, high = test.interval()
-        found[int(low > 0) - int(high < 0)].append(name)
+        found[test.sign].append(name)
     return found
-
-
-def not_resolved(tests: Mapping[str, Test]) -> str:
-    """Which of several comparisons their groups do not resolve, with their intervals, in words.
-
-    Args:
-        tests: by the name of what was tried, each against the same without it.
-    """
-    if not any(test.decidable for test in tests.values()):
-        return "one group resolves nothing"
-    names = by_sign({name: test for name, test in tests.items() if test.decidable})[0]
-    if not names:
-        return "all of these differences are resolved"
-    told = []
-    for name in names:
-        low, high = tests[name].interval()
-        spread = f", {low:.3g} to {high:.3g}" if low == low else " in every group,"
-        told.append(f"{name} ({tests[name].effect:+.3g}{spread} {tests[name].units})")
-    return f"not resolved: {', '.join(told)}"

@@ -13,12 +13,12 @@ from ..groups import (
     by_group,
     finite,
     has_numbers,
-    log_variance_falls,
     minus,
     slopes,
     stage_data,
     tree,
     tree_stages,
+    variance_falls,
 )
 from ..statistics import Test
 from .verdicts import beside, part
@@ -66,7 +66,7 @@ def c7b(results: Results) -> list[Test]:
 
 @part("C7c", "the variance of the summed weight norm among networks falls")
 def c7c(results: Results) -> list[Test]:
-    """Variance within a group, stage 0 over the last stage with two networks a group."""
+    """Variance within a group, stage 0 minus the last stage with four networks a group."""
     norm = _norm(results)
     return [_variance("weight norm", norm, tree_stages(norm))]
 
@@ -132,8 +132,8 @@ def _logs(array: xr.DataArray, *stages: int) -> list[xr.DataArray]:
 
 
 def _variance(name: str, array: xr.DataArray, stages: list[int]) -> Test:
-    values, last = log_variance_falls(array, stages)
-    return Test(f"variance of the {name} within a group, stage 0 over stage {last}", values, "times", ratio=True)
+    values, last = variance_falls(array, stages)
+    return Test(f"variance of the {name} within a group, stage 0 minus stage {last}", values, "1")
 
 
 @part("C9", "whichever is permuted, accuracy is equal within 0.5 points")
