@@ -1,4 +1,4 @@
-"""A network named in words: ``package.module:factory``, where a file's weights do not tell one."""
+"""A network named in words: ``package.module:make``, where a file's weights do not tell one."""
 
 import ast
 import importlib
@@ -12,7 +12,7 @@ from torch import nn
 
 from .random_streams import generator
 
-FORM = "package.module:factory or path/to/file.py:factory, as in torchvision.models:resnet18 or nets.py:make(width=8)"
+FORM = "package.module:make or path/to/file.py:make, as in torchvision.models:resnet18 or nets.py:make(width=8)"
 
 
 def build_network(factory: str) -> nn.Module:

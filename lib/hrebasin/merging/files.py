@@ -63,7 +63,7 @@ def merge_files(
     if network and (layers or reference):
         raise ValueError("layers and reference are for perceptrons without network, which tells both")
     if not network and (images or example or mean or std or repair):
-        raise ValueError("example, images (and so repair), mean and std need network, as package.module:factory")
+        raise ValueError("example, images (and so repair), mean and std need network, as package.module:make")
     options = {"method": method, "repair": repair, "seed": seed}
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")

@@ -176,7 +176,9 @@ def variance_falls(array: xr.DataArray, stages: list[int]) -> tuple[np.ndarray, 
 def _variance(array: xr.DataArray, stage: int) -> xr.DataArray:
     of_stage = (array.stage.values == stage) & (array.method.values == ("tree" if stage else "unmerged"))
     values, groups = array.values[of_stage], array.group.values[of_stage]
-    result = {group: values[groups == group].var(ddof=1) for group in np.unique(groups) if (groups == group).sum() >= VARYING}
+    result = {
+        group: values[groups == group].var(ddof=1) for group in np.unique(groups) if (groups == group).sum() >= VARYING
+    }
     return xr.DataArray(list(result.values()), dims="group", coords={"group": list(result)})
 
 

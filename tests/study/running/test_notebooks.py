@@ -195,7 +195,7 @@ def test_own_networks_run(tmp_path):
     networks, images, mean, std = write_example(
         tmp_path, data=ROOT / "data", n=3, widths=(24, 16), epochs=8, n_images=400
     )
-    values = {"networks": str(networks), "image_folder": str(images), "mean": mean, "std": std}
+    values = {"networks": str(networks), "images": str(images), "mean": mean, "std": std}
     values |= {"attacked_images": 8, "bounded_images": 2, "epsilons": [0.0, 0.01]}
     run_notebook(ROOT / "notebooks" / "11_your_networks.ipynb", tmp_path / "out.ipynb", values, threads=1)
     assert pictures(tmp_path / "out.ipynb") == 4

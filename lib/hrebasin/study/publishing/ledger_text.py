@@ -41,7 +41,7 @@ SENTENCES = {
         "It is not resolved whether weight norms fall at every stage.",
     ),
     "C8a": (
-        "So do the Lipschitz bounds.",
+        "Lipschitz bounds fall at every stage.",
         "Lipschitz bounds do not fall at every stage.",
         "It is not resolved whether Lipschitz bounds fall at every stage.",
     ),

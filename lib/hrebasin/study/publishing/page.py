@@ -18,6 +18,7 @@ from ..questions import OPEN, answers
 from ..records import checksums as manifest
 from ..stages import EXTRA, NOTEBOOKS
 from . import notebook_pages
+from .across_settings import Told, effects_table, paragraphs
 from .answers_text import told_questions
 from .ledger_text import MARKS, answer, by_setting, counted, ledger_table, reported, rows, sentences, tally
 from .live_figure import live_figure
@@ -29,12 +30,13 @@ NUMBERS = ("Effect", "95 % interval", "n trees", "p", "p, Holm", "p, signs")  # 
 
 
 class Setting(NamedTuple):
-    """What the page shows of a setting: its data sets by stage, its ledger, its figures by name, and its name."""
+    """What the page shows of a setting: data sets by stage, ledger, figures by name, its name, answers if asked."""
 
     results: Results
     claims: xr.Dataset
     drawn: Mapping[str, Figure]
     name: str
+    answers: xr.Dataset | None = None
 
 
 def write_page(
@@ -68,7 +70,7 @@ def write_page(
     found = notebook_pages.found(folder / notebooks, of_a_run=Path(notebooks) == Path(notebook_pages.FOLDER))
     notebook_pages.write(found.values(), folder / notebook_pages.FOLDER)
     pages = {name: f"{notebook_pages.FOLDER}/{place.stem}.html" for name, place in found.items()}
-    main = Setting(results, claims, drawn, results["merge"].attrs["setting"])
+    main = Setting(results, claims, drawn, results["merge"].attrs["setting"], asked)
     order = sorted(drawn, key=lambda name: name != FAMILIES)
     pictures = [_picture(main, name, pages, Path(data), Path(files)) for name in order]
     speed = []
@@ -76,6 +78,7 @@ def write_page(
         shown = picture(name, draw(benchmarks), figures.benchmark_caption(name, benchmarks))
         speed.append(shown | {"links": _files(name, Path(files), [Path(data).parent / "benchmarks.nc"])})
     settings = [main, *others]
+    told = {each.name: Told(each.claims, each.answers) for each in settings}
     see = dict.fromkeys(claims.claim.values.tolist(), [])
     see |= {claim: _see(figure, drawn, pages) for claim, figure in CLAIM_FIGURES.items()}
     asked_of = [] if asked is None else told_questions(asked)
@@ -91,6 +94,8 @@ def write_page(
                 {"id": claim, "statement": statement, "cells": cells, "links": see[claim]}
                 for claim, statement, cells in by_setting({each.name: each.claims for each in settings})
             ],
+            together=paragraphs(told),
+            effects=effects_table(told),
             numbers=NUMBERS,
             questions=[one | {"links": _see(OPEN[one["stage"]].figure, drawn, pages)} for one in asked_of],
             figures=pictures,
@@ -172,8 +177,7 @@ def redraw(
     published, folder = Path(published), Path(folder)
     with only_writer(folder):
         main, also = redraw_setting(Place("", published, folder, None)), {}
-        if (path := published / "answers.nc").is_file():
-            also["asked"] = records.read(path, stage="answers")
+        also["asked"] = main.answers
         if benchmarks is not None and benchmarks.is_file():
             also["benchmarks"] = records.read(benchmarks, stage="benchmarks")
             figures.draw_benchmarks(also["benchmarks"], folder)
@@ -189,10 +193,11 @@ def redraw_setting(place: Place) -> Setting:
     results, folder = records.read_results(place.data), place.figures
     claims = records.read(place.data / "ledger.nc", stage="ledger")
     figures.tabulate_all(results, folder)
-    tables = {"ledger.md": ledger_table(claims)}
+    tables, asked = {"ledger.md": ledger_table(claims)}, None
     if (path := place.data / "answers.nc").is_file():
-        tables["answers.md"] = answers.table(records.read(path, stage="answers"))
+        asked = records.read(path, stage="answers")
+        tables["answers.md"] = answers.table(asked)
     for name, text in tables.items():
         write_atomically(folder / name, text)
     manifest.enter(folder / name for name in tables)
-    return Setting(results, claims, figures.draw_all(results, folder, place.names), place.setting)
+    return Setting(results, claims, figures.draw_all(results, folder, place.names), place.setting, asked)

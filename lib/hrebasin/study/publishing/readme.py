@@ -20,8 +20,9 @@ from ..groups import PERCENT, count_groups, tree, tree_stages
 from ..questions import answers, load
 from ..stages import EXTRA, NOTEBOOKS, PAPER, QUESTIONS, TRAINS_ITS_OWN
 from . import page
+from .across_settings import Told, effects_table, paragraphs, unknown
 from .answers_text import told_questions
-from .ledger_text import answer, ledger_table, settings_table, trees
+from .ledger_text import counted, ledger_table, sentences, settings_table, trees
 from .pictures import title
 from .places import benchmarks_file, places
 
@@ -45,15 +46,17 @@ def parts(root: Path) -> dict[str, str]:
     """
     published = places(root)[0].data
     results = records.read_results(published)
-    claims = records.read(published / "ledger.nc", stage="ledger")
+    settings = told_settings(root)
+    claims = next(iter(settings.values())).ledger
     benchmarks = records.read(benchmarks_file(root), stage="benchmarks")
     needs = needed_stages(read_text(root / "Snakefile"))
     return {
-        "answer": f"**Answer.** {answer(claims, results)}{_first_answer(published)}\n",
+        "answer": first_screen(settings, results),
+        "unknown": f"**What is not known.** {_unknown(root, settings)}\n",
         "published": published_by(results),
-        "claims": settings_table(
-            {place.setting: records.read(place.data / "ledger.nc", stage="ledger") for place in places(root)}
-        ),
+        "claims": settings_table({name: each.ledger for name, each in settings.items()}),
+        "effects": _table(*effects_table(settings)),
+        "settings": "".join(f"- **{title}** {text}\n" for title, text in paragraphs(settings)),
         "ledger": ledger_table(claims),
         "questions": questions(published / "answers.nc"),
         "figures": figures_table(results, needs, [path.stem for path in (root / "config").glob("*.yaml")]),
@@ -68,13 +71,35 @@ def parts(root: Path) -> dict[str, str]:
     }
 
 
-def _first_answer(published: Path) -> str:
-    """The headline of the first open question, where it was asked."""
-    path = published / "answers.nc"
-    if not path.is_file():
-        return ""
-    first = told_questions(records.read(path, stage="answers"))[0]
-    return f" {first['title']} {first['lead']}"
+def told_settings(root: Path) -> dict[str, Told]:
+    """Ledgers and answers of the published settings by name, the main one first."""
+    found = {}
+    for place in places(root):
+        asked = place.data / "answers.nc"
+        answered = records.read(asked, stage="answers") if asked.is_file() else None
+        found[place.setting] = Told(records.read(place.data / "ledger.nc", stage="ledger"), answered)
+    return found
+
+
+def first_screen(settings: Mapping[str, Told], results: Mapping[str, xr.Dataset]) -> str:
+    """The answer as Markdown: what stands first on the page, and how many claims got which verdict."""
+    name, main = next(iter(settings.items()))
+    said = [sentence for sentence, _ in sentences(main.ledger)]
+    if main.answers is not None and (first := told_questions(main.answers)[0])["first"]:
+        said.insert(0, f"{first['title']} {first['lead']}")
+    lines = [f"**Answer**, from the `{name}` setting:", "", *(f"- {one}" for one in said), ""]
+    return "\n".join([*lines, counted(main.ledger, results), ""])
+
+
+def _unknown(root: Path, settings: Mapping[str, Told]) -> str:
+    trained = [records.read(place.data / "train.nc", stage="train") for place in places(root)]
+    networks = max(int((data.method == "unmerged").sum()) for data in trained)
+    return unknown(settings, networks=networks, devices={data.attrs.get("device", "") for data in trained})
+
+
+def _table(head: list[str], rows: list[list[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
 def published_by(results: Mapping[str, xr.Dataset]) -> str:

@@ -154,7 +154,7 @@ def _sentences(pairs: dict[Key, Comparison], tests: dict[Key, Test], top: int) -
     kept = f"keep {PERCENT * pair.own.mean():.1f} % under strong {ATTACKS[kind]} and {others}"
     at = f"At equal accuracy ({PERCENT * pair.accuracy.mean():.1f} %), networks" if pair.equal else "Networks"
     beside = "" if pair.equal else f", {_gap(pair)},"
-    numbers = f"{PERCENT * pair.others.mean():.1f} %, a difference of {tests[key].told()}"
+    numbers = f"{PERCENT * pair.others.mean():.1f} %; the difference is {tests[key].told()}"
     yield f"{_verdict(pairs, tests, key)}. {at} merged from {2**stage} {kept}{beside} {numbers}."
     for again in ATTACKS:
         if again != kind and (other := (again, *key[1:])) in tests:

@@ -1,0 +1,172 @@
+"""What settings have in common and what they change: a table of effects, and a paragraph a question."""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import xarray as xr
+
+from .answers_text import SENTENCE_END, told_questions
+from .places import ORDER
+
+# part of a claim -> what its effect is, in percentage points
+EFFECTS = {
+    "C11": "accuracy lost by merging two networks",
+    "C1a": "accuracy of the tree of 4 minus converged MergeMany's",
+    "C1b": "accuracy of the tree of 4 minus that of MergeMany after one sweep",
+    "C5a fgsm": "weak FGSM: unmerged networks minus the last stage",
+    "C5b fgsm": "strong FGSM: the last stage minus unmerged networks",
+    "C5b deepfool-linf": "strong DeepFool: the last stage minus unmerged networks",
+    "C10a gaussian": "accuracy under Gaussian noise, change a stage",
+}
+COMPARED = {"C11": "A pair merge costs", "C5b fgsm": "Under strong FGSM the last stage gains"}  # in paragraphs
+OTHERS = {  # setting -> what it has that the main networks have not
+    "convolutional": "convolutional networks with batch norm",
+    "residual": "residual networks with layer norm",
+}
+
+
+NOTHING = "not measured"
+
+
+class Told(NamedTuple):
+    """What is published of a setting: the ledger, and the answers to open questions if they were asked."""
+
+    ledger: xr.Dataset
+    answers: xr.Dataset | None
+
+
+def effects_table(settings: Mapping[str, Told]) -> tuple[list[str], list[list[str]]]:
+    """Effects down, settings across, as texts: the head, and rows.
+
+    Args:
+        settings: by name, the main one first.
+    """
+    head = ["percentage points (95 % interval)", *settings]
+    return head, [[text, *(_effect(each.ledger, part) for each in settings.values())] for part, text in EFFECTS.items()]
+
+
+def paragraphs(settings: Mapping[str, Told]) -> list[tuple[str, str]]:
+    """Each question that settings answer together, and the answer; arguments as of `effects_table`."""
+    return [
+        ("Does merging make networks more robust than early stopping does at the same accuracy?", _stopped(settings)),
+        ("Is the tree ever more accurate than MergeMany?", _tree_or_many(settings)),
+        ("What does augmentation change?", _augmentation(settings)),
+        ("What do convolutional and residual networks change?", _architectures(settings)),
+        ("Does the loss come near zero, as the authors of Git Re-Basin report?", _barrier(settings)),
+    ]
+
+
+def _stopped(settings: Mapping[str, Told]) -> str:
+    leads = {name: _question(each, "controls")[0] for name, each in settings.items()}
+    return " ".join(f"`{name}`: {lead}" for name, lead in leads.items() if lead) or "Not measured yet."
+
+
+def _tree_or_many(settings: Mapping[str, Told]) -> str:
+    converged, once = (_verdicts(settings, part) for part in ("C1a", "C1b"))
+    if "reproduced" in converged.values():
+        first = f"Yes, in {_named(converged, 'reproduced')}."
+    elif "reproduced" in once.values():
+        first = f"Only if MergeMany stops after one sweep, in {_named(once, 'reproduced')}."
+    else:
+        first = "No." if set(converged.values()) == {"contradicted"} else "Not resolved."
+    said = [first]
+    for name, each in settings.items():
+        if converged[name] != NOTHING:
+            said.append(f"Of 4 networks in `{name}`, the tree minus converged MergeMany is {_points(each, 'C1a')}.")
+            said.append(f"After one sweep of MergeMany it is {_points(each, 'C1b')}.")
+    return " ".join(said)
+
+
+def _augmentation(settings: Mapping[str, Told]) -> str:
+    said = []
+    for name, each in settings.items():
+        lead, more = _question(each, "recipes")
+        if lead:
+            said.append(f"Of the same networks in `{name}`: {lead} {more}".strip())
+            break
+    if {"plain", "augmented"} <= set(settings):
+        said.append("`augmented` has crop and flip, one more hidden layer and twice the epochs of `plain`.")
+        said += _side_by_side(settings, "plain", "augmented")
+    return " ".join([*said, *_missing(settings, "augmented")])
+
+
+def _architectures(settings: Mapping[str, Told]) -> str:
+    main, said = next(iter(settings)), []
+    for name, text in OTHERS.items():
+        if name in settings:
+            said += [f"`{name}` has {text}.", *_side_by_side(settings, main, name)]
+    return " ".join([*said, *_missing(settings, *OTHERS)])
+
+
+def _barrier(settings: Mapping[str, Told]) -> str:
+    verdicts = {name: found for name, found in _verdicts(settings, "C11").items() if found != NOTHING}
+    if not verdicts:
+        return "Not measured yet."
+    near, least = _named(verdicts, "contradicted"), min(verdicts, key=lambda name: _value(settings[name], "C11"))
+    first = f"Yes, in {near}." if near else "No." if set(verdicts.values()) == {"reproduced"} else "Not resolved."
+    return f"{first} A pair merge costs least in `{least}`: {_points(settings[least], 'C11')}."
+
+
+def _side_by_side(settings: Mapping[str, Told], first: str, second: str) -> list[str]:
+    return [
+        f"{text} {_points(settings[first], part)} in `{first}` and {_points(settings[second], part)} in `{second}`."
+        for part, text in COMPARED.items()
+    ]
+
+
+def _missing(settings: Mapping[str, Told], *names: str) -> list[str]:
+    missing = [f"`{name}`" for name in names if name not in settings]
+    return [f"Not measured yet: {', '.join(missing)}."] if missing else []
+
+
+def _question(told: Told, stage: str) -> tuple[str, str]:
+    """The lead of an answer and the sentence after it; empty where it was not asked."""
+    for one in told_questions(told.answers) if told.answers is not None else ():
+        if one["stage"] == stage:
+            return one["lead"], SENTENCE_END.split(one["rest"])[0]
+    return "", ""
+
+
+def _part(ledger: xr.Dataset, part: str) -> xr.Dataset:
+    return ledger.isel(part=ledger.part.values.tolist().index(part))
+
+
+def _verdicts(settings: Mapping[str, Told], part: str) -> dict[str, str]:
+    return {name: _part(each.ledger, part).verdict.item() for name, each in settings.items()}
+
+
+def _named(verdicts: Mapping[str, str], verdict: str) -> str:
+    return ", ".join(f"`{name}`" for name, found in verdicts.items() if found == verdict)
+
+
+def _points(told: Told, part: str) -> str:
+    size, _, spread = _effect(told.ledger, part).partition(" (")
+    return f"{size} points ({spread}" if spread else size if size == NOTHING else f"{size} points"
+
+
+def _value(told: Told, part: str) -> float:
+    return _part(told.ledger, part).effect.item()
+
+
+def _effect(ledger: xr.Dataset, part: str) -> str:
+    row = _part(ledger, part)
+    if row.effect.isnull():
+        return NOTHING
+    spread = "" if row.low.isnull() else f" ({row.low.item():.3g} to {row.high.item():.3g})"
+    return f"{row.effect.item():.3g}{spread}"
+
+
+def unknown(settings: Mapping[str, Told], *, networks: int, devices: set[str]) -> str:
+    """What nothing published tells, in sentences.
+
+    Args:
+        settings: by name.
+        networks: that were trained, of the largest setting.
+        devices: that measured.
+    """
+    said = [f"The paper trained 1600 networks; the largest published setting has {networks}."]
+    said += _missing(settings, *ORDER)
+    if not any("cuda" in device for device in devices):
+        said.append("Nothing was measured on a GPU.")
+    said.append("The comparisons behind open questions rest on few trees, and nothing adjusts them for their number.")
+    return " ".join(said)

@@ -1,0 +1,48 @@
+"""What several settings tell together, from ledgers with planted effects."""
+
+import pytest
+
+import synthetic
+from hrebasin.study.claims.ledger import ledger
+from hrebasin.study.publishing.across_settings import EFFECTS, Told, effects_table, paragraphs, unknown
+from hrebasin.study.questions import answers
+
+
+@pytest.fixture(scope="module")
+def told():
+    results = synthetic.results(groups=8)
+    flat = synthetic.results(groups=8, C1=0, C11=0, stages=("merge", "attack", "regularity", "ablations"))
+    return {"plain": Told(ledger(results), answers.answer(results)), "augmented": Told(ledger(flat), None)}
+
+
+def test_effects_are_those_of_the_ledgers(told):
+    head, rows = effects_table(told)
+    assert head[1:] == ["plain", "augmented"]
+    assert len(rows) == len(EFFECTS)
+    lost = {name: each.ledger.sel(part=each.ledger.part == "C11").effect.item() for name, each in told.items()}
+    row = next(row for row in rows if row[0] == EFFECTS["C11"])
+    assert [float(cell.split(" ")[0]) for cell in row[1:]] == pytest.approx(list(lost.values()), rel=5e-3)
+
+
+def test_paragraphs_follow_the_verdicts(told):
+    found = dict(paragraphs(told))
+    assert len(found) == 5
+    tree = found["Is the tree ever more accurate than MergeMany?"]
+    assert tree.startswith("Yes, in `plain`.")
+    barrier = found["Does the loss come near zero, as the authors of Git Re-Basin report?"]
+    assert "costs least in `augmented`" in barrier
+    only = dict(paragraphs({"augmented": told["augmented"]}))
+    assert only["Does merging make networks more robust than early stopping does at the same accuracy?"] == (
+        "Not measured yet."
+    )
+    assert (
+        "Not measured yet: `convolutional`, `residual`." in only["What do convolutional and residual networks change?"]
+    )
+
+
+def test_what_is_not_known_names_what_is_missing(told):
+    said = unknown(told, networks=128, devices={"cpu, x86_64"})
+    assert "`augmented`" not in said
+    assert "`fashion`" in said
+    assert "GPU" in said
+    assert "GPU" not in unknown(told, networks=128, devices={"cuda, H100"})
