@@ -13,7 +13,7 @@ from hrebasin.study.figures import FIGURES, figure_files
 from hrebasin.study.running.command_line import run_values
 from hrebasin.study.running.notebook_runner import declared_parameters
 from hrebasin.study.running.plan import PARTS, Plan
-from hrebasin.study.running.workflow import _remove_checkpoints, snakemake_options
+from hrebasin.study.running.workflow import _check_records, _remove_checkpoints, snakemake_options
 from hrebasin.study.settings import load_setting
 from hrebasin.study.stages import ANSWERS, NOTEBOOKS, PAPER, QUESTIONS, STAGES
 
@@ -154,3 +154,12 @@ def test_a_notebook_gets_what_it_declares(notebook):
     shard = None if notebook in (PAPER, ANSWERS) else 0
     values = json.loads(Plan.from_config({"setting": "tiny"}).parameters(notebook, shard))
     assert set(values) == set(declared_parameters(ROOT / "notebooks" / f"{notebook}.ipynb"))
+
+
+def test_a_place_where_snakemake_can_keep_no_records_is_refused_by_name(tmp_path):
+    folder = tmp_path / ".snakemake"
+    _check_records(folder)
+    folder.rmdir()
+    folder.touch()
+    with pytest.raises(OSError, match="Snakemake keeps its records in .*/.snakemake, which cannot be written to"):
+        _check_records(folder)

@@ -3,6 +3,7 @@
 import shutil
 import signal
 import sys
+import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext, suppress
@@ -39,7 +40,7 @@ def run(
 
     Raises:
         ValueError: values that cannot be, or networks that are missing.
-        OSError: the folder of the run cannot be written to.
+        OSError: the folder of the run, or Snakemake's, cannot be written to.
         KeyboardInterrupt: stopped; the same command continues.
     """
     if part not in (None, *PARTS):
@@ -49,6 +50,7 @@ def run(
     if part == "questions":
         _check_questions(plan)
     command = snakemake_options(plan, values, part=part, cores=cores, elsewhere=elsewhere)
+    _check_records(project_root() / ".snakemake")
     if dry_run:
         return _snakemake([*command, "--dry-run", *more])
     if elsewhere:
@@ -65,6 +67,19 @@ def run(
     elif part == "questions":
         _report_answers(folder)
     return code
+
+
+def _check_records(folder: Path) -> None:
+    """Snakemake's own error names neither its folder nor a way out."""
+    try:
+        folder.mkdir(exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise OSError(
+            f"Snakemake keeps its records in {folder}, which cannot be written to ({error.strerror}): mend that, or "
+            "copy the project to where you may write"
+        ) from error
 
 
 def _name_failures(folder: Path, *, since: float) -> None:
