@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.optimize import linear_sum_assignment
 
+from hrebasin.compiled import Compiled
 from hrebasin.matching.assignment import assign
-from hrebasin.matching.compiled import Compiled
 
 
 def value(gains, permutation):

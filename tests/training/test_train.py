@@ -282,6 +282,15 @@ def test_augmented_images_are_crops_and_flips(oblong_images, padding, flip):
     assert np.abs(counts - counts.mean()).max() < 5 * math.sqrt(counts.mean())  # about equally often
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_images_are_cut_on_a_cpu_as_by_indexing(dtype):
+    stream = generator("cut")
+    source = torch.rand(9, 3, 7, 10, generator=stream).to(dtype)
+    rows, top, left = (torch.randint(0, most, (50,), generator=stream) for most in (9, 3, 5))
+    given = source, rows, top, left, torch.rand(50, generator=stream) < 0.5, (5, 6)
+    assert torch.equal(batches._cut_on_cpu(*given), batches.cut_by_index(*given))
+
+
 def test_augmentation_differs_between_epochs_and_seeds(oblong_images):
     first, again, other = (augmentations(oblong_images, seed, padding=1, flip=True) for seed in (0, 0, 1))
     np.testing.assert_array_equal(first, again)

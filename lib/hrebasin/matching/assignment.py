@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from numba import njit
 
-from .compiled import Compiled
+from ..compiled import Compiled
 
 LARGEST = 1e150  # gain or price that is taken as it is
 

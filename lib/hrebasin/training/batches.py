@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 
 import torch
 
+from ..compiled import Compiled
 from ..images.sources import Images
 from ..networks import Architecture
 from ..random_streams import generator
@@ -52,7 +53,7 @@ class Batches:
         streams = [generator(f"augmentation/{seed}/{number}") for seed in seeds]
         for chosen in orders.to(device).split(self.recipe.batch_size, dim=1):
             inputs = [self._inputs(one, stream) for one, stream in zip(chosen, streams, strict=True)]
-            yield torch.stack(inputs), self.images.labels[chosen]
+            yield torch.stack(inputs) if len(inputs) > 1 else inputs[0][None], self.images.labels[chosen]
 
     def _prepared(self, pixels: torch.Tensor) -> torch.Tensor:
         """Normalised pixels (image, channel, y, x) with their padding; of images that are not augmented, inputs."""
@@ -70,10 +71,41 @@ class Batches:
             source, rows = self.inputs, chosen
         if not self.augmented:
             return source[rows]
-        height, width = self.images.shape[1:]
         top, left = torch.randint(0, 2 * self.recipe.crop_padding + 1, (2, len(rows)), generator=stream).to(rows.device)
         mirrored = (torch.rand(len(rows), generator=stream) < 0.5).to(rows.device) & self.recipe.flip
-        windows = source.unfold(2, height, 1).unfold(3, width, 1)  # (image, channel, top, left, y, x), a view
-        crops = windows.permute(0, 2, 3, 1, 4, 5)[rows, top, left]
-        crops[mirrored] = crops[mirrored].flip(-1)
-        return crops.view(-1, *self.shape)
+        cut = _cut_on_cpu if source.device.type == "cpu" else cut_by_index
+        return cut(source, rows, top, left, mirrored, self.images.shape[1:]).view(-1, *self.shape)
+
+
+def cut_by_index(source, rows, top, left, mirrored, size) -> torch.Tensor:
+    """Images ``rows`` of ``source``, cut at ``top`` and ``left`` to ``size``, and some mirrored; on any device."""
+    windows = source.unfold(2, size[0], 1).unfold(3, size[1], 1)  # (image, channel, top, left, y, x), a view
+    crops = windows.permute(0, 2, 3, 1, 4, 5)[rows, top, left]
+    crops[mirrored] = crops[mirrored].flip(-1)
+    return crops
+
+
+def _cut_on_cpu(source, rows, top, left, mirrored, size) -> torch.Tensor:
+    """The same, two to four times as fast."""
+    crops = torch.empty(len(rows), source.shape[1], *size, dtype=source.dtype)
+    bits = torch.int16 if source.dtype == torch.bfloat16 else torch.int32  # NumPy knows no bfloat16
+    places = (each.contiguous().numpy() for each in (rows, top, left, mirrored))
+    _cut(source.view(bits).numpy(), *places, crops.view(bits).numpy())
+    return crops
+
+
+def _cut_lines(source, rows, top, left, mirrored, crops):
+    width = crops.shape[3]
+    for i in range(len(rows)):
+        for channel in range(crops.shape[1]):
+            for y in range(crops.shape[2]):
+                line = source[rows[i], channel, top[i] + y]
+                if mirrored[i]:
+                    for x in range(width):
+                        crops[i, channel, y, x] = line[left[i] + width - 1 - x]
+                else:
+                    for x in range(width):
+                        crops[i, channel, y, x] = line[left[i] + x]
+
+
+_cut = Compiled(_cut_lines, nogil=True)
