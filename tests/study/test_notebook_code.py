@@ -34,7 +34,7 @@ def digests_now() -> dict[str, str]:
         ("questions/scale", 'set_yscale("log")', 'set_yscale("linear")', CONCLUDING),
         ("questions/scale", "Above: the product", "Above, the product", CONCLUDING),
         ("questions/scale", "ALIKE = 0.02", "ALIKE = 0.03", CONCLUDING),
-        ("questions/scale", "Shorter weights alone", "Shorter weights", CONCLUDING),
+        ("questions/scale", "could not be rescaled", "cannot be rescaled", CONCLUDING),
         ("questions/scale", 'TITLE = "Does the', 'TITLE = "Does a', CONCLUDING),
         ("questions/scale", ".prod(1)", ".prod(0)", {"23_scale"}),
         ("questions/scale", '"""Frobenius norms', '"""The Frobenius norms', set()),

@@ -18,6 +18,7 @@ from ..benchmarks.plots import goals, lines_table, speed_table
 from ..figures import registry as figures
 from ..groups import PERCENT, count_groups, tree, tree_stages
 from ..questions import answers, load
+from ..questions.ways_to_merge import recommendation
 from ..stages import EXTRA, NOTEBOOKS, PAPER, QUESTIONS, TRAINS_ITS_OWN
 from . import page
 from .across_settings import Told, effects_table, paragraphs, unknown
@@ -29,7 +30,7 @@ from .places import benchmarks_file, places
 DOCUMENTS = (
     "README.md",
     "CONTRIBUTING.md",
-    *(f"docs/{name}.md" for name in ("results", "trust", "performance")),
+    *(f"docs/{name}.md" for name in ("results", "use", "trust", "performance")),
 )
 PART = re.compile(r"(<!-- ([a-z-]+): written by make figures -->\n).*?(<!-- end -->)", flags=re.DOTALL)
 LINK = re.compile(r"(\]\()(?![a-z]+:|#)")  # of a part, from the project's folder
@@ -59,6 +60,7 @@ def parts(root: Path) -> dict[str, str]:
         "settings": "".join(f"- **{title}** {text}\n" for title, text in paragraphs(settings)),
         "ledger": ledger_table(claims),
         "questions": questions(published / "answers.nc"),
+        "recommendation": recommendation(results["mergers"]) + "\n" if "mergers" in results else "Not measured yet.\n",
         "figures": figures_table(results, needs, [path.stem for path in (root / "config").glob("*.yaml")]),
         "picture": picture(needs, root / "notebooks"),
         "speed": speed_table(benchmarks),

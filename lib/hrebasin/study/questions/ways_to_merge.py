@@ -72,7 +72,8 @@ def _recommended(ahead: Mapping[str, Test], times: Mapping[str, Test], size: int
     if ahead[best].effect <= 0:
         yield f"No way makes a more accurate network of {size} than the tree."
         return
-    yield f"The most accurate way is {best}, {ahead[best].effect:.1f} points above the tree."
+    lead = ahead[best].told()
+    yield f"The most accurate way to merge {size} networks is {best}: its accuracy minus the tree's is {lead}."
     close = [name for name in times if ahead[name].effect >= ahead[best].effect - CLOSE]
     cheapest = min(close, key=lambda name: times[name].effect)
     took = f"takes {times[cheapest].effect:.2g} times as long as the tree"
@@ -80,6 +81,12 @@ def _recommended(ahead: Mapping[str, Test], times: Mapping[str, Test], size: int
         yield f"It {took}."
     else:
         yield f"{cheapest[0].upper()}{cheapest[1:]} comes within {CLOSE:g} point of it and {took}."
+
+
+def recommendation(data: xr.Dataset) -> str:
+    """Which way to take for the most networks that were merged, in sentences with numbers."""
+    size = int(data.n_merged.values[data.method.values == "tree"].max())
+    return " ".join(_recommended(*_beside_the_tree(data, size), size))
 
 
 def _ways(data: xr.Dataset) -> dict[str, dict]:
