@@ -15,7 +15,7 @@ import xarray as xr
 
 from hrebasin import Alignment, Architecture, Bank, Images, Recipe, train
 from hrebasin.random_streams import generator
-from hrebasin.study import records
+from hrebasin.study import records, resampling
 
 CLASSES = ("circle", "cross", "square", "star")
 RECIPE = Recipe(learning_rate=1e-2, batch_size=16, epochs=6)
@@ -28,6 +28,14 @@ hypothesis.settings.load_profile("hrebasin")
 @pytest.fixture(scope="session", autouse=True)
 def _one_thread():
     torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="module")
+def few_resamples():
+    """A twentieth of the resamples behind intervals, for modules in which they decide nothing."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(resampling, "RESAMPLES", 999)
+        yield
 
 
 def _images(split: str, n: int, *, shape=(3, 4, 4), noise: float = 60.0) -> Images:

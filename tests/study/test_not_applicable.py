@@ -20,6 +20,8 @@ from hrebasin.study.questions import answers, scale
 from hrebasin.study.tour import explore
 from other_networks import KINDS, SHAPE, untrained
 
+pytestmark = pytest.mark.usefixtures("few_resamples")
+
 SHOWN = ("fig3_weight_norm", "fig4_lipschitz", "fig12_scale")
 
 

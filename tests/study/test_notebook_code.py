@@ -1,6 +1,7 @@
 """What results of a notebook depend on: not on what only shows them, and conclusions also on what is found by name."""
 
 import shutil
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ NOTEBOOKS = ("23_scale", "24_repair", *sorted(CONCLUDING))
 @pytest.fixture
 def library(tmp_path, monkeypatch):
     """A copy of the library that digests are made of instead."""
+    digests_at_first()
     folder = tmp_path / "hrebasin"
     shutil.copytree(Path(digests.__file__).parent, folder, ignore=shutil.ignore_patterns("__pycache__"))
     monkeypatch.setattr(digests, "__file__", str(folder / "digests.py"))
@@ -26,6 +28,9 @@ def digests_now() -> dict[str, str]:
     for cached in (each for each in vars(digests).values() if hasattr(each, "cache_clear")):
         cached.cache_clear()
     return {name: notebook_digest(project_root() / "notebooks" / f"{name}.ipynb") for name in NOTEBOOKS}
+
+
+digests_at_first = cache(digests_now)
 
 
 @pytest.mark.parametrize(
@@ -45,7 +50,7 @@ def digests_now() -> dict[str, str]:
     ],
 )
 def test_what_a_change_makes_due(module, old, new, changed, library):
-    file, before = library / "study" / f"{module}.py", digests_now()
+    file, before = library / "study" / f"{module}.py", digests_at_first()
     source = file.read_text()
     assert old in source
     file.write_text(source.replace(old, new, 1))

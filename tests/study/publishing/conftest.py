@@ -2,7 +2,7 @@ import pytest
 from finished_runs import ATTRS, write_results
 
 import synthetic
-from hrebasin.study import records
+from hrebasin.study import records, resampling
 from hrebasin.study.claims.ledger import ledger
 from hrebasin.study.publishing.publish import publish
 
@@ -11,9 +11,12 @@ from hrebasin.study.publishing.publish import publish
 def run(tmp_path_factory):
     """A finished run's folder with synthetic results of two groups."""
     folder = tmp_path_factory.mktemp("page")
-    results = {stage: data.assign_attrs(ATTRS) for stage, data in synthetic.results(groups=2).items()}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(resampling, "RESAMPLES", 999)  # which decide nothing here
+        claims = ledger(results := synthetic.results(groups=2))
+    results = {stage: data.assign_attrs(ATTRS) for stage, data in results.items()}
     write_results(results, folder)
-    records.write(ledger(results), folder / "results" / "ledger.nc", stage="ledger", attrs=ATTRS)
+    records.write(claims, folder / "results" / "ledger.nc", stage="ledger", attrs=ATTRS)
     return folder
 
 

@@ -7,6 +7,8 @@ from hrebasin.study.claims.ledger import ledger
 from hrebasin.study.publishing.across_settings import EFFECTS, Told, effects_table, paragraphs, unknown
 from hrebasin.study.questions import answers
 
+pytestmark = pytest.mark.usefixtures("few_resamples")
+
 
 @pytest.fixture(scope="module")
 def told():

@@ -14,6 +14,8 @@ from hrebasin.study.publishing.publish import publish
 from hrebasin.study.records import checksums as manifest
 from hrebasin.study.stages import QUESTIONS, STAGES
 
+pytestmark = pytest.mark.usefixtures("few_resamples")
+
 
 def test_published_results_keep_what_they_say(run, published):
     for stage in STAGES:

@@ -6,7 +6,7 @@ import subprocess
 import pytest
 
 from hrebasin.files import project_root
-from hrebasin.study import records
+from hrebasin.study import records, resampling
 from hrebasin.study.command import main
 from hrebasin.study.publishing.places import places
 from hrebasin.study.publishing.verify import verify
@@ -98,7 +98,9 @@ def test_what_is_published_is_what_was_written(capsys):
 
 
 @pytest.mark.parametrize("changes", CHANGES.values(), ids=CHANGES)
-def test_every_change_is_noticed_and_the_file_named(copy, changes, capsys):
+def test_every_change_is_noticed_and_the_file_named(copy, changes, capsys, monkeypatch):
+    if changes is not CHANGES["another ledger"]:
+        monkeypatch.setattr(resampling, "RESAMPLES", 99)  # other p values add problems and take none away
     for change, _ in changes:
         change(*copy)
     assert main(["verify", str(copy[1].parent)]) == 1

@@ -138,7 +138,7 @@ def _see(name: str, drawn: Collection[str], pages: Mapping[str, str]) -> list[tu
 
 def _told(setting: Setting, place: int) -> dict:
     """What the page tells of a setting; figures of the main one, whose place is 0, stand elsewhere."""
-    results, claims, drawn, name = setting
+    results, claims, drawn, name, _ = setting
     folder = Path(name)
     return {
         "name": name,
