@@ -2,6 +2,7 @@ import pytest
 
 from hrebasin.files import project_root
 from hrebasin.study.command import main
+from hrebasin.study.running.costs import IMAGES as IMAGES_OF
 from hrebasin.study.running.costs import MACHINES, Machine, Work, hours, table, work
 from hrebasin.study.settings import Setting, load_setting
 from hrebasin.study.stages import NOTEBOOKS
@@ -57,3 +58,12 @@ def test_the_table_has_every_stage_and_machine(paper, capsys):
     assert all(name in text for name in (*(machine.name for machine in MACHINES), *NOTEBOOKS.values()))
     assert main(["costs", "paper"]) == 0
     assert text in capsys.readouterr().out
+
+
+def test_other_images_and_networks_cost_otherwise(paper, capsys):
+    fashion = Setting(**paper.model_dump() | {"dataset": "fashion-mnist"})
+    n_images, image_size = IMAGES_OF["fashion-mnist"]
+    assert table(fashion) == table(fashion, n_images=n_images)
+    assert work(fashion, n_images=n_images, image_size=image_size)["train"] != work(fashion, n_images=n_images)["train"]
+    assert main(["costs", "convolutional"]) == 2
+    assert "costs are known for MLPs alone, and the setting's networks are convolutional" in capsys.readouterr().err

@@ -12,8 +12,12 @@ from itertools import pairwise
 from ..settings import Setting
 from ..stages import NOTEBOOKS, STAGES
 
-SAMPLE = {"train": 4_000, "test": 1_000}  # images of cifar10-sample
-WHOLE = {"train": 50_000, "test": 10_000}  # images of CIFAR-10
+# data set -> its images, and the inputs of a network; of others CIFAR-10's are taken
+IMAGES = {
+    "cifar10": ({"train": 50_000, "test": 10_000}, 3072),
+    "cifar10-sample": ({"train": 4_000, "test": 1_000}, 3072),
+    "fashion-mnist": ({"train": 60_000, "test": 10_000}, 784),
+}
 # Seen on CIFAR-10 with 512-512-256 hidden units: weight matching of a pair solves about 43 assignments; MergeMany of n
 # needs about 4 n sweeps, and about 10 assignments each time it aligns a network.
 SOLVES_A_PAIR, SWEEPS_A_NETWORK, SOLVES_AN_ALIGNMENT = 43, 4, 10
@@ -83,7 +87,12 @@ def work(setting: Setting, *, n_images: Mapping[str, int], image_size: int = 307
 
     Returns:
         `Work` by stage.
+
+    Raises:
+        ValueError: other networks than MLPs.
     """
+    if setting.network != "mlp":
+        raise ValueError(f"costs are known for MLPs alone, and the setting's networks are {setting.network}")
     units = [image_size, *setting.widths, n_classes]
     first, *rest = (a * b for a, b in pairwise(units))
     network = first + sum(rest)  # multiplications of a network for an image, and nearly its parameters
@@ -141,8 +150,8 @@ def hours(stages: Mapping[str, Work], machine: Machine, precision: str) -> dict[
 
 def table(setting: Setting, *, n_images: Mapping[str, int] | None = None) -> str:
     """Work and hours of each stage as a Markdown table."""
-    n_images = n_images or (SAMPLE if setting.dataset == "cifar10-sample" else WHOLE)
-    stages = work(setting, n_images=n_images)
+    known, image_size = IMAGES.get(setting.dataset, IMAGES["cifar10"])
+    stages = work(setting, n_images=n_images or known, image_size=image_size)
     columns = {machine.name: hours(stages, machine, setting.precision) for machine in MACHINES}
     names = [f"{machine.name}, h" for machine in MACHINES]
     rows = [f"| stage | products, TFLOP | float64, TFLOP | memory, TB | assignments | {' | '.join(names)} |"]
