@@ -4,7 +4,8 @@ A permutation is solved again only when one that it meets in a parameter has cha
 where that one has changed, and its assignment starts from the last one.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 
 import numpy as np
 import torch
@@ -65,6 +66,7 @@ class Descent:
                     if name in others:
                         self.twice[name].add(place.tensor)
         self.products: dict[Place, tuple[torch.Tensor, object]] = {}
+        self.layouts: dict[Place, list[Callable]] = {}
 
     def _zeros(self, name: str) -> torch.Tensor:
         tensor, size = next(iter(self.b.values())), self.symmetry.permutations[name]
@@ -133,21 +135,30 @@ class Descent:
 
     def _inner_product(self, place: Place, other: str) -> torch.Tensor:
         """The same of a parameter with two plain axes, corrected where the other permutation has changed."""
-        axes, perm = self.symmetry.axes[place.tensor], self.permutations[other]
-        [second] = [axis for axis, own in enumerate(axes) if any(f.name == other for segment in own for f in segment)]
-        a, b = (t[place.tensor].movedim((place.axis, second), (0, 1)) for t in (self.a, self.b))
-        if place in self.products:
-            product, used = self.products[place]
+        perm, (product, used) = self.permutations[other], self.products.get(place, (None, None))
+        a, b = self._laid_out(place, other)
+        if used is not None:
             changed = (perm != used).nonzero()[:, 0]
             if len(changed) <= FEW * len(perm):
                 if len(changed):
-                    difference = b[:, perm[changed]] - b[:, used[changed]]
-                    product.addmm_(a[:, changed].flatten(1), difference.flatten(1).T)
+                    difference = b(perm[changed]) - b(used[changed])
+                    product.addmm_(a(changed).T, difference)
                     self.products[place] = product, perm
                 return product
-        product = a.flatten(1) @ b[:, perm].flatten(1).T
+        product = a(None).T @ b(perm)
         self.products[place] = product, perm
         return product
+
+    def _laid_out(self, place: Place, other: str) -> list[Callable]:
+        """Of both networks' parameter, what gives a matrix (everything else, unit) for units of the other axis."""
+        axes, key = self.symmetry.axes[place.tensor], place.tensor
+        if self.b[key].ndim == 2:  # as it lies
+            return [partial(_columns, t[key].movedim(place.axis, 0)) for t in (self.a, self.b)]
+        if place not in self.layouts:  # kernels: whole rows are gathered several times as fast
+            [second] = [k for k, axis in enumerate(axes) if any(f.name == other for segment in axis for f in segment)]
+            ends = (second, place.axis), (0, -1)
+            self.layouts[place] = [partial(_rows_of, t[key].movedim(*ends).contiguous()) for t in (self.a, self.b)]
+        return self.layouts[place]
 
     def objective(self) -> float:
         """Sum over all parameters of <A, pi(B)>."""
@@ -156,6 +167,16 @@ class Descent:
     def _dots(self, keys, permutations: dict[str, torch.Tensor]) -> float:
         permuted = ((key, self.symmetry.permute_tensor(key, self.b[key], permutations)) for key in keys)
         return sum(_dot(self.a[key], tensor) for key, tensor in permuted)
+
+
+def _columns(matrix: torch.Tensor, chosen: torch.Tensor | None) -> torch.Tensor:
+    """Chosen columns of a matrix (unit, other), or all, transposed."""
+    return (matrix if chosen is None else matrix[:, chosen]).T
+
+
+def _rows_of(tensor: torch.Tensor, chosen: torch.Tensor | None) -> torch.Tensor:
+    """Chosen rows of a tensor (other, ..., unit), or all, as a matrix (everything else, unit)."""
+    return (tensor if chosen is None else tensor[chosen]).flatten(0, -2)
 
 
 def outer(symmetry: Symmetry, tensors: Mapping) -> dict[str, list[tuple[str, int]]]:
