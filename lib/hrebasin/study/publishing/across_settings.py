@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import NamedTuple
 
+import numpy as np
 import xarray as xr
 
 from .answers_text import SENTENCE_END, told_questions
@@ -26,6 +27,7 @@ OTHERS = {  # setting -> what it has that the main networks have not
 
 
 NOTHING = "not measured"
+BARRIER = ": accuracy barrier after matching"  # of a recipe's comparison
 
 
 class Told(NamedTuple):
@@ -48,11 +50,11 @@ def effects_table(settings: Mapping[str, Told]) -> tuple[list[str], list[list[st
 def paragraphs(settings: Mapping[str, Told]) -> list[tuple[str, str]]:
     """Each question that settings answer together, and the answer; arguments as of `effects_table`."""
     return [
-        ("Does merging make networks more robust than early stopping does at the same accuracy?", _stopped(settings)),
+        ("Are merged networks more robust than early-stopped ones of the same accuracy?", _stopped(settings)),
         ("Is the tree ever more accurate than MergeMany?", _tree_or_many(settings)),
         ("What does augmentation change?", _augmentation(settings)),
         ("What do convolutional and residual networks change?", _architectures(settings)),
-        ("Does the loss come near zero, as the authors of Git Re-Basin report?", _barrier(settings)),
+        ("Is the drop in accuracy near zero, as the authors of Git Re-Basin report?", _barrier(settings)),
     ]
 
 
@@ -72,8 +74,8 @@ def _tree_or_many(settings: Mapping[str, Told]) -> str:
     said = [first]
     for name, each in settings.items():
         if converged[name] != NOTHING:
-            said.append(f"Of 4 networks in `{name}`, the tree minus converged MergeMany is {_points(each, 'C1a')}.")
-            said.append(f"After one sweep of MergeMany it is {_points(each, 'C1b')}.")
+            said.append(f"In `{name}`, the tree of 4 minus converged MergeMany is {_points(each, 'C1a')}.")
+            said.append(f"Minus MergeMany after one sweep it is {_points(each, 'C1b')}.")
     return " ".join(said)
 
 
@@ -82,7 +84,7 @@ def _augmentation(settings: Mapping[str, Told]) -> str:
     for name, each in settings.items():
         lead, more = _question(each, "recipes")
         if lead:
-            said.append(f"Of the same networks in `{name}`: {lead} {more}".strip())
+            said.append(f"On networks trained for this question, in `{name}`: {lead} {more}".strip())
             break
     if {"plain", "augmented"} <= set(settings):
         said.append("`augmented` has crop and flip, one more hidden layer and twice the epochs of `plain`.")
@@ -102,9 +104,24 @@ def _barrier(settings: Mapping[str, Told]) -> str:
     verdicts = {name: found for name, found in _verdicts(settings, "C11").items() if found != NOTHING}
     if not verdicts:
         return "Not measured yet."
+    several = len(verdicts) > 1
     near, least = _named(verdicts, "contradicted"), min(verdicts, key=lambda name: _value(settings[name], "C11"))
     first = f"Yes, in {near}." if near else "No." if set(verdicts.values()) == {"reproduced"} else "Not resolved."
-    return f"{first} A pair merge costs least in `{least}`: {_points(settings[least], 'C11')}."
+    said = [f"{first} A pair merge costs {_points(settings[least], 'C11')} in `{least}`{', the least' * several}."]
+    return " ".join([*said, *_least_recipe(settings)])
+
+
+def _least_recipe(settings: Mapping[str, Told]) -> list[str]:
+    """Of the recipes and widths that were tried, that with the smallest barrier."""
+    for each in settings.values():
+        names = [] if each.answers is None else each.answers.comparison.values.tolist()
+        if rows := [k for k, name in enumerate(names) if name.endswith(BARRIER)]:
+            found = each.answers.isel(row=rows)
+            least = found.isel(row=int(np.argmin(found.effect.values)))
+            name = least.comparison.item().removesuffix(BARRIER)
+            barrier = _in_points(_sized(least))
+            return [f"Of the recipes and widths tried on few images, {name} has the smallest barrier: {barrier}."]
+    return []
 
 
 def _side_by_side(settings: Mapping[str, Told], first: str, second: str) -> list[str]:
@@ -140,7 +157,11 @@ def _named(verdicts: Mapping[str, str], verdict: str) -> str:
 
 
 def _points(told: Told, part: str) -> str:
-    size, _, spread = _effect(told.ledger, part).partition(" (")
+    return _in_points(_effect(told.ledger, part))
+
+
+def _in_points(sized: str) -> str:
+    size, _, spread = sized.partition(" (")
     return f"{size} points ({spread}" if spread else size if size == NOTHING else f"{size} points"
 
 
@@ -149,7 +170,10 @@ def _value(told: Told, part: str) -> float:
 
 
 def _effect(ledger: xr.Dataset, part: str) -> str:
-    row = _part(ledger, part)
+    return _sized(_part(ledger, part))
+
+
+def _sized(row: xr.Dataset) -> str:
     if row.effect.isnull():
         return NOTHING
     spread = "" if row.low.isnull() else f" ({row.low.item():.3g} to {row.high.item():.3g})"
@@ -168,5 +192,5 @@ def unknown(settings: Mapping[str, Told], *, networks: int, devices: set[str]) -
     said += _missing(settings, *ORDER)
     if not any("cuda" in device for device in devices):
         said.append("Nothing was measured on a GPU.")
-    said.append("The comparisons behind open questions rest on few trees, and nothing adjusts them for their number.")
+    said.append("The comparisons behind open questions rest on few trees and are not corrected for their number.")
     return " ".join(said)

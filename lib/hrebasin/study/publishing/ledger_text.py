@@ -30,10 +30,20 @@ SENTENCES = {
         "Under weak attack (up to 0.005) too they are {size} more accurate ({interval}).",
         "Under weak attack the difference is not resolved.",
     ),
+    "C5c fgsm": (
+        "At 0.010 all stages are equally robust within 1 point, as the paper has it.",
+        "At 0.010, where the paper has all stages equally robust, two of them differ by {size} ({interval}).",
+        "It is not resolved whether the stages are equally robust at 0.010, as the paper has it.",
+    ),
     "C10a gaussian": (
-        "Accuracy under random noise rises by {size} ({interval}).",
-        "Accuracy under random noise falls by {size} ({interval}) and does not rise.",
-        "It is not resolved whether accuracy under random noise rises.",
+        "Accuracy under Gaussian noise rises by {size} ({interval}).",
+        "Accuracy under Gaussian noise falls by {size} ({interval}).",
+        "It is not resolved whether accuracy under Gaussian noise rises.",
+    ),
+    "C10b gaussian": (
+        "The share of accuracy that survives the noise rises by {size} ({interval}).",
+        "The share of accuracy that survives the noise falls by {size} ({interval}).",
+        "It is not resolved whether the share of accuracy that survives the noise rises.",
     ),
     "C7a": (
         "Weight norms fall at every stage.",
@@ -46,10 +56,10 @@ SENTENCES = {
         "It is not resolved whether Lipschitz bounds fall at every stage.",
     ),
     "C1a": (
-        "From 4 networks the tree makes a more accurate one than MergeMany, Git Re-Basin's own method, by {size} "
-        "({interval}).",
-        "From 4 networks MergeMany, Git Re-Basin's own method, makes a more accurate one than the tree, by {size} "
-        "({interval}).",
+        "The tree merges 4 networks into one that is {size} more accurate ({interval}) than that of MergeMany, Git "
+        "Re-Basin's own method.",
+        "MergeMany, Git Re-Basin's own method, merges 4 networks into one that is {size} more accurate ({interval}) "
+        "than the tree's.",
         "It is not resolved whether the tree of 4 networks is more accurate than MergeMany, Git Re-Basin's own method.",
     ),
 }

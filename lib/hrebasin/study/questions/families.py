@@ -25,7 +25,7 @@ from .control_networks import narrow, noised
 from .equal_accuracy import Comparison, compare
 from .family_figure import draw_families
 
-TITLE = "Are merged networks more robust than other networks of the same accuracy?"
+TITLE = "Are merged networks more robust than early-stopped ones of the same accuracy?"
 SCHEMA = {"model": "test_accuracy", "model attack epsilon": "robust_accuracy"}
 # Beside them may be ``withstood`` (model attack image) and ``zero_gradients`` (model), which data sets published first
 # lack: they hold medians, and shares of images that several networks get right, instead
@@ -151,11 +151,11 @@ def _sentences(pairs: dict[Key, Comparison], tests: dict[Key, Test], top: int) -
     key = _headline(pairs)
     kind, _, stage, family = key
     pair, others = pairs[key], OTHERS[family]
-    kept = f"keep {PERCENT * pair.own.mean():.1f} % under strong {ATTACKS[kind]} and {others}"
-    at = f"At equal accuracy ({PERCENT * pair.accuracy.mean():.1f} %), networks" if pair.equal else "Networks"
+    at = f"At {PERCENT * pair.accuracy.mean():.1f} % clean accuracy, networks" if pair.equal else "Networks"
     beside = "" if pair.equal else f", {_gap(pair)},"
-    numbers = f"{PERCENT * pair.others.mean():.1f} %; the difference is {tests[key].told()}"
-    yield f"{_verdict(pairs, tests, key)}. {at} merged from {2**stage} {kept}{beside} {numbers}."
+    kept = f"{PERCENT * pair.own.mean():.1f} % robust accuracy under strong {ATTACKS[kind]}"
+    numbers = f"{others}{beside} have {PERCENT * pair.others.mean():.1f} % (difference: {tests[key].told()})"
+    yield f"{_verdict(pairs, tests, key)}. {at} merged from {2**stage} have {kept}, and {numbers}."
     for again in ATTACKS:
         if again != kind and (other := (again, *key[1:])) in tests:
             yield f"Under {ATTACKS[again]} the difference is {tests[other].told()}."
@@ -164,10 +164,10 @@ def _sentences(pairs: dict[Key, Comparison], tests: dict[Key, Test], top: int) -
             at = "as accurate" if pairs[many].equal else _gap(pairs[many])
             yield f"{name} of {2**top} beside {others} {at}: {tests[many].told()}."
     beside = {OTHERS[k[3]]: tests[k] for k in pairs if k[:3] == key[:3] and k != key}
-    signs = {1: "more than", -1: "less than", 0: "not resolved against"}
+    signs = {1: "more robust than", -1: "less robust than", 0: "not resolved against"}
     told = [f"{signs[sign]} {', '.join(names)}" for sign, names in by_sign(beside).items() if names]
     if told:
-        yield f"Beside others of about its accuracy, the tree of {2**stage} keeps {'; '.join(told)}."
+        yield f"Beside others of about its accuracy, the tree of {2**stage} is {'; '.join(told)}."
 
 
 def _verdict(pairs: dict[Key, Comparison], tests: dict[Key, Test], key: Key) -> str:

@@ -199,7 +199,7 @@ def _told(changes: list[Test], gains: Mapping[str, Mapping[str, np.ndarray]], to
         means = {recipe: values.mean() for recipe, values in gains[kind].items()}
         low, high = min(means, key=means.get), max(means, key=means.get)
         said.append(f"Under {spoken(kind)} they change the gain by {change.told()}.")
-        said.append(f"It ranges from {means[low]:.1f} points ({low}) to {means[high]:.1f} ({high}).")
+        said.append(f"The gain ranges from {means[low]:.1f} points ({low}) to {means[high]:.1f} ({high}).")
     return " ".join(said)
 
 

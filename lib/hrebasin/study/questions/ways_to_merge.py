@@ -17,7 +17,7 @@ from .measured_mergers import BARRIERS, BESIDE, LEFT_OUT, measure
 
 __all__ = ["BESIDE", "NAMES", "SCHEMA", "TITLE", "answer", "draw", "measure"]
 
-TITLE = "Is the tree ever better than MergeMany?"
+TITLE = "Is the tree ever more accurate than converged MergeMany?"
 # Further variables, see `measure`, are in data sets that were measured since there are rivals.
 SCHEMA = {"model": "test_accuracy test_loss pairwise_distance sweeps_done converged seconds order"}
 NAMES = COMMON_NAMES | RIVALS | {"merge-many-from-tree": LOOKS["merge-many-from-tree"][0], "ensemble": "ensemble"}
@@ -63,7 +63,7 @@ def _tree_or_merge_many(converged: Mapping[int, Test]) -> Iterator[str]:
     size, test = max(converged.items())
     yield f"{verdict}. Of {size} networks, the accuracy of converged MergeMany minus the tree's is {test.told()}."
     if verdict != "Not resolved" and open_sizes:
-        yield f"Of {' and '.join(open_sizes)} networks the difference is not resolved."
+        yield f"Of {' and '.join(open_sizes)} networks, these {test.n} trees do not resolve the difference."
 
 
 def _recommended(ahead: Mapping[str, Test], times: Mapping[str, Test], size: int) -> Iterator[str]:
@@ -72,8 +72,8 @@ def _recommended(ahead: Mapping[str, Test], times: Mapping[str, Test], size: int
     if ahead[best].effect <= 0:
         yield f"No way makes a more accurate network of {size} than the tree."
         return
-    lead = ahead[best].told()
-    yield f"The most accurate way to merge {size} networks is {best}: its accuracy minus the tree's is {lead}."
+    ways, lead = len(times) + 1, ahead[best].told()
+    yield f"Of {ways} ways to merge {size} networks, the most accurate is {best}: {lead} above the tree."
     close = [name for name in times if ahead[name].effect >= ahead[best].effect - CLOSE]
     cheapest = min(close, key=lambda name: times[name].effect)
     took = f"takes {times[cheapest].effect:.2g} times as long as the tree"
