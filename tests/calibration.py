@@ -119,18 +119,18 @@ def table(n: int, planned: Mapping[int, int] = PLANNED, *, at_once: int | None =
         columns += [wrong(null, "alone").mean("seed"), null.held.mean("seed")]
         columns.append((planted.verdict == "reproduced").mean("seed"))
         differences.append([smallest_difference(size, alpha) for alpha in (ALPHA, ALPHA / len(DECIDED))])
-        names += [f"n = {size}, of {made}: errs alone", "interval holds", f"n = {size}, of {found}: planted is found"]
+        names += [f"n = {size}, {made} studies: type I error", "coverage", f"n = {size}, {found} studies: power"]
     lines = [f"| part | {' | '.join(names)} |", "|---" * (1 + len(names)) + "|"]
     for part in DECIDED:
         skipped = (0, 1) if part in UNKNOWN else (1,) if part.split()[0] in PARTLY else ()
         told = ["–" if k % 3 in skipped else f"{column.sel(part=part).item():.1%}" for k, column in enumerate(columns)]
         lines.append(f"| {part} | {' | '.join(told)} |")
-    lines.append("| any, after Holm | " + " | ".join(f"{share} | | " for share in family).rstrip() + "|")
+    lines.append("| family-wise, after Holm | " + " | ".join(f"{share} | | " for share in family).rstrip() + "|")
     found = ", ".join(
         f"{best:.2f} to {worst:.2f} standard deviations over groups at n = {size}"
         for size, (best, worst) in zip(planned, differences, strict=True)
     )
-    return "\n".join(lines) + f"\n\nSmallest paired difference that is found four times in five: {found}.\n"
+    return "\n".join(lines) + f"\n\nSmallest paired difference detected with 80 % power: {found}.\n"
 
 
 if __name__ == "__main__":
