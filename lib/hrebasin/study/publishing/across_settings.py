@@ -3,10 +3,9 @@
 from collections.abc import Mapping
 from typing import NamedTuple
 
-import numpy as np
 import xarray as xr
 
-from .answers_text import SENTENCE_END, told_questions
+from .answers_text import told_questions
 from .places import ORDER
 
 # part of a claim -> what its effect is, in percentage points
@@ -27,7 +26,8 @@ OTHERS = {  # setting -> what it has that the main networks have not
 
 
 NOTHING = "not measured"
-BARRIER = ": accuracy barrier after matching"  # of a recipe's comparison
+BARRIER = ": accuracy barrier after matching"  # end of the names of a recipe's comparisons
+AUGMENTED = "what crop and flip change of the gain"
 
 
 class Told(NamedTuple):
@@ -59,7 +59,7 @@ def paragraphs(settings: Mapping[str, Told]) -> list[tuple[str, str]]:
 
 
 def _stopped(settings: Mapping[str, Told]) -> str:
-    leads = {name: _question(each, "controls")[0] for name, each in settings.items()}
+    leads = {name: _lead(each, "controls") for name, each in settings.items()}
     return " ".join(f"`{name}`: {lead}" for name, lead in leads.items() if lead) or "Not measured yet."
 
 
@@ -82,9 +82,13 @@ def _tree_or_many(settings: Mapping[str, Told]) -> str:
 def _augmentation(settings: Mapping[str, Told]) -> str:
     said = []
     for name, each in settings.items():
-        lead, more = _question(each, "recipes")
-        if lead:
-            said.append(f"On networks trained for this question, in `{name}`: {lead} {more}".strip())
+        changes = _rows(each.answers, AUGMENTED)
+        kinds = [row.comparison.item().partition(", ")[0] for row in changes]
+        said += [f"Under {kind} the change is {_in_points(_sized(row))}." for kind, row in zip(kinds, changes, strict=True)]
+        if changes:
+            said.insert(
+                0, f"In `{name}`, crop and flip change what merging gains in robust accuracy under strong attack."
+            )
             break
     if {"plain", "augmented"} <= set(settings):
         said.append("`augmented` has crop and flip, one more hidden layer and twice the epochs of `plain`.")
@@ -113,15 +117,19 @@ def _barrier(settings: Mapping[str, Told]) -> str:
 
 def _least_recipe(settings: Mapping[str, Told]) -> list[str]:
     """Of the recipes and widths that were tried, that with the smallest barrier."""
-    for each in settings.values():
-        names = [] if each.answers is None else each.answers.comparison.values.tolist()
-        if rows := [k for k, name in enumerate(names) if name.endswith(BARRIER)]:
-            found = each.answers.isel(row=rows)
-            least = found.isel(row=int(np.argmin(found.effect.values)))
-            name = least.comparison.item().removesuffix(BARRIER)
-            barrier = _in_points(_sized(least))
-            return [f"Of the recipes and widths tried on few images, {name} has the smallest barrier: {barrier}."]
-    return []
+    found = [row for each in settings.values() for row in _rows(each.answers, BARRIER)]
+    if not found:
+        return []
+    least = min(found, key=lambda row: row.effect.item())
+    name = least.comparison.item().removesuffix(BARRIER)
+    barrier = _in_points(_sized(least))
+    return [f"Of the recipes and widths tried on few images, {name} comes nearest: its barrier is {barrier}."]
+
+
+def _rows(asked: xr.Dataset | None, text: str) -> list[xr.Dataset]:
+    """The comparisons whose name holds a text, where questions were asked."""
+    names = [] if asked is None else asked.comparison.values.tolist()
+    return [asked.isel(row=k) for k, name in enumerate(names) if text in name]
 
 
 def _side_by_side(settings: Mapping[str, Told], first: str, second: str) -> list[str]:
@@ -136,12 +144,10 @@ def _missing(settings: Mapping[str, Told], *names: str) -> list[str]:
     return [f"Not measured yet: {', '.join(missing)}."] if missing else []
 
 
-def _question(told: Told, stage: str) -> tuple[str, str]:
-    """The lead of an answer and the sentence after it; empty where it was not asked."""
-    for one in told_questions(told.answers) if told.answers is not None else ():
-        if one["stage"] == stage:
-            return one["lead"], SENTENCE_END.split(one["rest"])[0]
-    return "", ""
+def _lead(told: Told, stage: str) -> str:
+    """What stands first in an answer; empty where it was not asked."""
+    asked = told_questions(told.answers) if told.answers is not None else []
+    return next((one["lead"] for one in asked if one["stage"] == stage), "")
 
 
 def _part(ledger: xr.Dataset, part: str) -> xr.Dataset:

@@ -154,7 +154,7 @@ def _sentences(pairs: dict[Key, Comparison], tests: dict[Key, Test], top: int) -
     at = f"At {PERCENT * pair.accuracy.mean():.1f} % clean accuracy, networks" if pair.equal else "Networks"
     beside = "" if pair.equal else f", {_gap(pair)},"
     kept = f"{PERCENT * pair.own.mean():.1f} % robust accuracy under strong {ATTACKS[kind]}"
-    numbers = f"{others}{beside} have {PERCENT * pair.others.mean():.1f} % (difference: {tests[key].told()})"
+    numbers = f"{others}{beside} have {PERCENT * pair.others.mean():.1f} %, a difference of {tests[key].told()}"
     yield f"{_verdict(pairs, tests, key)}. {at} merged from {2**stage} have {kept}, and {numbers}."
     for again in ATTACKS:
         if again != kind and (other := (again, *key[1:])) in tests:

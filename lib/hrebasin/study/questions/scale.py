@@ -157,7 +157,7 @@ def _beyond_scale(falls: Mapping[str, list[Test]], top: int) -> Iterator[str]:
 def _certified(certificates: Mapping[str, Test], data: xr.Dataset) -> Iterator[str]:
     """What happens to the radii within which answers are certain."""
     for name, test in certificates.items():
-        yield f"From stage 0 to the last, {name} changes by {test.told()}."
+        yield f"From stage 0 to the last, the {name.removeprefix('the ')} changes by {test.told()}."
     if not certificates:
         yield data.lipschitz.attrs.get("comment", "No upper bound was measured") + "."
 

@@ -73,14 +73,23 @@ def _recommended(ahead: Mapping[str, Test], times: Mapping[str, Test], size: int
         yield f"No way makes a more accurate network of {size} than the tree."
         return
     ways, lead = len(times) + 1, ahead[best].told()
-    yield f"Of {ways} ways to merge {size} networks, the most accurate is {best}: {lead} above the tree."
+    yield f"Of {ways} ways to merge {size} networks, the most accurate is {_spoken(best)}: {lead} above the tree."
     close = [name for name in times if ahead[name].effect >= ahead[best].effect - CLOSE]
     cheapest = min(close, key=lambda name: times[name].effect)
     took = f"takes {times[cheapest].effect:.2g} times as long as the tree"
     if cheapest == best:
         yield f"It {took}."
     else:
-        yield f"{cheapest[0].upper()}{cheapest[1:]} comes within {CLOSE:g} point of it and {took}."
+        name = _spoken(cheapest)
+        yield f"{name[0].upper()}{name[1:]} comes within {CLOSE:g} point of it and {took}."
+
+
+def _spoken(way: str) -> str:
+    """A way's name as it stands in a sentence."""
+    name, _, sweeps = way.partition(", ")
+    return (
+        f"converged {name}" if sweeps == sweeps_in_words(CONVERGENCE) else f"{name} after {sweeps}" if sweeps else name
+    )
 
 
 def recommendation(data: xr.Dataset) -> str:
