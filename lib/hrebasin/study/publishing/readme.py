@@ -54,7 +54,7 @@ def parts(root: Path) -> dict[str, str]:
     return {
         "answer": first_screen(settings, results),
         "unknown": f"**What is not known.** {_unknown(root, settings)}\n",
-        "published": published_by(results),
+        "published": "".join(f"- {published_by(records.read_results(place.data))}\n" for place in places(root)),
         "claims": settings_table({name: each.ledger for name, each in settings.items()}),
         "effects": _table(*effects_table(settings)),
         "settings": "".join(f"- **{title}** {text}\n" for title, text in paragraphs(settings)),
@@ -110,11 +110,12 @@ def published_by(results: Mapping[str, xr.Dataset]) -> str:
     values = json.loads(attrs["parameters"])
     trained = values["train_images"] or "all"
     how = f"trained for {values['epochs']} epochs in {values['precision']} on {trained} training images"
-    text = f"Published is the `{attrs['setting']}` setting: {trees(results['merge'])}, {how} of {attrs['data_source']}."
+    how += " with crop and flip" * bool(values.get("crop_padding") or values.get("flip"))
+    text = f"`{attrs['setting']}`: {trees(results['merge'])}, {how} of {attrs['data_source']}."
     numbers = {stage: count_groups(data) for stage, data in results.items()}
     if fewer := [f"{n} for `{stage}.nc`" for stage, n in numbers.items() if n < numbers["train"]]:
         text += f" Of fewer trees: {', '.join(fewer)}."
-    return text + (_versions(results["versions"]) if "versions" in results else "") + "\n"
+    return text + (_versions(results["versions"]) if "versions" in results else "")
 
 
 def _versions(data: xr.Dataset) -> str:
@@ -124,8 +125,8 @@ def _versions(data: xr.Dataset) -> str:
     change = (robust.sel(version=first, drop=True) - robust.sel(version=second, drop=True)).rename("robust_accuracy")
     largest = max(float(abs(tree(change, stage).mean("group")).max()) for stage in tree_stages(data))
     return (
-        f" Of {data.sizes['image']} test images there is another version ({second}): unmerged networks answer both "
-        f"alike for {float(tree(data.agreement, 0).mean()):.1%}, and the robust accuracy of a stage differs by at most "
+        f" We hold another version of {data.sizes['image']} test images ({second}). Unmerged networks predict the same "
+        f"class on both for {float(tree(data.agreement, 0).mean()):.1%}. Robust accuracies differ by at most "
         f"{PERCENT * largest:.1f} points ([table 1](figures/table1_versions.md))."
     )
 
