@@ -83,8 +83,8 @@ def _augmentation(settings: Mapping[str, Told]) -> str:
     said = []
     for name, each in settings.items():
         changes = _rows(each.answers, AUGMENTED)
-        kinds = [row.comparison.item().partition(", ")[0] for row in changes]
-        said += [f"Under {kind} the change is {_in_points(_sized(row))}." for kind, row in zip(kinds, changes, strict=True)]
+        for row in changes:
+            said.append(f"Under {row.comparison.item().partition(', ')[0]} the change is {_in_points(_sized(row))}.")
         if changes:
             said.insert(
                 0, f"In `{name}`, crop and flip change what merging gains in robust accuracy under strong attack."
