@@ -4,7 +4,8 @@ import time
 import pytest
 import torch
 
-from hrebasin.resources import limited_to, side_by_side
+from hrebasin.resources import limited_to, side_by_side, subnormals_flushed
+from hrebasin.robustness.attacks import attack
 
 
 @pytest.fixture
@@ -71,3 +72,32 @@ def test_linear_algebra_works_after_limited_threads(threads):
     with limited_to(1):
         assert torch.get_num_threads() == 1
     torch.testing.assert_close(torch.linalg.inv(matrix) @ matrix, torch.eye(200, dtype=torch.float64))
+
+
+def product(_=None) -> float:
+    return (torch.tensor([1e-30]) * 1e-10).item()
+
+
+def test_subnormal_numbers_are_flushed_inside_and_nowhere_else(threads):
+    threads(2)
+    if not torch.set_flush_denormal(False):
+        pytest.skip("this CPU cannot")
+    with pytest.raises(ZeroDivisionError), subnormals_flushed():  # noqa: PT012
+        assert side_by_side(product, range(2)) == [product(), 0.0] == [0.0, 0.0]
+        1 / 0  # noqa: B018
+    assert product() > 0
+    with subnormals_flushed():
+        with subnormals_flushed():
+            pass
+        assert product() == 0  # as it was
+    assert product() > 0
+
+
+def test_flushing_changes_no_result(trained, pixels, test_images):
+    """Weights as strong penalties leave them: the same as if the smallest were zero."""
+    tiny, none = trained.select([0, 1]), trained.select([0, 1])
+    for bank, value in ((tiny, 1e-40), (none, 0.0)):
+        bank.tensors["fc2.weight"][:, ::2] = value
+    few = pixels[:20], test_images.labels[:20]
+    found = [attack(bank, *few, kind="fgsm", epsilons=[0.0, 0.01, 0.05]).robust.values for bank in (tiny, none)]
+    assert (found[0] == found[1]).all()

@@ -3,6 +3,7 @@
 import warnings
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import TypeVar
 
 import psutil
@@ -21,7 +22,10 @@ def side_by_side(work: Callable, items: Iterable) -> list:
     if at_once == 1:
         return [work(item) for item in items]
 
+    flushed = _flushing()
+
     def alone(item):
+        torch.set_flush_denormal(flushed)
         with limited_to(threads // at_once):
             return work(item)
 
@@ -38,6 +42,24 @@ def limited_to(threads: int):
     torch.get_num_threads()  # torch sets a thread's number when it is first used there, which must not come later
     # torch.set_num_threads would also switch off MKL's dynamic threads for good, after which its LU decomposition fails
     return threadpool_limits(threads, user_api="openmp")
+
+
+@contextmanager
+def subnormals_flushed():
+    """A context, or a decorator, in which the calling thread takes numbers below 1e-38 (in float32) for zero.
+
+    Penalties leave up to a fifth of the weights there, which a CPU multiplies twenty times as slowly as others.
+    """
+    before = _flushing()
+    torch.set_flush_denormal(True)  # where a CPU cannot, nothing changes
+    try:
+        yield
+    finally:
+        torch.set_flush_denormal(before)
+
+
+def _flushing() -> bool:
+    return not (torch.tensor([1e-30]) * 1e-10).item()
 
 
 Result = TypeVar("Result")

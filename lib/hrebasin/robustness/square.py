@@ -6,6 +6,7 @@ import torch
 from ..bank import Bank
 from ..progress import track
 from ..random_streams import generator
+from ..resources import subnormals_flushed
 from .attacks import check_attack
 from .foolbox_model import select
 
@@ -14,6 +15,7 @@ SHARE = 0.05  # of the image that the first squares cover
 HALVED = (0.001, 0.005, 0.02, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8)  # shares of the queries after which squares are halved
 
 
+@subnormals_flushed()
 def square(
     bank: Bank,
     pixels: torch.Tensor,
