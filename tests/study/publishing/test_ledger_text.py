@@ -22,6 +22,7 @@ def claims(results):
 
 def test_the_answer_names_every_claim_once_and_what_was_measured(claims, results):
     text = ledger_text.answer(claims, results)
+    assert text.startswith("Merging costs accuracy at every stage. ")
     ahead = claims.sel(part="C1a")  # MergeMany is ahead: a size without sign, its interval in order
     numbers = [f"{-value:.3g}" for value in (ahead.effect.item(), ahead.high.item(), ahead.low.item())]
     assert re.search(r"MergeMany.* {} points .*\({} to {}\)".format(*map(re.escape, numbers)), text)
