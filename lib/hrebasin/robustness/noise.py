@@ -8,10 +8,8 @@ import torch
 from ..bank import Bank
 from ..progress import track
 from ..random_streams import generator
-from ..resources import subnormals_flushed
 
 
-@subnormals_flushed()
 def noise_accuracy(
     bank: Bank, pixels: torch.Tensor, labels: torch.Tensor, kind: str, epsilons: Sequence[float], draws: int
 ) -> np.ndarray:

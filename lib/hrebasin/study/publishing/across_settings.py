@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import xarray as xr
 
+from ..figures.alt_text import told
 from .answers_text import told_questions
 from .places import ORDER
 
@@ -144,9 +145,9 @@ def _missing(settings: Mapping[str, Told], *names: str) -> list[str]:
     return [f"Not measured yet: {', '.join(missing)}."] if missing else []
 
 
-def _lead(told: Told, stage: str) -> str:
+def _lead(of: Told, stage: str) -> str:
     """What stands first in an answer; empty where it was not asked."""
-    asked = told_questions(told.answers) if told.answers is not None else []
+    asked = told_questions(of.answers) if of.answers is not None else []
     return next((one["lead"] for one in asked if one["stage"] == stage), "")
 
 
@@ -162,8 +163,8 @@ def _named(verdicts: Mapping[str, str], verdict: str) -> str:
     return ", ".join(f"`{name}`" for name, found in verdicts.items() if found == verdict)
 
 
-def _points(told: Told, part: str) -> str:
-    return _in_points(_effect(told.ledger, part))
+def _points(of: Told, part: str) -> str:
+    return _in_points(_effect(of.ledger, part))
 
 
 def _in_points(sized: str) -> str:
@@ -171,8 +172,8 @@ def _in_points(sized: str) -> str:
     return f"{size} points ({spread}" if spread else size if size == NOTHING else f"{size} points"
 
 
-def _value(told: Told, part: str) -> float:
-    return _part(told.ledger, part).effect.item()
+def _value(of: Told, part: str) -> float:
+    return _part(of.ledger, part).effect.item()
 
 
 def _effect(ledger: xr.Dataset, part: str) -> str:
@@ -182,8 +183,7 @@ def _effect(ledger: xr.Dataset, part: str) -> str:
 def _sized(row: xr.Dataset) -> str:
     if row.effect.isnull():
         return NOTHING
-    spread = "" if row.low.isnull() else f" ({row.low.item():.3g} to {row.high.item():.3g})"
-    return f"{row.effect.item():.3g}{spread}"
+    return told(row.effect.item(), None if row.low.isnull() else (row.low.item(), row.high.item()))
 
 
 def unknown(settings: Mapping[str, Told], *, networks: int, devices: set[str]) -> str:

@@ -176,8 +176,8 @@ def redraw(
     """
     published, folder = Path(published), Path(folder)
     with only_writer(folder):
-        main, also = redraw_setting(Place("", published, folder, None)), {}
-        also["asked"] = main.answers
+        main = redraw_setting(Place("", published, folder, None))
+        also = {"asked": main.answers}
         if benchmarks is not None and benchmarks.is_file():
             also["benchmarks"] = records.read(benchmarks, stage="benchmarks")
             figures.draw_benchmarks(also["benchmarks"], folder)

@@ -46,17 +46,18 @@ def parts(root: Path) -> dict[str, str]:
         root: the project's folder.
     """
     published = places(root)[0].data
-    results = records.read_results(published)
+    everything = [records.read_results(place.data) for place in places(root)]
+    results = everything[0]
     settings = told_settings(root)
     claims = next(iter(settings.values())).ledger
     benchmarks = records.read(benchmarks_file(root), stage="benchmarks")
     needs = needed_stages(read_text(root / "Snakefile"))
     return {
         "answer": first_screen(settings, results),
-        "unknown": f"**What is not known.** {_unknown(root, settings)}\n",
-        "published": "".join(f"- {published_by(records.read_results(place.data))}\n" for place in places(root)),
+        "unknown": f"**What is not known.** {_unknown(everything, settings)}\n",
+        "published": "".join(f"- {published_by(each)}\n" for each in everything),
         "claims": settings_table({name: each.ledger for name, each in settings.items()}),
-        "effects": _table(*effects_table(settings)),
+        "effects": figures.Table("", *effects_table(settings)).markdown().rstrip() + "\n",
         "settings": "".join(f"- **{title}** {text}\n" for title, text in paragraphs(settings)),
         "ledger": ledger_table(claims),
         "questions": questions(published / "answers.nc"),
@@ -93,15 +94,10 @@ def first_screen(settings: Mapping[str, Told], results: Mapping[str, xr.Dataset]
     return "\n".join([*lines, counted(main.ledger, results), ""])
 
 
-def _unknown(root: Path, settings: Mapping[str, Told]) -> str:
-    trained = [records.read(place.data / "train.nc", stage="train") for place in places(root)]
+def _unknown(everything: list[dict[str, xr.Dataset]], settings: Mapping[str, Told]) -> str:
+    trained = [results["train"] for results in everything]
     networks = max(int((data.method == "unmerged").sum()) for data in trained)
     return unknown(settings, networks=networks, devices={data.attrs.get("device", "") for data in trained})
-
-
-def _table(head: list[str], rows: list[list[str]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
 def published_by(results: Mapping[str, xr.Dataset]) -> str:
