@@ -109,13 +109,13 @@ def damaged(whole, stream):
 def test_a_damaged_file_is_read_or_named(name, tmp_path):
     make, read = READERS[name]
     whole, path, refused = make(), tmp_path / name, 0
-    for number in range(60):
+    for number in range(24):
         path.write_bytes(damaged(whole, np.random.default_rng(number)))
         try:
             read(path)
         except ValueError as error:
             assert path.name.split(".")[0] in str(error)  # noqa: PT017
             refused += 1
-    assert refused >= 20
+    assert refused >= 8
     path.write_bytes(whole)
     read(path)

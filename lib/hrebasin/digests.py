@@ -9,6 +9,7 @@ import hashlib
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from functools import cache
+from itertools import chain
 from pathlib import Path
 
 LIBRARY = "hrebasin"
@@ -150,7 +151,7 @@ def _is_docstring(node: ast.stmt) -> bool:
     return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
 
 
-def _bound(tree: ast.AST, package: str | None, library: Path) -> dict[str, set[Place]]:
+def _bound(tree: ast.Module, package: str | None, library: Path) -> dict[str, set[Place]]:
     """The parts of the library that names stand for by imports anywhere in a tree.
 
     Args:
@@ -159,7 +160,7 @@ def _bound(tree: ast.AST, package: str | None, library: Path) -> dict[str, set[P
         library: the library's folder.
     """
     bound = {}
-    for node in ast.walk(tree):
+    for node in _walk(tree):
         if isinstance(node, ast.Import):
             for alias in node.names:
                 first, _, inner = alias.name.partition(".")
@@ -175,11 +176,11 @@ def _bound(tree: ast.AST, package: str | None, library: Path) -> dict[str, set[P
     return bound
 
 
-def _reached(tree: ast.AST, known: dict[str, set[Place]], library: Path) -> set[Place]:
+def _reached(tree: ast.Module, known: dict[str, set[Place]], library: Path) -> set[Place]:
     """Parts of the library that code names; of a module that is used by attributes, these alone."""
-    around = {id(node.value): node for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
+    around = {id(node.value): node for node in _walk(tree) if isinstance(node, ast.Attribute)}
     found = set()
-    for name in (node for node in ast.walk(tree) if isinstance(node, ast.Name)):
+    for name in (node for node in _walk(tree) if isinstance(node, ast.Name)):
         node, places = name, known.get(name.id, set())
         while node := around.get(id(node)):
             wholes = {place for place in places if place[1] == WHOLE}
@@ -189,9 +190,9 @@ def _reached(tree: ast.AST, known: dict[str, set[Place]], library: Path) -> set[
     return found
 
 
-def _only_imported(tree: ast.AST, bound: dict[str, set[Place]], library: Path) -> set[Place]:
+def _only_imported(tree: ast.Module, bound: dict[str, set[Place]], library: Path) -> set[Place]:
     """Modules that code imports but never names (or as ``import a.b``): for what they do when they are imported."""
-    named = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)} | {LIBRARY}
+    named = {node.id for node in _walk(tree) if isinstance(node, ast.Name)} | {LIBRARY}
     silent = (places for name, places in bound.items() if name not in named)
     return {place for places in silent for place in places if place[1] == WHOLE}
 
@@ -219,10 +220,20 @@ def _places(base: str, name: str, library: Path) -> set[Place]:
 @cache
 def _makes(path: Path) -> set[str]:
     """All names that a module's code may make, wherever it does."""
-    nodes = list(ast.walk(_parse(path)))
+    nodes = list(_walk(_parse(path)))
     aliases = {node.asname or node.name for node in nodes if isinstance(node, ast.alias)}
     definitions = {node.name for node in nodes if isinstance(node, DEFINITIONS)}
     return aliases | definitions | {node.id for node in nodes if isinstance(node, ast.Name)}
+
+
+def _walk(tree: ast.Module) -> Iterator[ast.AST]:
+    """All nodes in a tree; many ask, and most of a digest's time is walking."""
+    return chain.from_iterable(map(_nodes, tree.body))
+
+
+@cache
+def _nodes(statement: ast.AST) -> list[ast.AST]:
+    return list(ast.walk(statement))
 
 
 @cache
@@ -249,9 +260,9 @@ def _file(name: str, library: Path) -> Path:
     return path
 
 
-def _data_beside(path: Path, tree: ast.AST) -> str:
+def _data_beside(path: Path, tree: ast.Module) -> str:
     """Text of the files beside a module that its code names, such as a template or a style."""
-    texts = {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)}
+    texts = {node.value for node in _walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)}
     names = (text for text in sorted(texts) if text.endswith((".html", ".mplstyle")) and Path(text).name == text)
     beside = map(path.with_name, names)
     return "".join(file.read_text(encoding="utf-8") for file in beside if file.is_file())

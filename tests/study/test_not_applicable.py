@@ -83,6 +83,7 @@ def test_what_is_explored_leaves_bounds_out(results):
 def test_the_page_is_published(results, tmp_path, monkeypatch):
     monkeypatch.setattr(publish, "IMAGE_GROUPS", 2)
     monkeypatch.setattr(figures, "drawable", lambda stages: SHOWN)
+    monkeypatch.setattr(page.notebook_pages, "write", lambda *_: None)
     run, published = tmp_path / "run", tmp_path / "published"
     write_results(results, run)
     records.write(ledger(results), run / "results" / "ledger.nc", stage="ledger", attrs=ATTRS)

@@ -71,7 +71,8 @@ def path(request, tmp_path_factory) -> Path:
     if request.param == "published":
         return PUBLISHED
     folder = tmp_path_factory.mktemp("run")
-    results = {stage: data.assign_attrs(ATTRS) for stage, data in synthetic.results(groups=2).items()}
+    found = synthetic.results(groups=2, stages=[*STAGES, "versions", "controls"])
+    results = {stage: data.assign_attrs(ATTRS) for stage, data in found.items()}
     (folder / "notebooks").mkdir()
     for stage, data in results.items():
         records.write(data, folder / "results" / f"{stage}.nc", stage=stage)

@@ -298,7 +298,7 @@ def test_kernels_are_reached_even_where_temporary_files_have_long_names(tmp_path
 
 
 def test_the_benchmark_notebook_runs(tmp_path):
-    values = {"train_images": 1000, "widths": [32, 32, 16], "batch_size": 32, "epochs": 2, "repeats": 1, "workers": 0}
+    values = {"train_images": 400, "widths": [32, 32, 16], "batch_size": 16, "epochs": 3, "repeats": 1, "workers": 0}
     values |= {"rows_wanted": ["training-float32", "matching"], "counts": [16]}
     values |= {"full_counts": [], "epochs_timed": 1, "stages_wanted": ["merge"], "small": True}
     values |= dict.fromkeys(("run_folder", "output_folder", "figures_folder"), str(tmp_path))
