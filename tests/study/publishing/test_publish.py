@@ -68,7 +68,8 @@ def halves(tmp_path_factory):
     """Four groups in one folder, and two in each of two others, measured by different commits."""
     root = tmp_path_factory.mktemp("halves")
     for name, groups, commit in (("whole", range(4), "0; 1"), ("first", (0, 1), "0"), ("second", (2, 3), "1")):
-        found, attrs = synthetic.results(groups=4, stages=SOME), ATTRS | {"code_commit": commit, "created": f"202{commit[-1]}"}
+        found = synthetic.results(groups=4, stages=SOME)
+        attrs = ATTRS | {"code_commit": commit, "created": f"202{commit[-1]}"}
         results = {stage: data.assign_attrs(attrs) for stage, data in found.items()}
         write_results(results, root / name, list(groups))
     return root
