@@ -212,8 +212,14 @@ def by_image(attack: xr.Dataset, images: int, seed: int) -> xr.Dataset:
     limit = ndtri(attack.robust_accuracy.clip(0, 1).values)
     robust = np.int8(hardness[:, None, None] < limit[..., None])
     dims = ("model", "attack", "epsilon", "image")
+    noisy, draws = attack.noise_accuracy.mean("draw").clip(0, 1).values, attack.sizes["draw"]
+    counts = draws * np.int16(hardness[:, None, None] < ndtri(noisy)[..., None])
+    accuracy = np.repeat(counts.mean(-1)[..., None] / draws, draws, -1)
     return attack.drop_dims("image").assign(
-        robust=(dims, robust, describe("withstands")), robust_accuracy=(dims[:3], robust.mean(-1), describe("share"))
+        robust=(dims, robust, describe("withstands")),
+        robust_accuracy=(dims[:3], robust.mean(-1), describe("share")),
+        correct_draws=(("model", "noise", "magnitude", "image"), counts, describe("draws", "draws")),
+        noise_accuracy=(attack.noise_accuracy.dims, accuracy, describe("share")),
     )
 
 

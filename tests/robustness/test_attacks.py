@@ -211,6 +211,9 @@ def test_noise_by_hand(kind, draw_noise, trained, pixels, labels):
         for position, magnitude in enumerate(magnitudes):
             expected = clean(trained, (pixels + magnitude * noise).clamp(0, 1), labels).mean(1)
             np.testing.assert_allclose(result[:, position, draw], expected, atol=1e-12)
+    counts = attack(trained, pixels, labels, kind=kind, epsilons=magnitudes, draws=3).correct_draws
+    np.testing.assert_allclose(counts.mean("image") / 3, result.mean("draw"))
+    assert set(np.unique(counts[:, 0])) == {0, 3}
 
 
 @pytest.mark.parametrize("kind", ["gaussian", "uniform"])
@@ -251,6 +254,8 @@ def test_the_suite_holds_each_attack(suite, trained, pixels, labels, deepfool):
     for kind in ("gaussian", "uniform"):
         noise = attack(trained, pixels, labels, kind=kind, epsilons=(0.0, 0.3), draws=2)
         np.testing.assert_array_equal(suite.noise_accuracy.sel(noise=kind), noise.robust_accuracy)
+        counts = suite.correct_draws.sel(noise=kind).transpose("model", "magnitude", "image")
+        np.testing.assert_array_equal(counts, noise.correct_draws)
     np.testing.assert_array_equal(suite.correct, clean(trained, pixels, labels))
     for kind, found in (("fgsm", fgsm), ("deepfool-linf", linf)):
         np.testing.assert_array_equal(suite.robust.sel(attack=kind).mean("image"), found.robust_accuracy)

@@ -209,9 +209,10 @@ def _climb(bank: Bank, pairing: str, seed: Seed, match: Match) -> tuple[list[Ban
         means = _means(leaves, nodes)
         pairs = _pairs(means, pairing, f"{seed}/{place_of(bank)}/{len(nodes)}")
         first, second = (means.select([pair[side] for pair in pairs]) for side in (0, 1))
-        stage = int(np.log2(len(bank) // len(nodes))) + 1
+        step = int(np.log2(len(bank) // len(nodes))) + 1
         # the streams that `merge_pairs` names, so that neighbours give the paper's tree
-        names = [f"{seed}/group-{bank.labels['group'][0]}/stage-{stage}/node-{n}" for n in range(len(pairs))]
+        group, stage, node = (int(bank.labels[name][0]) for name in ("group", "stage", "node"))
+        names = [f"{seed}/group-{group}/stage-{stage + step}/node-{(node >> step) + n}" for n in range(len(pairs))]
         alignment = match(first, second, seed=names)
         sweeps = max(sweeps, int(alignment.sweeps.max()))
         leaves = _move(leaves, {n: nodes[pair[1]] for n, pair in enumerate(pairs)}, alignment)

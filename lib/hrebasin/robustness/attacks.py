@@ -103,8 +103,11 @@ def _attack(bank, pixels, labels, kind, epsilons, draws, samples_at_once) -> xr.
         correct = bank(pixels).argmax(-1) == labels
     result = {"correct": _over_images(bank, correct, "correct", "correct without attack")}
     if kind in ("gaussian", "uniform"):
-        accuracy = noise_accuracy(bank, pixels, labels, kind, epsilons, draws)
+        accuracy, counts = noise_accuracy(bank, pixels, labels, kind, epsilons, draws)
         result["robust_accuracy"] = _over_sizes(bank, accuracy, epsilons, "draw")
+        result["correct_draws"] = _by_image_and_size(
+            bank, counts, epsilons, "correct_draws", "draws in which the image is classified correctly", "draws"
+        )
         return xr.Dataset(result)
     pieces = in_pieces(bank, pixels, labels, samples_at_once, kind)
     attacked = deepfool if kind.startswith("deepfool") else fixed_size
@@ -154,9 +157,14 @@ def _over_images(bank: Bank, values, name: str, long_name: str, units: str = "1"
 
 def robust_flags(bank: Bank, robust: np.ndarray, epsilons: Sequence[float]) -> xr.DataArray:
     """Whether images are still classified correctly, ``robust`` (model, epsilon, image) int8."""
-    axes = {"epsilon": _sizes(epsilons), "image": np.arange(robust.shape[2])}
-    describe = {"name": "robust", "long_name": "whether the image is still classified correctly", "units": "1"}
-    return bank.array(robust.astype(np.int8), ("model", "epsilon", "image"), **describe, **axes)
+    long_name = "whether the image is still classified correctly"
+    return _by_image_and_size(bank, robust.astype(np.int8), epsilons, "robust", long_name, "1")
+
+
+def _by_image_and_size(bank: Bank, values: np.ndarray, epsilons, name: str, long_name: str, units: str):
+    axes = {"epsilon": _sizes(epsilons), "image": np.arange(values.shape[2])}
+    describe = {"name": name, "long_name": long_name, "units": units}
+    return bank.array(values, ("model", "epsilon", "image"), **describe, **axes)
 
 
 def attack_suite(
@@ -181,9 +189,10 @@ def attack_suite(
     linf = attack(bank, pixels, labels, kind="deepfool-linf", epsilons=epsilons, **common)
     l2 = attack(bank, pixels, labels, kind="deepfool-l2", epsilons=epsilons[:1], **common)
     noise = {
-        kind: attack(bank, pixels, labels, kind=kind, epsilons=magnitudes, draws=draws, **common).robust_accuracy
+        kind: attack(bank, pixels, labels, kind=kind, epsilons=magnitudes, draws=draws, **common)
         for kind in ("gaussian", "uniform")
     }
+    noisy = along({kind: found[["robust_accuracy", "correct_draws"]] for kind, found in noise.items()}, "noise")
     curves = {kind: found.robust_accuracy for kind, found in each.items()}
     curves |= {
         "deepfool-linf": linf.robust_accuracy,
@@ -195,7 +204,7 @@ def attack_suite(
             along(curves, "attack"),
             along(flags | {"deepfool-linf-clipped": xr.full_like(linf.robust, -1)}, "attack"),
             along({"linf": linf[list(PER_IMAGE)], "l2": l2[list(PER_IMAGE)]}, "norm"),
-            along(noise, "noise").rename("noise_accuracy").rename(epsilon="magnitude"),
+            noisy.rename(robust_accuracy="noise_accuracy", epsilon="magnitude"),
             linf.correct,
             each["fgsm"].zero_gradients,
         ],
@@ -204,7 +213,8 @@ def attack_suite(
     )
     joined.attrs.clear()  # merging takes those of the first variable
     joined.noise_accuracy.attrs["long_name"] = "accuracy under random perturbation"
-    joined.robust.attrs["long_name"] += "; -1: not kept"  # the clipped rule's are no more than a comparison
+    for name in ("robust", "correct_draws"):  # of the clipped rule, or where little is published by image
+        joined[name].attrs["long_name"] += "; -1: not kept"
     return joined.transpose("model", ..., "image", "epsilon")  # so flags take half the space in a file
 
 

@@ -141,19 +141,20 @@ def applicable(array: xr.DataArray) -> xr.DataArray:
 
 
 def slopes(array: xr.DataArray, stages: list[int]) -> np.ndarray:
-    """Slope of the straight line through each group's values over the stages, (group,), per stage."""
-    values = _by_stage(array, stages)
-    return np.polyfit(stages, values.T, 1)[0]
+    """Slope of the straight line through each group's values over the stages, (group, ...), per stage.
 
-
-def _by_stage(array: xr.DataArray, stages: list[int]) -> np.ndarray:
-    """(group, stage) over the groups that have every stage."""
+    Args:
+        array: (model, ...); over further dimensions, such as images, it may lack numbers.
+        stages: of the tree. Groups count that have every one.
+    """
     parts = xr.align(*(tree(array, stage) for stage in stages), join="inner")
     values = np.stack([part.values for part in parts], axis=1)
-    values = values[np.isfinite(values).all(1)]
+    if values.ndim == 2:
+        values = values[np.isfinite(values).all(1)]
     if not len(values):
         raise NotMeasuredError(f"no group has numbers for all of the stages {stages}")
-    return values
+    weights = np.asarray(stages) - np.mean(stages)
+    return np.tensordot(values, weights / (weights @ weights), axes=(1, 0))
 
 
 def variance_falls(array: xr.DataArray, stages: list[int]) -> tuple[np.ndarray, int]:

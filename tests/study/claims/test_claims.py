@@ -6,9 +6,11 @@ import xarray as xr
 
 import synthetic
 from hrebasin.study import records, resampling
+from hrebasin.study.claims import robustness
 from hrebasin.study.claims.contrasts import of_stage, robust_difference
 from hrebasin.study.claims.ledger import CLAIMS, PARTS, ledger
 from hrebasin.study.claims.verdicts import REPORTED, Part, assemble, wholes
+from hrebasin.study.groups import tree
 from hrebasin.study.statistics import Test, holm
 
 GROUPS = 24  # enough for the comparison of spreads
@@ -183,6 +185,30 @@ def test_differences_by_image_have_the_published_means_and_tell_which_groups_saw
     np.testing.assert_allclose(again, values)
     np.testing.assert_allclose(filled.mean(1), values)
     found = decided({"attack": attack}, "C5", "C10")
-    assert found.images.values.tolist() == [1] * 6 + [0] * 4
-    without = decided({"attack": attack.drop_vars("robust")}, "C12")
-    assert without.images.values.tolist() == [0, 0]
+    assert found.images.values.tolist() == [1] * 10
+    without = decided({"attack": attack.drop_vars(["robust", "correct_draws"])}, "C10", "C12")
+    assert without.images.values.tolist() == [0] * 6
+
+
+@pytest.mark.parametrize("what", ["accuracy", "share retained"])
+def test_slopes_under_noise_are_the_means_of_what_each_image_adds(what):
+    attack = synthetic.by_image(synthetic.results(groups=5, stages=("attack",))["attack"], 60, 0)
+    counts = attack.correct_draws.where(attack.group != 2, -1).astype("int16")  # of which nothing is kept by image
+    for data in (attack, attack.assign(correct_draws=counts)):
+        test = robustness._noise({"attack": data}, "uniform", what)
+        share = data.noise_accuracy.sel(noise="uniform").mean("draw")
+        share = share / share.sel(magnitude=0) if what == "share retained" else share
+        mean = share.sel(magnitude=data.magnitude > 0).mean("magnitude").rename("share")
+        stages = np.arange(5)
+        lines = np.stack([tree(mean, stage).values for stage in stages])
+        np.testing.assert_allclose(test.values, 100 * np.polyfit(stages, lines, 1)[0])
+        np.testing.assert_allclose(test.by_image.mean(1), test.values)
+    # the error of a ratio of two means over images, by a tenth of the images left out at a time
+    whole = robustness._noise({"attack": attack}, "uniform", what).by_image.mean(0)
+    left = []
+    for k in range(60):
+        few = attack.isel(image=np.arange(60) != k)
+        accuracy = (few.correct_draws.mean("image") / 5).expand_dims(draw=5).transpose(*attack.noise_accuracy.dims)
+        left.append(robustness._noise({"attack": few.assign(noise_accuracy=accuracy)}, "uniform", what).values.mean())
+    jackknife = np.std(left) * np.sqrt(59)
+    assert whole.std(ddof=1) / np.sqrt(60) == pytest.approx(jackknife, rel=0.1)

@@ -45,13 +45,20 @@ def robust_difference(
     sides = [_by_image(attack, kind, labels, sizes, weights[sizes], groups) for labels in (first, second)]
     if any(side is None for side in sides) or len(values) < len(groups):
         return values, None
-    by_image = PERCENT * (sides[0] - sides[1])
+    return values, around(values, PERCENT * (sides[0] - sides[1]))
+
+
+def around(values: np.ndarray, by_image: np.ndarray) -> np.ndarray | None:
+    """The same values by image (group, image), with the means ``values`` (group,); None where nothing is known.
+
+    A group of which nothing was kept by image gets the mean of the others'.
+    """
     kept = np.isfinite(by_image).all(1)
     if not kept.any():
-        return values, None
-    by_image[~kept] = by_image[kept].mean(0)
+        return None
+    by_image = np.where(kept[:, None], by_image, by_image[kept].mean(0))
     # norms are kept with three digits, so that an image in a thousand may stand on the other side of a size
-    return values, by_image + (values - by_image.mean(1))[:, None]
+    return by_image + (values - by_image.mean(1))[:, None]
 
 
 def _by_image(attack, kind: str, labels: Mapping, sizes, weights, groups) -> np.ndarray | None:

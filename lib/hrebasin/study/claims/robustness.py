@@ -1,6 +1,6 @@
 """Claims about attacks and noise (C5, C6, C10 and C12)."""
 
-from itertools import combinations
+from itertools import combinations, product
 
 import numpy as np
 import xarray as xr
@@ -13,8 +13,8 @@ from ..groups import (
     NotMeasuredError,
     Results,
     by_group,
+    finite,
     first_fall,
-    minus,
     slopes,
     stage_data,
     tree,
@@ -22,7 +22,7 @@ from ..groups import (
 )
 from ..stages import ATTACKS
 from ..statistics import Test
-from .contrasts import of_stage, robust_difference
+from .contrasts import around, of_stage, robust_difference
 from .verdicts import beside, part
 
 STATEMENTS = {
@@ -203,27 +203,44 @@ def c10b(results: Results, noise: str) -> list[Test]:
 
 
 def _noise(results: Results, noise: str, what: str) -> Test:
-    noisy = stage_data(results, "attack").noise_accuracy.mean("draw")
-    if noise not in noisy.noise.values:
+    attack = stage_data(results, "attack")
+    if noise not in attack.noise.values:
         raise NotMeasuredError(f"{noise} noise was not measured")
-    noisy = noisy.sel(noise=noise)
-    values = noisy / noisy.sel(magnitude=0) if what == "share retained" else noisy
-    mean = values.sel(magnitude=noisy.magnitude > 0).mean("magnitude").rename("noise_accuracy")
+    noisy = attack.magnitude > 0
+    mean, by_image = (
+        found if found is None else PERCENT * slopes(found.sel(magnitude=noisy).mean("magnitude"), tree_stages(attack))
+        for found in _under_noise(attack, noise, what)
+    )
     name = f"{what} under {NOISES[noise]} noise, mean over its sizes, slope over the stages"
-    return Test(name, slopes(mean, tree_stages(noisy)) * PERCENT, f"{POINTS} a stage")
+    return Test(name, mean, f"{POINTS} a stage", by_image=by_image if by_image is None else around(mean, by_image))
+
+
+def _under_noise(attack: xr.Dataset, noise: str, what: str) -> tuple[xr.DataArray, xr.DataArray | None]:
+    """Accuracy or "share retained" under a noise (model, magnitude), and by image (model, magnitude, image) if known.
+
+    Of the share, a ratio of two means over images, an image has the first-order part that it adds (delta method).
+    """
+    accuracy, by_image = attack.noise_accuracy.sel(noise=noise).mean("draw"), None
+    if "correct_draws" in attack:
+        counts = attack.correct_draws.sel(noise=noise)
+        by_image = counts.where(counts >= 0) / attack.sizes["draw"]
+    if what == "share retained":
+        clean, accuracy = accuracy.sel(magnitude=0), (accuracy / accuracy.sel(magnitude=0)).rename("noise_accuracy")
+        if by_image is not None:
+            by_image = accuracy + (by_image - accuracy * by_image.sel(magnitude=0)) / clean
+    return accuracy, by_image
 
 
 @beside("C10")
 def largest_noise(results: Results) -> list[Test]:
     """Last stage minus stage 0 under the largest noise."""
-    noisy, tests = stage_data(results, "attack").noise_accuracy.mean("draw"), []
-    top, size = tree_stages(noisy)[-1], float(noisy.magnitude[-1])
-    for noise in noisy.noise.values:
-        one = noisy.sel(noise=noise)
-        largest = one.isel(magnitude=-1)
-        sides = {"accuracy": largest, "share retained": (largest / one.sel(magnitude=0)).rename("noise_accuracy")}
-        for what, values in sides.items():
-            difference = minus(tree(values, top), tree(values, 0)) * PERCENT
-            name = f"{what} under {NOISES[noise]} noise of {size:g}: stage {top} minus stage 0"
-            tests.append(Test(name, difference, POINTS))
+    attack, tests = stage_data(results, "attack"), []
+    top, size = tree_stages(attack)[-1], float(attack.magnitude[-1])
+    for noise, what in product(attack.noise.values, ("accuracy", "share retained")):
+        sides = (found if found is None else found.isel(magnitude=-1) for found in _under_noise(attack, noise, what))
+        mean, by_image = (side if side is None else PERCENT * (tree(side, top) - tree(side, 0)) for side in sides)
+        values = finite(mean.values)
+        name = f"{what} under {NOISES[noise]} noise of {size:g}: stage {top} minus stage 0"
+        by_image = by_image if by_image is None else around(values, by_image.transpose("group", "image").values)
+        tests.append(Test(name, values, POINTS, by_image=by_image))
     return tests

@@ -20,7 +20,7 @@ from .places import data_folder
 
 IMAGE_GROUPS = 16  # groups of which values per image are published, for the sampling error of images; of 100: 40 MB
 
-PER_IMAGE = ("correct", "perturbation_norm", "success", "robust", "gradient_norm", "margin")
+PER_IMAGE = ("correct", "perturbation_norm", "success", "robust", "correct_draws", "gradient_norm", "margin")
 
 
 def publish(run: Path | str, folder: Path | str | None = None, *, source: str = "", add: bool = False) -> list[Path]:

@@ -3,7 +3,8 @@
 from .. import questions
 
 # stage -> dimensions -> variables over them; others may be there, such as those that data sets published before lack:
-# of attack ``robust`` (model attack epsilon image) and ``zero_gradients`` (model)
+# of attack ``robust`` (model attack epsilon image), ``correct_draws`` (model noise magnitude image) and
+# ``zero_gradients`` (model)
 SCHEMAS = {
     "train": {"model epoch": "train_loss train_accuracy", "model": "test_loss test_accuracy seconds"},
     "merge": {
