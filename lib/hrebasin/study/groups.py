@@ -100,9 +100,14 @@ def _average(array: xr.DataArray, chosen: np.ndarray) -> xr.DataArray:
     return xr.DataArray(values, dims=("group", *ordered.dims[1:]), coords=coords | {"group": group}, name=array.name)
 
 
+def of_stage(stage: int) -> dict:
+    """Labels of a stage of the tree; stage 0 is the unmerged networks."""
+    return {"method": "tree" if stage else "unmerged", "stage": stage}
+
+
 def tree(array: xr.DataArray, stage: int) -> xr.DataArray:
-    """`by_group` of a stage of the tree; stage 0 are the unmerged networks."""
-    return by_group(array, method="tree" if stage else "unmerged", stage=stage)
+    """`by_group` of a stage of the tree; stage 0 is the unmerged networks."""
+    return by_group(array, **of_stage(stage))
 
 
 def tree_stages(dataset: xr.Dataset) -> list[int]:

@@ -7,10 +7,10 @@ import xarray as xr
 import synthetic
 from hrebasin.study import records, resampling
 from hrebasin.study.claims import robustness
-from hrebasin.study.claims.contrasts import of_stage, robust_difference
+from hrebasin.study.claims.contrasts import robust_difference
 from hrebasin.study.claims.ledger import CLAIMS, PARTS, ledger
 from hrebasin.study.claims.verdicts import REPORTED, Part, assemble, wholes
-from hrebasin.study.groups import tree
+from hrebasin.study.groups import of_stage, tree
 from hrebasin.study.statistics import Test, holm
 
 GROUPS = 24  # enough for the comparison of spreads

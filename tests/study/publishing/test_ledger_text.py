@@ -5,6 +5,7 @@ import pytest
 import synthetic
 from hrebasin.study.claims.ledger import CLAIMS, ledger
 from hrebasin.study.publishing import ledger_text
+from hrebasin.study.publishing.first_screen import SAYINGS, sentences
 
 
 @pytest.fixture(scope="module")
@@ -20,12 +21,35 @@ def claims(results):
     return ledger(results)
 
 
-def test_the_answer_names_every_claim_once_and_what_was_measured(claims, results):
-    text = ledger_text.answer(claims, results)
-    assert text.startswith("Merging costs accuracy at every stage. ")
-    ahead = claims.sel(part="C1a")  # MergeMany is ahead: a size without sign, its interval in order
-    numbers = [f"{-value:.3g}" for value in (ahead.effect.item(), ahead.high.item(), ahead.low.item())]
-    assert re.search(r"MergeMany.* {} points .*\({} to {}\)".format(*map(re.escape, numbers)), text)
+def numbers_of(part, sign):
+    return [
+        f"{sign * part[name].item():.3g}" for name in ("effect", *(("low", "high") if sign > 0 else ("high", "low")))
+    ]
+
+
+def test_the_answer_tells_sizes_without_sign_and_intervals_in_order(claims):
+    said = [sentence for sentence, _ in sentences({"one": claims})]
+    assert said[0].startswith("Merging costs accuracy at every stage; the first merge costs ")
+    ahead = claims.sel(part="C1a")  # MergeMany is
+    many = [f"{-ahead[name].item():.3g}" for name in ("effect", "high", "low")]
+    assert any(re.search(r"tree .* less accurate .*by {} points \({} to {}\)\.".format(*many), text) for text in said)
+    assert not any("`" in text for text in said)
+
+
+def test_the_answer_names_the_settings_where_they_differ(claims):
+    other = claims.copy(deep=True)
+    for part, verdict in (("C4a", "not resolved"), ("C7a", "contradicted"), ("C1a", "reproduced")):
+        other.verdict[claims.part.values.tolist().index(part)] = verdict
+    said = dict(zip(SAYINGS, sentences({"one": claims, "two": other}), strict=True))
+    assert re.search(r"costs .* in `one`\. In `two` this is not resolved: ", said["C4a"][0])
+    assert said["C7a"][0] == "Weight norms fall at every stage in `one`, and do not fall at every stage in `two`."
+    assert said["C8a"][0] == "Lipschitz bounds fall at every stage."
+    low, high = (f"{claims.sel(part='C5b fgsm')[end].item():.3g}" for end in ("low", "high"))
+    assert said["C5b fgsm"][0].count(f"({low} to {high}) in `") == 2
+
+
+def test_verdicts_are_counted(claims, results):
+    text = ledger_text.counted(claims, results)
     assert "Of the paper's 12 claims: " in text
     assert "1 contradicted (C1)" in text
     assert "1 not measured (C3)" in text
@@ -34,7 +58,9 @@ def test_the_answer_names_every_claim_once_and_what_was_measured(claims, results
 
 def test_one_tree_answers_nothing():
     results = synthetic.results(groups=1, leaves=4)
-    text = ledger_text.answer(ledger(results), results)
+    claims = ledger(results)
+    text = ledger_text.counted(claims, results)
+    assert sentences({"one": claims}) == []
     assert "reproduced" not in text
     assert "one tree of 4, which gives no interval" in text
 

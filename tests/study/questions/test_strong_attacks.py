@@ -44,9 +44,13 @@ def test_robustness_that_holds_and_that_does_not_reads_so(made):
     told = answer(made)[1]
     assert told.startswith("No. Under PGD on the margin, networks merged from 16 keep ")
     assert "A random search, which needs no gradient, breaks 720 of 7,200 images that others leave." in told
-    strong = made.attack.str.startswith("pgd") | (made.attack == "worst")
-    fewer = made.withstood.where(~strong | (made.method != "tree"), 0).astype(np.int8)
-    assert answer(made.assign(withstood=fewer))[1].startswith("Yes. Under PGD on the margin")
+    strong, transferred = (made.attack.str.startswith(name) for name in ("pgd", "transfer"))
+    strong |= made.attack == "worst"
+    for weak, word in ((strong | transferred, "Yes"), (strong, "Partly"), (transferred, "Partly")):
+        fewer = made.withstood.where(~weak | (made.method != "tree"), 0).astype(np.int8)
+        told = answer(made.assign(withstood=fewer))[1]
+        assert told.startswith(f"{word}. Under PGD on the margin")
+        assert ("Under PGD images of another network the difference is -" in told) == bool((weak & transferred).any())
     # without images, as published first
     bare = made.drop_vars(["withstood", "zero_gradients_float32", "searched", "found"])
     assert answer(bare)[1].startswith("No. Under PGD on the margin")

@@ -10,11 +10,6 @@ from ..groups import PERCENT, NotMeasuredError, by_group, finite, mask
 MINIMAL = "deepfool-linf"  # whose norms tell of every size whether an image withstands it
 
 
-def of_stage(stage: int) -> dict:
-    """Labels of a stage of the tree; stage 0 are the unmerged networks."""
-    return {"method": "tree" if stage else "unmerged", "stage": stage}
-
-
 def robust_difference(
     attack: xr.Dataset, kind: str, first: Mapping, second: Mapping, weights: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray | None]:

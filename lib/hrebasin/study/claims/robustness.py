@@ -15,6 +15,7 @@ from ..groups import (
     by_group,
     finite,
     first_fall,
+    of_stage,
     slopes,
     stage_data,
     tree,
@@ -22,7 +23,7 @@ from ..groups import (
 )
 from ..stages import ATTACKS
 from ..statistics import Test
-from .contrasts import around, of_stage, robust_difference
+from .contrasts import around, robust_difference
 from .verdicts import beside, part
 
 STATEMENTS = {

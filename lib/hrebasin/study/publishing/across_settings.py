@@ -26,6 +26,7 @@ OTHERS = {  # setting -> what it has that the main networks have not
 }
 
 
+STOPPED = "Are merged networks more robust than early-stopped ones of the same accuracy?"
 NOTHING = "not measured"
 BARRIER = ": accuracy barrier after matching"  # end of the names of a recipe's comparisons
 AUGMENTED = "what crop and flip change of the gain"
@@ -51,7 +52,7 @@ def effects_table(settings: Mapping[str, Told]) -> tuple[list[str], list[list[st
 def paragraphs(settings: Mapping[str, Told]) -> list[tuple[str, str]]:
     """Each question that settings answer together, and the answer; arguments as of `effects_table`."""
     return [
-        ("Are merged networks more robust than early-stopped ones of the same accuracy?", _stopped(settings)),
+        (STOPPED, early_stopped(settings)),
         ("Is the tree ever more accurate than MergeMany?", _tree_or_many(settings)),
         ("What does augmentation change?", _augmentation(settings)),
         ("What do convolutional and residual networks change?", _architectures(settings)),
@@ -59,9 +60,11 @@ def paragraphs(settings: Mapping[str, Told]) -> list[tuple[str, str]]:
     ]
 
 
-def _stopped(settings: Mapping[str, Told]) -> str:
+def early_stopped(settings: Mapping[str, Told]) -> str:
+    """The answer to `STOPPED` of every setting whose networks were asked."""
     leads = {name: _lead(each, "controls") for name, each in settings.items()}
-    return " ".join(f"`{name}`: {lead}" for name, lead in leads.items() if lead) or "Not measured yet."
+    told = [f"In `{name}`: {lead}" if len(settings) > 1 else lead for name, lead in leads.items() if lead]
+    return " ".join(told) or "Not measured yet."
 
 
 def _tree_or_many(settings: Mapping[str, Told]) -> str:

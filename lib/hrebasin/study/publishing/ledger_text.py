@@ -11,58 +11,6 @@ from ..groups import count_groups, tree_stages
 
 # verdict -> the sign that stands beside its colour
 MARKS = {"reproduced": "✓", "contradicted": "✗", "not resolved": "~", "no verdict": "–", "not measured": "–"}
-# part -> what the answer says where it is reproduced, contradicted, not resolved
-SENTENCES = {
-    "C4a": (
-        "Merging costs accuracy at every stage.",
-        "Accuracy does not fall at every stage.",
-        "It is not resolved whether accuracy falls at every stage.",
-    ),
-    "C5b fgsm": (
-        "Under strong attack (FGSM, pixel changes of 0.015 to 0.020) fully merged networks are {size} more accurate "
-        "than unmerged ones (95 % interval {interval}).",
-        "Under strong attack (FGSM, pixel changes of 0.015 to 0.020) fully merged networks are {size} less accurate "
-        "than unmerged ones (95 % interval {interval}).",
-        "It is not resolved whether merging helps under strong attack (FGSM, pixel changes of 0.015 to 0.020).",
-    ),
-    "C5a fgsm": (
-        "Under weak attack (up to 0.005) they are {size} less accurate ({interval}).",
-        "Under weak attack (up to 0.005) too they are {size} more accurate ({interval}).",
-        "Under weak attack the difference is not resolved.",
-    ),
-    "C5c fgsm": (
-        "At 0.010 all stages are equally robust within 1 point, as the paper has it.",
-        "At 0.010, where the paper has all stages equally robust, two of them differ by {size} ({interval}).",
-        "It is not resolved whether the stages are equally robust at 0.010, as the paper has it.",
-    ),
-    "C10a gaussian": (
-        "Accuracy under Gaussian noise rises by {size} ({interval}).",
-        "Accuracy under Gaussian noise falls by {size} ({interval}).",
-        "It is not resolved whether accuracy under Gaussian noise rises.",
-    ),
-    "C10b gaussian": (
-        "The share of accuracy that survives the noise rises by {size} ({interval}).",
-        "The share of accuracy that survives the noise falls by {size} ({interval}).",
-        "It is not resolved whether the share of accuracy that survives the noise rises.",
-    ),
-    "C7a": (
-        "Weight norms fall at every stage.",
-        "Weight norms do not fall at every stage.",
-        "It is not resolved whether weight norms fall at every stage.",
-    ),
-    "C8a": (
-        "Lipschitz bounds fall at every stage.",
-        "Lipschitz bounds do not fall at every stage.",
-        "It is not resolved whether Lipschitz bounds fall at every stage.",
-    ),
-    "C1a": (
-        "The tree merges 4 networks into one that is {size} more accurate ({interval}) than that of MergeMany, Git "
-        "Re-Basin's own method.",
-        "MergeMany, Git Re-Basin's own method, merges 4 networks into one that is {size} more accurate ({interval}) "
-        "than the tree's.",
-        "It is not resolved whether the tree of 4 networks is more accurate than MergeMany, Git Re-Basin's own method.",
-    ),
-}
 CALLED = DECIDING | NOISES  # attacks and noises, as names of parts have them and as readers know them
 NUMBERS = ("effect", "interval", "n", "p", "p_holm", "p_sign_flip")  # that parts have and claims have not
 
@@ -84,7 +32,7 @@ def reported(ledger: xr.Dataset) -> list[dict[str, str]]:
 
 
 def _row(part: xr.Dataset) -> dict[str, str]:
-    verdict, low = part.verdict.item(), _number(part.low)
+    verdict, low = part.verdict.item(), number(part.low)
     unit = "" if part.units.item() == "1" else part.units.item()
     name = part.part.item()
     return {
@@ -94,10 +42,10 @@ def _row(part: xr.Dataset) -> dict[str, str]:
         "verdict": verdict,
         "mark": MARKS.get(verdict, ""),
         "measured": part.comparison.item() or part.reason.item(),
-        "effect": f"{_number(part.effect)} {unit}".strip(),
-        "interval": "–" if low == "–" else f"{low} to {_number(part.high)}",
+        "effect": f"{number(part.effect)} {unit}".strip(),
+        "interval": "–" if low == "–" else f"{low} to {number(part.high)}",
         "n": f"{part.n.item()}{' and images' * bool(part.images)}" if part.n else "–",
-        **{name: _number(part[name], ".2g") for name in ("p", "p_holm", "p_sign_flip")},
+        **{name: number(part[name], ".2g") for name in ("p", "p_holm", "p_sign_flip")},
     }
 
 
@@ -106,7 +54,8 @@ def _called(part: str) -> str:
     return " ".join(CALLED.get(word, word) for word in part.split())
 
 
-def _number(value: xr.DataArray, digits: str = ".3g") -> str:
+def number(value: xr.DataArray, digits: str = ".3g") -> str:
+    """A number with three digits, or a dash where there is none."""
     return "–" if value.isnull() else f"{value.item():{digits}}"
 
 
@@ -114,20 +63,6 @@ def tally(ledger: xr.Dataset) -> dict[str, list[str]]:
     """Verdict -> the claims that got it, for the verdicts that some claim got."""
     given = {verdict: [whole.claim for whole in wholes(ledger) if whole.verdict == verdict] for verdict in VERDICTS}
     return {verdict: names for verdict, names in given.items() if names}
-
-
-def answer(ledger: xr.Dataset, results: Mapping[str, xr.Dataset]) -> str:
-    """What holds and what does not, in plain sentences with effects, then how many claims got which verdict."""
-    return " ".join([*(sentence for sentence, _ in sentences(ledger)), counted(ledger, results)])
-
-
-def sentences(ledger: xr.Dataset) -> list[tuple[str, str]]:
-    """What holds and what does not, a sentence a part that was measured, each with its claim."""
-    parts = {name: ledger.isel(part=k) for k, name in enumerate(ledger.part.values.tolist()) if name in SENTENCES}
-    said = [
-        (_said(parts[name], *texts), parts[name].claim.item()) for name, texts in SENTENCES.items() if name in parts
-    ]
-    return [(sentence, claim) for sentence, claim in said if sentence]
 
 
 def counted(ledger: xr.Dataset, results: Mapping[str, xr.Dataset]) -> str:
@@ -138,17 +73,6 @@ def counted(ledger: xr.Dataset, results: Mapping[str, xr.Dataset]) -> str:
         counts = [f"{count} ({', '.join(names)})" for count, names in zip(counts, found.values(), strict=True)]
     total = f"Of the paper's {sum(map(len, found.values()))} claims: {', '.join(counts)}."
     return f"{total} Measured on {trees(merge)} (images: {merge.attrs['data_source']})."
-
-
-def _said(part: xr.Dataset, holds: str, fails: str, open_question: str) -> str:
-    """A sentence on a part by its verdict; nothing where it was not measured."""
-    verdict, row = part.verdict.item(), _row(part)
-    text = {"reproduced": holds, "contradicted": fails, "not resolved": open_question}.get(verdict, "")
-    size = _number(abs(part.effect)) + row["effect"][len(_number(part.effect)) :]
-    low, high = (_number(abs(end)) for end in (part.low, part.high))
-    if part.effect < 0:
-        low, high = high, low
-    return text.format(size=size.replace("percentage points", "points"), interval=f"{low} to {high}")
 
 
 def trees(merge: xr.Dataset) -> str:

@@ -18,9 +18,10 @@ from ..questions import OPEN, answers
 from ..records import checksums as manifest
 from ..stages import EXTRA, NOTEBOOKS
 from . import notebook_pages
-from .across_settings import Told, effects_table, paragraphs
+from .across_settings import STOPPED, Told, early_stopped, effects_table, paragraphs
 from .answers_text import told_questions
-from .ledger_text import MARKS, answer, by_setting, counted, ledger_table, reported, rows, sentences, tally
+from .first_screen import INTERVALS, sentences
+from .ledger_text import MARKS, by_setting, counted, ledger_table, reported, rows, tally
 from .live_figure import live_figure
 from .pictures import CLAIM_FIGURES, picture, title
 from .places import Place
@@ -79,6 +80,7 @@ def write_page(
         speed.append(shown | {"links": _files(name, Path(files), [Path(data).parent / "benchmarks.nc"])})
     settings = [main, *others]
     told = {each.name: Told(each.claims, each.answers) for each in settings}
+    ledgers = {each.name: each.claims for each in settings}
     see = dict.fromkeys(claims.claim.values.tolist(), [])
     see |= {claim: _see(figure, drawn, pages) for claim, figure in CLAIM_FIGURES.items()}
     asked_of = [] if asked is None else told_questions(asked)
@@ -86,13 +88,15 @@ def write_page(
         notebook_pages.templates()
         .get_template("page.html")
         .render(
-            answer=[(sentence, [(claim, f"#{claim}"), *see[claim]]) for sentence, claim in sentences(claims)],
+            first=(STOPPED, early_stopped(told), _see(FAMILIES, drawn, pages)) if asked is not None else None,
+            answer=[(sentence, [(claim, f"#{claim}"), *see[claim]]) for sentence, claim in sentences(ledgers)],
+            intervals=INTERVALS,
             counted=counted(claims, results),
             tally=[(verdict, MARKS[verdict], len(names)) for verdict, names in tally(claims).items()],
             settings=[_told(setting, place) for place, setting in enumerate(settings)],
             claims=[
                 {"id": claim, "statement": statement, "cells": cells, "links": see[claim]}
-                for claim, statement, cells in by_setting({each.name: each.claims for each in settings})
+                for claim, statement, cells in by_setting(ledgers)
             ],
             together=paragraphs(told),
             effects=effects_table(told),
@@ -143,7 +147,7 @@ def _told(setting: Setting, place: int) -> dict:
     return {
         "name": name,
         "n": count_groups(results["merge"]),
-        "answer": answer(claims, results) if place else counted(claims, results),
+        "answer": counted(claims, results),
         "parts": rows(claims),
         "beside": reported(claims),
         "pictures": [_picture(setting, each, {}, Path(".."), folder, where=name) for each in drawn] if place else [],

@@ -6,7 +6,7 @@ A part stands between ``<!-- NAME: written by make figures -->`` and ``<!-- end 
 import ast
 import json
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 import nbformat
@@ -21,9 +21,9 @@ from ..questions import answers, load
 from ..questions.ways_to_merge import recommendation
 from ..stages import EXTRA, NOTEBOOKS, PAPER, QUESTIONS, TRAINS_ITS_OWN
 from . import page
-from .across_settings import Told, effects_table, paragraphs, unknown
-from .answers_text import told_questions
-from .ledger_text import counted, ledger_table, sentences, settings_table, trees
+from .across_settings import STOPPED, Told, early_stopped, effects_table, paragraphs, unknown
+from .first_screen import INTERVALS, sentences
+from .ledger_text import counted, ledger_table, settings_table, trees
 from .pictures import title
 from .places import benchmarks_file, places
 
@@ -33,6 +33,7 @@ DOCUMENTS = (
     *(f"docs/{name}.md" for name in ("results", "use", "trust", "performance")),
 )
 PART = re.compile(r"(<!-- ([a-z-]+): written by make figures -->\n).*?(<!-- end -->)", flags=re.DOTALL)
+LIKELY = "augmented"  # the setting with most in common with public code that the paper builds on
 LINK = re.compile(r"(\]\()(?![a-z]+:|#)")  # of a part, from the project's folder
 # Modules that every notebook needs, left out of the picture
 EVERYWHERE = {"bank", "files", "images.sources", "networks", "study", "study.stages"}
@@ -53,7 +54,7 @@ def parts(root: Path) -> dict[str, str]:
     benchmarks = records.read(benchmarks_file(root), stage="benchmarks")
     needs = needed_stages(read_text(root / "Snakefile"))
     return {
-        "answer": first_screen(settings, results),
+        "answer": first_screen(settings, everything),
         "unknown": f"**What is not known.** {_unknown(everything, settings)}\n",
         "published": "".join(f"- {published_by(each)}\n" for each in everything),
         "claims": settings_table({name: each.ledger for name, each in settings.items()}),
@@ -84,14 +85,22 @@ def told_settings(root: Path) -> dict[str, Told]:
     return found
 
 
-def first_screen(settings: Mapping[str, Told], results: Mapping[str, xr.Dataset]) -> str:
-    """The answer as Markdown: what stands first on the page, and how many claims got which verdict."""
-    name, main = next(iter(settings.items()))
-    said = [sentence for sentence, _ in sentences(main.ledger)]
-    if main.answers is not None and (first := told_questions(main.answers)[0])["first"]:
-        said.insert(0, f"{first['title']} {first['lead']}")
-    lines = [f"**Answer**, from the `{name}` setting:", "", *(f"- {one}" for one in said), ""]
-    return "\n".join([*lines, counted(main.ledger, results), ""])
+def first_screen(settings: Mapping[str, Told], everything: Sequence[Mapping[str, xr.Dataset]]) -> str:
+    """The answer as Markdown: what stands first on the page, and how many claims got which verdict.
+
+    Args:
+        settings: by name.
+        everything: their data sets by stage, in the same order.
+    """
+    ledgers = {name: each.ledger for name, each in settings.items()}
+    names = " and ".join(f"`{name}`{' (most likely the recipe of the paper)' * (name == LIKELY)}" for name in ledgers)
+    said = [f"{STOPPED} {early_stopped(settings)}", *(sentence for sentence, _ in sentences(ledgers))]
+    lines = [f"**Answer**, from the setting{'s' * (len(ledgers) > 1)} {names}, with {INTERVALS}:", ""]
+    lines += [*(f"- {one}" for one in said), ""]
+    counts = [counted(ledger, results) for ledger, results in zip(ledgers.values(), everything, strict=True)]
+    if len(ledgers) > 1:
+        counts = [f"- In `{name}`, o{count[1:]}" for name, count in zip(ledgers, counts, strict=True)]
+    return "\n".join([*lines, *counts, ""])
 
 
 def _unknown(everything: list[dict[str, xr.Dataset]], settings: Mapping[str, Told]) -> str:

@@ -1,6 +1,6 @@
 """Is the crossing an artefact of weak attacks? Networks under PGD, images of other networks, and a random search."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 
 import numpy as np
@@ -13,10 +13,12 @@ from ..groups import (
     PERCENT,
     POINTS,
     NotMeasuredError,
+    by_group,
     count_groups,
     crossings,
     large,
     minus,
+    of_stage,
     strong,
     tree,
     tree_stages,
@@ -39,6 +41,7 @@ IN_WORDS = {
     "transfer-fgsm": "FGSM images of another network",
     "transfer-pgd": "PGD images of another network",
     "transfer-unmerged-0": "FGSM images of another leaf",
+    "transfer-tree-4": "FGSM images of the merged network of another tree",
     "worst": "the worst of all",
 }
 HEADLINE = "pgd-margin"
@@ -63,19 +66,27 @@ def answer(data: xr.Dataset) -> tuple[list[Test], str]:
     for family in ("stopped", "l2"):
         with suppress(NotMeasuredError):
             tests[family] = _beside(data, top, family)
+    many = {"method": "merge-many", "n_merged": 2**top}
+    with suppress(NotMeasuredError):
+        tests["many"] = _apart(data, HEADLINE, many, of_stage(0), f"MergeMany of {2**top} minus stage 0")
     said = " ".join(_sentences(data, gains, tests, crossing, top))
     return [*tests.values(), *crossing.values()], said
 
 
 def _gain(data: xr.Dataset, kind: str, top: int) -> Test:
     """The last stage minus stage 0 under strong attack of a kind."""
-    name = f"{IN_WORDS.get(kind, kind)}, strong: stage {top} minus stage 0"
+    return _apart(data, kind, of_stage(top), of_stage(0), f"stage {top} minus stage 0")
+
+
+def _apart(data: xr.Dataset, kind: str, first: Mapping, second: Mapping, about: str) -> Test:
+    """Networks with the labels ``first`` minus those with ``second`` under strong attack of a kind."""
+    name = f"{IN_WORDS.get(kind, kind)}, strong: {about}"
     if "withstood" not in data:
         robust = large(data.robust_accuracy.sel(attack=kind))
-        return Test(name, minus(tree(robust, top), tree(robust, 0)) * PERCENT, POINTS)
+        return Test(name, minus(by_group(robust, **first), by_group(robust, **second)) * PERCENT, POINTS)
     sizes = int(strong(data.robust_accuracy).sizes["epsilon"])
     share = (data.withstood.sel(attack=kind) / sizes).rename("withstood")
-    late, early = xr.align(tree(share, top), tree(share, 0), join="inner")
+    late, early = xr.align(by_group(share, **first), by_group(share, **second), join="inner")
     by_image = (PERCENT * (late - early)).transpose("group", "image").values
     return Test(name, by_image.mean(1), POINTS, by_image=by_image)
 
@@ -107,7 +118,7 @@ def _beside(data: xr.Dataset, top: int, family: str) -> Test:
 
 def _sentences(data: xr.Dataset, gains: dict, tests: dict, crossing: dict, top: int) -> Iterator[str]:
     headline = HEADLINE if HEADLINE in gains else "fgsm"
-    signs = by_sign({kind: gain for kind, gain in gains.items() if kind.startswith("pgd") or kind == "worst"})
+    signs = by_sign({kind: gain for kind, gain in gains.items() if not kind.startswith("fgsm")})
     word = {"Yes": "No", "No": "Yes"}.get(gains[headline].yes_or_no(), "Not resolved")
     if signs[1] and signs[-1]:
         word = "Partly"
@@ -118,10 +129,11 @@ def _sentences(data: xr.Dataset, gains: dict, tests: dict, crossing: dict, top: 
     )
     if headline in crossing:
         yield f"The two cross at {crossing[headline].told()}, under FGSM at {_effect(crossing.get('fgsm'))}."
-    for kind in ("transfer-pgd", "transfer-fgsm"):
-        if kind in gains:
-            yield f"Under {IN_WORDS[kind]} the difference is {gains[kind].told()}."
-            break
+    for kind in dict.fromkeys((*signs[-1], "transfer-pgd")):
+        if kind in gains and kind != headline:
+            yield f"Under {IN_WORDS.get(kind, kind)} the difference is {gains[kind].told()}."
+    if "many" in tests:
+        yield f"For MergeMany of {2**top} in place of the tree it is {tests['many'].told()}."
     if "stopped" in tests:
         yield f"Beside early-stopped networks of about their accuracy it is {tests['stopped'].told()}."
     if "zero_gradients_float32, 0" in tests:

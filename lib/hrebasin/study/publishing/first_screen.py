@@ -1,0 +1,135 @@
+"""The answer in plain sentences, for all settings together: what a reader sees first."""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import xarray as xr
+
+from .ledger_text import number
+
+INTERVALS = "95 % intervals in brackets"
+
+
+class Saying(NamedTuple):
+    """How the answer tells a part of a claim.
+
+    Attributes:
+        subject: of the sentence.
+        holds, fails: what follows where the part is reproduced, and where it is contradicted.
+        asked: the part as a question after "whether".
+        sized: how sizes follow.
+        size: the part whose effect is told; by default the same.
+    """
+
+    subject: str
+    holds: str
+    fails: str
+    asked: str
+    sized: str = ", by {}"
+    size: str = ""
+
+
+SAYINGS = {
+    "C4a": Saying(
+        "Merging", "costs accuracy at every stage", "does not cost accuracy at every stage",
+        "merging costs accuracy at every stage", "; the first merge costs {}", "C11",
+    ),
+    "C5b fgsm": Saying(
+        "Under strong attack (FGSM, pixel changes of 0.015 to 0.020), fully merged networks are",
+        "more accurate than unmerged ones", "less accurate than unmerged ones", "merging helps under strong attack",
+    ),
+    "C5a fgsm": Saying(
+        "Under weak attack (up to 0.005), fully merged networks are", "less accurate", "more accurate",
+        "merging costs accuracy under weak attack",
+    ),
+    "C5c fgsm": Saying(
+        "At 0.010, where the paper finds all stages equally robust,", "they are equal within 1 point",
+        "two of them differ", "all stages are equally robust at 0.010", ", by {}",
+    ),
+    "C10a gaussian": Saying(
+        "Accuracy under Gaussian noise", "rises", "falls", "accuracy under Gaussian noise rises",
+    ),
+    "C10b gaussian": Saying(
+        "The share of accuracy that survives the noise", "rises", "falls",
+        "the share of accuracy that survives the noise rises",
+    ),
+    "C7a": Saying(
+        "Weight norms", "fall at every stage", "do not fall at every stage", "weight norms fall at every stage", "",
+    ),
+    "C7b": Saying(
+        "Their fall is", "linear", "not linear", "their fall is linear", ": the last step over the first is {}",
+    ),
+    "C8a": Saying(
+        "Lipschitz bounds", "fall at every stage", "do not fall at every stage",
+        "Lipschitz bounds fall at every stage", "",
+    ),
+    "C1a": Saying(
+        "The tree of 4 networks is", "more accurate than converged MergeMany, Git Re-Basin's own method",
+        "less accurate than converged MergeMany, Git Re-Basin's own method",
+        "the tree of 4 networks is more accurate than converged MergeMany, Git Re-Basin's own method",
+    ),
+    "C1b": Saying(
+        "Against MergeMany after one sweep, the tree of 4 is", "more accurate", "less accurate",
+        "the tree of 4 is more accurate than MergeMany after one sweep",
+    ),
+}  # fmt: skip
+
+
+def sentences(ledgers: Mapping[str, xr.Dataset]) -> list[tuple[str, str]]:
+    """What holds and what does not, a sentence or two for a part that was measured, each with its claim.
+
+    Args:
+        ledgers: by the name of the setting.
+    """
+    said, several = [], len(ledgers) > 1
+    for name, saying in SAYINGS.items():
+        found = {setting: part for setting, ledger in ledgers.items() if (part := _part(ledger, name)) is not None}
+        verdicts = {setting: part.verdict.item() for setting, part in found.items()}
+        sizes = {setting: _part(ledgers[setting], saying.size or name) for setting in found}
+        if text := _said(saying, verdicts, sizes, several):
+            said.append((text, next(iter(found.values())).claim.item()))
+    return said
+
+
+def _said(saying: Saying, verdicts: Mapping[str, str], sizes: Mapping[str, xr.Dataset], several: bool) -> str:
+    """A sentence by the verdicts and sizes of settings; nothing where none was given."""
+    clauses, open_in = [], [setting for setting, given in verdicts.items() if given == "not resolved"]
+    for verdict, words in (("reproduced", saying.holds), ("contradicted", saying.fails)):
+        if not (names := [setting for setting, given in verdicts.items() if given == verdict]):
+            continue
+        told = [_size(sizes[name]) + f" in `{name}`" * several for name in names if _size(sizes[name])]
+        if told and saying.sized:
+            clauses.append(words + saying.sized.format(" and ".join(told)))
+        else:  # all settings agree where none is named
+            clauses.append(words + f" in {_named(names)}" * (several and len(names) < len(verdicts)))
+    text = [f"{saying.subject} {', and '.join(clauses)}."] if clauses else []
+    if open_in:
+        about = "this is" if clauses else "it is"
+        where = f"In {_named(open_in)} {about}" if several and clauses else about.capitalize()
+        whether = "" if clauses else f" whether {saying.asked}"
+        named = {name: f" in `{name}`" * (several and not clauses) for name in open_in}
+        told = [each + named[name] for name in open_in if saying.sized and (each := _size(sizes[name], signed=True))]
+        text.append(f"{where} not resolved{whether}{': ' * bool(told)}{' and '.join(told)}.")
+    return " ".join(text)
+
+
+def _named(names: list[str]) -> str:
+    return " and ".join(f"`{name}`" for name in names)
+
+
+def _part(ledger: xr.Dataset, name: str) -> xr.Dataset | None:
+    names = ledger.part.values.tolist()
+    return ledger.isel(part=names.index(name)) if name in names else None
+
+
+def _size(part: xr.Dataset | None, *, signed: bool = False) -> str:
+    """An effect with its interval, without the sign of the effect unless ``signed``; empty where there is none."""
+    if part is None or part.effect.isnull():
+        return ""
+    turn = -1 if part.effect < 0 and not signed else 1
+    units = "" if part.units.item() == "1" else f" {part.units.item().replace('percentage points', 'points')}"
+    size = f"{number(turn * part.effect)}{units}"
+    if part.low.isnull():
+        return size
+    ends = (part.low, part.high) if turn > 0 else (-part.high, -part.low)
+    return f"{size} ({' to '.join(map(number, ends))})"
