@@ -43,3 +43,22 @@ def test_published_pages_are_those_of_the_notebooks(tmp_path):
     notebook_pages.write(found.values(), tmp_path)
     again, kept = ({path.name: path.read_text() for path in sorted(place.iterdir())} for place in (tmp_path, PAGES))
     assert again == kept, "run: make figures"
+
+
+def test_executed_notebooks_of_a_run_become_pages_that_name_no_folder_of_the_machine(tmp_path):
+    pages = tmp_path / "pages"
+    for run, images in (("first", "/home/me/pictures.tar"), ("second", "/home/me/others.tar")):
+        cell = nbformat.v4.new_code_cell(f"dataset = '{images}'", id="a")
+        notebook = nbformat.v4.new_notebook(cells=[cell], metadata={"papermill": {"parameters": {"dataset": images}}})
+        for name in ("01_train-000", "01_train-001", *(["02_merge-000"] if run == "second" else [])):
+            (tmp_path / run / "notebooks").mkdir(parents=True, exist_ok=True)
+            nbformat.write(notebook, tmp_path / run / "notebooks" / f"{name}.ipynb")
+        notebook_pages.keep(tmp_path / run, pages, add=True)
+    found = notebook_pages.executed(pages)
+    assert {name: path.name for name, path in found.items()} == {
+        "01_train": "01_train-000.html", "02_merge": "02_merge-000.html"
+    }  # fmt: skip
+    assert "pictures.tar" in found["01_train"].read_text()  # what was published first stays
+    assert not any("/home" in path.read_text() for path in found.values())
+    assert 'href="../../index.html"' in found["02_merge"].read_text()
+    assert manifest.compare(pages, "*.html", "*.css")[1] == []

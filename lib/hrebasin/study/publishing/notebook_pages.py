@@ -32,25 +32,53 @@ def found(folder: Path, *, of_a_run: bool) -> dict[str, Path]:
         folder: that holds them.
         of_a_run: whether they were executed there; those that conclude are then still running.
     """
-    there = {re.sub(r"-\d+$", "", path.stem): path for path in sorted(folder.glob("[!.]*.ipynb"), reverse=True)}
+    there = {_committed(path): path for path in sorted(folder.glob("[!.]*.ipynb"), reverse=True)}
     return {name: there[name] for name in sorted(there) if not (of_a_run and name in (PAPER, ANSWERS))}
 
 
-def write(notebooks: Collection[Path], folder: Path) -> None:
+def executed(folder: Path) -> dict[str, Path]:
+    """The pages of a setting's executed notebooks, by the name of the committed ones."""
+    return {_committed(path): path for path in sorted(folder.glob("*.html"))}
+
+
+def _committed(path: Path) -> str:
+    return re.sub(r"-\d+$", "", path.stem)
+
+
+def keep(run: Path, folder: Path, *, add: bool) -> None:
+    """Write a run's executed notebooks, of its first shard, as pages that are published.
+
+    Args:
+        run: folder of the run.
+        folder: where the pages go.
+        add: whether pages that are there stay, of groups that were published before.
+    """
+    there = found(run / FOLDER, of_a_run=True)
+    new = [path for name, path in there.items() if not (add and name in executed(folder))]
+    if new:
+        write(new, folder, up="../../")
+
+
+def write(notebooks: Collection[Path], folder: Path, *, up: str = "../") -> None:
     """Write each notebook as a page of its name, with links among them, and their style sheet.
 
     Args:
         notebooks: paths.
         folder: where the pages go, which are entered into its list of sums.
+        up: the way from there to the folder of the page that shows all.
     """
-    from nbconvert import HTMLExporter  # takes seconds
+    import nbformat  # these two take seconds
+    from nbconvert import HTMLExporter
 
     exporter, environment = HTMLExporter(template_name="basic", anchor_link_text=""), templates()
     exporter.log.setLevel("ERROR")  # pictures that have no text for blind readers are told in the notebooks' words
     names = [path.stem for path in notebooks]
     for path in notebooks:
-        body, _ = exporter.from_filename(str(path))
-        html = environment.get_template("notebook.html").render(name=path.stem, body=_linked(body, names))
+        body, _ = exporter.from_notebook_node(notebook := nbformat.read(path, as_version=4))
+        images = notebook.metadata.get("papermill", {}).get("parameters", {}).get("dataset", "")
+        if Path(images).is_absolute():  # somewhere on the machine that ran it
+            body = body.replace(images, Path(images).name)
+        html = environment.get_template("notebook.html").render(name=path.stem, body=_linked(body, names), up=up)
         write_atomically(folder / f"{path.stem}.html", html + "\n")
     write_atomically(folder / STYLE, environment.get_template("notebook.css").render())
     manifest.enter(folder / name for name in [*(f"{name}.html" for name in names), STYLE])

@@ -72,6 +72,7 @@ def write_page(
     notebook_pages.write(found.values(), folder / notebook_pages.FOLDER)
     pages = {name: f"{notebook_pages.FOLDER}/{place.stem}.html" for name, place in found.items()}
     main = Setting(results, claims, drawn, results["merge"].attrs["setting"], asked)
+    pages |= _executed(folder, main.name)
     order = sorted(drawn, key=lambda name: name != FAMILIES)
     pictures = [_picture(main, name, pages, Path(data), Path(files)) for name in order]
     speed = []
@@ -93,7 +94,10 @@ def write_page(
             intervals=INTERVALS,
             counted=counted(claims, results),
             tally=[(verdict, MARKS[verdict], len(names)) for verdict, names in tally(claims).items()],
-            settings=[_told(setting, place) for place, setting in enumerate(settings)],
+            settings=[
+                _told(setting, _executed(folder, setting.name) if place else None)
+                for place, setting in enumerate(settings)
+            ],
             claims=[
                 {"id": claim, "statement": statement, "cells": cells, "links": see[claim]}
                 for claim, statement, cells in by_setting(ledgers)
@@ -140,8 +144,14 @@ def _see(name: str, drawn: Collection[str], pages: Mapping[str, str]) -> list[tu
     return links + [("notebook", quote(pages[each])) for each in made_by if each in pages]
 
 
-def _told(setting: Setting, place: int) -> dict:
-    """What the page tells of a setting; figures of the main one, whose place is 0, stand elsewhere."""
+def _executed(folder: Path, setting: str) -> dict[str, str]:
+    """From the page's folder, the pages of a setting's executed notebooks by name."""
+    there = notebook_pages.executed(folder / setting / notebook_pages.FOLDER)
+    return {name: path.relative_to(folder).as_posix() for name, path in there.items()}
+
+
+def _told(setting: Setting, pages: Mapping[str, str] | None) -> dict:
+    """What the page tells of a setting, with pages of its notebooks; None: of the main one, shown elsewhere."""
     results, claims, drawn, name, _ = setting
     folder = Path(name)
     return {
@@ -150,7 +160,9 @@ def _told(setting: Setting, place: int) -> dict:
         "answer": counted(claims, results),
         "parts": rows(claims),
         "beside": reported(claims),
-        "pictures": [_picture(setting, each, {}, Path(".."), folder, where=name) for each in drawn] if place else [],
+        "pictures": [
+            _picture(setting, each, pages, Path(".."), folder, where=name) for each in drawn if pages is not None
+        ],
     }
 
 

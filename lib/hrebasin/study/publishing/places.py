@@ -28,6 +28,11 @@ def data_folder(root: Path, setting: str) -> Path:
     return root / "data" / "published" / setting
 
 
+def pages_folder(root: Path, setting: str) -> Path:
+    """Folder of the pages of a setting's executed notebooks."""
+    return root / "figures" / setting / "notebooks"
+
+
 def benchmarks_file(root: Path) -> Path:
     """The data set of the benchmarks, which belong to no setting."""
     return root / "data" / "published" / "benchmarks.nc"

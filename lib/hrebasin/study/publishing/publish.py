@@ -16,7 +16,8 @@ from ..groups import Results
 from ..questions import answers
 from ..records import checksums as manifest
 from ..stages import EXTRA, QUESTIONS, STAGES
-from .places import data_folder
+from . import notebook_pages
+from .places import data_folder, pages_folder
 
 IMAGE_GROUPS = 16  # groups of which values per image are published, for the sampling error of images; of 100: 40 MB
 
@@ -38,17 +39,20 @@ def publish(run: Path | str, folder: Path | str | None = None, *, source: str = 
             other networks go.
 
     Returns:
-        The files written.
+        The data sets written. The run's executed notebooks become pages beside its setting's figures.
 
     Raises:
         FileNotFoundError: a stage is missing.
         ValueError: groups to add that are there already, or that were measured otherwise; data sets that do not belong
             together, or a run whose conclusions were drawn from others. Nothing was written then.
     """
-    run = Path(run)
-    folder = data_folder(project_root(), _setting(run)) if folder is None else Path(folder)
-    with only_writer(run), only_writer(folder):
-        return _publish(run, folder, source, add)
+    run, root = Path(run), project_root()
+    place = data_folder(root, setting := _setting(run)) if folder is None else Path(folder)
+    with only_writer(run), only_writer(place):
+        written = _publish(run, place, source, add)
+        if folder is None:
+            notebook_pages.keep(run, pages_folder(root, setting), add=add)
+    return written
 
 
 def _setting(run: Path) -> str:

@@ -13,8 +13,8 @@ from ..figures import registry as figures
 from ..questions import answers
 from ..records import checksums as manifest
 from ..stages import EXTRA, QUESTIONS, STAGES
-from . import notebook_pages
-from .places import benchmarks_file, places
+from .notebook_pages import FOLDER
+from .places import benchmarks_file, pages_folder, places
 
 
 def verify_all(root: Path) -> tuple[list[str], list[str]]:
@@ -28,8 +28,8 @@ def verify_all(root: Path) -> tuple[list[str], list[str]]:
         found = verify(place.data, place.figures)
         checked += [f"{place.setting}: {line}" for line in found[0]]
         wrong += found[1]
-    if (pages := root / "figures" / notebook_pages.FOLDER).is_dir():
-        wrong += manifest.compare(pages, "*.html", "*.css")[1]
+    for pages in (root / "figures" / FOLDER, *(pages_folder(root, place.setting) for place in places(root))):
+        wrong += manifest.compare(pages, "*.html", "*.css")[1] if pages.is_dir() else []
     path = benchmarks_file(root)
     wrong += manifest.compare(path.parent, "*.nc")[1]
     if path.is_file():
