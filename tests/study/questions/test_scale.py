@@ -26,7 +26,9 @@ def test_scale_changes_bounds_and_no_certificate(trained, test_images):
     plain, smaller = (bounds.measure(bank, *given, radii=[0.01, 0.05, 0.1], bounded=10) for bank in (trained, scaled))
     np.testing.assert_allclose(smaller.lipschitz, plain.lipschitz / 16, rtol=1e-5)
     one, other = certified_radius(plain), certified_radius(smaller)
-    assert one.sizes == {"model": 8, "certificate": 3, "image": 10}
+    assert one.sizes == {"model": 8, "certificate": 3, "image": 20}
+    assert one.sel(certificate="global").notnull().all()
+    assert one.sel(certificate="local").notnull().sum("image").values.tolist() == [10] * 8  # those with local bounds
     np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-6)
 
 

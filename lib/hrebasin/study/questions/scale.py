@@ -103,14 +103,11 @@ def certified_radius(regularity: xr.Dataset) -> xr.DataArray:
     network is rescaled.
 
     Args:
-        regularity: data set of the stage "regularity"; images without local bounds are left out, where any has some.
+        regularity: data set of the stage "regularity"; not a number for images without local bounds, by these.
     """
-    bounded = regularity.local_lipschitz.notnull().all(["model", "radius"]).values
-    bounded |= not bounded.any()
-    chosen = regularity.isel(image=bounded)
-    allowed = chosen.margin.clip(min=0) / SQRT2
-    radii = {str(name): allowed / chosen.lipschitz.sel(bound=name, drop=True) for name in chosen.bound.values}
-    radii["local"] = np.minimum(chosen.radius, allowed / chosen.local_lipschitz).max("radius")
+    allowed = regularity.margin.clip(min=0) / SQRT2
+    radii = {str(name): allowed / regularity.lipschitz.sel(bound=name, drop=True) for name in regularity.bound.values}
+    radii["local"] = np.minimum(regularity.radius, allowed / regularity.local_lipschitz).max("radius")
     axis = xr.Variable("certificate", np.array(list(radii), dtype=object), {"long_name": "certificate", "units": "1"})
     joined = xr.concat(list(radii.values()), dim=axis, coords="minimal", compat="override")
     joined.attrs = {"long_name": "certified radius, L2", "units": "pixel range"}
