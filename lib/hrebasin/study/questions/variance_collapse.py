@@ -28,6 +28,7 @@ from ..figures.style import (
 )
 from ..groups import PERCENT, POINTS, by_group, count_groups, large, minus, tree, tree_stages
 from ..statistics import Test, defined
+from .wording import amount, signed, within
 
 TITLE = "Do merged networks lose accuracy because their activations shrink?"
 SCHEMA = {
@@ -159,13 +160,17 @@ def _told(share: Mapping[str, Test], change: Mapping[str, Mapping[str, Test]], t
     first, *others = [method for method in REPAIRED if method in share]
     low, high = share[first].interval()
     verdict = "Not resolved" if np.isnan(low) else "Yes" if high >= 100 else "Partly" if low > 0 else "No"
-    said = f"{verdict}. {REPAIRED[first][0]} gives back {share[first].told()} of the accuracy lost at stage {top}."
+    lost = f"of the accuracy lost at stage {top}"
+    said = [f"{verdict}. {REPAIRED[first][0]} gives back {amount(share[first])} {lost} {within(share[first])}."]
     for kind, test in change[first].items():
-        said += f" Accuracy under strong {spoken(kind)} changes by {test.told()}."
-    if others:
-        gains = " and ".join(f"{share[name].effect:.0f} % ({REPAIRED[name][0]})" for name in others)
-        said += f" Other targets give back {gains}."
-    return said
+        robust = f"robust accuracy under strong {spoken(kind)}"
+        if test.sign:
+            moved, spread = "raises" if test.sign > 0 else "lowers", within(test, mirrored=test.sign < 0)
+            said.append(f"It {moved} {robust} by {amount(test)} {spread}.")
+        else:
+            said.append(f"The change in {robust} is not resolved: {signed(test)}.")
+    said += [f"{REPAIRED[name][0]} gives back {signed(share[name])}." for name in others]
+    return " ".join(said)
 
 
 @captioned(
