@@ -25,7 +25,7 @@ from ...training.train import train
 from ..figures.style import COLOURS, COLUMN, MARKERS, NAMES, captioned, draw_legend, spoken, spread
 from ..groups import PERCENT, POINTS, NotMeasuredError, by_group, count_groups, large, minus, tree, tree_stages
 from ..statistics import Test, defined
-from .wording import amount, listed, signed, within
+from .wording import amount, recipe_in_words, signed, within
 
 TITLE = "Does the training recipe change the result?"
 SCHEMA = {
@@ -36,8 +36,6 @@ SCHEMA = {
 LEARNING_RATES = {"adam": 1e-3, "sgd": 0.05}
 WEIGHT_DECAY = 5e-4
 CROP_PADDING = 4  # pixels, with a random flip
-IN_WORDS = {"adam": "Adam", "sgd": "SGD", "crop-flip": "crop, flip", "decay": "weight decay"}
-WIDTH = "width x "  # begins the name of a variant of other widths
 
 
 @dataclass(frozen=True)
@@ -80,7 +78,7 @@ def variants(
         changes |= {"crop_padding": CROP_PADDING * augmented, "flip": augmented}
         made.append(Variant(name, replace(recipe, **changes), tuple(widths), train_images))
     for factor in factors:
-        made.append(Variant(f"{WIDTH}{factor:g}", recipe, scaled(widths, factor), width_images))
+        made.append(Variant(f"width x {factor:g}", recipe, scaled(widths, factor), width_images))
     return made
 
 
@@ -155,7 +153,7 @@ def answer(data: xr.Dataset) -> tuple[list[Test], str]:
     """What the tree gains and loses under each recipe, and what crop and flip change of it."""
     tests, gains = [], {}  # attack -> recipe -> gain of each group
     for recipe in dict.fromkeys(data.recipe.values.tolist()):
-        part, words = data.isel(model=(data.recipe == recipe).values), in_words(recipe)
+        part, words = data.isel(model=(data.recipe == recipe).values), recipe_in_words(recipe)
         stages, accuracy, top = tree_stages(part), part.test_accuracy, tree_stages(part)[-1]
         tests.append(defined(f"{words}: accuracy of unmerged networks", tree(accuracy, 0).values * PERCENT, "%"))
         lost = minus(tree(accuracy, 0), tree(accuracy, top)) * PERCENT
@@ -191,18 +189,6 @@ def _augmentation(kind: str, gain: Mapping[str, np.ndarray], top: int) -> Test |
     return Test(f"{spoken(kind)}, strong: what crop and flip change of the gain at stage {top}", change, POINTS)
 
 
-def in_words(recipe: str) -> str:
-    """A variant as a sentence names it.
-
-    >>> in_words("sgd, crop-flip, decay"), in_words("adam"), in_words("width x 0.5")
-    ('SGD with crop, flip and weight decay', 'Adam', '0.5 times the width')
-    """
-    if recipe.startswith(WIDTH):
-        return f"{recipe.removeprefix(WIDTH)} times the width"
-    optimizer, *more = (IN_WORDS.get(part, part) for part in recipe.split(", "))
-    return f"{optimizer} with {listed(', '.join(more).split(', '))}" if more else optimizer
-
-
 def _told(changes: list[Test], gains: Mapping[str, Mapping[str, np.ndarray]], top: int) -> str:
     """Whether crop and flip change what merging gains, then how far the gain ranges over recipes and widths."""
     if not changes:
@@ -219,8 +205,8 @@ def _told(changes: list[Test], gains: Mapping[str, Mapping[str, np.ndarray]], to
         said.append(text if said else f"{'Yes' if change.sign else 'Not resolved'}. {text}")
         means = {recipe: values.mean() for recipe, values in gains[kind].items()}
         low, high = min(means, key=means.get), max(means, key=means.get)
-        said.append(f"The smallest gain under {spoken(kind)} is {means[low]:.1f} points ({in_words(low)}).")
-        said.append(f"The largest is {means[high]:.1f} points ({in_words(high)}).")
+        said.append(f"The smallest gain under {spoken(kind)} is {means[low]:.1f} points ({recipe_in_words(low)}).")
+        said.append(f"The largest is {means[high]:.1f} points ({recipe_in_words(high)}).")
     return " ".join(said)
 
 

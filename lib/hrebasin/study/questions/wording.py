@@ -1,4 +1,4 @@
-"""Effects as sentences tell them: a size, its interval, how many trees."""
+"""Effects as sentences tell them: a size, its interval, how many trees; and names."""
 
 import numpy as np
 
@@ -7,6 +7,8 @@ from ..statistics import LEVEL, Test
 
 FEW_DIGITS = 0.1  # below it one decimal says too little
 SHORT = {POINTS: "points"}
+RECIPES = {"adam": "Adam", "sgd": "SGD", "crop-flip": "crop, flip", "decay": "weight decay"}
+WIDTH = "width x "  # begins the name of a recipe of other widths
 
 
 def amount(test: Test) -> str:
@@ -51,6 +53,18 @@ def listed(names: list[str]) -> str:
     """
     *first, last = names
     return f"{', '.join(first)} and {last}" if first else last
+
+
+def recipe_in_words(recipe: str) -> str:
+    """A recipe of training as a sentence names it.
+
+    >>> recipe_in_words("sgd, crop-flip, decay"), recipe_in_words("adam"), recipe_in_words("width x 0.5")
+    ('SGD with crop, flip and weight decay', 'Adam', '0.5 times the width')
+    """
+    if recipe.startswith(WIDTH):
+        return f"{recipe.removeprefix(WIDTH)} times the width"
+    optimizer, *more = (RECIPES.get(part, part) for part in recipe.split(", "))
+    return f"{optimizer} with {listed(', '.join(more).split(', '))}" if more else optimizer
 
 
 def _number(value: float) -> str:
