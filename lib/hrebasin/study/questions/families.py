@@ -213,8 +213,9 @@ def _seen(data: xr.Dataset) -> str:
 @captioned(
     "Every family of networks at its test accuracy and at the share of attacked images that it still classifies "
     "correctly under strong attack (L-infinity, mean over sizes from 0.015 to 0.02, pixels in [0, 1]): FGSM, and "
-    "projected gradient descent on the margin. Connected with the unmerged networks are 2, 4, 8 and more merged ones, "
-    "and what strength changes in a family: epochs, penalty, width, noise. Above and to the right is better.",
+    "projected gradient descent on the margin. Each curve starts at the unmerged networks and runs through more merged "
+    "networks, or a stronger change (fewer epochs, larger penalty, fewer units, more noise). Above and to the right is "
+    "better.",
     seen=_seen,
 )
 def draw(data: xr.Dataset) -> Figure:

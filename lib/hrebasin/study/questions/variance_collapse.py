@@ -186,7 +186,7 @@ def draw(data: xr.Dataset) -> Figure:
     shown = [
         (data.test_accuracy * PERCENT, "test accuracy (%)"),
         (data.test_loss, "test loss (nat)"),
-        (robust * PERCENT, "right under strong\nFGSM (%)"),
+        (robust * PERCENT, "correct under strong\nFGSM (%)"),
     ]
     for axes, (values, label) in zip(above, shown, strict=True):
         parts = [tree(values, s).values for s in stages]
