@@ -173,10 +173,22 @@ def _told(share: Mapping[str, Test], change: Mapping[str, Mapping[str, Test]], t
     return " ".join(said)
 
 
+def _seen(data: xr.Dataset) -> str:
+    """What the figure shows."""
+    top, accuracy = tree_stages(data)[-1], data.test_accuracy
+    lost = minus(tree(accuracy, 0), tree(accuracy, top))
+    back = minus(by_group(accuracy, method="repair-leaves", stage=top), tree(accuracy, top))
+    gained = Test("gained", back, "1")
+    if gained.sign < 1:
+        return "It is not resolved whether REPAIR gives accuracy back." if not gained.sign else "REPAIR costs accuracy."
+    return f"REPAIR towards the leaves gives back {PERCENT * back.mean() / lost.mean():.0f} % of the accuracy lost."
+
+
 @captioned(
     "The tree with and without REPAIR, towards the moments of all leaves, of the two children, or before merging "
     "further. From above: test accuracy; test loss; robust accuracy under strong FGSM; variance of activations of the "
-    "tree over that of its leaves."
+    "tree over that of its leaves.",
+    seen=_seen,
 )
 def draw(data: xr.Dataset) -> Figure:
     """Accuracy, loss and robustness of the tree by stage with and without REPAIR, and the variance that is left."""

@@ -209,9 +209,20 @@ def _rank_correlation(data: xr.Dataset, size: int) -> np.ndarray:
     return np.array(values)
 
 
+def _seen(data: xr.Dataset) -> str:
+    """What the figure shows."""
+    size = int(data.n_merged.values[data.method.values == "tree"].max())
+    test = _beside_the_tree(data, size)[0].get(f"MergeMany, {sweeps_in_words(CONVERGENCE)}")
+    if test is None:
+        return ""
+    place = {1: "more accurate than", -1: "less accurate than", 0: "not resolved from"}[test.sign]
+    return f"Converged MergeMany of {size} is {place} the tree."
+
+
 @captioned(
     "Test accuracy of networks merged from the same leaves in several ways against the mean squared distance of the "
-    "aligned leaves, the objective of MergeMany; MergeMany stopped after several numbers of sweeps."
+    "aligned leaves, the objective of MergeMany; MergeMany stopped after several numbers of sweeps.",
+    seen=_seen,
 )
 def draw(data: xr.Dataset) -> Figure:
     """Test accuracy against the mean squared distance of aligned networks, a panel a number of merged networks."""
@@ -227,8 +238,9 @@ def draw(data: xr.Dataset) -> Figure:
         places = _against_distance(axes, part, size, labels, "MergeMany, by sweeps", **look)
         for limit, place in zip(many, places, strict=True):
             if limit in (many[0], many[-1]):
-                where = (5, 3) if limit == many[-1] else (5, -8)
-                axes.annotate(sweeps_in_words(limit), place, xytext=where, textcoords="offset points", fontsize=6)
+                where, side = ((5, 3), "left") if limit == many[-1] else ((-5, -6), "right")  # into the panel
+                text = {"xytext": where, "textcoords": "offset points", "fontsize": 6, "ha": side}
+                axes.annotate(sweeps_in_words(limit), place, **text)
         for method, (colour, marker) in SHOWN.items():
             label = "tree, neighbours" if method == "tree" else NAMES.get(method, method)
             if method in part.method.values:
