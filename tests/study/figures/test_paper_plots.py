@@ -120,12 +120,23 @@ def test_titles_say_what_is_planted():
     assert told["fig1_accuracy"] == (
         "The tree is more accurate than MergeMany after one sweep and more accurate than converged MergeMany."
     )
-    assert told["fig2_robust_accuracy"] == "Unmerged networks lead under weak attacks, stage 4 from 0.010 on."
+    assert told["fig2_robust_accuracy"] == (
+        "Unmerged networks lead under weak FGSM, stage 4 leads under strong; the curves cross at 0.010."
+    )
     assert told["fig3_weight_norm"].startswith("The weight norm falls at every stage; the last step is ")
-    assert told["fig4_lipschitz"] == "All upper bounds fall at every stage, the lower bound does too."
+    assert told["fig4_lipschitz"] == "All upper bounds fall at every stage, and the lower bound does too."
     assert "6.0 points of accuracy are lost after matching, 30.0 without" in told["fig5_barriers"]
     assert "is more accurate than unmerged networks and keeps more" in told["fig7_noise"]
     assert "The test loss has no barrier" not in registry.caption("fig5_barriers", made)  # planted: it has one
+
+
+def test_titles_of_one_tree_resolve_nothing_and_all_end_with_a_full_stop():
+    made = synthetic.results(groups=1)
+    told = {name: registry.headline(name, made) for name in registry.drawable(made)}
+    assert all(text.endswith(".") for text in told.values() if text)
+    assert "not resolved" in told["fig1_accuracy"]
+    assert told["fig2_robust_accuracy"] == "No lead is resolved under weak or strong FGSM."
+    assert "not resolved" in told["fig7_noise"]
 
 
 def test_titles_are_left_out_where_data_tell_nothing():

@@ -113,15 +113,26 @@ def test_groups_that_do_not_reach_the_accuracy_are_left_out_or_told(made):
 
 def test_the_answer_reads(made):
     told = answer(made)[1]
-    assert told.startswith("Yes. At 39.4 % clean accuracy, networks merged from 16 have ")
-    assert "under strong FGSM, and early-stopped ones have" in told
+    assert told.startswith("Yes. At the same accuracy (39.4 %), merged networks keep ")
+    assert " % of images under strong FGSM and early-stopped ones " in told
+    assert "The difference is 5." in told
+    assert "n = 8 trees). The merged networks are trees of 16." in told
     assert all(effect > 0 for name, effect in effects("controls", made).items() if "tree of 16" in name)
     # the same robustness as others lose it
     flat = made.withstood - 2 * ((made.method == "tree") * (made.withstood.mean("image") > 0)).astype(np.int8)
     worse = made.assign(withstood=flat.clip(min=0).transpose(*made.withstood.dims))
-    assert answer(worse)[1].startswith("No. At ")
+    assert answer(worse)[1].startswith("No. At the same accuracy")
+    assert "The difference is -" in answer(worse)[1]
     one = rows(made, group=0)
     assert answer(one)[1].startswith("Not resolved. At ")
+
+
+def test_networks_that_none_equals_in_accuracy_stand_beside_the_nearest(made):
+    low = xr.where(made.method == "tree", 0.1, made.test_accuracy)
+    told = answer(made.assign(test_accuracy=low))[1]
+    assert ". Merged networks keep " in told
+    assert " and the least accurate early-stopped networks, which are 2" in told
+    assert "points more accurate, " in told
 
 
 # ---- controls

@@ -1,3 +1,4 @@
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -12,6 +13,7 @@ from hrebasin.networks import Architecture
 from hrebasin.study.questions.training_recipes import CROP_PADDING, WEIGHT_DECAY, Variant, answer, measure, variants
 from hrebasin.training.recipe import Recipe
 from hrebasin.training.train import train
+from synthetic import results
 
 
 @pytest.fixture
@@ -82,6 +84,14 @@ def test_fewer_images_and_other_recipes_give_other_networks(found, train_images,
 
 def test_few_training_images_of_other_recipes_are_told(measured):
     asked = measured["recipes"].assign_attrs(parameters='{"recipe_images": 10000, "width_images": 4000}')
-    told = "They were trained on 10,000 images, of other widths on 4,000."
+    told = "These networks were trained on 10,000 images, those of other widths on 4,000."
     assert answer(asked)[1].endswith(told)
     assert told not in answer(measured["recipes"])[1]
+
+
+def test_the_lead_tells_one_change_with_its_interval_and_names_recipes_in_words():
+    told = answer(results(groups=4, stages=["recipes"])["recipes"])[1]
+    assert re.match(r"(Yes|Not resolved)\. (Crop and flip (raise|lower) what|What crop and flip change of what) ", told)
+    assert told.partition("under strong ")[2].partition(". The smallest")[0].endswith("n = 4 trees)")
+    assert "crop-flip" not in told
+    assert "sgd" not in told

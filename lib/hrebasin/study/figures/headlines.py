@@ -1,7 +1,11 @@
-"""What the paper's figures show, each in a sentence from its data set: their titles. Empty where data tell nothing."""
+"""What the paper's figures show, each in a sentence from its data set: their titles. Empty where data tell nothing.
 
-from collections.abc import Callable
+Which side is ahead follows from 95 % intervals over groups; where one holds zero, the sentence says "not resolved".
+"""
+
+from collections.abc import Callable, Mapping
 from functools import wraps
+from itertools import pairwise
 
 import numpy as np
 import xarray as xr
@@ -9,15 +13,22 @@ import xarray as xr
 from ...merging.distances import CONVERGENCE
 from ..groups import (
     PERCENT,
+    POINTS,
+    TOLERANCE,
+    WEAK,
     NotMeasuredError,
     by_group,
     first_fall,
     has_numbers,
+    large,
     minus,
     on_same_leaves,
     tree,
     tree_stages,
 )
+from ..statistics import Test, by_sign
+
+PLACES = {1: "more accurate than", -1: "less accurate than", 0: "not resolved from"}
 
 
 def _or_nothing(sentence: Callable[[xr.Dataset], str]) -> Callable[[xr.Dataset], str]:
@@ -41,43 +52,57 @@ def accuracy(merge: xr.Dataset) -> str:
     if not limits or not sizes:
         return ""
     names = {1: "MergeMany after one sweep", CONVERGENCE: "converged MergeMany"}
-    told = [f"{_place(merge, sizes, limit)} {names[limit]}" for limit in limits if limit in names]
+    told = [_placed(_ahead(merge, sizes, limit), names[limit]) for limit in limits if limit in names]
     return f"The tree is {' and '.join(told)}." if told else ""
 
 
-def _place(merge: xr.Dataset, sizes: list[int], limit: int) -> str:
-    ahead = []
+def _ahead(merge: xr.Dataset, sizes: list[int], limit: int) -> dict[str, Test]:
+    """The tree minus MergeMany on the same leaves, by the number of merged networks."""
+    tests = {}
     for n in sizes:
         sides = {"method": "tree", "n_merged": n}, {"method": "merge-many", "n_merged": n, "sweeps": limit}
-        ahead.append(minus(*on_same_leaves(merge.test_accuracy, *sides)).mean() > 0)
-    return (
-        "more accurate than" if all(ahead) else "not always more accurate than" if any(ahead) else "less accurate than"
-    )
+        tests[str(n)] = Test("ahead", minus(*on_same_leaves(merge.test_accuracy, *sides)), "1")
+    return tests
+
+
+def _placed(tests: Mapping[str, Test], other: str) -> str:
+    """Where the tree stands beside another method; by size where sizes differ."""
+    signs = {sign: names for sign, names in by_sign(tests).items() if names}
+    if len(signs) == 1:
+        return f"{PLACES[next(iter(signs))]} {other}"
+    first, *others = (f"{PLACES[sign]} {{}} at {' and '.join(names)}" for sign, names in signs.items())
+    return ", ".join([first.format(other), *(text.format("it") for text in others)])
 
 
 @_or_nothing
 def attacks(attack: xr.Dataset) -> str:
-    """Which of the unmerged networks and the last stage leads at first, and where FGSM's curves cross."""
+    """Which of the unmerged networks and the last stage leads under weak and strong FGSM, and where curves cross."""
     top = tree_stages(attack)[-1]
     robust = attack.robust_accuracy.isel(attack=0)
-    ahead = (tree(robust, 0) - tree(robust, top)).mean("group").values
-    size, found = attack.epsilon.values, first_fall(attack.epsilon.values, ahead)
-    if found is None:
-        leader = "Unmerged networks are" if ahead.mean() > 0 else f"Stage {top} is"
-        return f"{leader} the more robust at every size of the attack."
+    size = attack.epsilon.values
+    weak = robust.isel(epsilon=(size > TOLERANCE) & (size <= WEAK + TOLERANCE)).mean("epsilon").rename("weak")
+    ahead = [Test("ahead", minus(tree(part, 0), tree(part, top)), "1").sign for part in (weak, large(robust))]
+    leaders = [{1: "unmerged networks lead", -1: f"stage {top} leads", 0: "no lead is resolved"}[a] for a in ahead]
+    if ahead[0] == ahead[1]:
+        text = f"{leaders[0][0].upper()}{leaders[0][1:]} under weak {'and' if ahead[0] else 'or'} strong FGSM"
+    else:
+        text = f"{leaders[0][0].upper()}{leaders[0][1:]} under weak FGSM, {leaders[1]} under strong"
+    found = first_fall(size, (tree(robust, 0) - tree(robust, top)).mean("group").values)
+    if found is None or 0 in ahead or ahead[0] == ahead[1]:
+        return f"{text}."
     place = size[found[0]] + found[1] * (size[found[0] + 1] - size[found[0]])
-    return f"Unmerged networks lead under weak attacks, stage {top} from {place:.3f} on."
+    return f"{text}; the curves cross at {place:.3f}."
 
 
 @_or_nothing
 def norms(regularity: xr.Dataset) -> str:
     """Whether the norm falls at every stage, and how its last step compares with the first."""
-    norm = regularity.weight_norm.sum("layer").rename("weight norm")
-    means = np.array([tree(norm, stage).mean().item() for stage in tree_stages(norm)])
-    steps = -np.diff(means)
-    if not (steps > 0).all():
-        return "The weight norm does not fall at every stage."
-    return f"The weight norm falls at every stage; the last step is {steps[-1] / steps[0]:.2f} times the first."
+    norm, stages = regularity.weight_norm.sum("layer").rename("weight norm"), tree_stages(regularity)
+    falls = _falls(norm, stages)
+    if falls < 1:
+        return f"{_FALLING[falls].format('the weight norm')}."
+    first, last = (minus(tree(norm, a), tree(norm, b)).mean() for a, b in (stages[:2], stages[-2:]))
+    return f"The weight norm falls at every stage; the last step is {last / first:.2f} times the first."
 
 
 @_or_nothing
@@ -85,18 +110,25 @@ def bounds(regularity: xr.Dataset) -> str:
     """Whether bounds fall at every stage, and whether the lower bound does."""
     stages = tree_stages(regularity)
     series = [regularity.lipschitz.sel(bound=bound) for bound in regularity.bound.values]
-    series = [values for values in series if has_numbers(values)]
-    falls = [_falls(values, stages) for values in series]
+    falls = [_falls(values, stages) for values in series if has_numbers(values)]
     lower = _falls(regularity.gradient_norm.max("image"), stages)
-    if not series:
-        return f"The lower bound {'falls' if lower else 'does not fall'} at every stage."
-    first = "All upper bounds fall at every stage" if all(falls) else "Not all upper bounds fall at every stage"
-    return f"{first}, the lower bound {'does' if lower else 'does not'}{' too' if lower and all(falls) else ''}."
+    below = "The lower bound falls at every stage" if lower == 1 else _FALLING[lower].format("the lower bound")
+    if not falls:
+        return f"{below}."
+    if min(falls) < 1:
+        return f"{_FALLING[min(falls)].format('some upper bound' if min(falls) < 0 else 'every upper bound')}."
+    if lower == 1:
+        return "All upper bounds fall at every stage, and the lower bound does too."
+    return f"All upper bounds fall at every stage. {below}."
 
 
-def _falls(values: xr.DataArray, stages: list[int]) -> bool:
-    means = [tree(values, stage).mean().item() for stage in stages]
-    return bool((np.diff(means) < 0).all())
+_FALLING = {0: "It is not resolved whether {} falls at every stage", -1: "At some stage {} rises"}
+
+
+def _falls(values: xr.DataArray, stages: list[int]) -> int:
+    """1 where values fall at every stage, -1 where they rise at one, 0 where that is not resolved."""
+    steps = [Test("fall", minus(tree(values, a), tree(values, b)), "1").sign for a, b in pairwise(stages)]
+    return min(steps)
 
 
 @_or_nothing
@@ -105,9 +137,12 @@ def lines(ablations: xr.Dataset) -> str:
     test = ablations.accuracy.sel(split="test").sortby("lambda")
     ends = test.isel({"lambda": [0, -1]}).mean("lambda")
     lost = (ends - test.interp({"lambda": 0.5})).rename("accuracy") * PERCENT
-    after, before = (by_group(lost.sel(alignment=a)).mean().item() for a in ("after", "before"))
+    after, before = (Test("lost", by_group(lost.sel(alignment=a)).values, POINTS) for a in ("after", "before"))
+    if not after.sign:
+        return "It is not resolved whether accuracy is lost half-way between two networks after matching."
     return (
-        f"Half-way between two networks {after:.1f} points of accuracy are lost after matching, {before:.1f} without."
+        f"Half-way between two networks {after.effect:.1f} points of accuracy are lost after matching, "
+        f"{before.effect:.1f} without."
     )
 
 
@@ -117,6 +152,15 @@ def noise(attack: xr.Dataset) -> str:
     top, noisy = tree_stages(attack)[-1], attack.noise_accuracy.mean("draw").isel(noise=0)
     largest = noisy.isel(magnitude=-1)
     share = (largest / noisy.sel(magnitude=0)).rename("noise_accuracy")
-    accurate, steady = (minus(tree(values, top), tree(values, 0)).mean() > 0 for values in (largest, share))
-    first = f"Under noise stage {top} is {'more' if accurate else 'less'} accurate than unmerged networks"
-    return f"{first} and keeps {'more' if steady else 'less'} of its accuracy."
+    accurate, steady = (
+        Test("ahead", minus(tree(values, top), tree(values, 0)), "1").sign for values in (largest, share)
+    )
+    more = {1: "more", -1: "less"}
+    first = (
+        f"Under noise stage {top} is {more[accurate]} accurate than unmerged networks"
+        if accurate
+        else f"Under noise stage {top} is not resolved from unmerged networks in accuracy"
+    )
+    if steady:
+        return f"{first} and keeps {more[steady]} of its accuracy."
+    return f"{first}; whether it keeps more of its accuracy is not resolved."

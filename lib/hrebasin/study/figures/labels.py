@@ -8,11 +8,12 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgb
 from matplotlib.lines import Line2D
+from matplotlib.text import Text
 from matplotlib.transforms import Bbox
 
 SIZE = 6.5  # points
 DARKER = 0.65  # than its curve, so that small letters are read
-AWAY = 4  # points between a mark and its name
+AWAY = (4, 11, 18)  # points between a mark and its name, the nearest first; a thin line leads to the others
 DIRECTIONS = [
     (1, 0, "left", "center"), (-1, 0, "right", "center"), (0, 1, "center", "bottom"), (0, -1, "center", "top"),
     (0.7, 0.7, "left", "bottom"), (0.7, -0.7, "left", "top"), (-0.7, 0.7, "right", "bottom"),
@@ -33,18 +34,25 @@ def label_curves(axes: Axes, curves: Sequence[Line2D]) -> list[Line2D]:
     """
     renderer = FigureCanvasAgg(axes.figure).get_renderer()
     places = [axes.transData.transform(np.transpose(curve.get_data())) for curve in curves]
-    inked = np.concatenate([_along(marks) for marks in places])
+    bars = [axes.transData.transform(path.vertices) for mark in axes.collections for path in mark.get_paths()]
+    inked = np.concatenate([_along(marks) for marks in (*places, *bars)])
     taken, left = [], []
     for curve, marks in zip(curves, places, strict=True):
         data = np.transpose(curve.get_data())
-        for k, (right, up, ha, va) in _tries(len(marks)):
+        for away, k, (right, up, ha, va) in _tries(len(marks)):
+            colour = DARKER * np.array(to_rgb(curve.get_color()))
+            line = {"arrowstyle": "-", "color": colour, "linewidth": 0.5, "shrinkA": 0, "shrinkB": 2}
             text = axes.annotate(
-                curve.get_label(), data[k], (AWAY * right, AWAY * up), textcoords="offset points", ha=ha, va=va,
-                color=DARKER * np.array(to_rgb(curve.get_color())), fontsize=SIZE, annotation_clip=False,
+                curve.get_label(), data[k], (away * right, away * up), textcoords="offset points", ha=ha, va=va,
+                color=colour, fontsize=SIZE, annotation_clip=False, arrowprops=line if away > AWAY[0] else None,
             )  # fmt: skip
             text.set_in_layout(False)
-            box = text.get_window_extent(renderer)
-            if _free(box, axes, inked, taken):
+            text.update_positions(renderer)
+            box = Text.get_window_extent(text, renderer)  # without the line
+            centre = [(box.x0 + box.x1) / 2, (box.y0 + box.y1) / 2]
+            lead = _along(np.array([marks[k], centre]))
+            crosses = any(other.count_contains(lead) for other in taken)
+            if not crosses and _free(box, axes, inked, taken):
                 taken.append(box.padded(2))
                 break
             text.remove()
@@ -54,9 +62,10 @@ def label_curves(axes: Axes, curves: Sequence[Line2D]) -> list[Line2D]:
 
 
 def _tries(n: int) -> list[tuple]:
-    """Marks, those far from the first one first, each with all directions."""
-    order = sorted(range(n), key=lambda k: min(k + 1, n - 1 - k))
-    return list(product(order, DIRECTIONS))
+    """Distances, the nearest first, with marks, the ends first, each with all directions; without the first mark, which
+    curves share."""
+    order = sorted(range(min(1, n - 1), n), key=lambda k: min(k + 1, n - 1 - k))
+    return list(product(AWAY, order, DIRECTIONS))
 
 
 def _along(marks: np.ndarray) -> np.ndarray:

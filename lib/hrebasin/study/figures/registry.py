@@ -16,7 +16,7 @@ from ..groups import count_groups
 from ..records import checksums as manifest
 from . import FIGURES, TABLES, drawable
 from .legibility import outside
-from .style import FEWEST, describe_spread, save
+from .style import FEWEST, describe_spread, images_of_parameters, save
 
 BENCHMARKS: dict[str, tuple[Callable[[xr.Dataset], Figure], str]] = {
     "bench1_speed": (
@@ -125,7 +125,10 @@ def caption(name: str, results: Mapping[str, xr.Dataset]) -> str:
         else "n = 1 group (tree): no interval can be given."
     )
     data = f"Data: {dataset.attrs.get('data_source', 'unknown')}."
-    return " ".join([function.caption, spread, *function.about(dataset), data])
+    about = function.about(dataset)
+    if "image" not in dataset.dims:  # nor do all figures' own sentences say it
+        about += [sentence for sentence in images_of_parameters(dataset) if sentence not in about]
+    return " ".join([function.caption, spread, *about, data])
 
 
 def headline(name: str, results: Mapping[str, xr.Dataset]) -> str:

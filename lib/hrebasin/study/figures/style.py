@@ -59,15 +59,41 @@ def styled(draw: Callable[..., Figure]) -> Callable[..., Figure]:
 
 
 def numbers_behind(dataset: xr.Dataset) -> list[str]:
-    """How many images and pairs of networks a data set holds, for captions."""
+    """How many images and pairs of networks a data set holds or was measured on, for captions."""
     shown = {"image": "test images", "pair": "pairs of networks"}
-    return [f"{dataset.sizes[dim]} {name}." for dim, name in shown.items() if dim in dataset.sizes]
+    told = [f"{dataset.sizes[dim]} {name}." for dim, name in shown.items() if dim in dataset.sizes]
+    return told or images_of_parameters(dataset)
+
+
+def images_of_parameters(dataset: xr.Dataset) -> list[str]:
+    """How many test images were measured, by the parameters that a data set tells; it may hold means over them."""
+    parameters, told = json.loads(dataset.attrs.get("parameters", "{}")), []
+    if "test_accuracy" in dataset and "evaluated_images" in parameters:
+        told.append(f"Test accuracy: at most {parameters['evaluated_images']:,} images.")
+    first = parameters.get("strong_images", parameters.get("attacked_images"))
+    if first and ({"robust_accuracy", "strong_accuracy"} & set(dataset.data_vars)):
+        told.append(f"Attacks: the first {first:,} test images.")
+    elif first:
+        told.append(f"Gradients and margins: the first {first:,} test images.")
+    return told
+
+
+def behind_attacks(dataset: xr.Dataset) -> list[str]:
+    """`numbers_behind`, and on how many images FGSM has no gradient to follow, where the data set tells."""
+    told = numbers_behind(dataset)
+    if "zero_gradients" in dataset:
+        top = tree_stages(dataset)[-1]
+        first, last = (float(tree(dataset.zero_gradients, stage).mean()) * PERCENT for stage in (0, top))
+        told.append(
+            f"FGSM's gradient is exactly zero on {first:.2g} % of images at stage 0 and on {last:.2g} % at stage {top}."
+        )
+    return told
 
 
 def captioned(
     caption: str,
     *,
-    about: Callable[[xr.Dataset], list[str]] = numbers_behind,
+    about: Callable[[xr.Dataset], list[str]] = behind_attacks,
     seen: Callable[[xr.Dataset], str] | None = None,
 ) -> Callable:
     """Draw `styled`, and give the function what `hrebasin.study.figures.registry.caption` writes of its figure.
@@ -75,19 +101,23 @@ def captioned(
     Args:
         caption: what is shown.
         about: gives, of the data set, the sentences that only data can tell.
-        seen: gives, of the data set, what the figure shows in a short sentence: its title.
+        seen: gives, of the data set, what the figure shows in a short sentence: its title, which ends with a full stop.
     """
+
+    def title(data: xr.Dataset) -> str:
+        text = seen(data)
+        return text if not text or text.endswith(".") else f"{text}."
 
     def decorate(draw: Callable[..., Figure]) -> Callable[..., Figure]:
         @wraps(draw)
         def titled(data: xr.Dataset) -> Figure:
             figure = draw(data)
             if seen:
-                figure.suptitle(fill(seen(data), TITLE_WIDTH), fontsize="medium", fontweight="bold")
+                figure.suptitle(fill(title(data), TITLE_WIDTH), fontsize="medium", fontweight="bold")
             return figure
 
         inner = styled(titled)
-        inner.caption, inner.about, inner.seen = caption, about, seen
+        inner.caption, inner.about, inner.seen = caption, about, title if seen else None
         return inner
 
     return decorate

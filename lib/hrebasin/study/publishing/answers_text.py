@@ -7,6 +7,7 @@ import xarray as xr
 from ..questions import OPEN, answers
 
 WORDS = 4  # a first sentence of fewer, such as "Not resolved.", takes the next one with it
+BELONGS = "The difference is "  # begins a sentence that belongs to the one before
 SENTENCE_END = re.compile(r"(?<=[.!?]) (?=[A-Z])")
 
 
@@ -25,12 +26,14 @@ def told_questions(asked: xr.Dataset) -> list[dict]:
 
 
 def split(text: str) -> tuple[str, str]:
-    """The first sentence, with the next where it is a word or two, and the rest.
+    """The first sentence, with the next where it is a word or two or where the next tells its difference, and the rest.
 
     >>> split("No. Shorter weights do as much. The rest is noise.")
     ('No. Shorter weights do as much.', 'The rest is noise.')
     """
     first, *more = SENTENCE_END.split(text)
     if more and len(first.split()) < WORDS:
+        first = f"{first} {more.pop(0)}"
+    if more and more[0].startswith(BELONGS):
         first = f"{first} {more.pop(0)}"
     return first, " ".join(more)

@@ -24,6 +24,7 @@ from ..statistics import Test, by_sign
 from .control_networks import narrow, noised
 from .equal_accuracy import Comparison, compare
 from .family_figure import draw_families
+from .wording import amount, listed, signed, within
 
 TITLE = "Are merged networks more robust than early-stopped ones of the same accuracy?"
 SCHEMA = {"model": "test_accuracy", "model attack epsilon": "robust_accuracy"}
@@ -31,11 +32,11 @@ SCHEMA = {"model": "test_accuracy", "model attack epsilon": "robust_accuracy"}
 # lack: they hold medians, and shares of images that several networks get right, instead
 LEVELS = (0.1, 0.2, 0.3, 0.45, 0.6, 0.9)  # of weight noise, in standard deviations of a layer's weights
 OTHERS = {  # families that were not merged, and what a sentence calls them
-    "stopped": "early-stopped ones",
-    "narrow": "narrower ones",
-    "noised": "ones with noise on their weights",
-    "l1": "L1-regularised ones",
-    "l2": "L2-regularised ones",
+    "stopped": "early-stopped networks",
+    "narrow": "narrower networks",
+    "noised": "networks with noisy weights",
+    "l1": "L1-regularised networks",
+    "l2": "L2-regularised networks",
 }
 MERGED = {"tree": "The tree", "merge-many": "MergeMany", "merge-many-from-tree": "MergeMany from the tree"}
 ATTACKS = {"fgsm": "FGSM", "pgd-margin": "PGD on the margin"}
@@ -150,24 +151,40 @@ def _sentences(pairs: dict[Key, Comparison], tests: dict[Key, Test], top: int) -
     """The answer, and what else was tried."""
     key = _headline(pairs)
     kind, _, stage, family = key
-    pair, others = pairs[key], OTHERS[family]
-    at = f"At {PERCENT * pair.accuracy.mean():.1f} % clean accuracy, networks" if pair.equal else "Networks"
-    beside = "" if pair.equal else f", {_gap(pair)},"
-    kept = f"{PERCENT * pair.own.mean():.1f} % robust accuracy under strong {ATTACKS[kind]}"
-    numbers = f"{others}{beside} have {PERCENT * pair.others.mean():.1f} %, a difference of {tests[key].told()}"
-    yield f"{_verdict(pairs, tests, key)}. {at} merged from {2**stage} have {kept}, and {numbers}."
+    pair = pairs[key]
+    own, others = (PERCENT * side.mean() for side in (pair.own, pair.others))
+    at = f"At the same accuracy ({PERCENT * pair.accuracy.mean():.1f} %), merged" if pair.equal else "Merged"
+    kept = f"{at} networks keep {own:.1f} % of images under strong {ATTACKS[kind]}"
+    beside = OTHERS[family].replace("networks", "ones") if pair.equal else f"{_end(pair, family)},"
+    yield f"{_verdict(pairs, tests, key)}. {kept} and {beside} {others:.1f} %."
+    yield f"The difference is {signed(tests[key])}."
+    yield f"The merged networks are trees of {2**stage}."
     for again in ATTACKS:
         if again != kind and (other := (again, *key[1:])) in tests:
-            yield f"Under {ATTACKS[again]} the difference is {tests[other].told()}."
+            yield f"Under {ATTACKS[again]} the difference is {signed(tests[other])}."
     for method, name in MERGED.items():
         if (many := (kind, method, top, family)) in tests and many != key:
-            at = "as accurate" if pairs[many].equal else _gap(pairs[many])
-            yield f"{name} of {2**top} beside {others} {at}: {tests[many].told()}."
+            yield _beside(f"{name} of {2**top}", pairs[many], tests[many], family)
     beside = {OTHERS[k[3]]: tests[k] for k in pairs if k[:3] == key[:3] and k != key}
     signs = {1: "more robust than", -1: "less robust than", 0: "not resolved against"}
-    told = [f"{signs[sign]} {', '.join(names)}" for sign, names in by_sign(beside).items() if names]
+    told = [f"{signs[sign]} {listed(names)}" for sign, names in by_sign(beside).items() if names]
     if told:
         yield f"Beside others of about its accuracy, the tree of {2**stage} is {'; '.join(told)}."
+
+
+def _beside(name: str, pair: Comparison, test: Test, family: str) -> str:
+    """How much more or less some networks keep than others as accurate, or than the nearest in accuracy."""
+    others = f"{OTHERS[family]} of the same accuracy" if pair.equal else _end(pair, family)
+    if not test.sign:
+        return f"{name} is not resolved against {others}: {signed(test)}."
+    more, spread = "more" if test.sign > 0 else "less", within(test, mirrored=test.sign < 0)
+    return f"{name} keeps {amount(test)} {more} {spread} than {others}."
+
+
+def _end(pair: Comparison, family: str) -> str:
+    """The others that are nearest in accuracy, where none is equal."""
+    which = "least" if pair.beyond.mean() > 0 else "most"
+    return f"the {which} accurate {OTHERS[family]}, which are {_gap(pair)}"
 
 
 def _verdict(pairs: dict[Key, Comparison], tests: dict[Key, Test], key: Key) -> str:
@@ -189,15 +206,16 @@ def _seen(data: xr.Dataset) -> str:
     word = {"Yes": "more", "No": "less"}.get(pairs[key].test("").yes_or_no())
     others = f"{OTHERS[key[3]]}{' of equal accuracy' if pairs[key].equal else ''}"
     if word is None:
-        return f"It is not resolved whether merged networks withstand strong attacks better than {others}"
-    return f"Under strong attack merged networks keep {word} than {others}"
+        return f"It is not resolved whether merged networks withstand strong attacks better than {others}."
+    return f"Under strong attack merged networks keep {word} than {others}."
 
 
 @captioned(
     "Every family of networks at its test accuracy and at the share of attacked images that it still classifies "
     "correctly under strong attack (L-infinity, mean over sizes from 0.015 to 0.02, pixels in [0, 1]): FGSM, and "
-    "projected gradient descent on the margin. Connected with the unmerged networks are 2, 4, 8 and more merged ones, "
-    "and what strength changes in a family: epochs, penalty, width, noise. Above and to the right is better.",
+    "projected gradient descent on the margin. Each curve starts at the unmerged networks and runs through more merged "
+    "networks, or a stronger change (fewer epochs, larger penalty, fewer units, more noise). Above and to the right is "
+    "better.",
     seen=_seen,
 )
 def draw(data: xr.Dataset) -> Figure:

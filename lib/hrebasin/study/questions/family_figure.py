@@ -44,7 +44,7 @@ def draw_families(data: xr.Dataset, kinds: Mapping[str, str], title: str) -> Fig
         lines = [_draw(axes, data, robust, start, method, place) for place, method in enumerate(_methods(data))]
         [unmerged] = axes.plot(*(side.mean() for side in start), "k*", markersize=7, label="unmerged", zorder=4)
         axes.set_ylim(bottom=0)
-        axes.set(title=name, ylabel="right under strong attack (%)")
+        axes.set(title=name, ylabel="correct under strong attack (%)")
         axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
         if axes is panels[0]:
             curves = [unmerged, *lines]

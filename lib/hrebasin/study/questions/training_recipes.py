@@ -25,6 +25,7 @@ from ...training.train import train
 from ..figures.style import COLOURS, COLUMN, MARKERS, NAMES, captioned, draw_legend, spoken, spread
 from ..groups import PERCENT, POINTS, NotMeasuredError, by_group, count_groups, large, minus, tree, tree_stages
 from ..statistics import Test, defined
+from .wording import amount, recipe_in_words, signed, within
 
 TITLE = "Does the training recipe change the result?"
 SCHEMA = {
@@ -152,11 +153,11 @@ def answer(data: xr.Dataset) -> tuple[list[Test], str]:
     """What the tree gains and loses under each recipe, and what crop and flip change of it."""
     tests, gains = [], {}  # attack -> recipe -> gain of each group
     for recipe in dict.fromkeys(data.recipe.values.tolist()):
-        part = data.isel(model=(data.recipe == recipe).values)
+        part, words = data.isel(model=(data.recipe == recipe).values), recipe_in_words(recipe)
         stages, accuracy, top = tree_stages(part), part.test_accuracy, tree_stages(part)[-1]
-        tests.append(defined(f"{recipe}: accuracy of unmerged networks", tree(accuracy, 0).values * PERCENT, "%"))
+        tests.append(defined(f"{words}: accuracy of unmerged networks", tree(accuracy, 0).values * PERCENT, "%"))
         lost = minus(tree(accuracy, 0), tree(accuracy, top)) * PERCENT
-        tests.append(Test(f"{recipe}: accuracy of stage 0 minus stage {top}", lost, POINTS))
+        tests.append(Test(f"{words}: accuracy of stage 0 minus stage {top}", lost, POINTS))
         for size in (2**stage for stage in stages[1:]):
             try:
                 many = by_group(accuracy, method="merge-many", n_merged=size)
@@ -164,15 +165,15 @@ def answer(data: xr.Dataset) -> tuple[list[Test], str]:
                 continue
             first = accuracy.isel(model=(accuracy.node == 0).values)  # of the leaves that MergeMany had
             values = minus(by_group(first, method="tree", n_merged=size), many) * PERCENT
-            tests.append(Test(f"{recipe}: tree minus converged MergeMany, {size} models", values, POINTS))
+            tests.append(Test(f"{words}: tree minus converged MergeMany, {size} models", values, POINTS))
         for name, alignment in product(("loss_barrier", "accuracy_barrier"), part.alignment.values):
             scale, units = (1, "nat") if name == "loss_barrier" else (PERCENT, POINTS)
             values = by_group(part[name].sel(alignment=alignment), method="tree", stage=1) * scale
-            tests.append(Test(f"{recipe}: {name.replace('_', ' ')} {alignment} matching", values.values, units))
+            tests.append(Test(f"{words}: {name.replace('_', ' ')} {alignment} matching", values.values, units))
         for kind in part.attack.values:
             robust = large(part.robust_accuracy.sel(attack=kind))
             gain = minus(tree(robust, top), tree(robust, 0)) * PERCENT
-            tests.append(Test(f"{recipe}: {spoken(kind)}, strong: stage {top} minus stage 0", gain, POINTS))
+            tests.append(Test(f"{words}: {spoken(kind)}, strong: stage {top} minus stage 0", gain, POINTS))
             gains.setdefault(kind, {})[recipe] = gain
     changes = [_augmentation(kind, gain, top) for kind, gain in gains.items()]
     changes = [change for change in changes if change is not None]
@@ -192,14 +193,20 @@ def _told(changes: list[Test], gains: Mapping[str, Mapping[str, np.ndarray]], to
     """Whether crop and flip change what merging gains, then how far the gain ranges over recipes and widths."""
     if not changes:
         return "Not resolved: networks were trained under one kind of recipe."
-    verdicts = {change.yes_or_no() for change in changes}
-    verdict = "Not resolved" if verdicts == {"Not resolved"} else "Yes"
-    said = [f"{verdict}. Crop and flip change what {2**top} merged networks gain under strong attacks."]
-    for kind, change in zip(gains, changes, strict=True):
+    by_kind = sorted(zip(gains, changes, strict=True), key=lambda pair: not pair[1].sign)  # what is resolved first
+    said, gain = [], f"what networks gain from merging {2**top}"
+    for kind, change in by_kind:
+        what = "the gain" if said else gain
+        if change.sign:
+            moved, spread = "raise" if change.sign > 0 else "lower", within(change, mirrored=change.sign < 0)
+            text = f"Crop and flip {moved} {what} under strong {spoken(kind)} by {amount(change)} {spread}."
+        else:
+            text = f"What crop and flip change of {what} under strong {spoken(kind)} is not resolved: {signed(change)}."
+        said.append(text if said else f"{'Yes' if change.sign else 'Not resolved'}. {text}")
         means = {recipe: values.mean() for recipe, values in gains[kind].items()}
         low, high = min(means, key=means.get), max(means, key=means.get)
-        said.append(f"Under {spoken(kind)} they change the gain by {change.told()}.")
-        said.append(f"The gain ranges from {means[low]:.1f} points ({low}) to {means[high]:.1f} ({high}).")
+        said.append(f"The smallest gain under {spoken(kind)} is {means[low]:.1f} points ({recipe_in_words(low)}).")
+        said.append(f"The largest is {means[high]:.1f} points ({recipe_in_words(high)}).")
     return " ".join(said)
 
 
@@ -207,13 +214,29 @@ def _few_images(data: xr.Dataset) -> str:
     """On how many images the networks were trained, in words, where the data set says it."""
     parameters = json.loads(data.attrs.get("parameters", "{}"))
     numbers = [parameters.get(name) for name in ("recipe_images", "width_images")]
-    return " They were trained on {:,} images, of other widths on {:,}.".format(*numbers) if all(numbers) else ""
+    return (
+        " These networks were trained on {:,} images, those of other widths on {:,}.".format(*numbers)
+        if all(numbers)
+        else ""
+    )
+
+
+def _seen(data: xr.Dataset) -> str:
+    """What the figure shows."""
+    top, robust = tree_stages(data)[-1], large(data.robust_accuracy.sel(attack="fgsm"))
+    gains = {}
+    for recipe in dict.fromkeys(data.recipe.values.tolist()):
+        of = robust.isel(model=(data.recipe == recipe).values)
+        gains[recipe] = Test(recipe, minus(tree(of, top), tree(of, 0)), "1")
+    more = sum(gain.sign > 0 for gain in gains.values())
+    return f"Merging gains robustness to strong FGSM in {more} of {len(gains)} recipes and widths."
 
 
 @captioned(
     "Recipes of training above, widths below. Left: accuracy of the last stage of the tree minus that of converged "
     "MergeMany of the same networks. Right: robust accuracy at epsilons from 0.015 to 0.02 of the last stage minus "
-    "that of unmerged networks."
+    "that of unmerged networks.",
+    seen=_seen,
 )
 def draw(data: xr.Dataset) -> Figure:
     """The tree minus converged MergeMany, and what robustness the tree gains; recipes apart from widths."""

@@ -28,6 +28,7 @@ from ..figures.style import (
 )
 from ..groups import PERCENT, POINTS, by_group, count_groups, large, minus, tree, tree_stages
 from ..statistics import Test, defined
+from .wording import amount, signed, within
 
 TITLE = "Do merged networks lose accuracy because their activations shrink?"
 SCHEMA = {
@@ -159,19 +160,35 @@ def _told(share: Mapping[str, Test], change: Mapping[str, Mapping[str, Test]], t
     first, *others = [method for method in REPAIRED if method in share]
     low, high = share[first].interval()
     verdict = "Not resolved" if np.isnan(low) else "Yes" if high >= 100 else "Partly" if low > 0 else "No"
-    said = f"{verdict}. {REPAIRED[first][0]} gives back {share[first].told()} of the accuracy lost at stage {top}."
+    lost = f"of the accuracy lost at stage {top}"
+    said = [f"{verdict}. {REPAIRED[first][0]} gives back {amount(share[first])} {lost} {within(share[first])}."]
     for kind, test in change[first].items():
-        said += f" Accuracy under strong {spoken(kind)} changes by {test.told()}."
-    if others:
-        gains = " and ".join(f"{share[name].effect:.0f} % ({REPAIRED[name][0]})" for name in others)
-        said += f" Other targets give back {gains}."
-    return said
+        robust = f"robust accuracy under strong {spoken(kind)}"
+        if test.sign:
+            moved, spread = "raises" if test.sign > 0 else "lowers", within(test, mirrored=test.sign < 0)
+            said.append(f"It {moved} {robust} by {amount(test)} {spread}.")
+        else:
+            said.append(f"The change in {robust} is not resolved: {signed(test)}.")
+    said += [f"{REPAIRED[name][0]} gives back {signed(share[name])}." for name in others]
+    return " ".join(said)
+
+
+def _seen(data: xr.Dataset) -> str:
+    """What the figure shows."""
+    top, accuracy = tree_stages(data)[-1], data.test_accuracy
+    lost = minus(tree(accuracy, 0), tree(accuracy, top))
+    back = minus(by_group(accuracy, method="repair-leaves", stage=top), tree(accuracy, top))
+    gained = Test("gained", back, "1")
+    if gained.sign < 1:
+        return "It is not resolved whether REPAIR gives accuracy back." if not gained.sign else "REPAIR costs accuracy."
+    return f"REPAIR towards the leaves gives back {PERCENT * back.mean() / lost.mean():.0f} % of the accuracy lost."
 
 
 @captioned(
     "The tree with and without REPAIR, towards the moments of all leaves, of the two children, or before merging "
     "further. From above: test accuracy; test loss; robust accuracy under strong FGSM; variance of activations of the "
-    "tree over that of its leaves."
+    "tree over that of its leaves.",
+    seen=_seen,
 )
 def draw(data: xr.Dataset) -> Figure:
     """Accuracy, loss and robustness of the tree by stage with and without REPAIR, and the variance that is left."""
@@ -181,7 +198,7 @@ def draw(data: xr.Dataset) -> Figure:
     shown = [
         (data.test_accuracy * PERCENT, "test accuracy (%)"),
         (data.test_loss, "test loss (nat)"),
-        (robust * PERCENT, "right under strong\nFGSM (%)"),
+        (robust * PERCENT, "correct under strong\nFGSM (%)"),
     ]
     for axes, (values, label) in zip(above, shown, strict=True):
         parts = [tree(values, s).values for s in stages]

@@ -14,6 +14,7 @@ from ..figures.style import NAMES as COMMON_NAMES
 from ..groups import PERCENT, POINTS, by_group, count_groups, minus, sweeps_in_words
 from ..statistics import Test, defined
 from .measured_mergers import BARRIERS, BESIDE, LEFT_OUT, measure
+from .wording import amount, listed, signed, within
 
 __all__ = ["BESIDE", "NAMES", "SCHEMA", "TITLE", "answer", "draw", "measure"]
 
@@ -61,9 +62,13 @@ def _tree_or_merge_many(converged: Mapping[int, Test]) -> Iterator[str]:
     verdict = "Yes" if "No" in verdicts else "No" if "Yes" in verdicts else "Not resolved"
     open_sizes = [str(n) for n, one in converged.items() if one.yes_or_no() == "Not resolved"]
     size, test = max(converged.items())
-    yield f"{verdict}. Of {size} networks, the accuracy of converged MergeMany minus the tree's is {test.told()}."
+    if test.sign:
+        more, beside = "more" if test.sign > 0 else "less", within(test, mirrored=test.sign < 0)
+        yield f"{verdict}. Converged MergeMany of {size} is {amount(test)} {more} accurate than the tree {beside}."
+    else:
+        yield f"{verdict}. The accuracy of converged MergeMany of {size} minus the tree's is {signed(test)}."
     if verdict != "Not resolved" and open_sizes:
-        yield f"Of {' and '.join(open_sizes)} networks, these {test.n} trees do not resolve the difference."
+        yield f"The difference at {listed(open_sizes)} networks is not resolved."
 
 
 def _recommended(ahead: Mapping[str, Test], times: Mapping[str, Test], size: int) -> Iterator[str]:
@@ -72,16 +77,20 @@ def _recommended(ahead: Mapping[str, Test], times: Mapping[str, Test], size: int
     if ahead[best].effect <= 0:
         yield f"No way makes a more accurate network of {size} than the tree."
         return
-    ways, lead = len(times) + 1, ahead[best].told()
-    yield f"Of {ways} ways to merge {size} networks, the most accurate is {_spoken(best)}: {lead} above the tree."
+    ways, lead = len(times) + 1, f"{amount(ahead[best])} above the tree {within(ahead[best])}"
+    yield f"{_begun(best)} is the most accurate of {ways} ways to merge {size} networks: {lead}."
     close = [name for name in times if ahead[name].effect >= ahead[best].effect - CLOSE]
     cheapest = min(close, key=lambda name: times[name].effect)
     took = f"takes {times[cheapest].effect:.2g} times as long as the tree"
-    if cheapest == best:
-        yield f"It {took}."
-    else:
-        name = _spoken(cheapest)
-        yield f"{name[0].upper()}{name[1:]} comes within {CLOSE:g} point of it and {took}."
+    if cheapest != best:
+        yield f"{_begun(cheapest)} comes within {CLOSE:g} point of it."
+    yield f"It {took}."
+
+
+def _begun(way: str) -> str:
+    """A way's name as it begins a sentence."""
+    name = _spoken(way)
+    return f"{name[0].upper()}{name[1:]}"
 
 
 def _spoken(way: str) -> str:
@@ -200,9 +209,20 @@ def _rank_correlation(data: xr.Dataset, size: int) -> np.ndarray:
     return np.array(values)
 
 
+def _seen(data: xr.Dataset) -> str:
+    """What the figure shows."""
+    size = int(data.n_merged.values[data.method.values == "tree"].max())
+    test = _beside_the_tree(data, size)[0].get(f"MergeMany, {sweeps_in_words(CONVERGENCE)}")
+    if test is None:
+        return ""
+    place = {1: "more accurate than", -1: "less accurate than", 0: "not resolved from"}[test.sign]
+    return f"Converged MergeMany of {size} is {place} the tree."
+
+
 @captioned(
     "Test accuracy of networks merged from the same leaves in several ways against the mean squared distance of the "
-    "aligned leaves, the objective of MergeMany; MergeMany stopped after several numbers of sweeps."
+    "aligned leaves, the objective of MergeMany; MergeMany stopped after several numbers of sweeps.",
+    seen=_seen,
 )
 def draw(data: xr.Dataset) -> Figure:
     """Test accuracy against the mean squared distance of aligned networks, a panel a number of merged networks."""
@@ -218,8 +238,9 @@ def draw(data: xr.Dataset) -> Figure:
         places = _against_distance(axes, part, size, labels, "MergeMany, by sweeps", **look)
         for limit, place in zip(many, places, strict=True):
             if limit in (many[0], many[-1]):
-                where = (5, 3) if limit == many[-1] else (5, -8)
-                axes.annotate(sweeps_in_words(limit), place, xytext=where, textcoords="offset points", fontsize=6)
+                where, side = ((5, 3), "left") if limit == many[-1] else ((-5, -6), "right")  # into the panel
+                text = {"xytext": where, "textcoords": "offset points", "fontsize": 6, "ha": side}
+                axes.annotate(sweeps_in_words(limit), place, **text)
         for method, (colour, marker) in SHOWN.items():
             label = "tree, neighbours" if method == "tree" else NAMES.get(method, method)
             if method in part.method.values:

@@ -1,0 +1,75 @@
+"""Effects as sentences tell them: a size, its interval, how many trees; and names."""
+
+import numpy as np
+
+from ..groups import POINTS
+from ..statistics import LEVEL, Test
+
+FEW_DIGITS = 0.1  # below it one decimal says too little
+SHORT = {POINTS: "points"}
+RECIPES = {"adam": "Adam", "sgd": "SGD", "crop-flip": "crop, flip", "decay": "weight decay"}
+WIDTH = "width x "  # begins the name of a recipe of other widths
+
+
+def amount(test: Test) -> str:
+    """The size of an effect without its sign.
+
+    >>> amount(Test("ahead", [-5.9, -5.7], "percentage points"))
+    '5.8 points'
+    """
+    return f"{_number(abs(test.effect))} {_unit(test)}".rstrip()
+
+
+def signed(test: Test) -> str:
+    """An effect with its sign and interval.
+
+    >>> signed(Test("ahead", [-5.9, -5.7], "percentage points"))
+    '-5.8 points (95 % interval -7.1 to -4.5, n = 2 trees)'
+    """
+    return f"{_number(test.effect)} {_unit(test)}".rstrip() + f" {within(test)}"
+
+
+def within(test: Test, *, mirrored: bool = False) -> str:
+    """The interval of an effect and its number of trees, in brackets.
+
+    Args:
+        test: the effect.
+        mirrored: of the effect with the other sign, for sentences that say "less".
+    """
+    low, high = test.interval()
+    if test.n == 1:
+        return "(1 tree: no interval)"
+    if np.isnan(low):
+        return f"(the same in all {test.n} trees)" if test.n else "(no tree has both sides)"
+    low, high = (-high, -low) if mirrored else (low, high)
+    return f"({100 * LEVEL:.0f} % interval {_number(low)} to {_number(high)}, n = {test.n} trees)"
+
+
+def listed(names: list[str]) -> str:
+    """Names with commas, and "and" before the last.
+
+    >>> listed(["crop", "flip", "weight decay"])
+    'crop, flip and weight decay'
+    """
+    *first, last = names
+    return f"{', '.join(first)} and {last}" if first else last
+
+
+def recipe_in_words(recipe: str) -> str:
+    """A recipe of training as a sentence names it.
+
+    >>> recipe_in_words("sgd, crop-flip, decay"), recipe_in_words("adam"), recipe_in_words("width x 0.5")
+    ('SGD with crop, flip and weight decay', 'Adam', '0.5 times the width')
+    """
+    if recipe.startswith(WIDTH):
+        return f"{recipe.removeprefix(WIDTH)} times the width"
+    optimizer, *more = (RECIPES.get(part, part) for part in recipe.split(", "))
+    return f"{optimizer} with {listed(', '.join(more).split(', '))}" if more else optimizer
+
+
+def _number(value: float) -> str:
+    return f"{value:.1f}" if abs(value) >= FEW_DIGITS or not value else f"{value:.1g}"
+
+
+def _unit(test: Test) -> str:
+    return SHORT.get(test.units, "" if test.units == "1" else test.units)
