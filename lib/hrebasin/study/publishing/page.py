@@ -83,13 +83,13 @@ def write_page(
     told = {each.name: Told(each.claims, each.answers) for each in settings}
     ledgers = {each.name: each.claims for each in settings}
     see = dict.fromkeys(claims.claim.values.tolist(), [])
-    see |= {claim: _see(figure, drawn, pages) for claim, figure in CLAIM_FIGURES.items()}
+    see |= {claim: _see(names, drawn, pages) for claim, names in CLAIM_FIGURES.items()}
     asked_of = [] if asked is None else told_questions(asked)
     html = (
         notebook_pages.templates()
         .get_template("page.html")
         .render(
-            first=(STOPPED, early_stopped(told), _see(FAMILIES, drawn, pages)) if asked is not None else None,
+            first=(STOPPED, early_stopped(told), _see([FAMILIES], drawn, pages)) if asked is not None else None,
             answer=[(sentence, [(claim, f"#{claim}"), *see[claim]]) for sentence, claim in sentences(ledgers)],
             intervals=INTERVALS,
             counted=counted(claims, results),
@@ -105,7 +105,7 @@ def write_page(
             together=paragraphs(told),
             effects=effects_table(told),
             numbers=NUMBERS,
-            questions=[one | {"links": _see(OPEN[one["stage"]].figure, drawn, pages)} for one in asked_of],
+            questions=[one | {"links": _see([OPEN[one["stage"]].figure], drawn, pages)} for one in asked_of],
             figures=pictures,
             live=live_figure(drawn[FAMILIES]) if FAMILIES in drawn else None,
             tables=[(name, title(name), table) for name, table in figures.tabulate_all(results).items()],
@@ -137,10 +137,10 @@ def _files(name: str, files: Path, data: Sequence[Path]) -> list[tuple[str, str]
     return [(text, "" if ".." in path.parts else quote(path.as_posix())) for text, path in found]
 
 
-def _see(name: str, drawn: Collection[str], pages: Mapping[str, str]) -> list[tuple[str, str]]:
-    """Links, as (text, address), to a figure of the page and to the notebooks that measured what it shows."""
-    links = [(title(name).partition(":")[0], f"#{name}")] if name in drawn else []
-    made_by = [(NOTEBOOKS | EXTRA)[stage] for stage in figures.FIGURES[name][1]]
+def _see(names: Collection[str], drawn: Collection[str], pages: Mapping[str, str]) -> list[tuple[str, str]]:
+    """Links, as (text, address), to figures of the page and to the notebooks that measured what they show."""
+    links = [(title(name).partition(":")[0], f"#{name}") for name in names if name in drawn]
+    made_by = dict.fromkeys((NOTEBOOKS | EXTRA)[stage] for name in names for stage in figures.FIGURES[name][1])
     return links + [("notebook", quote(pages[each])) for each in made_by if each in pages]
 
 

@@ -236,10 +236,27 @@ def _about(data: xr.Dataset) -> list[str]:
     return [f"Upper bounds and radii are {reason}. Above: the largest gradient norm. Below: the median margin."]
 
 
+def _seen(data: xr.Dataset) -> str:
+    """What the figure shows."""
+    bounds = _measured(data.lipschitz, "bound")
+    if not bounds or "rescaled" not in data.method.values:
+        return ""
+    name, bound = next(iter(bounds.items()))
+    whole, by_scale, _ = _falls(data, name, np.log10(bound).rename(name))
+    more = Test("beyond scale", whole.values - by_scale.values, "log10").sign
+    if not more:
+        return "It is not resolved whether merging lowers the bound by more than smaller weights do alone."
+    merging, weights = "merging lowers the bound", "smaller weights alone"
+    if more > 0:
+        return f"{merging.capitalize()} by more than {weights} do."
+    return f"{weights.capitalize()} would lower the bound by more than merging does."
+
+
 @captioned(
     "Above: the product of spectral norms of the tree's stages, and of unmerged networks that were rescaled layer by "
-    "layer to the weight norms of the stage, which changes no answer; and of L2-regularised networks where some are as "
-    "accurate as the stage. Below: the mean radius around test images in which a bound certifies the answer.",
+    "layer to the weight norms of the stage, which changes no answer; and of L2-regularised networks where some come "
+    "within 2 points of its accuracy. Below: the mean radius around test images in which a bound certifies the answer.",
+    seen=_seen,
     about=_about,
 )
 def draw(data: xr.Dataset) -> Figure:
@@ -255,7 +272,9 @@ def draw(data: xr.Dataset) -> Figure:
     if alike := equally_accurate(data, "l2"):
         look = {"color": COLOURS["l2"], "marker": "D", "linestyle": "none"}
         parts = [by_group(bound, method="l2", strength=strength).values for strength in alike.values()]
-        draw_points(above, np.array(list(alike)) - 0.1, parts, "L2-regularised, as accurate as the stage", **look)
+        draw_points(
+            above, np.array(list(alike)) - 0.1, parts, "L2-regularised, within 2 points of its accuracy", **look
+        )
     above.set_yscale("log")
     above.set_ylabel(f"{'global bound' if known else 'largest gradient norm'}\n(logits per pixel range)")
     radii = _measured(data.certified_radius, "certificate")

@@ -162,7 +162,7 @@ def _seen(data: xr.Dataset) -> str:
 
 @captioned(
     "Robust accuracy by the size of the attack (L-infinity, pixels in [0, 1]), of the first networks of each stage: "
-    "under projected gradient descent on the margin, and on images that were made to fool a network of no tree.",
+    "under projected gradient descent on the margin, and on images that were made to fool a network outside all trees.",
     seen=_seen,
 )
 def draw(data: xr.Dataset) -> Figure:
