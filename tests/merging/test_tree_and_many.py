@@ -8,6 +8,7 @@ import torch
 from hrebasin import Bank, interpolate, match_weights, merge_many, merge_naive, merge_pairs, merge_tree, train
 from hrebasin.bank import LABELS
 from hrebasin.merging.many import merge_many_as_published, merge_many_sets
+from hrebasin.merging.methods import MERGES
 from hrebasin.training.run import initial_bank
 
 LOGITS = {"rtol": 1e-4, "atol": 1e-4}
@@ -289,11 +290,12 @@ def test_a_line_ends_at_its_networks(trained):
         torch.testing.assert_close(tensor, 0.75 * a.tensors[name] + 0.25 * b.tensors[name], rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("method", [merge_many, lambda bank: merge_tree(bank)[-1]])
-def test_tiny_networks_merge_as_large_ones_do(trained, method):
-    bank, factor = replace(trained.select(range(4)), history=None), 2.0**-70
+@pytest.mark.parametrize("factor", [2.0**-70, 2.0**-80])
+@pytest.mark.parametrize("method", [name for name in MERGES if not MERGES[name].needs])
+def test_tiny_networks_merge_as_large_ones_do(trained, method, factor):
+    bank = replace(trained.select(range(4)), history=None)
     tiny = replace(bank, tensors={name: tensor * factor for name, tensor in bank.tensors.items()})
-    plain, found = method(bank), method(tiny)
+    plain, found = MERGES[method](bank), MERGES[method](tiny)
     for name, tensor in plain.tensors.items():
         assert torch.equal(found.tensors[name], tensor * factor), name
     distance = plain.history.pairwise_distance * factor**2

@@ -19,6 +19,7 @@ from ..resources import side_by_side
 from ..symmetry import Axis, Symmetry
 from ..symmetry.axes import segment_size
 from .assignment import assign
+from .scale import overflow_named
 from .weights import Alignment
 
 IMAGES_AT_ONCE = 100
@@ -99,8 +100,10 @@ def match_activations(reference: Bank, moving: Bank, pixels: torch.Tensor, *, co
     sites = sites_of(moving.architecture.symmetry, moving[0])
 
     def align(pair: int) -> tuple[dict[str, torch.Tensor], float]:
-        similar = _similarities(reference.select([pair]), moving.select([pair]), pixels, sites, correlated)
-        perms = {name: torch.from_numpy(assign(matrix.cpu().numpy()[None])[0][0]) for name, matrix in similar.items()}
+        a, b = reference.select([pair]), moving.select([pair])
+        similar = _similarities(a, b, pixels, sites, correlated)
+        with overflow_named(a, b, what="activations"):
+            perms = {name: torch.from_numpy(assign(m.cpu().numpy()[None])[0][0]) for name, m in similar.items()}
         return perms, sum(float(similar[name].cpu().gather(1, perm[:, None]).sum()) for name, perm in perms.items())
 
     found, objectives = zip(*side_by_side(align, range(len(moving))), strict=True)

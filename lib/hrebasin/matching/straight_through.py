@@ -15,6 +15,7 @@ from ..checks import check_inputs
 from ..random_streams import Seed, generator
 from ..resources import side_by_side
 from .descent import Descent
+from .scale import overflow_named
 from .weights import Alignment
 
 STEPS = 30
@@ -58,9 +59,9 @@ def match_straight_through(
         check_finite(bank, f"{role} networks")
 
     def align(pair: int) -> Descent:
-        return _estimate(
-            reference.select([pair]), moving.select([pair]), pixels, labels, seed[pair], steps, learning_rate
-        )
+        a, b = reference.select([pair]), moving.select([pair])
+        with overflow_named(a, b):
+            return _estimate(a, b, pixels, labels, seed[pair], steps, learning_rate)
 
     found = side_by_side(align, range(len(moving)))
     names = moving.architecture.symmetry.permutations

@@ -13,6 +13,7 @@ from ..resources import side_by_side
 from ..symmetry import Symmetry
 from ..symmetry.blocks import Block, blocks_of
 from .assignment import assign
+from .scale import lifted, overflow_named
 from .weights import Alignment
 
 
@@ -38,7 +39,10 @@ def match_transport(reference: Bank, moving: Bank) -> Alignment:
 
     def align(pair: int) -> tuple[dict[str, torch.Tensor], float]:
         a, b = ({name: bank.tensors[name][pair] for name in architecture.parameters} for bank in (reference, moving))
-        return _one_pass(a, b, blocks, architecture.symmetry)
+        (a, up), (b, other_up) = lifted(a), lifted(b)
+        with overflow_named(reference.select([pair]), moving.select([pair])):
+            permutations, objective = _one_pass(a, b, blocks, architecture.symmetry)
+        return permutations, objective * 2.0 ** -(up + other_up)
 
     found, objectives = zip(*side_by_side(align, range(len(moving))), strict=True)
     stacked = {name: torch.stack([perms[name] for perms in found]) for name in architecture.symmetry.permutations}
