@@ -7,7 +7,7 @@ from hrebasin import Bank, match_weights
 from hrebasin.matching.straight_through import _gradient, match_straight_through
 from hrebasin.matching.transport import match_transport
 from hrebasin.random_streams import generator
-from other_networks import KINDS, SHAPE, untrained
+from other_networks import KINDS, SHAPE, untrained, with_dropout
 
 
 def moved(bank: Bank) -> Bank:
@@ -89,6 +89,19 @@ def test_any_network_keeps_its_logits_and_its_statistics(kind):
     found = match_straight_through(bank.select([0]), bank.select([1]), inputs, labels, seed=["x"], steps=2)
     torch.testing.assert_close(found.apply(bank.select([1]))(inputs), bank.select([1])(inputs), rtol=1e-4, atol=1e-4)
     assert all(torch.equal(tensor, before[name]) for name, tensor in bank.tensors.items())
+
+
+def test_dropout_draws_nothing():
+    bank, stream = untrained(with_dropout), generator("test/inputs")
+    inputs, labels, found = torch.rand(20, *SHAPE, generator=stream), torch.arange(20) % 4, []
+    permuted = {name: bank.tensors[name][1] for name in bank.architecture.parameters}
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        before = torch.get_rng_state()
+        found.append(_gradient(bank.select([0]), permuted, inputs, labels))
+        match_straight_through(bank.select([0]), bank.select([1]), inputs, labels, seed=["x"], steps=2)
+        assert torch.equal(torch.get_rng_state(), before)
+    assert all(torch.equal(tensor, found[1][name]) for name, tensor in found[0].items())
 
 
 def test_what_does_not_fit_is_refused(trained, train_images):

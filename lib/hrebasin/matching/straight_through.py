@@ -11,6 +11,7 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from ..bank import Bank, check_finite, check_same_architecture
+from ..batch_statistics import by_batch
 from ..checks import check_inputs
 from ..random_streams import Seed, generator
 from ..resources import side_by_side
@@ -105,7 +106,7 @@ def _estimate(
 
 def _gradient(first: Bank, permuted: dict[str, torch.Tensor], pixels: torch.Tensor, labels: torch.Tensor):
     """Of the loss half-way, for the permuted network's parameters; batch norm takes the statistics of the batch."""
-    architecture, device = first.architecture, first.device
+    architecture, device = by_batch(first.architecture), first.device
     leaves = {name: tensor.detach().clone().requires_grad_(True) for name, tensor in permuted.items()}
     buffers = {name: tensor.clone() for name, tensor in first.tensors.items() if name not in leaves}
     middle = {name: (first.tensors[name][0] + leaf)[None] / 2 for name, leaf in leaves.items()} | buffers
