@@ -1,6 +1,7 @@
 import pytest
 import torch
 from scipy.optimize import linear_sum_assignment
+from torch import nn
 from torch.nn.functional import cross_entropy
 
 from hrebasin import Bank, match_weights
@@ -36,6 +37,24 @@ def test_transport_finds_moved_units_again(trained, kind):
     back = match_transport(bank, moved(bank)).apply(moved(bank))
     for name, tensor in bank.tensors.items():
         torch.testing.assert_close(back.tensors[name], tensor)
+
+
+def test_units_of_a_transposed_convolution_are_matched_by_what_comes_into_them():
+    torch.manual_seed(0)
+    networks = [
+        nn.Sequential(nn.ConvTranspose2d(2, 6, 2, bias=False), nn.ReLU(), nn.ConvTranspose2d(6, 4, 2), nn.Flatten(),
+                      nn.Linear(4 * 25, 3)) for _ in range(2)
+    ]  # fmt: skip
+    bank = Bank.stack(networks, torch.rand(2, 2, 3, 3))
+    first, second = bank.tensors["0.weight"], bank.tensors["2.weight"]
+    found = match_transport(bank.select([0]), bank.select([1])).permutations
+    orders = {len(perm[0]): perm[0] for perm in found.values()}
+    ours, theirs = first.transpose(1, 2).flatten(2)
+    assert torch.equal(orders[6], torch.as_tensor(linear_sum_assignment(torch.cdist(ours, theirs).square())[1]))
+    ours, theirs = second[0].transpose(0, 1).flatten(1), second[1][orders[6]].transpose(0, 1).flatten(1)
+    biases = bank.tensors["2.bias"]
+    gains = ours @ theirs.T + torch.outer(*biases)
+    assert torch.equal(orders[4], torch.as_tensor(linear_sum_assignment(gains, maximize=True)[1]))
 
 
 # ---- the straight-through estimator
