@@ -265,9 +265,13 @@ class TiedOrNot(nn.Module):
     [lambda: Kept(act=torch.tanh), lambda: Kept(scale=100.0), lambda: Kept(mean=5.0)],
     ids=["function", "number", "buffer"],
 )
-def test_networks_that_only_their_outputs_tell_apart_are_refused(other):
+@pytest.mark.parametrize("example", [torch.randn(4, 6), torch.zeros(4, 6), torch.zeros(4, 6, dtype=torch.uint8)])
+def test_networks_that_only_their_outputs_tell_apart_are_refused(other, example):
+    networks = [Kept(), other()]
+    for network in networks:
+        network.first.bias.data.zero_()
     with pytest.raises(ValueError, match="network 1 gives other outputs than network 0 with its weights"):
-        Bank.stack([Kept(), other()], torch.randn(4, 6))
+        Bank.stack(networks, example)
 
 
 def test_a_network_that_is_not_tied_is_no_neighbour_of_a_tied_one():
