@@ -56,6 +56,9 @@ def match_straight_through(
     check_inputs(moving.architecture, pixels)
     if len(labels) != len(pixels):
         raise ValueError(f"{len(labels)} labels do not fit {len(pixels)} images")
+    if labels.min() < 0 or labels.max() >= moving.architecture.n_classes:
+        classes = moving.architecture.n_classes
+        raise ValueError(f"labels from {labels.min()} to {labels.max()} do not fit networks of {classes} classes")
     for role, bank in (("reference", reference), ("moving", moving)):
         check_finite(bank, f"{role} networks")
 
