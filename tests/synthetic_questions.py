@@ -120,6 +120,7 @@ def mergers(groups: int, stages: int, noise: float, seed: int) -> xr.Dataset:
         "converged": (("model",), np.int8(ones), "1"),
         "seconds": (("model",), 1 + sweeps / 10, "s"),
         "order": (("model",), np.tile(orders, groups), "1"),
+        "images": (("model",), np.full(len(rows), 10_000), "1"),
         "strong_accuracy": (("model",), accuracy / 2, "1"),
         "repaired_accuracy": (("model",), accuracy + 0.02, "1"),
         "temperature": (("model",), ones, "1"),

@@ -12,12 +12,16 @@ from torch import nn
 from torch.nn import functional
 
 from hrebasin.bank import Bank
+from hrebasin.images.sources import Images
 from hrebasin.matching.weights import match_weights
 from hrebasin.merging.merge import merge, merge_state_dicts
+from hrebasin.merging.methods import MERGES
 from hrebasin.networks import mlp
 from hrebasin.random_streams import generator
 
 EXAMPLE = torch.rand(2, 3, 8, 8, generator=generator("test/bad"))
+IMAGES = Images(torch.randint(256, (8, 3, 8, 8), dtype=torch.uint8, generator=generator("test/bad/images")),
+                torch.arange(8) % 4, tuple("abcd"), "noise")  # fmt: skip
 
 
 class Net(nn.Module):
@@ -51,9 +55,9 @@ def changed(change, network=1):
     return networks
 
 
-def large(value):
+def large(value, *, first=2):
     networks = [Net() for _ in range(4)]
-    for network in networks[2:]:
+    for network in networks[first:]:
         network.conv.weight.data.mul_(value / network.conv.weight.abs().max().item())
     return networks
 
@@ -178,11 +182,14 @@ def test_complex_weights_are_refused():
 # ---- weights whose products leave float32
 
 
-@pytest.mark.parametrize("method", ["tree", "merge-many"])
-def test_weights_that_are_too_large_are_named(method):
-    message = r"products of weights left float32: conv.weight of the network of seed [23] holds weights of 1.0e\+25"
+@pytest.mark.parametrize("value", [1e20, 1e25])
+@pytest.mark.parametrize("method", [name for name in MERGES if name != "naive"])  # which multiplies nothing
+def test_weights_that_are_too_large_are_named(method, value):
+    what = "activations" if MERGES[method].needs == "pixels" else "products of weights"
+    size = f"{value:.1e}".replace("+", r"\+")
+    message = f"{what} left float32: conv.weight of the network of seed [0-3] holds weights of {size}"
     with pytest.raises(ValueError, match=message):
-        merge(large(1e25), EXAMPLE, method=method)
+        merge(large(value, first=0), EXAMPLE, method=method, images=IMAGES if MERGES[method].needs else None)
 
 
 @pytest.mark.parametrize("place", [0, 1])
@@ -258,9 +265,13 @@ class TiedOrNot(nn.Module):
     [lambda: Kept(act=torch.tanh), lambda: Kept(scale=100.0), lambda: Kept(mean=5.0)],
     ids=["function", "number", "buffer"],
 )
-def test_networks_that_only_their_outputs_tell_apart_are_refused(other):
+@pytest.mark.parametrize("example", [torch.randn(4, 6), torch.zeros(4, 6), torch.zeros(4, 6, dtype=torch.uint8)])
+def test_networks_that_only_their_outputs_tell_apart_are_refused(other, example):
+    networks = [Kept(), other()]
+    for network in networks:
+        network.first.bias.data.zero_()
     with pytest.raises(ValueError, match="network 1 gives other outputs than network 0 with its weights"):
-        Bank.stack([Kept(), other()], torch.randn(4, 6))
+        Bank.stack(networks, example)
 
 
 def test_a_network_that_is_not_tied_is_no_neighbour_of_a_tied_one():

@@ -72,12 +72,30 @@ def test_a_symmetry_is_printed_without_the_study(folder):
     assert "proven: with every permutation drawn at random, the outputs change by" in said
 
 
-def test_other_networks_are_merged_as_in_python(folder, capsys):
+def write_images(folder, side):
     for number in range(24):
         path = folder / "images" / ("train", "test")[number % 2] / f"class-{number % 4 // 2}" / f"{number}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
-        pixels = torch.randint(0, 256, (8, 8, 3), generator=generator(f"test/{number}"), dtype=torch.uint8)
+        pixels = torch.randint(0, 256, (side, side, 3), generator=generator(f"test/{number}"), dtype=torch.uint8)
         Image.fromarray(pixels.numpy()).save(path)
+
+
+@pytest.mark.parametrize("option", ["--method=straight-through", "--method=activations", "--repair"])
+@pytest.mark.parametrize("kind", ["perceptrons", "others"])
+def test_images_with_their_classes_reach_what_needs_them(folder, option, kind):
+    write_images(folder, 2 if kind == "perceptrons" else 8)
+    files = (
+        ["a.safetensors", "b.pt"] if kind == "perceptrons" else ["conv-0.pth", "conv-1.pth", "--network=nets.py:conv"]
+    )
+    given = ["--images", "images", "--mean", "0.5,0.4,0.3", "--std", "0.2,0.2,0.3", "--output"]
+    assert main(["merge", *files, option, *given, "one.safetensors"]) == 0
+    assert main(["merge", *files, *given, "other.safetensors"]) == 0
+    one, other = load_file("one.safetensors"), load_file("other.safetensors")
+    assert any(not torch.equal(tensor, other[name]) for name, tensor in one.items())
+
+
+def test_other_networks_are_merged_as_in_python(folder, capsys):
+    write_images(folder, 8)
     files = ["conv-0.pth", "conv-1.pth", "--network", "nets.py:conv", "--output", "merged.pt"]
     assert main(["merge", *files, "--images", "images", "--mean", "0.5,0.4,0.3", "--std", "0.2,0.2,0.3"]) == 0
     assert capsys.readouterr().out == "2 networks merged by tree into merged.pt, names as in conv-0.pth\n"
@@ -135,7 +153,9 @@ CONV = ["merge", "conv-0.pth", "conv-1.pth", "--output", "m.pt", "--network"]
         ([*MERGE, "m.onnx"], "m.onnx must end in one of .safetensors, .pt"),
         ([*MERGE, "m.pt", "--method", "best"], "unknown method 'best'; there are tree, merge-many, naive"),
         ([*MERGE, "m.pt", "--layers", "0,2"], "of the layers ['0', '2', '4'], not of ['0', '2']"),
-        ([*MERGE, "m.pt", "--images", "images"], "need network"),
+        ([*MERGE, "m.pt", "--example", "12"], "example needs network"),
+        ([*MERGE, "m.pt", "--mean", "0.5"], "mean and std need images"),
+        ([*MERGE, "m.pt", "--method", "activations"], "'activations' needs training images: their pixels"),
         ([*MERGE, "m.pt", "--reference", "a.safetensors"], "a.safetensors must hold the tensors inputs and logits"),
         (["merge", "a.safetensors", "--output", "m.pt"], "merging needs at least 2 networks, got 1"),
         (["merge", "a.safetensors", "c.pt", "--output", "m.pt"], "no network at c.pt"),
@@ -146,7 +166,7 @@ CONV = ["merge", "conv-0.pth", "conv-1.pth", "--output", "m.pt", "--network"]
         (CONV[:-1], "other networks need a module (merge_state_dicts; --network in a shell)"),
         (
             ["merge", "a.safetensors", "b.pt", "--output", "m.pt", "--repair"],
-            "images (and so repair), mean and std need",
+            "'tree' needs training images: their pixels",
         ),
         ([*CONV, "nets.py:conv", "--example", "3,8,8", "--repair"], "'tree' needs training images: their pixels"),
         ([*CONV, "nets.py:conv"], "a network needs example, the shape of an input such as 3,32,32, or images"),

@@ -6,6 +6,7 @@ import torch
 
 from hrebasin import Bank, attack, evaluate, match_weights, merge_many, merge_tree, train
 from hrebasin.lipschitz.bounds import measure
+from hrebasin.matching.activations import match_activations
 from hrebasin.merging.pairs import lines
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA GPU on this machine")
@@ -41,6 +42,16 @@ def test_matching(trained, on_gpu):
     for name, perm in here.permutations.items():
         assert torch.equal(perm, there.permutations[name])
     torch.testing.assert_close(here.objective, there.objective, rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_matching_by_activations(trained, on_gpu, train_images, whole):
+    pixels = train_images.pixels if whole else train_images.pixels.float() / 255
+    first, second = slice(0, 4), slice(4, 8)
+    here = match_activations(trained.select(first), trained.select(second), pixels)
+    there = match_activations(on_gpu.select(first), on_gpu.select(second), pixels)
+    for name, perm in here.permutations.items():
+        assert torch.equal(perm, there.permutations[name])
 
 
 def test_merging(trained, on_gpu):

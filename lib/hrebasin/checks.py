@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from .architectures import NetworkArchitecture
+from .architectures import NetworkArchitecture, _telling
 from .images.sources import Images
 from .networks import Architecture
 from .symmetry.subject import check_tensors
@@ -170,11 +170,10 @@ def check_outputs(bank: "Bank", networks: Iterable[nn.Module], example: torch.Te
     What a module computes may hang on functions, numbers and buffers that neither its weights nor its text tell, and
     weights that network 0 ties may differ elsewhere.
     """
-    example = example.detach().cpu()
-    for position, (network, ours) in enumerate(zip(networks, bank(example), strict=True)):
+    inputs = _telling(bank.architecture.prepare(example.detach().cpu()))  # zeros would hide what differs
+    for position, (network, ours) in enumerate(zip(networks, bank(inputs), strict=True)):
         own = copy.deepcopy(network).cpu().float().eval()
         with torch.no_grad(), torch.random.fork_rng(devices=[]):
-            inputs = bank.architecture.prepare(example)
             theirs = own(inputs.float() if inputs.is_floating_point() else inputs)
         difference = float((theirs - ours).abs().max() / theirs.abs().max().clamp(min=1e-30))
         if theirs.isfinite().all() and not difference <= SAME_OUTPUTS:

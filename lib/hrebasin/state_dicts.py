@@ -14,6 +14,10 @@ from .weight_files import read_weights
 
 AGREEMENT = 1e-3  # of logits with a reference, relative to the largest: GELU in place of ReLU changes them by 1e-2
 OTHERS = "other networks need a module (merge_state_dicts; --network in a shell)"
+READ_AS = (
+    "It was read as ReLU after all but the last layer: another activation, another order of layers, or images "
+    "normalised in another way?"
+)
 
 
 class Perceptron(NamedTuple):
@@ -174,18 +178,30 @@ def check_reference(bank: Bank, inputs: torch.Tensor, logits: torch.Tensor, *, n
         logits: (image, class) of the first network, or (model, image, class).
         names: of the networks, for the message.
     """
-    logits = (logits if logits.ndim == 3 else logits[None]).float()
     with torch.no_grad():
-        found = bank.select(slice(len(logits)))(inputs.reshape(len(inputs), *bank.architecture.image_shape))
-    if found.shape != logits.shape:
-        raise ValueError(f"reference logits must be {tuple(found.shape)}, got {tuple(logits.shape)}")
+        found = bank(inputs.reshape(len(inputs), *bank.architecture.image_shape))
+    check_logits(found, logits, names=names, hint=READ_AS)
+
+
+def check_logits(found: Sequence[torch.Tensor], logits: torch.Tensor, *, names: Sequence[str], hint: str) -> None:
+    """Raise ValueError unless logits (image, class) of each network are those of a reference, all or only the first.
+
+    Args:
+        found: of every network.
+        logits: of the reference, (image, class) of the first network, or (model, image, class).
+        names: of the networks, for the message.
+        hint: why they may differ, for the message.
+    """
+    logits = (logits if logits.ndim == 3 else logits[None]).float().cpu()
+    shape = (len(found[: len(logits)]), *found[0].shape)
+    if tuple(logits.shape) != shape:
+        raise ValueError(f"reference logits must be {shape}, got {tuple(logits.shape)}")
     for name, one, other in zip(names, found, logits, strict=False):
         difference, size = float((one - other).abs().max()), float(other.abs().max())
         if not difference <= AGREEMENT * size:
             raise ValueError(
                 f"{name} gives other logits than the reference: the largest difference is {difference:.3g}, "
-                f"{difference / max(size, 1e-30):.1%} of the largest logit. It was read as ReLU after all but the last "
-                "layer: another activation, another order of layers, or images normalised in another way?"
+                f"{difference / max(size, 1e-30):.1%} of the largest logit. {hint}"
             )
 
 

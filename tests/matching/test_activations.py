@@ -5,6 +5,7 @@ import pytest
 import torch
 from scipy.optimize import linear_sum_assignment
 from torch import nn
+from torch.nn import functional
 
 from hrebasin import Bank
 from hrebasin.matching.activations import match_activations, sites_of
@@ -58,10 +59,33 @@ def test_moved_units_are_found_again_in_any_network(kind, correlated):
 
 def test_units_behind_a_flattened_image_are_seen_with_their_pixels():
     network = nn.Sequential(nn.Conv2d(1, 3, 2), nn.ReLU(), nn.Flatten(), nn.Linear(3 * 9, 2))
-    symmetry = derive_symmetry(network, torch.rand(2, 1, 4, 4))
-    [[site]] = sites_of(symmetry, network).values()
+    symmetry, inputs = derive_symmetry(network, torch.rand(2, 1, 4, 4)), torch.rand(1, 1, 4, 4)
+    [[site]] = sites_of(symmetry, network, inputs).values()
     assert (site.layer, site.taken) == ("3", True)
     assert site.read(torch.arange(54.0).view(2, 27)).tolist()[1] == [9 + k + 27 * n for k in range(9) for n in range(2)]
+
+
+class Lending(nn.Module):
+    """A network that takes the weights of a layer without calling it."""
+
+    def __init__(self, *, by_itself=False):
+        super().__init__()
+        self.a, self.b, self.c = nn.Linear(5, 6), nn.Linear(6, 7), nn.Linear(7, 3)
+        self.by_itself = by_itself
+
+    def forward(self, x):
+        x = functional.linear(self.a(x).relu(), self.b.weight, self.b.bias).relu()
+        return functional.linear(x, self.c.weight, self.c.bias) if self.by_itself else self.c(x)
+
+
+def test_layers_that_are_never_called_are_not_looked_at():
+    example = torch.rand(20, 5, generator=generator("test/lending"))
+    bank = Bank.stack([Lending() for _ in range(2)], example)
+    alignment = match_activations(bank, bank, example)
+    assert all(torch.equal(perm[0], torch.arange(perm.shape[1])) for perm in alignment.permutations.values())
+    bank = Bank.stack([Lending(by_itself=True) for _ in range(2)], example)
+    with pytest.raises(ValueError, match=r"activations of P\d of Lending cannot be seen"):
+        match_activations(bank, bank, example)
 
 
 def test_what_cannot_be_matched_is_refused(trained, train_images):
@@ -74,7 +98,7 @@ def test_what_cannot_be_matched_is_refused(trained, train_images):
             return (x @ self.into.T).relu() @ self.out.T
 
     with pytest.raises(ValueError, match="activations of P1 of Scaled cannot be seen: no linear or"):
-        sites_of(derive_symmetry(Scaled(), torch.rand(2, 3)), Scaled())
+        sites_of(derive_symmetry(Scaled(), torch.rand(2, 3)), Scaled(), torch.rand(2, 3))
     with pytest.raises(ValueError, match="2 reference networks cannot be paired with 3"):
         match_activations(trained.select(slice(2)), trained.select(slice(3)), train_images.pixels)
     with pytest.raises(ValueError, match="images must be a tensor"):

@@ -1,13 +1,14 @@
 import pytest
 import torch
 from scipy.optimize import linear_sum_assignment
+from torch import nn
 from torch.nn.functional import cross_entropy
 
 from hrebasin import Bank, match_weights
 from hrebasin.matching.straight_through import _gradient, match_straight_through
 from hrebasin.matching.transport import match_transport
 from hrebasin.random_streams import generator
-from other_networks import KINDS, SHAPE, untrained
+from other_networks import KINDS, SHAPE, untrained, with_dropout
 
 
 def moved(bank: Bank) -> Bank:
@@ -36,6 +37,24 @@ def test_transport_finds_moved_units_again(trained, kind):
     back = match_transport(bank, moved(bank)).apply(moved(bank))
     for name, tensor in bank.tensors.items():
         torch.testing.assert_close(back.tensors[name], tensor)
+
+
+def test_units_of_a_transposed_convolution_are_matched_by_what_comes_into_them():
+    torch.manual_seed(0)
+    networks = [
+        nn.Sequential(nn.ConvTranspose2d(2, 6, 2, bias=False), nn.ReLU(), nn.ConvTranspose2d(6, 4, 2), nn.Flatten(),
+                      nn.Linear(4 * 25, 3)) for _ in range(2)
+    ]  # fmt: skip
+    bank = Bank.stack(networks, torch.rand(2, 2, 3, 3))
+    first, second = bank.tensors["0.weight"], bank.tensors["2.weight"]
+    found = match_transport(bank.select([0]), bank.select([1])).permutations
+    orders = {len(perm[0]): perm[0] for perm in found.values()}
+    ours, theirs = first.transpose(1, 2).flatten(2)
+    assert torch.equal(orders[6], torch.as_tensor(linear_sum_assignment(torch.cdist(ours, theirs).square())[1]))
+    ours, theirs = second[0].transpose(0, 1).flatten(1), second[1][orders[6]].transpose(0, 1).flatten(1)
+    biases = bank.tensors["2.bias"]
+    gains = ours @ theirs.T + torch.outer(*biases)
+    assert torch.equal(orders[4], torch.as_tensor(linear_sum_assignment(gains, maximize=True)[1]))
 
 
 # ---- the straight-through estimator
@@ -91,10 +110,25 @@ def test_any_network_keeps_its_logits_and_its_statistics(kind):
     assert all(torch.equal(tensor, before[name]) for name, tensor in bank.tensors.items())
 
 
+def test_dropout_draws_nothing():
+    bank, stream = untrained(with_dropout), generator("test/inputs")
+    inputs, labels, found = torch.rand(20, *SHAPE, generator=stream), torch.arange(20) % 4, []
+    permuted = {name: bank.tensors[name][1] for name in bank.architecture.parameters}
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        before = torch.get_rng_state()
+        found.append(_gradient(bank.select([0]), permuted, inputs, labels))
+        match_straight_through(bank.select([0]), bank.select([1]), inputs, labels, seed=["x"], steps=2)
+        assert torch.equal(torch.get_rng_state(), before)
+    assert all(torch.equal(tensor, found[1][name]) for name, tensor in found[0].items())
+
+
 def test_what_does_not_fit_is_refused(trained, train_images):
     with pytest.raises(ValueError, match="3 seeds for 8 reference and 8 moving networks"):
         match_straight_through(trained, trained, train_images.pixels, train_images.labels, seed=[1, 2, 3])
     with pytest.raises(ValueError, match="5 labels do not fit 96 images"):
         match_straight_through(trained, trained, train_images.pixels, train_images.labels[:5], seed=range(8))
+    with pytest.raises(ValueError, match="labels from 1 to 4 do not fit networks of 4 classes"):
+        match_straight_through(trained, trained, train_images.pixels, train_images.labels + 1, seed=range(8))
     with pytest.raises(ValueError, match="2 reference networks cannot be paired with 8"):
         match_transport(trained.select(slice(2)), trained)

@@ -1,7 +1,6 @@
 """C2M3 against brute force, dense matrices and finite differences."""
 
 import itertools
-from functools import reduce
 
 import numpy as np
 import pytest
@@ -11,7 +10,6 @@ from hrebasin import Bank, merge_many, mlp
 from hrebasin.merging import cycle_consistent
 from hrebasin.merging.cycle_consistent import _climb, _Network, match_cycle_consistent
 from hrebasin.merging.methods import MERGES
-from hrebasin.symmetry.axes import compose, inverse
 from hrebasin.symmetry.blocks import blocks_of
 from other_networks import KINDS, SHAPE, untrained
 
@@ -159,18 +157,6 @@ def test_any_network_keeps_its_logits_and_the_objective_never_falls(kind):
     torch.testing.assert_close(ours, bank(inputs), rtol=1e-4, atol=1e-4)
 
 
-def test_every_cycle_composes_to_the_identity(trained):
-    permutations = match_cycle_consistent(trained.select(slice(4))).permutations
-
-    def between(i: int, j: int):
-        """From the order of network i to that of network j."""
-        ours, theirs = ({name: perm[k] for name, perm in permutations.items()} for k in (i, j))
-        return compose(ours, inverse(theirs))
-
-    for name, order in reduce(compose, (between(0, 2), between(2, 3), between(3, 0))).items():
-        assert torch.equal(order, torch.arange(len(order))), name
-
-
 def test_it_brings_networks_about_as_near_as_merge_many(trained):
     merged, many = MERGES["cycle-consistent"](trained), merge_many(trained)
     ours, theirs, plain = (
@@ -186,7 +172,8 @@ def test_it_brings_networks_about_as_near_as_merge_many(trained):
 def test_what_cannot_be_aligned_is_refused(trained):
     with pytest.raises(ValueError, match=r"C2M3 needs at least 2 networks with permutations, got Bank.1 unmerged"):
         match_cycle_consistent(trained.select([0]))
-    huge = Bank(trained.architecture, {name: tensor * 1e25 for name, tensor in trained.tensors.items()})
-    with pytest.raises(ValueError, match=r"fc\d.weight of .* holds weights of .*too large to match"):
-        match_cycle_consistent(huge)
+    for factor in (1e19, 1e25):  # at first the gains are finite and only the objective is not
+        huge = Bank(trained.architecture, {name: tensor * factor for name, tensor in trained.tensors.items()})
+        with pytest.raises(ValueError, match=r"fc\d.weight of .* holds weights of .*too large to match"):
+            match_cycle_consistent(huge)
     assert cycle_consistent.MOST_STEPS == 200

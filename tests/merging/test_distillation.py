@@ -5,7 +5,7 @@ from hrebasin import merge_naive
 from hrebasin.evaluation import loss
 from hrebasin.merging.distillation import distilled
 from hrebasin.merging.ensemble import ensemble
-from other_networks import KINDS, SHAPE, untrained
+from other_networks import KINDS, SHAPE, untrained, with_dropout
 
 
 def test_a_student_comes_nearer_to_its_teacher(trained, train_images, test_images, unchanged):
@@ -23,6 +23,17 @@ def test_a_teacher_of_its_own_teaches_nothing(trained, train_images):
     one = trained.select([0])
     same = distilled(one, one, train_images.pixels, epochs=1)  # Adam's steps are small, the gradient is rounding
     torch.testing.assert_close(same(train_images.pixels), one(train_images.pixels), rtol=0.1, atol=0.1)
+
+
+def test_dropout_draws_nothing():
+    bank, inputs, found = untrained(with_dropout, 3), torch.rand(30, *SHAPE), []
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        before = torch.get_rng_state()
+        found.append(distilled(bank.select([0]), ensemble(bank), inputs, epochs=1))
+        assert torch.equal(torch.get_rng_state(), before)
+    assert all(torch.equal(tensor, found[1].tensors[name]) for name, tensor in found[0].tensors.items())
+    assert (found[0].tensors["1.running_mean"] != bank.tensors["1.running_mean"][:1]).all()
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -146,6 +146,11 @@ def test_batch_norm_is_measured_on_images_of_any_scale(inputs):
     torch.testing.assert_close(merged.norm.running_var, activations.var((0, 2, 3)), **CLOSE)
 
 
+def test_a_symmetry_by_hand_is_refused_for_mlps(inputs):
+    with pytest.raises(ValueError, match="symmetry is for other networks: that of 192-12-8-4, an MLP, is known"):
+        merge([small(), small()], symmetry=derive_symmetry(small(), inputs[:2]))
+
+
 def test_loaded_images_are_taken_with_their_bytes(inputs):
     whole = (255 * inputs).to(torch.uint8)
     images = Images(whole, torch.arange(40) % 4, ("a", "b", "c", "d"), "test")
@@ -196,6 +201,24 @@ WRAPPED = {
     "lightning": lambda name: f"model.net.{name}",
     "a compiled part": lambda name: name.replace("stem.", "stem._orig_mod."),
 }
+
+
+def test_state_dicts_must_give_the_logits_of_a_reference(inputs):
+    networks = [drawn(Net, name).eval() for name in "ab"]
+    states, given = [network.state_dict() for network in networks], {"images": inputs, "method": "naive"}
+    logits = torch.stack([network(inputs) for network in networks]).detach()
+    plain = merge_state_dicts(Net(), states, **given)
+    for right in (logits[0], logits):
+        merged = merge_state_dicts(Net(), states, **given, reference=(inputs, right))
+        assert all(torch.equal(tensor, merged[name]) for name, tensor in plain.items())
+    other = Net()
+    other.scale.fill_(3.0)  # no state dict tells it
+    with pytest.raises(ValueError, match=r"state dict 0 gives other logits .* Do the module's functions and numbers"):
+        merge_state_dicts(other, states, **given, reference=(inputs, logits[0]))
+    with pytest.raises(ValueError, match=r"b\.pt gives other logits than the reference"):
+        merge_state_dicts(Net(), states, **given, names=["a.pt", "b.pt"], reference=(inputs, logits[[0, 0]]))
+    with pytest.raises(ValueError, match=r"reference logits must be \(1, 40, 4\), got \(1, 40, 3\)"):
+        merge_state_dicts(Net(), states, **given, reference=(inputs, logits[0, :, :3]))
 
 
 @pytest.mark.parametrize("wrap", WRAPPED.values(), ids=WRAPPED)

@@ -1,3 +1,5 @@
+import warnings
+
 import numpy as np
 import pytest
 import torch
@@ -7,6 +9,7 @@ from matplotlib.colors import to_rgb
 import synthetic
 from colour_vision import VISIONS, contrast, distance
 from hrebasin import Bank, match_weights, merge_all, merge_many, merge_naive, merge_pairs, register
+from hrebasin.convolutional import convolutional
 from hrebasin.merging.averages import Aligned
 from hrebasin.merging.distances import HISTORY, pairwise_distance, squared_norms
 from hrebasin.merging.looks import LOOKS
@@ -16,6 +19,7 @@ from hrebasin.study import records
 from hrebasin.study.figures import paper as plots
 from hrebasin.study.figures import regularity
 from hrebasin.study.figures.style import COLOURS, STAGE_COLOURS, SWEEP_COLOURS
+from other_networks import SHAPE, untrained
 
 
 def star(bank, seed):
@@ -179,7 +183,14 @@ def test_what_a_method_needs_is_handed_over(eight, train_images, registered):
     assert given == {"pixels": train_images.pixels, "labels": train_images.labels}
     with pytest.raises(ValueError, match="'mine' needs training images: their labels"):
         MERGES["mine"](eight, 0, train_images.pixels)
-    assert merge_sets([eight], ["mine"]) == []
+    for images, lacked in ((None, "pixels and labels"), (train_images.pixels, "labels")):
+        with pytest.warns(UserWarning, match=f"left out for want of training images: mine .which needs {lacked}"):
+            assert merge_sets([eight], ["mine"], images=images) == []
+    everything = merge_all(eight, pixels=train_images)
+    assert (everything.labels["method"] == "mine").sum() == 3
+    given.clear()
+    MERGES["mine"](eight, 0, (train_images.pixels, train_images.labels))
+    assert set(given) == {"pixels", "labels"}
     with pytest.raises(ValueError, match="'naive' needs training images: their pixels"):
         MERGES["naive"](eight, repaired=True)
 
@@ -193,6 +204,24 @@ def test_sets_that_a_method_does_not_take_are_left_out(eight):
         MERGES["tree"](sets[1])
     with pytest.raises(ValueError, match=r"unknown methods \['trees'\]"):
         merge_sets(sets, ["trees"])
+
+
+def test_methods_side_by_side_leave_the_warnings_of_others_alone(registered):
+    """The filters of `warnings` belong to all threads."""
+    bank, seen = untrained(convolutional, 4), []
+
+    def mean(bank, seed):
+        seen.append(warnings.filters[:])
+        return merge_naive(bank)
+
+    registered("mine", mean)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        MERGES["mine"](bank, images=torch.rand(4, *SHAPE))
+        assert seen == [warnings.filters]
+        assert not caught
+        MERGES["mine"](bank)
+    assert [str(warning.message)[:33] for warning in caught] == ["the running statistics of batch n"]
 
 
 # ---- every method at once

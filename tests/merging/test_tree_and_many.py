@@ -4,11 +4,18 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from hrebasin import Bank, interpolate, match_weights, merge_many, merge_naive, merge_pairs, merge_tree, train
 from hrebasin.bank import LABELS
+from hrebasin.evaluation import evaluate
+from hrebasin.merging.batch_norm import measure_batch_norm
 from hrebasin.merging.many import merge_many_as_published, merge_many_sets
+from hrebasin.merging.methods import MERGES
+from hrebasin.merging.pairs import lines
+from hrebasin.merging.path import path
 from hrebasin.training.run import initial_bank
+from other_networks import KINDS, SHAPE, untrained
 
 LOGITS = {"rtol": 1e-4, "atol": 1e-4}
 
@@ -289,11 +296,61 @@ def test_a_line_ends_at_its_networks(trained):
         torch.testing.assert_close(tensor, 0.75 * a.tensors[name] + 0.25 * b.tensors[name], rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("method", [merge_many, lambda bank: merge_tree(bank)[-1]])
-def test_tiny_networks_merge_as_large_ones_do(trained, method):
-    bank, factor = replace(trained.select(range(4)), history=None), 2.0**-70
+def small_attention(widths, *, n_classes, image_shape, mean, std):
+    """Attention over the rows of images, with a residual stream."""
+    return Attention(widths[1], n_classes, image_shape[0] * image_shape[2])
+
+
+class Attention(nn.Module):
+    def __init__(self, width, n_classes, n_inputs):
+        super().__init__()
+        self.embed, self.last = nn.Linear(n_inputs, width), nn.Linear(width, n_classes)
+        self.attention = nn.MultiheadAttention(width, 2, batch_first=True)
+
+    def forward(self, x):
+        x = self.embed(x.movedim(1, 2).flatten(2))
+        return self.last((x + self.attention(x, x, x, need_weights=False)[0]).mean(1))
+
+
+@pytest.fixture(params=[*KINDS, small_attention], ids=lambda make: make.__name__)
+def others(request):
+    """Three networks that are no MLPs."""
+    return untrained(request.param, 3)
+
+
+@pytest.mark.filterwarnings("ignore:the running statistics")
+def test_other_networks_merge_as_published(others):
+    merged, (aligned, sweeps) = merge_many(others, seed=1), merge_many_as_published(others, seed=1)
+    assert merged.history.sweeps_done.item() == sweeps
+    for name in others.architecture.parameters:
+        torch.testing.assert_close(merged.tensors[name][0], aligned.tensors[name].mean(0), rtol=1e-4, atol=1e-5)
+
+
+def test_lines_between_other_networks_end_at_them(others, make_images):
+    images, a, b = make_images("test", 12, shape=SHAPE), others.select([0]), others.select([1])
+    start, middle, end = interpolate(a, b, [0, 0.5, 1])
+    assert_same(start, a)
+    assert_same(end, b, labels=False)
+    for name in others.architecture.parameters:
+        torch.testing.assert_close(middle.tensors[name], (a.tensors[name] + b.tensors[name]) / 2)
+    pixels, lambdas = images.pixels, [0, 0.5, 1]
+    curve = path(a, b, images, lambdas, pixels=pixels)
+    found = lines(a, b, {"test": images}, lambdas, seed=0, pixels=pixels).sel(split="test")
+    for alignment in ("before", "after"):
+        chosen = found.sel(alignment=alignment)
+        np.testing.assert_allclose(chosen.loss.values[..., [0, 2]], curve.loss.values[..., [0, 2]], rtol=1e-3)
+        assert (chosen.loss_barrier >= 0).all()
+    for place, bank in ((0, a), (2, b)):
+        loss = evaluate(measure_batch_norm(bank, pixels), images).loss.values
+        np.testing.assert_allclose(curve.loss.values[..., place], loss, rtol=1e-4)
+
+
+@pytest.mark.parametrize("factor", [2.0**-70, 2.0**-80])
+@pytest.mark.parametrize("method", [name for name in MERGES if not MERGES[name].needs])
+def test_tiny_networks_merge_as_large_ones_do(trained, method, factor):
+    bank = replace(trained.select(range(4)), history=None)
     tiny = replace(bank, tensors={name: tensor * factor for name, tensor in bank.tensors.items()})
-    plain, found = method(bank), method(tiny)
+    plain, found = MERGES[method](bank), MERGES[method](tiny)
     for name, tensor in plain.tensors.items():
         assert torch.equal(found.tensors[name], tensor * factor), name
     distance = plain.history.pairwise_distance * factor**2

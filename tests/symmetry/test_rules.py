@@ -8,7 +8,9 @@ import torch.nn.functional as F
 from torch import nn
 
 from hrebasin.symmetry import derive_symmetry, prove_symmetry
+from hrebasin.symmetry.calls import RULES
 from hrebasin.symmetry.rules import find_rule
+from hrebasin.symmetry.subject import Subject, arguments
 
 
 def draw(*shape):
@@ -154,6 +156,21 @@ CASES = {  # a network with its example, and how many permutations it has
     "sorted": (between(lambda net, x: x.sort(1).values), 0),
     "cumulated": (between(lambda net, x: x.cumsum(1)), 0),
     "place of the extreme": (between(lambda net, x: x + x.argmax(1, keepdim=True)), 0),
+    "embedding": (
+        (
+            Network(
+                lambda net, x: net.last(net.table(x).relu().mean(1)), table=nn.Embedding(9, 12), last=nn.Linear(12, 3)
+            ),
+            torch.arange(28).view(4, 7) % 9,
+        ),
+        1,
+    ),
+    "medians": (between(lambda net, x: x + x.median() + x.nanmedian(1, keepdim=True).values), 0),
+    "mode": (between(lambda net, x: x - x.mode(1, keepdim=True).values), 0),
+    "counts": (
+        between(lambda net, x: x * ((x > 0).all(1, keepdim=True) | (x > 1).any()) + (x > 0).count_nonzero(1)[:, None]),
+        1,
+    ),
     "concatenation": (
         between(lambda net, x: torch.cat([x, net.other(x).relu()], 1), other=nn.Linear(12, 6), out=18),
         2,
@@ -281,6 +298,14 @@ CASES = {  # a network with its example, and how many permutations it has
         between(lambda net, x: torch.addmm(net.b, x, net.w) + torch.mv(x, net.b)[:, None], w=(12, 12), b=(12,)),
         1,
     ),
+    "added products in batches": (
+        tokens(lambda net, x: torch.baddbmm(net.b, x, net.w.expand(2, 12, 12)), w=(12, 12), b=(12,)),
+        2,
+    ),
+    "added product with a vector": (
+        between(lambda net, x: x + torch.addmv(net.b, x, net.w)[:, None], w=(12,), b=(1,)),
+        1,
+    ),
     "outer products": (between(lambda net, x: x @ torch.outer(net.a, net.b), a=(12,), b=(12,)), 2),
     "dot products": (between(lambda net, x: x * net.a.dot(net.a * 2), a=(12,)), 2),
     "einsum": (tokens(lambda net, x: torch.einsum("b t i, o i -> b t o", x, net.w), w=(12, 12)), 2),
@@ -342,3 +367,17 @@ def test_operations_in_place_have_the_same_rule():
 def test_random_operations_have_no_rule():
     assert find_rule(torch.ops.aten.bernoulli.default) is None
     assert find_rule(torch.ops.aten.rand_like.default) is None
+
+
+def test_every_rule_has_a_case():
+    """Operations that share a rule stand for one another, but for those that take their arguments in another way."""
+    seen = set()
+    for (network, example), _ in CASES.values():
+        subject = Subject(network)
+        args, kwargs = arguments(example, subject)
+        nodes = torch.export.export(subject, args, kwargs).graph.nodes
+        seen |= {node.target for node in nodes if isinstance(node.target, torch._ops.OpOverload)}
+    names = {target._schema.name.partition("::")[2].rstrip("_") for target in seen}
+    apart = {"median", "nanmedian", "mode", "baddbmm", "addmm", "addmv", "count_nonzero", "all", "any"}
+    assert set(RULES.values()) <= set(map(find_rule, seen))
+    assert apart <= names

@@ -12,13 +12,13 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
-from ..architectures import NetworkArchitecture
 from ..bank import Bank, check_finite, check_same_architecture
 from ..checks import check_inputs
 from ..resources import side_by_side
 from ..symmetry import Axis, Symmetry
 from ..symmetry.axes import segment_size
 from .assignment import assign
+from .scale import overflow_named
 from .weights import Alignment
 
 IMAGES_AT_ONCE = 100
@@ -45,17 +45,23 @@ class Site(NamedTuple):
         return part.reshape(len(part), -1)
 
 
-def sites_of(symmetry: Symmetry, network: nn.Module) -> dict[str, list[Site]]:
+def sites_of(symmetry: Symmetry, network: nn.Module, inputs: torch.Tensor) -> dict[str, list[Site]]:
     """By permutation, what its layers take of its units, behind the activation function; else what its layers give.
+
+    Args:
+        symmetry: of the network.
+        network: of any kind.
+        inputs: (image, ...), few; layers that are not called on them, only their weights used, show nothing.
 
     Raises:
         ValueError: units that no linear or convolution layer takes or gives by itself; their permutation is named.
     """
+    called = _called(network, inputs)
     seen: dict[bool, dict[str, list[Site]]] = {True: {}, False: {}}
     for layer, module in network.named_modules():
         axes = symmetry.axes.get(f"{layer}.weight")
         kind = next((kind for kind in UNIT_AXIS if isinstance(module, kind)), None)
-        if kind is None or axes is None:
+        if kind is None or axes is None or module not in called:
             continue
         for taken in (True, False):
             if taken and getattr(module, "groups", 1) > 1:
@@ -70,7 +76,7 @@ def sites_of(symmetry: Symmetry, network: nn.Module) -> dict[str, list[Site]]:
     if missing := [name for name, sites in found.items() if not sites]:
         raise ValueError(
             f"activations of {', '.join(missing)} of {type(network).__name__} cannot be seen: no linear or convolution "
-            "layer takes or gives these units by itself"
+            "layer that is called takes or gives these units by itself"
         )
     return found
 
@@ -96,11 +102,13 @@ def match_activations(reference: Bank, moving: Bank, pixels: torch.Tensor, *, co
     check_inputs(moving.architecture, pixels)
     for role, bank in (("reference", reference), ("moving", moving)):
         check_finite(bank, f"{role} networks")
-    sites = sites_of(moving.architecture.symmetry, moving[0])
+    sites = sites_of(moving.architecture.symmetry, moving[0].float(), _inputs(pixels[:2].cpu()))
 
     def align(pair: int) -> tuple[dict[str, torch.Tensor], float]:
-        similar = _similarities(reference.select([pair]), moving.select([pair]), pixels, sites, correlated)
-        perms = {name: torch.from_numpy(assign(matrix.cpu().numpy()[None])[0][0]) for name, matrix in similar.items()}
+        a, b = reference.select([pair]), moving.select([pair])
+        similar = _similarities(a, b, pixels, sites, correlated)
+        with overflow_named(a, b, what="activations"):
+            perms = {name: torch.from_numpy(assign(m.cpu().numpy()[None])[0][0]) for name, m in similar.items()}
         return perms, sum(float(similar[name].cpu().gather(1, perm[:, None]).sum()) for name, perm in perms.items())
 
     found, objectives = zip(*side_by_side(align, range(len(moving))), strict=True)
@@ -114,9 +122,7 @@ def _similarities(a: Bank, b: Bank, pixels: torch.Tensor, sites, correlated: boo
     networks = [bank[0].to(bank.device, torch.float32) for bank in (a, b)]
     sums: dict[Site, list[torch.Tensor]] = {}
     for part in pixels.split(IMAGES_AT_ONCE):
-        inputs = a.architecture.prepare(part.to(a.device)) if isinstance(a.architecture, NetworkArchitecture) else part
-        inputs = inputs if inputs.is_floating_point() else inputs.to(a.device).float() / 255
-        ours, theirs = (_activations(network, inputs, every) for network in networks)
+        ours, theirs = (_activations(network, _inputs(part.to(a.device)), every) for network in networks)
         for site in every:
             x, y = ours[site], theirs[site]
             moments = [x @ y.T, *(f(z) for z in (x, y) for f in (_sum, _squares)), torch.tensor(x.shape[1])]
@@ -126,6 +132,11 @@ def _similarities(a: Bank, b: Bank, pixels: torch.Tensor, sites, correlated: boo
             )
     likeness = _correlation if correlated else lambda products, *_: products
     return {name: sum(likeness(*sums[site]) for site in some) for name, some in sites.items()}
+
+
+def _inputs(pixels: torch.Tensor) -> torch.Tensor:
+    """What a module takes, an MLP too: its first layer normalises."""
+    return pixels.float() / 255 if pixels.dtype == torch.uint8 else pixels
 
 
 def _correlation(products, sum_x, squares_x, sum_y, squares_y, n) -> torch.Tensor:
@@ -143,6 +154,14 @@ def _sum(z: torch.Tensor) -> torch.Tensor:
 
 def _squares(z: torch.Tensor) -> torch.Tensor:
     return z.square().sum(1, dtype=torch.float64)
+
+
+def _called(network: nn.Module, inputs: torch.Tensor) -> set[nn.Module]:
+    """The linear and convolution layers that a network calls."""
+    found, layers = set(), [module for module in network.modules() if isinstance(module, tuple(UNIT_AXIS))]
+    with torch.no_grad(), hooked(layers, lambda module, *_: found.add(module)):
+        network(inputs)
+    return found
 
 
 def _activations(network: nn.Module, inputs: torch.Tensor, sites: list[Site]) -> dict[Site, torch.Tensor]:

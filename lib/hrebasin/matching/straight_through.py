@@ -11,10 +11,12 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from ..bank import Bank, check_finite, check_same_architecture
+from ..batch_statistics import by_batch
 from ..checks import check_inputs
 from ..random_streams import Seed, generator
 from ..resources import side_by_side
 from .descent import Descent
+from .scale import overflow_named
 from .weights import Alignment
 
 STEPS = 30
@@ -54,13 +56,16 @@ def match_straight_through(
     check_inputs(moving.architecture, pixels)
     if len(labels) != len(pixels):
         raise ValueError(f"{len(labels)} labels do not fit {len(pixels)} images")
+    if labels.min() < 0 or labels.max() >= moving.architecture.n_classes:
+        classes = moving.architecture.n_classes
+        raise ValueError(f"labels from {labels.min()} to {labels.max()} do not fit networks of {classes} classes")
     for role, bank in (("reference", reference), ("moving", moving)):
         check_finite(bank, f"{role} networks")
 
     def align(pair: int) -> Descent:
-        return _estimate(
-            reference.select([pair]), moving.select([pair]), pixels, labels, seed[pair], steps, learning_rate
-        )
+        a, b = reference.select([pair]), moving.select([pair])
+        with overflow_named(a, b):
+            return _estimate(a, b, pixels, labels, seed[pair], steps, learning_rate)
 
     found = side_by_side(align, range(len(moving)))
     names = moving.architecture.symmetry.permutations
@@ -104,7 +109,7 @@ def _estimate(
 
 def _gradient(first: Bank, permuted: dict[str, torch.Tensor], pixels: torch.Tensor, labels: torch.Tensor):
     """Of the loss half-way, for the permuted network's parameters; batch norm takes the statistics of the batch."""
-    architecture, device = first.architecture, first.device
+    architecture, device = by_batch(first.architecture), first.device
     leaves = {name: tensor.detach().clone().requires_grad_(True) for name, tensor in permuted.items()}
     buffers = {name: tensor.clone() for name, tensor in first.tensors.items() if name not in leaves}
     middle = {name: (first.tensors[name][0] + leaf)[None] / 2 for name, leaf in leaves.items()} | buffers

@@ -14,13 +14,11 @@ import numpy as np
 import torch
 
 from ..bank import Bank, check_finite, check_same_architecture
-from ..checks import largest_weight
 from ..random_streams import Seed
 from ..resources import side_by_side
 from ..symmetry import inverse
-from .assignment import NotFiniteError
 from .descent import TOLERANCE, Descent
-from .scale import exponent
+from .scale import lifted, overflow_named
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,17 +100,12 @@ def match_weights(
 
     def align(pair: int) -> tuple[dict[str, torch.Tensor], float, int]:
         a, b = ({name: bank.tensors[name][pair] for name in parameters} for bank in (reference, moving))
-        up = [exponent(network.values()) for network in (a, b)]
-        if any(up):
-            a, b = ({key: t * 2.0**k for key, t in network.items()} for network, k in zip((a, b), up, strict=True))
+        (a, up), (b, other_up) = lifted(a), lifted(b)
         descent = Descent(a, b, symmetry, tolerance=tolerance)
-        try:
+        with overflow_named(reference.select([pair]), moving.select([pair])):
             sweeps = descent.run(seeds[pair], max_sweeps)
-        except NotFiniteError as error:
-            where = largest_weight(bank.select([pair]) for bank in (reference, moving))
-            raise ValueError(f"products of weights left float32: {where}, which are too large to match") from error
         permutations = {name: perm.cpu() for name, perm in descent.permutations.items()}
-        return permutations, descent.objective() * 2.0 ** -sum(up), sweeps
+        return permutations, descent.objective() * 2.0 ** -(up + other_up), sweeps
 
     if not symmetry.permutations:
         raise ValueError(f"{moving.architecture.title} has no permutation symmetry: there is nothing to match")

@@ -1,6 +1,9 @@
 """Running statistics of batch norm, which an average of networks must measure anew."""
 
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 
 import torch
 
@@ -9,6 +12,20 @@ from ..checks import check_inputs
 from ..resources import side_by_side
 
 IMAGES_AT_ONCE = 500
+MEASURED_LATER = ContextVar("MEASURED_LATER", default=False)  # of a thread: `finished` need not warn
+
+
+@contextmanager
+def measured_later() -> Iterator[None]:
+    """A context in which `finished` is silent, for this thread alone: whoever opens it measures batch norm, or warns.
+
+    The filters of `warnings` are those of all threads, so that they cannot be changed where methods run side by side.
+    """
+    token = MEASURED_LATER.set(True)
+    try:
+        yield
+    finally:
+        MEASURED_LATER.reset(token)
 
 
 def measure_batch_norm(bank: Bank, pixels: torch.Tensor) -> Bank:
@@ -53,6 +70,8 @@ def measure_batch_norm(bank: Bank, pixels: torch.Tensor) -> Bank:
 def finished(merged: Bank, pixels: torch.Tensor | None) -> Bank:
     """A merged bank, its batch norm measured on images; where there are none, a warning says what that costs."""
     if merged.architecture.batch_norms and pixels is None:
+        if MEASURED_LATER.get():
+            return merged
         warnings.warn(
             "the running statistics of batch norm were averaged, which costs a merged network most of its accuracy: "
             "give training images as pixels=, or call measure_batch_norm",

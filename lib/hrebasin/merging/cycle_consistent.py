@@ -19,8 +19,8 @@ import torch
 from numpy.polynomial import Polynomial
 
 from ..bank import Bank, check_finite
-from ..checks import largest_weight
 from ..matching.assignment import NotFiniteError, assign
+from ..matching.scale import lifted, overflow_named
 from ..random_streams import Seed
 from ..resources import side_by_side
 from ..symmetry import Symmetry
@@ -127,18 +127,15 @@ def match_cycle_consistent(bank: Bank, *, max_steps: int = MOST_STEPS, tolerance
         raise ValueError(f"C2M3 needs at least 2 networks with permutations, got {bank}")
     check_finite(bank, "C2M3")
     blocks = blocks_of(symmetry, parameters)
-    rows = ({name: bank.tensors[name][k] for name in parameters} for k in range(len(bank)))
+    tensors, up = lifted({name: bank.tensors[name] for name in parameters})
+    rows = ({name: tensor[k] for name, tensor in tensors.items()} for k in range(len(bank)))
     networks = [_Network(row, blocks, symmetry) for row in rows]
     objectives: list[float] = []
-    try:
+    with overflow_named(bank):
         converged = _climb(networks, objectives, max_steps, tolerance)
-    except NotFiniteError as error:
-        raise ValueError(
-            f"products of weights left float32: {largest_weight([bank])}, which are too large to match"
-        ) from error
     projected = [network.projected() for network in networks]
     stacked = {name: torch.stack([each[name] for each in projected]) for name in symmetry.permutations}
-    return CycleConsistent(stacked, objectives, converged)
+    return CycleConsistent(stacked, [objective * 4.0**-up for objective in objectives], converged)
 
 
 def _climb(networks: list[_Network], objectives: list[float], max_steps: int, tolerance: float) -> bool:
@@ -159,9 +156,11 @@ def _climb(networks: list[_Network], objectives: list[float], max_steps: int, to
         along = Polynomial([0.0])
         for number in numbers:
             moved = zip(*(terms[number][1:] for terms, _ in found), strict=True)
-            summed = [total[number], *map(_sum, moved)]
+            summed = _gram([total[number], *map(_sum, moved)])
             own = sum(grams[number] for _, grams in found)
-            along += _polynomial((_gram(summed) - own) / 2)
+            if not np.isfinite([summed, own]).all():
+                raise NotFiniteError("the objective must be finite")
+            along += _polynomial((summed - own) / 2)
         start, (t, best) = float(along(0.0)), _maximum(along)
         objectives += [] if objectives else [start]
         if best - start <= tolerance * abs(start):

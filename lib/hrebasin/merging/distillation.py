@@ -4,6 +4,7 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from ..bank import Bank, check_finite
+from ..batch_statistics import by_batch
 from ..checks import check_inputs
 from ..random_streams import Seed, generator
 from .batch_norm import measure_batch_norm
@@ -51,7 +52,7 @@ def fitted(
     student: Bank, pixels: torch.Tensor, targets: torch.Tensor, *, seed: Seed, epochs: int, learning_rate: float
 ) -> Bank:
     """A bank of one network after training towards probabilities (image, class); other arguments as of `distilled`."""
-    architecture = student.architecture
+    architecture = by_batch(student.architecture)
     parameters = {name: student.tensors[name].clone().requires_grad_(True) for name in architecture.parameters}
     buffers = {name: tensor.clone() for name, tensor in student.tensors.items() if name not in parameters}
     optimizer = torch.optim.Adam(parameters.values(), lr=learning_rate)
@@ -65,4 +66,4 @@ def fitted(
             cross_entropy(logits, targets[some]).backward()
             optimizer.step()
     tensors = {name: tensor.detach() for name, tensor in parameters.items()} | buffers
-    return measure_batch_norm(Bank(architecture, tensors, student.labels), pixels)
+    return measure_batch_norm(Bank(student.architecture, tensors, student.labels), pixels)

@@ -4,12 +4,11 @@ import tempfile
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-
-import torch
+from typing import NamedTuple
 
 from ..factories import build_network, example_inputs
 from ..files import project_root
-from ..images.sources import load_images
+from ..images.sources import Images, load_images
 from ..networks import Normalize
 from ..random_streams import Seed
 from ..state_dicts import named_like, read_perceptron, read_reference, read_state_dicts
@@ -43,7 +42,8 @@ def merge_files(
         network: what the networks are, see `hrebasin.factories.build_network`; by default multilayer perceptrons with
             ReLU, see `hrebasin.state_dicts.read_state_dicts`.
         example: shape of one input, such as (3, 32, 32); by default that of ``images``.
-        images: training images for batch norm, see `hrebasin.load_images`; the first `MEASURED` are taken.
+        images: training images, see `hrebasin.load_images`, for batch norm, REPAIR and the methods that need them, some
+            of which take the folders' names for labels; the first `MEASURED` are taken.
         mean, std: what each of their channels is normalised with before the network, pixels in [0, 1].
         layers: of a perceptron, input side first; by default in natural order.
         reference: a file of the tensors ``inputs`` and ``logits``, what the first network answers.
@@ -62,29 +62,47 @@ def merge_files(
         raise ValueError(f"{output} is one of the networks: write the merged one elsewhere")
     if network and (layers or reference):
         raise ValueError("layers and reference are for perceptrons without network, which tells both")
-    if not network and (images or example or mean or std or repair):
-        raise ValueError("example, images (and so repair), mean and std need network, as package.module:make")
+    if not network and example:
+        raise ValueError("example needs network, as package.module:make; perceptrons tell the size of their inputs")
+    if not images and (mean or std):
+        raise ValueError("mean and std need images, which they normalise")
     options = {"method": method, "repair": repair, "seed": seed}
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
+        given = _images(images, mean, std)
         if network:
-            notes, merged = _of_any_kind(paths, network, example, _inputs(images, mean, std), options)
+            notes, merged = _of_any_kind(paths, network, example, given, options)
         else:
-            notes, merged = _perceptrons(paths, layers, reference, options)
+            notes, merged = _perceptrons(paths, layers, reference, given, options)
     write_weights(output, merged)
     said = dict.fromkeys(str(warning.message) for warning in caught)
     return [*notes, *said, f"{len(paths)} networks merged by {method} into {output}, names as in {paths[0]}"]
 
 
-def _perceptrons(paths: list[Path], layers: Sequence[str], reference, options: dict) -> tuple[list[str], dict]:
-    answers = read_reference(reference) if reference else None
-    bank = read_state_dicts(paths, layers=layers, reference=answers)
+class _Normalised(NamedTuple):
+    """Images and what each of their channels is normalised with."""
+
+    images: Images
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+def _perceptrons(
+    paths: list[Path], layers: Sequence[str], reference, given: _Normalised | None, options: dict
+) -> tuple[list[str], dict]:
+    answers, shape = read_reference(reference) if reference else None, {}
+    if given:
+        shape = {"image_shape": given.images.shape, "mean": given.mean, "std": given.std}
+        options = options | {"images": given.images}
+    bank = read_state_dicts(paths, layers=layers, reference=answers, **shape)
     merged = named_like(merge(list(bank), **options).state_dict(), read_perceptron(paths[0], layers))
     return [f"{paths[0]} gives the logits of {reference}"] if reference else [], merged
 
 
-def _of_any_kind(paths: list[Path], factory: str, example, images, options: dict) -> tuple[list[str], dict]:
-    if images is None and not example:
+def _of_any_kind(
+    paths: list[Path], factory: str, example, given: _Normalised | None, options: dict
+) -> tuple[list[str], dict]:
+    if given is None and not example:
         raise ValueError("a network needs example, the shape of an input such as 3,32,32, or images")
     network, notes, states = build_network(factory), [], []
     for path in paths:
@@ -92,12 +110,14 @@ def _of_any_kind(paths: list[Path], factory: str, example, images, options: dict
         notes += [f"{path} is a checkpoint: its {key!r} is taken"] if key else []
         states.append(state)
     inputs = example_inputs(example) if example else None
-    names = list(map(str, paths))
+    names, images = list(map(str, paths)), None
+    if given:
+        images = Normalize(given.mean, given.std)(given.images.pixels.float() / 255), given.images.labels
     return notes, merge_state_dicts(network, states, inputs, names=names, images=images, **options)
 
 
-def _inputs(source: str, mean: Sequence[float], std: Sequence[float]) -> torch.Tensor | None:
-    """The first training images as the networks take them, or None."""
+def _images(source: str, mean: Sequence[float], std: Sequence[float]) -> _Normalised | None:
+    """The first training images, or None."""
     if not source:
         return None
     with tempfile.TemporaryDirectory() as decoded:
@@ -109,7 +129,7 @@ def _inputs(source: str, mean: Sequence[float], std: Sequence[float]) -> torch.T
         raise ValueError(
             f"mean {mean} and std {std} need a value in [0, 1] for each of {channels} channels, std above 0"
         )
-    return Normalize(mean, std)(images.pixels.float() / 255)
+    return _Normalised(images, mean, std)
 
 
 def _data() -> Path | None:

@@ -8,10 +8,8 @@ import numpy as np
 import torch
 
 from ..bank import Bank, average, check_finite, check_same_architecture
-from ..checks import largest_weight
-from ..matching.assignment import NotFiniteError
 from ..matching.descent import Descent, outer
-from ..matching.scale import exponent
+from ..matching.scale import lifted, overflow_named
 from ..matching.weights import match_weights
 from ..progress import track
 from ..random_streams import Seed, generator
@@ -74,11 +72,10 @@ def merge_many_sets(
 
         def merge(item: tuple[Bank, Seed, int]) -> None:
             bank, seed, position = item
-            up = exponent(bank.tensors[name] for name in bank.architecture.parameters)
-            run = MergeManyRun(_times(bank, 2.0**up) if up else bank, limits, seed, at_once)
+            run = MergeManyRun(bank, limits, seed, at_once)
             while run.model is not None:
                 run.realign()
-            results[position] = _times(run.result(), 2.0**-up) if up else run.result()
+            results[position] = run.result()
             progress.update()
 
         side_by_side(merge, sets)
@@ -135,7 +132,9 @@ class MergeManyRun:
     """
 
     def __init__(self, bank: Bank, limits: list[int], seed: Seed, at_once: int):
-        self.bank, self.limits, self.at_once = bank, limits, at_once
+        tensors, self.up = lifted({name: bank.tensors[name] for name in bank.architecture.parameters})
+        self.bank, self.limits, self.at_once = replace(bank, tensors=bank.tensors | tensors), limits, at_once
+        bank = self.bank
         self.name = _stream(bank, seed)
         self.symmetry = bank.architecture.symmetry
         n, device, widths = len(bank), bank.device, self.symmetry.permutations
@@ -211,11 +210,8 @@ class MergeManyRun:
         )
         self.crossed[model] = self.clock
         stream = f"{self.name}/sweep-{self.sweeps}/model-{model}" if len(self.bank) > 2 else self.name
-        try:
+        with overflow_named(self.bank):
             descent.run(stream, CONVERGENCE)
-        except NotFiniteError as error:
-            where = largest_weight([self.bank])
-            raise ValueError(f"products of weights left float32: {where}, which are too large to match") from error
         self._accept(model, aligned, descent)
         self.seconds += (time.perf_counter() - start) / self.at_once
         self._next()
@@ -293,4 +289,5 @@ class MergeManyRun:
         merged = Bank.concat([row[0] for row in rows])
         merged = merged.relabel(method="merge-many", sweeps=self.limits)
         columns = [np.array([row[i] for row in rows]) for i in (2, 3, 4)]
-        return with_history(merged, torch.cat([row[1] for row in rows]), *columns)
+        merged = with_history(merged, torch.cat([row[1] for row in rows]), *columns)
+        return _times(merged, 2.0**-self.up) if self.up else merged

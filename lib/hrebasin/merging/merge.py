@@ -10,11 +10,17 @@ from torch import nn
 from ..bank import Bank
 from ..checks import check_module
 from ..images.sources import Images
+from ..networks import is_mlp
 from ..random_streams import Seed
+from ..state_dicts import check_logits
 from ..state_names import loaded, renamed
 from ..symmetry import Symmetry
+from .batch_norm import measured_later
 from .looks import BUILT_IN, RIVALS
+from .method import TrainingImages, parts_of
 from .methods import MERGES, Method
+
+OTHER_MODULE = "Do the module's functions and numbers, which no state dict tells, differ from those of the training?"
 
 
 def merge(
@@ -22,7 +28,7 @@ def merge(
     example: torch.Tensor | None = None,
     *,
     method: str = "tree",
-    images: torch.Tensor | Images | None = None,
+    images: TrainingImages | None = None,
     repair: bool = False,
     seed: Seed = 0,
     symmetry: Symmetry | None = None,
@@ -46,11 +52,12 @@ def merge(
             `method_names`.
         images: training inputs (image, ...) as the networks take them, uint8 or floats, on which batch norm is measured
             anew. Without them its statistics are averaged, with a warning. Some methods cannot do without; those that
-            need labels take `Images`.
+            need labels take `Images`, or a pair of inputs and labels (image,).
         repair: give every unit the mean and spread that it has in the networks (REPAIR, Jordan et al. 2023), measured
             on ``images``.
         seed: of the orders of layers and networks.
-        symmetry: which permutations act on the networks; by default derived from the first one's graph.
+        symmetry: which permutations act on the networks; by default derived from the first one's graph. That of the
+            library's MLPs is known.
         prove: that the symmetry leaves the outputs of the first network as they are.
 
     Returns:
@@ -68,6 +75,8 @@ def merge(
     for position, network in enumerate(networks):
         _check_network(position, network)
     images, example = _checked_images(images, example)
+    if symmetry is not None and is_mlp(networks[0]):
+        raise ValueError(f"symmetry is for other networks: that of {networks[0].architecture.title}, an MLP, is known")
     bank = Bank.stack(networks, example, symmetry=symmetry, prove=prove, seed=range(len(networks)))
     merged = _merged(bank, act, images, seed, repair)
     return _like(networks[0], merged)
@@ -79,6 +88,7 @@ def merge_state_dicts(
     example: torch.Tensor | None = None,
     *,
     names: Sequence[str] = (),
+    reference: tuple[torch.Tensor, torch.Tensor] | None = None,
     **options,
 ) -> dict[str, torch.Tensor]:
     """`merge` for weights that lie in state dicts.
@@ -89,18 +99,23 @@ def merge_state_dicts(
             recognised; see `hrebasin.state_names.own_names`.
         example: as in `merge`.
         names: of the state dicts, such as their files, for messages; by default their positions, from 0.
+        reference: inputs (image, ...) and the logits that the first network gave for them, (image, class), or those of
+            every network, (model, image, class), which the module must give with these weights.
         options: as in `merge`.
 
     Returns:
         A state dict with the names and entries of the first one.
 
     Raises:
-        ValueError: a state dict that does not fit the network, or what `merge` refuses; state dict and tensor are
-            named.
+        ValueError: a state dict that does not fit the network, or gives other logits than the reference, or what
+            `merge` refuses; state dict and tensor are named.
     """
     states = list(states)
     names = list(names) or [f"state dict {position}" for position in range(len(states))]
     networks = [loaded(network, state, name) for state, name in zip(states, names, strict=True)]
+    if reference is not None:
+        inputs, logits = reference
+        check_logits([_answers(each, inputs) for each in networks], logits, names=names, hint=OTHER_MODULE)
     merged = merge(networks, example, **options)
     return renamed(merged.state_dict(), states[0])
 
@@ -112,6 +127,14 @@ def method_names() -> list[str]:
     ['tree', 'merge-many', 'naive', 'merge-many-from-tree']
     """
     return list(MERGES)
+
+
+def _answers(network: nn.Module, inputs: torch.Tensor) -> torch.Tensor:
+    """Logits in evaluation mode."""
+    own, like = copy.deepcopy(network).eval(), next(network.parameters(), torch.zeros(1))
+    inputs = inputs.float() / 255 if inputs.dtype == torch.uint8 else inputs
+    with torch.no_grad():
+        return own(inputs.to(like if inputs.is_floating_point() else like.device)).float().cpu()
 
 
 def _checked_method(networks: Sequence[nn.Module], method: str) -> Method:
@@ -128,16 +151,17 @@ def _checked_method(networks: Sequence[nn.Module], method: str) -> Method:
     return MERGES[method]
 
 
-def _checked_images(images, example) -> tuple[torch.Tensor | Images | None, torch.Tensor | None]:
+def _checked_images(images, example) -> tuple[TrainingImages | None, torch.Tensor | None]:
     """Images and example as `Bank.stack` and methods take them."""
     if images is None:
         return images, example
-    pixels = images.pixels if isinstance(images, Images) else images
+    pixels, labels = parts_of(images).values()
     if not isinstance(pixels, torch.Tensor) or (example is not None and pixels.shape[1:] != example.shape[1:]):
         shape = getattr(pixels, "shape", type(pixels).__name__)
         raise ValueError(f"images must be a tensor (image, ...) of the example's shape, got {shape}")
     if not isinstance(images, Images):
-        images = pixels = pixels.float() if pixels.is_floating_point() else pixels
+        pixels = pixels.float() if pixels.is_floating_point() else pixels
+        images = pixels if labels is None else (pixels, labels)
     return images, pixels[:2] if example is None else example
 
 
@@ -151,7 +175,7 @@ def _check_network(position: int, network: nn.Module) -> None:
             raise ValueError(f"network {position}: {name!r} holds values that are not finite")
 
 
-def _merged(bank: Bank, act: Method, images: torch.Tensor | Images | None, seed: Seed, repaired: bool) -> Bank:
+def _merged(bank: Bank, act: Method, images: TrainingImages | None, seed: Seed, repaired: bool) -> Bank:
     """One network, its batch norm measured at last: until then only weights count."""
     if act.name in BUILT_IN + tuple(RIVALS) and act.name != "naive" and not bank.architecture.symmetry.permutations:
         raise ValueError(f"{bank.architecture.title} has no permutation symmetry: there is nothing to match")
@@ -161,8 +185,7 @@ def _merged(bank: Bank, act: Method, images: torch.Tensor | Images | None, seed:
             "give training images as images=",
             stacklevel=3,
         )
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "the running statistics of batch norm were averaged")  # as said above
+    with measured_later():  # as said above
         return act(bank, seed, images, repaired=repaired)
 
 

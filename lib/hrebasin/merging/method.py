@@ -1,7 +1,6 @@
 """What every way to merge many networks has in common: it is timed, checked, labelled, and repaired if asked to."""
 
 import time
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -13,11 +12,22 @@ from ..images.sources import Images
 from ..matching.weights import match_weights
 from ..random_streams import Seed
 from .averages import Aligned, average_aligned
-from .batch_norm import finished
+from .batch_norm import finished, measured_later
 from .distances import HISTORY, merged_labels, with_history
 from .repair import moments, repair
 
 NEEDS = {"": (), "pixels": ("pixels",), "labels": ("pixels", "labels")}
+
+# Training images, inputs (image, ...) as the networks take them, or a pair of these and labels (image,) int64.
+TrainingImages = Images | torch.Tensor | tuple[torch.Tensor, torch.Tensor]
+
+
+def parts_of(images: TrainingImages | None) -> dict[str, torch.Tensor | None]:
+    """Pixels and labels, None where there are none."""
+    if isinstance(images, Images):
+        images = images.pixels, images.labels
+    pixels, labels = images if isinstance(images, tuple) else (images, None)
+    return {"pixels": pixels, "labels": labels}
 
 
 @dataclass(frozen=True)
@@ -47,14 +57,14 @@ class Method:
         return n >= 2 and not (self.trees and n & (n - 1))
 
     def __call__(
-        self, bank: Bank, seed: Seed = 0, images: torch.Tensor | Images | None = None, *, repaired: bool = False
+        self, bank: Bank, seed: Seed = 0, images: TrainingImages | None = None, *, repaired: bool = False
     ) -> Bank:
         """Merge all networks of a bank into a bank of one, with `hrebasin.merging.distances.HISTORY`.
 
         Args:
             bank: two or more networks; not changed.
             seed: of all orders.
-            images: training images, or their pixels (image, ...) alone, on which batch norm is measured anew.
+            images: see `TrainingImages`; batch norm is measured anew on them.
             repaired: with REPAIR towards the leaves, on these images.
 
         Raises:
@@ -63,7 +73,7 @@ class Method:
         """
         return self._merged(bank, seed, images, plain=not repaired, repaired=repaired)[0]
 
-    def both(self, bank: Bank, seed: Seed, images: torch.Tensor | Images) -> list[Bank]:
+    def both(self, bank: Bank, seed: Seed, images: TrainingImages) -> list[Bank]:
         """What the method makes, without and with REPAIR; arguments as above."""
         return self._merged(bank, seed, images, plain=True, repaired=True)
 
@@ -73,17 +83,20 @@ class Method:
             raise ValueError(f"method {self.name!r} takes {numbers} networks, got {len(bank)}")
         given = self._given(images, repaired)
         start = time.perf_counter()
-        with warnings.catch_warnings():  # `finished` measures batch norm, or says what that it cannot costs
-            warnings.filterwarnings("ignore", message="the running statistics of batch norm")
+        with measured_later():  # `finished` measures batch norm, or says what that it cannot costs
             made = self.merge(bank, seed, **{name: given[name] for name in NEEDS[self.needs]})
         merged, pixels = self._checked(made, bank, start), given["pixels"]
         results = [finished(merged, pixels)] if plain else []
         return results + ([self._repaired(merged, made, bank, seed, pixels)] if repaired else [])
 
-    def _given(self, images: torch.Tensor | Images | None, repaired: bool) -> dict[str, torch.Tensor]:
-        given = {"pixels": images.pixels, "labels": images.labels} if isinstance(images, Images) else {"pixels": images}
-        if missing := [name for name in NEEDS["pixels" if repaired and not self.needs else self.needs]
-                       if given.get(name) is None]:  # fmt: skip
+    def lacks(self, images: TrainingImages | None) -> list[str]:
+        """What it needs of training images, and these do not hold: pixels, labels."""
+        given = parts_of(images)
+        return [name for name in NEEDS[self.needs] if given[name] is None]
+
+    def _given(self, images: TrainingImages | None, repaired: bool) -> dict[str, torch.Tensor | None]:
+        given = parts_of(images)
+        if missing := self.lacks(images) or ["pixels"] * (repaired and given["pixels"] is None):
             raise ValueError(f"method {self.name!r} needs training images: their {' and '.join(missing)}")
         return given
 

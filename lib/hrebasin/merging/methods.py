@@ -10,14 +10,13 @@ function of the networks to merge, a `Bank`, and of a seed; it gives a bank of o
 """
 
 import re
+import warnings
 from collections.abc import Callable, Sequence
 from functools import partial
 
 import numpy as np
-import torch
 
 from ..bank import Bank
-from ..images.sources import Images
 from ..matching.weights import match_weights
 from ..random_streams import Seed
 from ..resources import side_by_side
@@ -27,7 +26,7 @@ from .cycle_consistent import align_cycle_consistent
 from .distances import with_history
 from .looks import BUILT_IN, LOOKS, RIVALS, SPARE
 from .many import merge_many, merge_many_sets
-from .method import NEEDS, Method
+from .method import NEEDS, Method, TrainingImages, parts_of
 from .tree import align_by_activations, align_paired_tree, align_straight_through, align_tree, merge_tree
 
 OF_EVERY_RUN = ("naive", "merge-many-from-tree")  # beside the tree and MergeMany, which notebooks call themselves
@@ -120,7 +119,7 @@ def merge_sets(
     names: Sequence[str],
     *,
     seed: Seed = 0,
-    images: torch.Tensor | Images | None = None,
+    images: TrainingImages | None = None,
     repaired: bool = False,
 ) -> list[Bank]:
     """What each method makes of each set of networks that it takes, method by method; side by side on CPU threads.
@@ -128,21 +127,25 @@ def merge_sets(
     Args:
         sets: of networks.
         names: of methods in `MERGES`.
-        seed, images, repaired: as of `Method.__call__`. Methods that need images are left out where there are none.
+        seed, images, repaired: as of `Method.__call__`. Methods that need more of images than there is are left out,
+            with a warning.
 
     Raises:
         ValueError: an unknown method.
     """
     if unknown := set(names) - set(MERGES):
         raise ValueError(f"unknown methods {sorted(unknown)}; there are {', '.join(MERGES)}")
-    work = [(MERGES[name], some) for name in names for some in sets if MERGES[name].takes(len(some))]
-    work = [(method, some) for method, some in work if images is not None or not method.needs]
+    if without := {name: MERGES[name].lacks(images) for name in names if MERGES[name].lacks(images)}:
+        told = ", ".join(f"{name} (which needs {' and '.join(lacked)})" for name, lacked in without.items())
+        warnings.warn(f"left out for want of training images: {told}", stacklevel=2)
+    able = [MERGES[name] for name in names if name not in without]
+    work = [(method, some) for method in able for some in sets if method.takes(len(some))]
     longest = sorted(range(len(work)), key=lambda k: -len(work[k][1]))
     found = side_by_side(lambda k: work[k][0](work[k][1], seed, images, repaired=repaired), longest)
     return [bank for _, bank in sorted(zip(longest, found, strict=True), key=lambda pair: pair[0])]
 
 
-def merge_all(bank: Bank, *, seed: Seed = 0, pixels: torch.Tensor | None = None) -> Bank:
+def merge_all(bank: Bank, *, seed: Seed = 0, pixels: TrainingImages | None = None) -> Bank:
     """The networks of a group and what every method makes of them.
 
     The tree takes the first 2^k networks; MergeMany (to convergence) and all methods `of_every_run` take the first 2,
@@ -151,7 +154,8 @@ def merge_all(bank: Bank, *, seed: Seed = 0, pixels: torch.Tensor | None = None)
     Args:
         bank: at least two networks of one group.
         seed: of the orders of layers and networks.
-        pixels: training images (image, channel, y, x), which batch norm is measured on anew.
+        pixels: training images (image, channel, y, x), which batch norm is measured on anew, or `Images`, whose labels
+            methods may need.
 
     Returns:
         One bank, the networks as they are first; with the variables of `hrebasin.merging.distances.HISTORY`.
@@ -159,12 +163,13 @@ def merge_all(bank: Bank, *, seed: Seed = 0, pixels: torch.Tensor | None = None)
     if len(bank) < 2 or len(set(bank.labels["group"])) > 1:
         groups = sorted(set(bank.labels["group"]))
         raise ValueError(f"merging needs at least 2 networks of one group, got {len(bank)} of the groups {groups}")
+    images, pixels = pixels, parts_of(pixels)["pixels"]
     stages = int(np.log2(len(bank)))
     tree = merge_tree(bank.select(slice(2**stages)), seed=seed, pixels=pixels)[1:]
     sizes = sorted({2**stage for stage in range(1, stages + 1)} | {len(bank)})
     sets = [bank.select(slice(size)) for size in sizes]
     merged = merge_many_sets(sets, seeds=[seed] * len(sets), pixels=pixels)
-    merged += merge_sets(sets, of_every_run(), seed=seed, images=pixels)
+    merged += merge_sets(sets, of_every_run(), seed=seed, images=images)
     # All networks, where they are no power of two, stand beside a smaller set of the same stage.
     merged = [one.relabel(node=int((n := int(one.labels["n_merged"][0])) & (n - 1) > 0)) for one in merged]
     nothing = np.zeros(len(bank))

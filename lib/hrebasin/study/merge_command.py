@@ -34,7 +34,8 @@ def add_commands(add: Callable[..., argparse.ArgumentParser]) -> None:
     merge.add_argument("--seed", type=int, default=0, help="of the orders of layers and networks")
     merge.add_argument("--network", default="", **network | {"help": network["help"] + "; by default perceptrons"})
     merge.add_argument("--example", **example)
-    where = "training images for batch norm: a folder {train,test}/<class>/<image>, or a tar archive of one"
+    where = "training images, for batch norm, --repair and methods that need some or their classes: a folder "
+    where += "{train,test}/<class>/<image>, or a tar archive of one"
     merge.add_argument("--images", default="", metavar="FOLDER_OR_ARCHIVE", help=where)
     merge.add_argument("--mean", **many, help="of each channel of the images, in [0, 1]: 0.49,0.48,0.45")
     merge.add_argument("--std", **many, help="of each channel")

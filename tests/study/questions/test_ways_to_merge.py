@@ -9,7 +9,7 @@ from hrebasin.merging.methods import MERGES
 from hrebasin.merging.tree import merge_pairs
 from hrebasin.robustness.attacks import attack
 from hrebasin.study.questions.ways_to_merge import BESIDE, NAMES, answer
-from synthetic_questions import effects
+from synthetic_questions import effects, mergers
 
 RIVALS = ("cycle-consistent", "correlations", "straight-through", "star")  # of the fixture
 DRAWN = [name for name in (*BESIDE, *RIVALS, "merge-many") if MERGES[name].draws]
@@ -56,6 +56,19 @@ def test_means_of_all_but_one_are_measured_before_and_after_sweeps(measured, tre
     found = some(left, sweeps=0, node=2)
     np.testing.assert_allclose(found.test_loss, evaluate(plain, test_images).loss, rtol=1e-5)
     assert found.n_merged.values.tolist() == [3]
+    assert set(measured["mergers"].images.values) == {len(test_images)}
+
+
+def test_means_outside_of_a_basin_are_told_with_what_they_cost():
+    data = mergers(groups=6, stages=3, noise=1.0, seed=0)
+    shift = 0.1 * (1 + data.group) * (data.method == "leave-one-out")
+    for sign, told in ((1, "Yes"), (-30, "No")):
+        said = answer(data.assign(test_loss=data.test_loss + sign * shift))[1]
+        assert f"Is a mean of all networks but one ever outside of a basin? {told}: its worst loss" in said
+    accuracy = data.test_accuracy - 0.1 * data.group
+    said = answer(data.assign(test_loss=data.test_loss + shift, test_accuracy=accuracy))[1]
+    assert "It goes with lower accuracy of converged MergeMany: their rank correlation over 6 trees is -1" in said
+    assert "basin" not in answer(data.drop_vars("images"))[1]
 
 
 def test_barriers_stand_beside_the_first_of_each_pair(measured, trees, test_images):

@@ -305,6 +305,8 @@ def test_the_benchmark_notebook_runs(tmp_path):
     run_notebook(ROOT / "notebooks" / "90_benchmarks.ipynb", tmp_path / "out.ipynb", values, threads=1)
     record = read(tmp_path / "benchmarks.nc", stage="benchmarks")
     assert record.row.values.tolist() == values["rows_wanted"]
+    for name in ("derivation_seconds", "proving_seconds", "planted_loss"):
+        assert record[name].notnull(), name
     assert record.share.sel(row="training-float32") > 0
     assert (record.scaling_seconds > 0).all()
     assert (record.scaling_memory >= 0).all()

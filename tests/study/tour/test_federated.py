@@ -20,6 +20,8 @@ def test_every_image_belongs_to_one_client_and_small_alphas_mean_few_classes():
     assert not torch.equal(shares(labels, 4, 1.0, seed="y")[0], shares(labels, 4, 1.0, seed="x")[0])
     with pytest.raises(ValueError, match="60 images cannot be shared by 4 clients with alpha 1"):
         shares(labels[:60], 4, 1, seed="x")
+    with pytest.raises(ValueError, match="alpha 0.001 is too small to share 4000 images by 16 clients"):
+        shares(labels, 16, 0.001, seed="x")
 
 
 def test_a_round_tells_accuracies_and_what_is_sent(train_images, test_images):

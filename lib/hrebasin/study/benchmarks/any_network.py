@@ -4,6 +4,7 @@ import time
 from dataclasses import replace
 
 import torch
+import xarray as xr
 from torch import nn
 
 from ...architectures import NetworkArchitecture
@@ -114,6 +115,28 @@ def _matching(title: str, first: Bank, second: Bank) -> Row:
         lambda ours, perms: baselines.excess(first, second, ours, perms),
         "% of the objective, the alternative's above ours, mean",
         5,
+    )
+
+
+def beside_mlps(train_images: Images, test_images: Images, *, small: bool = False) -> xr.Dataset:
+    """What `derivation_seconds` and `planted_loss` measure, as scalars.
+
+    Args:
+        train_images, test_images: as of `planted_loss`.
+        small: a smaller image and a shorter training, for tests.
+    """
+    derived, proven = derivation_seconds(64 if small else 224)
+    lost = planted_loss(train_images, test_images, Recipe(batch_size=64, epochs=2 if small else 10))
+    return xr.Dataset(
+        {
+            "derivation_seconds": ((), derived, {"long_name": "deriving the symmetry of ResNet50", "units": "s"}),
+            "proving_seconds": ((), proven, {"long_name": "proving the symmetry of ResNet50", "units": "s"}),
+            "planted_loss": (
+                (),
+                lost,
+                {"long_name": "accuracy lost by a merge with a permuted, noisy copy", "units": "percentage points"},
+            ),
+        }
     )
 
 

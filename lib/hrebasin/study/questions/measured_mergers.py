@@ -28,7 +28,6 @@ from ..groups import BROKEN, STRONG
 
 BESIDE = ("naive", "tree", "merge-many-from-tree")  # merged whatever the rivals are
 LEFT_OUT = "leave-one-out"  # means of all networks but one
-FEW = 2000  # first test images at most, for the loss of these
 PAIRS = 4  # of neighbours, whose barriers are measured
 LAMBDAS = (0.0, 0.25, 0.5, 0.75, 1.0)
 ALIGNMENTS = ("before", "after")
@@ -56,9 +55,9 @@ class Looks:
     seed: Seed
 
     @torch.no_grad()
-    def at(self, bank: Bank, *, images: Images | None = None) -> xr.Dataset:
-        """Accuracy, loss and calibration on test images, (model,), by default on all; with what is not measured yet."""
-        images = self.images if images is None else images
+    def at(self, bank: Bank) -> xr.Dataset:
+        """Accuracy, loss and calibration on test images, (model,), their number, and what is not measured yet."""
+        images = self.images
         logits = torch.cat([bank(pixels) for pixels, _ in batches_of(images, IMAGES_AT_ONCE)], dim=1)
         found = means(bank, scores(logits, images.labels), len(images))
         parts = [found.rename(accuracy="test_accuracy", loss="test_loss"), calibrated(bank, logits, images.labels)]
@@ -75,6 +74,8 @@ class Looks:
             found[name] = bank.array(
                 values, ("model", "alignment"), name=name, long_name=text, units="nat", alignment=axis
             )
+        number = np.full(len(bank), len(images))
+        found["images"] = bank.array(number, name="images", long_name="test images behind the loss", units="1")
         found["order"] = bank.array(np.zeros(len(bank), int), name="order", long_name="draw of the orders", units="1")
         return found
 
@@ -167,12 +168,11 @@ def _many(some: Bank, looks: Looks) -> xr.Dataset:
     found.repaired_accuracy[-1] = looks.at(_repaired_many(last, aligned[-1], looks)).test_accuracy.values[0]
     parts = [found]
     if len(some) > 2:
-        few = looks.images.first(min(FEW, len(looks.images)))
         for sweeps, networks in zip((0, *looks.limits), (some, *aligned), strict=True):
             without = [[k for k in range(len(some)) if k != left_out] for left_out in range(len(some))]
             left = Bank.concat([average_aligned(networks.select(rest), LEFT_OUT, 0, 0.0) for rest in without])
             left = measure_batch_norm(left, looks.train.pixels).relabel(node=range(len(some)), sweeps=sweeps)
-            parts.append(looks.at(left, images=few))
+            parts.append(looks.at(left))
     return xr.concat(parts, dim="model", coords="minimal", compat="override", combine_attrs="override")
 
 

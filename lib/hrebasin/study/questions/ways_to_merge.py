@@ -52,7 +52,8 @@ def answer(data: xr.Dataset) -> tuple[list[Test], str]:
         tests.append(defined(title, _rank_correlation(data, size), "1"))
         if size > 2:  # of two networks both are the same
             converged[size] = ahead[f"MergeMany, {sweeps_in_words(CONVERGENCE)}"]
-    said = [*_tree_or_merge_many(converged), *_recommended(ahead, times, size)]  # of the most models
+    # of the most models
+    said = [*_tree_or_merge_many(converged), *_recommended(ahead, times, size), *_outside_of_a_basin(data, size)]
     return [*tests, *_barriers(data), *_calibration(data, sizes)], " ".join(said)
 
 
@@ -171,6 +172,33 @@ def _left_out(data: xr.Dataset, size: int) -> list[Test]:
         title = f"loss of means of all but one {beside} minus that of the tree, {size} models"
         tests.append(defined(title, loss, "nat"))
     return tests
+
+
+def _outside_of_a_basin(data: xr.Dataset, size: int) -> Iterator[str]:
+    """Whether means of all networks but one are ever worse than each of the tree's nodes, and whether that costs.
+
+    Data from before the number of ``images`` was noted are silent: there, both losses are of different images.
+    """
+    left = data.isel(model=((data.method == LEFT_OUT) & (data.n_merged == size - 1)).values)
+    if "images" not in data or not left.sizes["model"]:
+        return
+    nodes = data.isel(model=((data.method == "tree") & (data.n_merged <= size) & (data.order == 0)).values)
+    worst, beside = (part.test_loss.groupby("group").max() for part in (left, nodes))
+    excess = defined(f"worst loss of means of all but one, {size} models", minus(worst, beside), "nat")
+    yield (
+        f"Is a mean of all networks but one ever outside of a basin? {excess.yes_or_no()}: its worst loss over the "
+        f"sweeps minus that of the tree's worst node is {excess.told()}."
+    )
+    accuracy = by_group(_of_size(data, size).test_accuracy, method="merge-many", sweeps=CONVERGENCE)
+    both = xr.align(worst - beside, accuracy)
+    if both[0].size > 2 and all(len(np.unique(each)) > 1 for each in both):
+        rank = spearmanr(*both)
+        told = "does not go" if rank.pvalue > 0.05 else "goes"
+        lower = "lower" if rank.statistic < 0 or rank.pvalue > 0.05 else "higher"
+        yield (
+            f"It {told} with {lower} accuracy of converged MergeMany: their rank correlation over {both[0].size} trees "
+            f"is {rank.statistic:.2g} (p = {rank.pvalue:.2g})."
+        )
 
 
 def _barriers(data: xr.Dataset) -> list[Test]:

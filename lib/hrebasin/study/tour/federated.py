@@ -24,6 +24,7 @@ from ..groups import PERCENT
 
 LEARNING_RATE = 1e-3  # of Adam
 FEWEST = 10  # images that every client has; shares are drawn again until it does
+DRAWS = 1000  # of shares at most
 MERGED = ("naive", "tree", "merge-many", "cycle-consistent")
 WAYS = ("clients", *MERGED, "ensemble", "distilled")
 NAMES = {name: look[0] for name, look in LOOKS.items()} | RIVALS | {
@@ -44,12 +45,13 @@ def shares(labels: torch.Tensor, clients: int, alpha: float, *, seed: Seed) -> l
         seed: of the draws.
 
     Raises:
-        ValueError: too few images for `FEWEST` each, or an alpha that is not positive.
+        ValueError: too few images for `FEWEST` each, an alpha that is not positive, or one so small that a client
+            has fewer in each of `DRAWS` draws.
     """
     if alpha <= 0 or len(labels) < 2 * FEWEST * clients:
         raise ValueError(f"{len(labels)} images cannot be shared by {clients} clients with alpha {alpha}")
     stream = np.random.default_rng(seed_of(f"federated/{seed}/{clients}/{alpha}"))
-    while True:
+    for _ in range(DRAWS):
         parts: list[list[np.ndarray]] = [[] for _ in range(clients)]
         for label in np.unique(labels.numpy()):
             places = stream.permutation(np.flatnonzero(labels.numpy() == label))
@@ -59,6 +61,10 @@ def shares(labels: torch.Tensor, clients: int, alpha: float, *, seed: Seed) -> l
         joined = [torch.from_numpy(np.sort(np.concatenate(part))) for part in parts]
         if min(map(len, joined)) >= FEWEST:
             return joined
+    raise ValueError(
+        f"alpha {alpha} is too small to share {len(labels)} images by {clients} clients: in {DRAWS} draws one of them "
+        f"had fewer than {FEWEST}"
+    )
 
 
 def one_shot(
