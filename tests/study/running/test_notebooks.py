@@ -223,7 +223,11 @@ def test_a_method_at_the_end_of_the_file_takes_part_in_every_stage(executed):
         for folder in (executed / stage, executed / "results"):
             [path] = [*folder.glob("shard-*.nc"), *folder.glob(f"{stage}.nc")]
             assert (read(path, stage=stage).method == "median").sum() == 1, path
-    assert "median" in (executed / "index.html").read_text()
+    html = (executed / "index.html").read_text(encoding="utf-8")
+    title, colour = json.loads(read(path, stage=stage).method.attrs["looks"])["median"]
+    assert (title, colour) != ("median", "")
+    assert title in html
+    assert colour.lower() in html.lower()
 
 
 def test_a_failing_notebook_says_where_and_why_and_keeps_its_copy(tmp_path, capsys):
