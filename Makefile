@@ -7,6 +7,12 @@ FAULTS   ?= --record figures/faults.jsonl --table figures/faults.md
 ENV   := .venv
 STAMP := $(ENV)/.complete
 BIN   := $(ENV)/bin
+# Where the user's cache cannot be written, as in containers with any user id, uv has one in the environment.
+CACHES := $(or $(UV_CACHE_DIR),$(XDG_CACHE_HOME),$(HOME)/.cache)
+ifneq ($(shell mkdir -p "$(CACHES)" 2>/dev/null && test -w "$(CACHES)" && echo writable),writable)
+export UV_CACHE_DIR := $(ENV)/.cache
+export PIP_NO_CACHE_DIR := 1
+endif
 ADDED := $(BIN)/uv pip install --quiet --python $(BIN)/python --constraint requirements.txt --editable
 
 # Its paths are absolute: one that came here with a copied or moved checkout is built anew, one that is linked is not.

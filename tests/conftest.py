@@ -3,6 +3,7 @@
 import copy
 import os
 from dataclasses import replace
+from pathlib import Path
 
 # Before torch is imported: tests share cores, and threads that wait by spinning take them from one another.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
@@ -13,16 +14,25 @@ import pytest
 import torch
 import xarray as xr
 
+import hrebasin
 from hrebasin import Alignment, Architecture, Bank, Images, Recipe, train
 from hrebasin.random_streams import generator
 from hrebasin.study import records, resampling
 
+ROOT = Path(__file__).resolve().parents[1]
 CLASSES = ("circle", "cross", "square", "star")
 RECIPE = Recipe(learning_rate=1e-2, batch_size=16, epochs=6)
 
 # No deadline: times on a shared machine say nothing. Derandomised: a failure is the same failure everywhere.
 hypothesis.settings.register_profile("hrebasin", deadline=None, derandomize=True, max_examples=25)
 hypothesis.settings.load_profile("hrebasin")
+
+
+def pytest_configure():
+    """Refuse to test another checkout: in a copied one, the environment's library is that of the first."""
+    found = Path(hrebasin.__file__).resolve()
+    if ROOT not in found.parents:
+        raise pytest.UsageError(f"the tests of {ROOT} would test {found}: make builds an environment of its own")
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -6,6 +6,7 @@ of others, but for comments and docstrings: a figure beside a measurement in one
 
 import ast
 import hashlib
+import os
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -29,7 +30,8 @@ def files_digest(path: Path) -> str:
     for file in _files_in(path):
         if not file.name.startswith("."):
             content = file.read_bytes()
-            digest.update(f"{file.relative_to(path)} {len(content)}\n".encode(errors="surrogateescape") + content)
+            # The name as it lies on the disk, whatever text the locale takes it for
+            digest.update(os.fsencode(file.relative_to(path)) + f" {len(content)}\n".encode() + content)
     return digest.hexdigest()
 
 

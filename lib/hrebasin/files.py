@@ -14,6 +14,8 @@ import psutil
 from filelock import FileLock, Timeout
 
 NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP)  # what file systems without locks answer
+# Read when h5py is loaded: HDF5 would lock what it reads, which they refuse; every file here is whole or absent
+os.environ.setdefault("HDF5_USE_FILE_LOCKING", "FALSE")
 LEFTOVER = re.compile(r"\.hrebasin-(?P<process>\d{1,7})-[0-9a-f]{8}(\..+)?")  # what `temporary_name` makes
 
 

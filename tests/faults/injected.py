@@ -24,10 +24,12 @@ from hrebasin.study.records import checksums as manifest
 # One after the other: the last one also copies results to data/published
 PARTS = ("train", "merge", "attack", "measure", "publish")
 OTHERS = ("fsync", "unlink", "mkdir")
+PART = 1000  # between the numbers of the points of two parts
 WRITES = (3, 30, 300, 1000)  # which write of a thread
 # What fails, with which error, and which of its calls each thread makes; the first rename of a run is Snakemake's
 FAILING = (
     ("rename", "ENOSPC", 2), ("fsync", "EIO", 1), ("fsync", "ENOSPC", 2), ("rename", "EIO", 3), ("fsync", "EIO", 4),
+    ("write", "ENOSPC", 30), ("write", "EIO", 300),
 )  # fmt: skip
 LOOK = 0.02  # seconds between two looks at what strace has written
 STOP = re.compile(r"^(\d+) +--- SIGSTOP ", flags=re.MULTILINE)
@@ -130,7 +132,8 @@ class Traced:
 
     def _told(self, call: str, line: str) -> str:
         """A call in words; "" where it is another one, or meets nothing in the folder."""
-        names = re.findall(r'["<]([^"<>]+)[">]', line)
+        # of what is written, the text is no name, and a pipe is in no folder
+        names = re.findall(r"\(\d+<(/[^<>]+)>", line)[:1] if call == "write" else re.findall(r'["<]([^"<>]+)[">]', line)
         where = os.path.relpath(os.path.join(self.folder, names[-1]), self.folder) if names else ""
         return f"{call} {where}" if f" {call}(" in line and where and not where.startswith("..") else ""
 
@@ -175,13 +178,13 @@ def series(report, folder: Path, *values: str, most: int) -> None:
         report: of what comes of every fault, see `run.Report`; those that it knows are left out.
         folder: for the runs; its path must be short.
         values: of the runs.
-        most: points of a part, for each call but renames.
+        most: points of a part, for each call but renames; all of `FAILING` are tried.
     """
     before = None
     for position, name in enumerate(PARTS):
         given = ("--part", name, *values)
         whole = Traced(folder / f"whole-{name}", before, *given)
-        counts = whole.count("rename", *OTHERS)
+        counts = whole.count("rename", *OTHERS, "write")
         contents, start = whole.sandbox.contents(), before
         print(f"{name}: {', '.join(f'{n} x {call}' for call, n in counts.items())}", flush=True)
         points = [
@@ -193,15 +196,15 @@ def series(report, folder: Path, *values: str, most: int) -> None:
             for n in spread(counts[call], most)
         ]
         points += [("killed at one of the writes of a thread", "kill", "write", when) for when in WRITES[:most]]
-        points += [(f"a {call} fails with {error}", error, call, when) for call, error, when in FAILING[:most]]
+        points += [(f"a {call} fails with {error}", error, call, when) for call, error, when in FAILING]
         for kind, how, call, which in points:
-            if (kind, place := 1000 * position + which) in report:
+            if (kind, place := PART * position + which) in report:
                 continue
             trial = Traced(folder / "trial", start, *given)
             done = _act(trial, how, call, which)
             wrong = [] if done is None else [*done[1], *wrong_after(trial, contents)]
             if done:
-                report.note(kind, place, f"{name}: {done[0]}", wrong)
+                report.note(kind, place, f"{name}: {done[0]}", wrong, of=counts[call])
             shutil.rmtree(trial.folder)
         before = whole.folder
 

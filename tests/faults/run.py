@@ -140,7 +140,8 @@ class Report:
             number: which of its kind.
             what: was done.
             wrong: what was wrong afterwards.
-            measured: of an interruption, files ``finished`` and ``repeated``, and ``seconds`` until all had ended.
+            measured: of an interruption, files ``finished`` and ``repeated``, and ``seconds`` until all had ended; of a
+                call of the system, ``of`` how many of the part it is one, which older records do not tell.
         """
         print(f"{what}: {'; '.join(wrong) or 'identical'}", flush=True)
         fault = {"kind": kind, "number": number, "what": what, "wrong": wrong, **measured, **self.by}
@@ -155,10 +156,11 @@ class Report:
 
 def table(faults: Sequence[dict]) -> str:
     """How many faults of each kind there were and how many were met without harm, as Markdown."""
-    lines = ["| the tiny setting | times | the same results, nothing left behind |", "|---|---|---|"]
+    lines = ["| the tiny setting | tried | of points | the same results, nothing left behind |", "|---|---|---|---|"]
     for kind in dict.fromkeys(fault["kind"] for fault in faults):
-        harmless = [not fault["wrong"] for fault in faults if fault["kind"] == kind]
-        lines.append(f"| {kind} | {len(harmless)} | {sum(harmless)} |")
+        some = [fault for fault in faults if fault["kind"] == kind]
+        points = sum({fault["number"] // injected.PART: fault["of"] for fault in some if "of" in fault}.values())
+        lines.append(f"| {kind} | {len(some)} | {points or '–'} | {sum(not fault['wrong'] for fault in some)} |")
     if stopped := [fault for fault in faults if "seconds" in fault]:
         kept, again = (sum(fault[name] for fault in stopped) for name in ("finished", "repeated"))
         slowest = max(fault["seconds"] for fault in stopped)
@@ -245,11 +247,11 @@ def main() -> int:
     given = parser.parse_args()
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it, and so would runs
     with tempfile.TemporaryDirectory(prefix="faults-") as name:
-        folder, start = Path(name), time.perf_counter()
+        folder = Path(name)
         report = Report(given.record or folder / "record.jsonl")
         if not given.no_injection and injected.available():
             injected.series(report, folder, *VALUES, "groups=1", most=given.points)
-        undisturbed = Sandbox(folder / "undisturbed", *VALUES)
+        undisturbed, start = Sandbox(folder / "undisturbed", *VALUES), time.perf_counter()
         if code := undisturbed.finish():
             print(f"the undisturbed run ended with exit code {code}:\n{undisturbed.log.read_text(encoding='utf-8')}")
             return 1

@@ -15,6 +15,7 @@ EVEN, UNEVEN, FEW = np.repeat(np.arange(10), 100), np.repeat([0, 1, 2], [700, 25
 def test_orders_drawn_at_random_mix_and_turns_do(labels):
     assert all(mixes(RNG.permutation(labels)) for _ in range(200))
     assert mixes(np.arange(1000) % 10)
+    assert mixes(np.array([0]))
 
 
 @pytest.mark.parametrize("split", ["train", "test"])
@@ -29,6 +30,8 @@ BLOCKS = {
     "few": FEW,
     "of uneven size": UNEVEN,
     "several of each class": np.tile(np.repeat(np.arange(10), 10), 10),
+    "few, in blocks": np.tile(np.repeat([0, 1], 10), 2),
+    "fewer, in blocks": np.tile(np.repeat([0, 1], 5), 2),
     "pairs": np.repeat(RNG.permutation(EVEN), 2),
     "half of the classes, then the others": np.concatenate([RNG.permutation(EVEN[:500]), RNG.permutation(EVEN[500:])]),
     "one class last": np.append(RNG.permutation(EVEN[:900]), EVEN[900:]),
@@ -44,5 +47,5 @@ def test_numbers_that_go_class_by_class_are_no_order(tmp_path, labels):
     assert not original
     assert sorted(found, key=lambda file: (file[1], file[0])) == files
     assert in_order(files)[0] == found
-    if len(labels) > len(FEW):
+    if len(labels) > 2 * len(FEW):
         assert mixes(np.array([label for _, label in found]))

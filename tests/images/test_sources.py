@@ -170,8 +170,25 @@ def test_a_damaged_cache_is_made_anew(folder, damage):
     (cache,) = (folder.parent / "data" / "raw" / "decoded").iterdir()
     whole = cache.read_bytes()
     cache.write_bytes(damage(whole))
-    assert load(folder).digest == digest
+    with pytest.warns(UserWarning, match=f"the decoded images in {cache} are damaged and made anew"):
+        assert load(folder).digest == digest
     assert cache.read_bytes() == whole
+
+
+def test_images_are_decoded_where_nothing_can_be_kept(folder, tmp_path):
+    digest, nowhere = load(folder).digest, tmp_path / "nowhere"
+    nowhere.mkdir()
+    (nowhere / "raw").write_text("no folder")
+    with pytest.warns(UserWarning, match=f"decoded images cannot be kept in {nowhere}/raw/decoded") as told:
+        assert load_images(str(folder), "train", root=nowhere).digest == digest
+    assert len(told) == 1
+    with tarfile.open(tmp_path / "set.tar", "w") as archive:
+        archive.add(folder, "set")
+    with (
+        pytest.warns(UserWarning, match="decoded images cannot be kept"),
+        pytest.warns(UserWarning, match=f"unpacked archives cannot be kept in {nowhere}/raw/unpacked"),
+    ):
+        assert load_images(str(tmp_path / "set.tar"), "train", root=nowhere).digest == digest
 
 
 @given(place=st.floats(0, 1, exclude_max=True), value=st.integers(0, 255))

@@ -1,3 +1,5 @@
+import random
+
 import numpy as np
 import pytest
 import torch
@@ -266,11 +268,20 @@ def test_the_suite_holds_each_attack(suite, trained, pixels, labels, deepfool):
     assert suite.seed.values.tolist() == list(range(8))
 
 
+class Shuffled(LinfBasicIterativeAttack):
+    """Draws a number by Python's own global generator."""
+
+    def run(self, *args, **kwargs):
+        random.random()  # noqa: S311 - the state is looked at, not the number
+        return super().run(*args, **kwargs)
+
+
 @pytest.mark.parametrize(
     ("made", "reason"),
     [
         (LinfProjectedGradientDescentAttack, "'mine' draws random numbers"),
         (LinfAdditiveUniformNoiseAttack, "'mine' draws random numbers"),
+        (Shuffled, "'mine' draws random numbers"),
         (L2FastGradientAttack, "'mine' is of the norm L2: sizes of registered attacks are L-infinity norms"),
     ],
 )

@@ -1,10 +1,14 @@
 """Archives of images, unpacked once into a folder that nothing in them can leave."""
 
+import atexit
 import hashlib
 import lzma
 import shutil
 import tarfile
+import tempfile
+import warnings
 import zlib
+from functools import cache
 from pathlib import Path
 
 from ..files import only_writer, sync_all, sync_folder, temporary_name
@@ -18,7 +22,8 @@ def unpacked(archive: Path | str, raw: Path | str) -> Path:
 
     Args:
         archive: holds ``<split>/<class>/<image>``, at its top or in one folder.
-        raw: unpacked archives are kept in ``<raw>/unpacked``, by name, place, size and times of the archive.
+        raw: unpacked archives are kept in ``<raw>/unpacked``, by name, place, size and times of the archive; where that
+            cannot be written, in a temporary folder of this process, with a warning.
 
     Raises:
         ValueError: damaged, no tar archive, or with members that would leave the folder, and nothing is kept of it; or
@@ -31,14 +36,27 @@ def unpacked(archive: Path | str, raw: Path | str) -> Path:
     identity = hashlib.sha256(key.encode()).hexdigest()[:16]
     target = Path(raw) / "unpacked" / f"{archive.name.split('.')[0]}-{identity}"
     if not target.is_dir():
-        with only_writer(Path(raw), wait=True):
-            if not target.is_dir():  # another process may have been faster
-                _unpack(archive, target)
+        try:
+            with only_writer(Path(raw), wait=True):
+                if not target.is_dir():  # another process may have been faster
+                    _unpack(archive, target)
+        except OSError as error:
+            warnings.warn(f"unpacked archives cannot be kept in {target.parent} ({error.strerror})", stacklevel=3)
+            target = _unpacked_aside(archive, target.name)
     inside = _with_splits(target)
     if inside is None:
         there = ", ".join(ascii(entry.name) for entry in sorted(target.iterdir())[:SHOWN]) or "nothing"
         raise ValueError(f"{archive} holds no {' or '.join(SPLITS)} folder, at its top or in one folder there: {there}")
     return inside
+
+
+@cache
+def _unpacked_aside(archive: Path, name: str) -> Path:
+    """The images of an archive in a folder of that name, which is gone when this process ends."""
+    folder = Path(tempfile.mkdtemp(prefix="hrebasin-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    _unpack(archive, folder / name)
+    return folder / name
 
 
 def _with_splits(folder: Path) -> Path | None:
@@ -50,8 +68,8 @@ def _with_splits(folder: Path) -> Path | None:
 def _unpack(archive: Path, target: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = temporary_name(target)
+    temporary.mkdir()  # of an empty archive nothing else would
     try:
-        temporary.mkdir()  # of an empty archive nothing else would
         with tarfile.open(archive) as file:
             file.extractall(temporary, filter="data")  # refuses links and paths that lead outside, and devices
         sync_all()

@@ -8,9 +8,12 @@ import torch
 
 from ..random_streams import generator
 
-# Of orders drawn at random fewer than one in ten million fails one of these, in standard deviations.
-AHEAD = 4.0  # how far a class may be ahead of its share, or behind, anywhere
-TOGETHER = 6.0  # by how much more often than by chance neighbours may be of one class
+AHEAD = (
+    4.0  # standard deviations that a class may be ahead of its share anywhere; one random order in ten million is more
+)
+TOGETHER = (
+    10  # of n images more neighbours are of one class than in all but TOGETHER / n**2 of random orders: no mixture
+)
 
 
 def in_order(files: list[tuple[Path, int]]) -> tuple[list[tuple[Path, int]], bool]:
@@ -37,8 +40,11 @@ def mixes(labels: np.ndarray) -> bool:
     if n > np.count_nonzero(shares) > len(same) - np.count_nonzero(same):
         return False
     chance = float((shares**2).sum())
-    if np.count_nonzero(same) - chance * len(same) > TOGETHER * math.sqrt(len(same) * chance * (1 - chance)):
-        return False
+    together = np.count_nonzero(same) / max(len(same), 1)
+    if together > chance:  # Chernoff's bound, by relative entropy; small folders lose nothing when they are shuffled
+        surprise = together * math.log(together / chance) + (1 - together) * math.log((1 - together) / (1 - chance))
+        if len(same) * surprise > math.log(n**2 / TOGETHER):
+            return False
     place = np.arange(1, n + 1)
     for number, share in enumerate(shares):
         ahead = np.abs(np.cumsum(labels == number) - share * place).max()

@@ -1,6 +1,7 @@
 """Labelled images, kept as uint8 until a batch is used."""
 
 import hashlib
+import warnings
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -92,7 +93,8 @@ def load_images(source: str, split: str, *, root: Path | str = "data", at_most: 
             which checks the MD5), or a folder in ``ImageFolder`` layout, ``<source>/<split>/<class>/<image>``, or a tar
             archive of one.
         split: ``"train"`` or ``"test"``.
-        root: the project's data folder; downloads and decoded folders are kept in ``<root>/raw``.
+        root: the project's data folder; downloads and decoded folders are kept in ``<root>/raw``;
+            what was decoded goes unkept, with a warning, where that cannot be written.
         at_most: keep only so many images, the first ones; 0: all.
 
     Raises:
@@ -253,14 +255,26 @@ def _load_folder(folder: Path, split: str, raw: Path) -> Images:
         listing.update(f"{classes[number]}/{path.name} {status.st_size} {times}\n".encode())
     cache = raw / "decoded" / f"{folder.resolve().name}-{split}-{listing.hexdigest()[:16]}.npy"
     if (pixels := _decoded(cache, len(files))) is None:
-        with only_writer(raw, wait=True):
-            if (pixels := _decoded(cache, len(files))) is None:  # another process may have been faster
-                pixels = decode([path for path, _ in files])
-                with replacing(cache) as temporary, temporary.open("wb") as stream:
-                    np.save(stream, pixels, allow_pickle=False)
+        pixels = _decoded_anew([path for path, _ in files], cache, raw)
     labels = torch.tensor([number for _, number in files])
     source = f"images of {folder.resolve().name}{'' if original else ', shuffled'}"
     return Images(torch.from_numpy(pixels), labels, classes, source)
+
+
+def _decoded_anew(paths: list[Path], cache: Path, raw: Path) -> np.ndarray:
+    """Pixels of images, kept for the next time where that can be written; nobody needs them kept."""
+    pixels = None
+    try:
+        with only_writer(raw, wait=True):
+            if (pixels := _decoded(cache, len(paths))) is None:  # another process may have been faster
+                if cache.exists():
+                    warnings.warn(f"the decoded images in {cache} are damaged and made anew", stacklevel=4)
+                pixels = decode(paths)
+                with replacing(cache) as temporary, temporary.open("wb") as stream:
+                    np.save(stream, pixels, allow_pickle=False)
+    except OSError as error:
+        warnings.warn(f"decoded images cannot be kept in {cache.parent} ({error.strerror or error})", stacklevel=4)
+    return decode(paths) if pixels is None else pixels
 
 
 def _decoded(cache: Path, n: int) -> np.ndarray | None:

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from ..factories import build_network, example_inputs
 from ..files import project_root
+from ..images.folders import check_name
 from ..images.sources import Images, load_images
 from ..networks import Normalize
 from ..random_streams import Seed
@@ -58,6 +59,8 @@ def merge_files(
             that do not fit together, or an output that is one of the networks.
     """
     paths, output = [Path(path) for path in paths], check_suffix(output)
+    for path in (*paths, output):
+        check_name(path)
     if output.resolve() in [path.resolve() for path in paths]:
         raise ValueError(f"{output} is one of the networks: write the merged one elsewhere")
     if network and (layers or reference):

@@ -1,5 +1,6 @@
 """Attacks that test each size on its own, FGSM first."""
 
+import random
 from collections.abc import Callable
 from functools import partial
 
@@ -75,4 +76,6 @@ def fixed_size(
 def _random_states() -> tuple:
     """States of the global random numbers that an attack of somebody else's may draw."""
     numpy = np.random.get_state()  # noqa: NPY002
-    return torch.get_rng_state().numpy().tobytes(), numpy[1].tobytes(), numpy[2]
+    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+    torchs = [state.numpy().tobytes() for state in (torch.get_rng_state(), *cuda)]
+    return torchs, numpy[1].tobytes(), numpy[2], random.getstate()

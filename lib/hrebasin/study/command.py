@@ -10,13 +10,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from .merge_command import add_commands
-from .running.surroundings import own_surroundings
+from .running.surroundings import begin_anew, own_surroundings
 
 REFUSED, FAILED, STOPPED = 2, 1, 130  # exit codes
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; 0 when all went well."""
+    if arguments is None:
+        begin_anew()
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     end = arguments.index("--") if "--" in arguments else len(arguments)
     parser = _parser()

@@ -120,9 +120,14 @@ def tree_stages(dataset: xr.Dataset) -> list[int]:
 
 
 def minus(first: xr.DataArray, second: xr.DataArray) -> np.ndarray:
-    """Differences (group,) over the groups that both sides have; NotMeasuredError when they share none."""
+    """Differences (group,) over the groups in which both sides are numbers; NotMeasuredError when there are none."""
+    return finite(differences(first, second))
+
+
+def differences(first: xr.DataArray, second: xr.DataArray) -> np.ndarray:
+    """Differences (group,) over the groups that both sides have; not a number where one of them is none."""
     _, here, there = np.intersect1d(first["group"].values, second["group"].values, return_indices=True)
-    return finite(first.values[here] - second.values[there])
+    return first.values[here] - second.values[there]
 
 
 def finite(values) -> np.ndarray:

@@ -199,11 +199,13 @@ class Undefined(Test):
         return "not defined"
 
 
-def defined(name: str, values, units: str) -> Test:
-    """A `Test` over the groups in which the values (group,) are numbers; where none is, `Undefined`."""
+def defined(name: str, values, units: str, *, by_image: np.ndarray | None = None, **more) -> Test:
+    """A `Test`, with its arguments, over the groups in which the values are numbers; where none is, `Undefined`."""
     values = np.asarray(values, dtype=float)
-    values = values[np.isfinite(values)]
-    return Test(name, values, units) if len(values) else Undefined(name, units)
+    numbers = np.isfinite(values)
+    if not numbers.any():
+        return Undefined(name, units)
+    return Test(name, values[numbers], units, by_image=None if by_image is None else by_image[numbers], **more)
 
 
 def _double(one_sided: float, tries: int) -> float:

@@ -97,6 +97,22 @@ def test_the_ledger_can_be_written_and_read(results, tmp_path):
     assert again.comparison.values.tolist() == found.comparison.values.tolist()
 
 
+@pytest.mark.parametrize("value", [0.0, np.nan])
+def test_degenerate_results_are_not_measured_in_their_rows_alone(value):
+    results = synthetic.results(groups=3, stages=("ablations", "attack"))
+    pairs = results["ablations"]
+    found = ledger(results | {"ablations": pairs.assign(accuracy_barrier=pairs.accuracy_barrier * value)})
+    barriers = found.effect[found.part.str.startswith("C4: accuracy barrier").values]
+    assert barriers.size
+    assert np.isnan(barriers).all() == np.isnan(value)
+    assert np.isfinite(found.effect.sel(part=["C4b", "C9"])).all()
+    found = ledger(results | {"ablations": pairs.assign(loss=pairs.loss * value).where(pairs.group > 0)})
+    assert (found.verdict.sel(part="C4c") == "not measured") == np.isnan(value)
+    assert found.n.sel(part="C9") == 2
+    found = ledger({"attack": results["attack"].sel(epsilon=[0.0])})
+    assert found.reason.sel(part="C6 fgsm") == "no attack of a size above 0 was measured"
+
+
 def test_ledgers_of_several_settings_join(planted):
     some = {"merge": planted["merge"]}
     both = xr.concat([decided(planted), decided(some)], dim="setting", join="outer")

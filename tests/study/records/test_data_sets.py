@@ -1,5 +1,7 @@
 import json
+import os
 import re
+import shutil
 import subprocess
 import sys
 from datetime import datetime
@@ -135,6 +137,25 @@ def test_what_the_method_gives_is_a_record_of_its_stage(stage, made, path):
         assert {"long_name", "units"} <= set(variable.attrs), name
     write(record, path, stage=stage)
     xr.testing.assert_equal(read(path, stage=stage), record)
+
+
+def traced_as_without_locks(*command):
+    """A command's run where the system has no locks; skips where strace is missing or may not trace."""
+    strace = ["strace", "-f", "-qq", "-o", os.devnull, "-e", "trace=flock"]
+    if not shutil.which("strace") or subprocess.run([*strace, "true"], capture_output=True, check=False).returncode:
+        pytest.skip("no strace here")
+    inject = ["-e", "inject=flock:error=ENOLCK"]
+    return subprocess.run([*strace, *inject, *command], capture_output=True, encoding="utf-8", check=False)
+
+
+def test_a_file_system_without_locks_lets_records_be_read(dataset, path):
+    write(dataset, path, stage="merge", attrs={"parameters": "{}", "code_digest": "code"})
+    code = (
+        "import sys; from hrebasin.study.records import read; from hrebasin.study.running.stale import _made_so\n"
+        "print(_made_so(sys.argv[1], 'code', {'dataset': ''}, ''), read(sys.argv[1], stage='merge').sizes)"
+    )
+    done = traced_as_without_locks(sys.executable, "-c", code, str(path))
+    assert (done.returncode, done.stdout.split(" ")[0]) == (0, "True"), done.stderr
 
 
 def test_a_failing_write_leaves_the_old_record(dataset, path, monkeypatch):

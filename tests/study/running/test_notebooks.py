@@ -191,11 +191,13 @@ def test_the_explorer_runs_and_leaves_figure_and_tables(tmp_path):
     assert "widget-view" not in text, "nobody is there to move them"
 
 
-def test_own_networks_run(tmp_path):
+def test_own_networks_run(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
     networks, images, mean, std = write_example(
         tmp_path, data=ROOT / "data", n=3, widths=(24, 16), epochs=8, n_images=400
     )
-    values = {"networks": str(networks), "images": str(images), "mean": mean, "std": std}
+    values = {"networks": f"~/{networks.relative_to(tmp_path)}", "images": str(images), "mean": mean, "std": std}
+    values |= {"merged_folder": "~/out"}
     values |= {"attacked_images": 8, "bounded_images": 2, "epsilons": [0.0, 0.01]}
     run_notebook(ROOT / "notebooks" / "11_your_networks.ipynb", tmp_path / "out.ipynb", values, threads=1)
     assert pictures(tmp_path / "out.ipynb") == 4
@@ -204,7 +206,7 @@ def test_own_networks_run(tmp_path):
     assert "read as ReLU after all but the last layer, in the order 1, 3, 5" in text
     assert "accuracy on 100 images (%)" in text
     assert "tree of network-0 and network-1" in text
-    written = {path.name for path in (tmp_path / "networks-merged").iterdir()}
+    written = {path.name for path in (tmp_path / "out").iterdir()}
     assert {"tree-of-network-0-and-network-1.safetensors", "MergeMany-of-network-0-to-network-2.safetensors"} < written
 
 
@@ -221,7 +223,11 @@ def test_a_method_at_the_end_of_the_file_takes_part_in_every_stage(executed):
         for folder in (executed / stage, executed / "results"):
             [path] = [*folder.glob("shard-*.nc"), *folder.glob(f"{stage}.nc")]
             assert (read(path, stage=stage).method == "median").sum() == 1, path
-    assert "median" in (executed / "index.html").read_text()
+    html = (executed / "index.html").read_text(encoding="utf-8")
+    title, colour = json.loads(read(path, stage=stage).method.attrs["looks"])["median"]
+    assert (title, colour) != ("median", "")
+    assert title in html
+    assert colour.lower() in html.lower()
 
 
 def test_a_failing_notebook_says_where_and_why_and_keeps_its_copy(tmp_path, capsys):

@@ -3,6 +3,7 @@
 import getpass
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +11,8 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from hrebasin.study.running.surroundings import own_surroundings, variables
+from hrebasin.digests import files_digest
+from hrebasin.study.running.surroundings import FOLDERS, jupyters, own_surroundings, variables
 
 TELL = """
 import json, sys, warnings
@@ -52,7 +54,22 @@ def hostile(tmp_path):
         "PYTHONCOERCECLOCALE": "0",
         "LC_ALL": "C",
         "HOME": str(tmp_path / "nobody"),
+        "XDG_CACHE_HOME": str(tmp_path / "startup.py" / "cache"),
+        "XDG_DATA_HOME": str(tmp_path / "not yet there"),
+        "SNAKEMAKE_PROFILE": "of-the-user",
+        "JUPYTER_RUNTIME_DIR": str(tmp_path / "runtime"),
     }
+
+
+PRELUDE = "from hrebasin.study.running.surroundings import begin_anew, own_surroundings; begin_anew()\n"
+
+
+def told(code, variables, *arguments, prelude=PRELUDE):
+    """Lines that a Python prints which begins as the command does."""
+    command = [sys.executable, "-c", prelude + code, *arguments]
+    run = subprocess.run(command, env=os.environ | variables, capture_output=True, check=False)
+    assert run.returncode == 0, run.stderr.decode()
+    return run.stdout.decode().splitlines()
 
 
 def test_a_notebook_sees_nothing_of_the_users(hostile, tmp_path):
@@ -81,7 +98,13 @@ def test_surroundings_are_a_commands_own_and_come_back(hostile, monkeypatch):
         monkeypatch.setenv(name, value)
     before = dict(os.environ)
     with own_surroundings():
-        assert not {"PYTHONOPTIMIZE", "PYTHONSTARTUP", "PYTHONSAFEPATH", "PYTHONWARNINGS"} & set(os.environ)
+        of_others = {"PYTHONOPTIMIZE", "PYTHONSTARTUP", "PYTHONSAFEPATH", "PYTHONWARNINGS", "SNAKEMAKE_PROFILE"}
+        assert not of_others & set(os.environ)
+        assert (os.environ["PYTHONNOUSERSITE"], os.environ["HDF5_USE_FILE_LOCKING"]) == ("1", "FALSE")
+        assert os.environ["XDG_CACHE_HOME"].startswith(os.environ["HOME"])
+        assert os.environ["XDG_DATA_HOME"] == hostile["XDG_DATA_HOME"]
+        with variables(jupyters(Path.home())):
+            assert "JUPYTER_RUNTIME_DIR" not in os.environ
         assert os.access(home := Path.home(), os.W_OK)
         assert Path(os.environ["MATPLOTLIBRC"]).is_file()
     assert dict(os.environ) == before
@@ -99,6 +122,79 @@ def test_a_user_whom_no_list_knows_has_a_name_and_a_home(monkeypatch):
         assert os.access(os.environ["HOME"], os.W_OK)
         assert getpass.getuser() == "nobody"
     assert not {"HOME", "USER"} & set(os.environ)
+
+
+@pytest.mark.parametrize("folder", [".cache", ".local"])
+def test_a_folder_in_a_home_that_cannot_be_used_is_elsewhere(monkeypatch, tmp_path, folder):
+    (tmp_path / folder).write_text("no folder")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for name in FOLDERS:
+        monkeypatch.delenv(name, raising=False)
+    with own_surroundings():
+        assert Path.home() == tmp_path
+        elsewhere = {name for name in FOLDERS if name in os.environ}
+    assert elsewhere == {name for name, usual in FOLDERS.items() if usual.startswith(folder)}
+
+
+def test_the_home_that_a_killed_command_has_left_goes(monkeypatch, tmp_path):
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    left, others = tmp_path / f"hrebasin-home-{ended.pid}-abc", tmp_path / f"hrebasin-home-{os.getppid()}-abc"
+    for folder in (left / ".cache", others):
+        folder.mkdir(parents=True)
+    monkeypatch.setenv("HOME", str(tmp_path / "nobody"))
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    with own_surroundings():
+        assert not left.exists()
+        assert others.exists()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="where these packages lie is said for Linux")
+def test_packages_beside_the_environments_are_not_seen(tmp_path):
+    code = """
+import os, subprocess, sys
+with own_surroundings():
+    print(sys.flags.no_user_site)
+    subprocess.run([sys.executable, "-c", "import sys; print(sys.flags.no_user_site)"], check=True)
+"""
+    beside = "import site, sys; site.ENABLE_USER_SITE = not sys.flags.no_user_site\n"  # as with conda
+    folder = "import sys; sys.path += [site.getusersitepackages()] if site.ENABLE_USER_SITE else []\n"
+    assert told(code, {"PYTHONUNBUFFERED": "1"}, prelude=beside + folder + PRELUDE) == ["1", "1"]
+
+
+@pytest.fixture(params=["C", "Latin-1"])
+def not_utf8(request, tmp_path):
+    """Variables of a locale whose text is not UTF-8."""
+    if request.param == "C":
+        return {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    command = ["localedef", "-i", "de_DE", "-f", "ISO-8859-1", str(tmp_path / "de_DE.ISO-8859-1")]
+    if not shutil.which("localedef") or subprocess.run(command, capture_output=True, check=False).returncode:
+        pytest.skip("no Latin-1 locale here")
+    return {"LC_ALL": "de_DE.ISO-8859-1", "LOCPATH": str(tmp_path), "PYTHONUTF8": "0"}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere arguments are text in UTF-8")
+def test_text_is_utf8_in_any_locale_arguments_and_names_of_files_too(not_utf8, tmp_path):
+    folder = tmp_path / "Grün"
+    folder.mkdir()
+    (folder / "Bär.png").write_bytes(b"pixels")
+    code = """
+import os, subprocess, sys
+from pathlib import Path
+from hrebasin.digests import files_digest
+from hrebasin.files import read_text, write_atomically
+with own_surroundings():
+    job = [sys.executable, "-c", "import sys; print(ascii(sys.argv[1]))", sys.argv[1]]
+    print(subprocess.run(job, capture_output=True, check=True).stdout.decode().strip())
+    write_atomically(Path(sys.argv[1]) / ".page.md", f"{Path(sys.argv[1]).name} gr\\u00f6\\u00dfer")
+    print(ascii(read_text(Path(sys.argv[1]) / ".page.md")))
+    print(files_digest(Path(sys.argv[1])))
+"""
+    digest = files_digest(folder)
+    assert told(code, not_utf8, str(folder)) == [ascii(str(folder)), ascii("Grün größer"), digest]
+    assert (folder / ".page.md").read_bytes() == "Grün größer".encode()
+    alone = "import sys; from pathlib import Path; from hrebasin.digests import files_digest\n"
+    assert told("print(files_digest(Path(sys.argv[1])))", not_utf8, str(folder), prelude=alone) == [digest]
 
 
 def test_variables_come_back(monkeypatch):

@@ -1,5 +1,8 @@
 """A user's folder of networks: read, named by files, merged and written as they came."""
 
+import os
+import sys
+
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -8,6 +11,7 @@ from hrebasin.bank import Bank
 from hrebasin.convolutional import convolutional
 from hrebasin.evaluation import evaluate
 from hrebasin.images.sources import load_images
+from hrebasin.merging.files import merge_files
 from hrebasin.merging.methods import merge_all
 from hrebasin.networks import Normalize
 from hrebasin.study.tour.own_networks import batch_norm_pixels, read_networks
@@ -104,6 +108,16 @@ def test_what_cannot_be_read_is_named(folder, test_images, change, message):
     given["network"] = given["network"] and f"{folder}/nets.py:{given['network']}"
     with pytest.raises((ValueError, FileNotFoundError), match=message):
         read_networks(folder / given.pop("folder"), test_images, **given)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere all names are text")
+def test_a_name_that_is_no_text_is_refused_by_name(folder, test_images):
+    torch.save({}, bad := folder / os.fsdecode(b"b\xe4r.pt"))
+    with pytest.raises(ValueError, match=r"b\\udce4r\.pt' is not valid text in UTF-8: rename it"):
+        read_networks(folder, test_images, network=f"{folder}/nets.py:make")
+    for paths, output in (([folder / "a.pt", bad], folder / "o.pt"), ([folder / "a.pt"], bad)):
+        with pytest.raises(ValueError, match="is not valid text in UTF-8: rename it"):
+            merge_files(paths, output)
 
 
 def test_a_folder_is_told_from_files_and_hidden_files_are_left_out(folder, test_images, monkeypatch):

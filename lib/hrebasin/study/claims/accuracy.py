@@ -20,7 +20,7 @@ from ..groups import (
     tree,
     tree_stages,
 )
-from ..statistics import PairedVariances, Test
+from ..statistics import PairedVariances, Test, defined
 from .verdicts import beside, part
 
 STATEMENTS = {
@@ -119,6 +119,8 @@ def c3(results: Results, models: str) -> list[Test]:
     whole = int(((merge.method == "tree") & (merge.n_merged == n)).sum())
     if len(many) < whole:
         raise NotMeasuredError(f"MergeMany merged {len(many)} of the {whole} disjoint sets of {n}")
+    if not np.isfinite([merged, many]).all():
+        raise NotMeasuredError(f"the accuracy of some sets of {n} is no number")
     name = f"variance of accuracy over {whole} sets of {n}, MergeMany over tree"
     return [PairedVariances(name, merged, many, groups=count_groups(merge))]
 
@@ -162,7 +164,7 @@ def barriers(results: Results) -> list[Test]:
     for split in pairs.split.values:
         for name, factor, units in (("loss", 1, "nat"), ("accuracy", PERCENT, POINTS)):
             values = by_group(pairs[f"{name}_barrier"].sel(alignment="after", split=split)).values * factor
-            tests.append(Test(f"{name} barrier after matching, {split} images", values, units))
+            tests.append(defined(f"{name} barrier after matching, {split} images", values, units))
     return [*tests, _half_way(results, "loss", "test")]
 
 
@@ -190,4 +192,4 @@ def _half_way(results: Results, name: str, split: str) -> Test:
     excess = by_group((path.interp({"lambda": 0.5}) - ends).rename(name)).values
     sign, units, what = (1, "nat", "above") if name == "loss" else (-PERCENT, POINTS, "below")
     title = f"{name} half-way after matching {what} the mean of both ends, {split} images"
-    return Test(title, sign * excess, units, refutes=False)
+    return defined(title, sign * excess, units, refutes=False)

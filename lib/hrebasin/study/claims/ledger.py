@@ -1,5 +1,6 @@
 """The ledger: every claim of the paper tested over groups (trees). This is the one place that computes it."""
 
+import numpy as np
 import xarray as xr
 
 from ..groups import Results
@@ -32,4 +33,5 @@ def ledger(results: Results) -> xr.Dataset:
     Returns:
         One row a part, see `hrebasin.study.claims.verdicts.assemble`.
     """
-    return assemble(PARTS, CLAIMS, results)
+    with np.errstate(divide="ignore", invalid="ignore"):  # what is not defined says so in its row
+        return assemble(PARTS, CLAIMS, results)

@@ -20,7 +20,7 @@ from ..groups import (
     tree_stages,
     variance_falls,
 )
-from ..statistics import Test
+from ..statistics import Test, defined
 from .verdicts import beside, part
 
 STATEMENTS = {
@@ -152,4 +152,4 @@ def _choice(results: Results, order: str, words: str) -> Test:
     choice = stage_data(results, "ablations").choice_accuracy.sel(order=order)
     difference = choice.sel(permuted="first") - choice.sel(permuted="second")
     values = by_group(difference.rename("accuracy")).values * PERCENT
-    return Test(f"first minus second permuted, {words}", values, POINTS, SAME_CHOICE)
+    return defined(f"first minus second permuted, {words}", values, POINTS, margin=SAME_CHOICE)

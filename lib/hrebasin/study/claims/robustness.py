@@ -13,7 +13,6 @@ from ..groups import (
     NotMeasuredError,
     Results,
     by_group,
-    finite,
     first_fall,
     of_stage,
     slopes,
@@ -22,7 +21,7 @@ from ..groups import (
     tree_stages,
 )
 from ..stages import ATTACKS
-from ..statistics import Test
+from ..statistics import Test, defined
 from .contrasts import around, robust_difference
 from .verdicts import beside, part
 
@@ -133,11 +132,13 @@ def c6(results: Results, kind: str) -> list[Test]:
     L2 has its strength of highest mean robust accuracy, and pays for having been chosen among several.
     """
     attack = stage_data(results, "attack")
+    sizes = np.flatnonzero(attack.epsilon.values > TOLERANCE)
+    if not len(sizes):
+        raise NotMeasuredError("no attack of a size above 0 was measured")
     ridge = _curves(attack, kind, ["l2"])
     best = max(ridge, key=lambda labels: ridge[labels][1:].mean())
     others = _curves(attack, kind, OTHERS)
     lead = np.array([ridge[best] - curve for curve in others.values()])  # (other, epsilon)
-    sizes = np.flatnonzero(attack.epsilon.values > TOLERANCE)
     # of an even number of sizes the lower middle: above zero only where more than half are
     place = sizes[np.argsort(lead.min(0)[sizes], kind="stable")[(len(sizes) - 1) // 2]]
     rival = list(others)[lead[:, place].argmin()]
@@ -164,7 +165,7 @@ def leads(results: Results) -> list[Test]:
                 name = (
                     f"{_called(kind)}: share of sizes at which L2 {dict(labels)['strength']:g} is ahead of all{about}"
                 )
-                tests.append(Test(name, share.sel(attack=kind).values, "1"))
+                tests.append(defined(name, share.sel(attack=kind).values, "1"))
     return tests
 
 
@@ -212,6 +213,8 @@ def _noise(results: Results, noise: str, what: str) -> Test:
         found if found is None else PERCENT * slopes(found.sel(magnitude=noisy).mean("magnitude"), tree_stages(attack))
         for found in _under_noise(attack, noise, what)
     )
+    if by_image is not None and len(by_image) > len(mean):  # a group has no numbers
+        by_image = None
     name = f"{what} under {NOISES[noise]} noise, mean over its sizes, slope over the stages"
     return Test(name, mean, f"{POINTS} a stage", by_image=by_image if by_image is None else around(mean, by_image))
 
@@ -240,8 +243,7 @@ def largest_noise(results: Results) -> list[Test]:
     for noise, what in product(attack.noise.values, ("accuracy", "share retained")):
         sides = (found if found is None else found.isel(magnitude=-1) for found in _under_noise(attack, noise, what))
         mean, by_image = (side if side is None else PERCENT * (tree(side, top) - tree(side, 0)) for side in sides)
-        values = finite(mean.values)
         name = f"{what} under {NOISES[noise]} noise of {size:g}: stage {top} minus stage 0"
-        by_image = by_image if by_image is None else around(values, by_image.transpose("group", "image").values)
-        tests.append(Test(name, values, POINTS, by_image=by_image))
+        by_image = by_image if by_image is None else around(mean.values, by_image.transpose("group", "image").values)
+        tests.append(defined(name, mean.values, POINTS, by_image=by_image))
     return tests

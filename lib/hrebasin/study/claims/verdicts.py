@@ -16,7 +16,7 @@ import xarray as xr
 
 from ..groups import NotMeasuredError, Results
 from ..records import columns
-from ..statistics import Test, holm
+from ..statistics import Test, Undefined, holm
 
 ALPHA = 0.05  # the usual level of significance, for all parts together
 REPORTED = "reported"  # in place of the verdict of a comparison that no claim hangs on
@@ -131,6 +131,8 @@ def _decided(one: Part, results: Results) -> list[dict]:
         tests = one.rule(results)
     except NotMeasuredError as error:
         return [row | {"verdict": "not measured", "reason": str(error)}]
+    if undefined := [test.name for test in tests if isinstance(test, Undefined)]:
+        return [row | {"verdict": "not measured", "reason": f"no group has numbers for: {'; '.join(undefined)}"}]
     if not all(test.decidable for test in tests):
         row["verdict"], shown = "no verdict", tests[0]
     else:

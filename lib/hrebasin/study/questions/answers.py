@@ -3,6 +3,7 @@
 There are no verdicts: nothing was claimed, and all comparisons are exploratory.
 """
 
+import re
 import warnings
 
 import numpy as np
@@ -25,6 +26,8 @@ VARIABLES = {
     "p": ("two-sided p value that the mean is zero, exploratory: not adjusted", "1"),
     "effect_units": ("units of the effect and its interval", "1"),
 }
+
+NO_NUMBER = re.compile(r"-?\b(nan|inf)\b( (%|points|times))?")  # as Python writes it
 
 
 def answer(results: Results) -> xr.Dataset:
@@ -56,7 +59,8 @@ def _answered(stage: str, data: xr.Dataset) -> tuple[list[Test], str]:
     with np.errstate(divide="ignore", invalid="ignore"), warnings.catch_warnings():
         warnings.simplefilter("ignore", ConstantInputWarning)
         try:
-            return load(stage).answer(data)
+            tests, sentence = load(stage).answer(data)
+            return tests, NO_NUMBER.sub("(not defined)", sentence)
         except NotMeasuredError as error:
             return [Undefined(f"all of {stage}.nc", "1")], f"not defined: {error.args[0]}"
 

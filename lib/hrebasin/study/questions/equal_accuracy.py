@@ -7,7 +7,7 @@ import numpy as np
 import xarray as xr
 
 from ..groups import PERCENT, POINTS, NotMeasuredError, large, mask, strong
-from ..statistics import Test
+from ..statistics import Test, defined
 
 RISING = ("stopped", "narrow")  # families whose accuracy rises with their strength; of others it falls
 
@@ -63,7 +63,7 @@ class Comparison:
         """Own minus others, over groups, and images where these are known."""
         by_image = PERCENT * (self.own - self.others)
         crossed = {"by_image": by_image} if by_image.shape[1] > 1 else {}
-        return Test(name, by_image.mean(1), POINTS, **crossed)
+        return defined(name, by_image.mean(1), POINTS, **crossed)
 
 
 def compare(data: xr.Dataset, kind: str, networks: Mapping, family: str) -> Comparison:
@@ -103,7 +103,7 @@ def robust_by_image(data: xr.Dataset, kind: str) -> np.ndarray:
     robust = data.robust_accuracy.sel(attack=kind)
     if "withstood" not in data:
         return large(robust).values[:, None]
-    sizes = int(strong(robust.isel(model=0)).notnull().sum())
+    sizes = int(strong(robust).notnull().any("model").sum())
     return data.withstood.sel(attack=kind).transpose("model", "image").values / sizes
 
 

@@ -20,7 +20,18 @@ from ..figures.style import (
     shape,
     stacked,
 )
-from ..groups import PERCENT, POINTS, NotMeasuredError, by_group, count_groups, has_numbers, minus, tree, tree_stages
+from ..groups import (
+    PERCENT,
+    POINTS,
+    NotMeasuredError,
+    by_group,
+    count_groups,
+    differences,
+    has_numbers,
+    minus,
+    tree,
+    tree_stages,
+)
 from ..statistics import Test, defined
 
 TITLE = "Does the Lipschitz bound fall by more than smaller weights explain?"
@@ -124,8 +135,8 @@ def answer(data: xr.Dataset) -> tuple[list[Test], str]:
     radii = _measured(data.certified_radius, "certificate")
     certificates = {}
     for name, radius in radii.items():
-        values = minus(tree(radius, top), tree(radius, 0))
-        test = Test(f"certified radius by the {name} bound, stage {top} minus stage 0", values, "pixel range")
+        values = differences(tree(radius, top), tree(radius, 0))
+        test = defined(f"certified radius by the {name} bound, stage {top} minus stage 0", values, "pixel range")
         certificates[f"the radius certified by {NAMES.get(name, f'the {name} bound')}"] = test
     measures = {"accuracy": (data.test_accuracy * PERCENT, POINTS)}
     measures |= {f"log10 {name}": (log, "log10") for name, log in logs.items()}
@@ -142,10 +153,11 @@ def _beyond_scale(falls: Mapping[str, list[Test]], top: int) -> Iterator[str]:
     if not others:
         yield f"Not resolved: these networks could not be rescaled. Their {name} falls by {whole.told()}."
         return
-    beyond = Test(f"log10 {name} beyond scale", whole.values - others[0].values, "log10")
+    same = whole.n == others[0].n  # or a group has one of them alone
+    beyond = defined(f"log10 {name} beyond scale", whole.values - others[0].values if same else [], "log10")
     verdict = beyond.yes_or_no()
     if verdict == "No":
-        more = Test(beyond.name, -beyond.values, "log10").told()
+        more = defined(beyond.name, -beyond.values, "log10").told()
         yield f"No. Unmerged networks scaled to the weight norms of stage {top} have a lower {name}, by {more}."
     else:
         yield f"{verdict}. Merging up to stage {top} lowers the {name} beyond smaller weights by {beyond.told()}."
@@ -178,13 +190,13 @@ def _falls(data: xr.Dataset, name: str, log: xr.DataArray) -> list[Test]:
     The first alone where networks could not be rescaled.
     """
     top = tree_stages(data)[-1]
-    whole = minus(tree(log, 0), tree(log, top))
+    whole = differences(tree(log, 0), tree(log, top))
     if "rescaled" not in data.method.values:
         return [Test(f"log10 {name}, stage 0 minus stage {top}", whole, "log10")]
-    by_scale = minus(tree(log, 0), by_group(log, method="rescaled", stage=top))
+    by_scale = differences(tree(log, 0), by_group(log, method="rescaled", stage=top))
     return [
-        Test(f"log10 {name}, stage 0 minus stage {top}", whole, "log10"),
-        Test(f"log10 {name}, stage 0 minus stage 0 at the norms of stage {top}", by_scale, "log10"),
+        defined(f"log10 {name}, stage 0 minus stage {top}", whole, "log10"),
+        defined(f"log10 {name}, stage 0 minus stage 0 at the norms of stage {top}", by_scale, "log10"),
         defined(f"share of the fall of the {name} that scale alone makes", by_scale / whole * PERCENT, "%"),
     ]
 
@@ -207,9 +219,10 @@ def _beside_equally_accurate(data: xr.Dataset, measures: Mapping) -> dict[int, d
     """By stage, every measure (values, units) of the tree minus that of equally accurate L2-regularised networks."""
     found = {}
     for stage, strength in equally_accurate(data, "l2").items():
+        penalised = {"method": "l2", "strength": strength}
         about = f"stage {stage} minus L2-regularised networks of strength {strength:g}"
         found[stage] = {
-            name: Test(f"{name}: {about}", minus(tree(v, stage), by_group(v, method="l2", strength=strength)), units)
+            name: defined(f"{name}: {about}", differences(tree(v, stage), by_group(v, **penalised)), units)
             for name, (v, units) in measures.items()
         }
     return found
@@ -222,7 +235,8 @@ def equally_accurate(data: xr.Dataset, method: str) -> dict[int, float]:
     penalised = {strength: by_group(accuracy, method=method, strength=strength) for strength in strengths}
     for stage in tree_stages(data)[1:]:
         merged = tree(accuracy, stage)
-        gaps = {strength: abs(minus(values, merged).mean()) for strength, values in penalised.items()}
+        gaps = {strength: abs(differences(values, merged).mean()) for strength, values in penalised.items()}
+        gaps = {strength: gap for strength, gap in gaps.items() if np.isfinite(gap)}
         if gaps and min(gaps.values()) <= ALIKE:
             found[stage] = min(gaps, key=gaps.get)
     return found

@@ -16,14 +16,14 @@ from ..groups import (
     by_group,
     count_groups,
     crossings,
+    differences,
     large,
-    minus,
     of_stage,
     strong,
     tree,
     tree_stages,
 )
-from ..statistics import Test, by_sign
+from ..statistics import Test, by_sign, defined
 from .equal_accuracy import compare
 from .strong_measures import FLOAT32, SOURCE_SEED, chosen, measure
 
@@ -60,7 +60,7 @@ def answer(data: xr.Dataset) -> tuple[list[Test], str]:
         found, n = found[np.isfinite(found)], len(found)
         if len(found):
             name = f"{IN_WORDS.get(kind, kind)}: crossing of stages 0 and {top} ({len(found)} of {n})"
-            crossing[kind] = Test(name, found, "pixel range")
+            crossing[kind] = defined(name, found, "pixel range")
     for stage in (0, top):
         tests |= _left(data, stage)
     for family in ("stopped", "l2"):
@@ -83,12 +83,12 @@ def _apart(data: xr.Dataset, kind: str, first: Mapping, second: Mapping, about: 
     name = f"{IN_WORDS.get(kind, kind)}, strong: {about}"
     if "withstood" not in data:
         robust = large(data.robust_accuracy.sel(attack=kind))
-        return Test(name, minus(by_group(robust, **first), by_group(robust, **second)) * PERCENT, POINTS)
+        return defined(name, differences(by_group(robust, **first), by_group(robust, **second)) * PERCENT, POINTS)
     sizes = int(strong(data.robust_accuracy).sizes["epsilon"])
     share = (data.withstood.sel(attack=kind) / sizes).rename("withstood")
     late, early = xr.align(by_group(share, **first), by_group(share, **second), join="inner")
     by_image = (PERCENT * (late - early)).transpose("group", "image").values
-    return Test(name, by_image.mean(1), POINTS, by_image=by_image)
+    return defined(name, by_image.mean(1), POINTS, by_image=by_image)
 
 
 def _left(data: xr.Dataset, stage: int) -> dict[str, Test]:
@@ -97,13 +97,15 @@ def _left(data: xr.Dataset, stage: int) -> dict[str, Test]:
     for name, kind in (("zero_gradients", ""), ("zero_gradients_float32", " in float32")):
         if name in data:
             share = tree(data[name], stage).values * PERCENT
-            tests[f"{name}, {stage}"] = Test(f"images without any gradient{kind}, stage {stage}", share, "%")
+            tests[f"{name}, {stage}"] = defined(f"images without any gradient{kind}, stage {stage}", share, "%")
     broken = tree(data.robust_accuracy.sel(attack="worst").sel(epsilon=BROKEN, method="nearest"), stage)
-    tests[f"broken, {stage}"] = Test(f"worst case at {BROKEN:g}, stage {stage}", broken.values * PERCENT, "%")
+    tests[f"broken, {stage}"] = defined(f"worst case at {BROKEN:g}, stage {stage}", broken.values * PERCENT, "%")
     if {"fgsm", FLOAT32} <= set(data.attack.values):
         kept = tree(large(data.robust_accuracy), stage)
-        flattered = minus(kept.sel(attack=FLOAT32), kept.sel(attack="fgsm")) * PERCENT
-        tests[f"float32, {stage}"] = Test(f"{IN_WORDS[FLOAT32]} minus FGSM, strong, stage {stage}", flattered, POINTS)
+        flattered = differences(kept.sel(attack=FLOAT32), kept.sel(attack="fgsm")) * PERCENT
+        tests[f"float32, {stage}"] = defined(
+            f"{IN_WORDS[FLOAT32]} minus FGSM, strong, stage {stage}", flattered, POINTS
+        )
     return tests
 
 

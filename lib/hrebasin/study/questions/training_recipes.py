@@ -23,7 +23,18 @@ from ...robustness.attacks import robust_accuracies
 from ...training.recipe import Recipe
 from ...training.train import train
 from ..figures.style import COLOURS, COLUMN, MARKERS, NAMES, captioned, draw_legend, spoken, spread
-from ..groups import PERCENT, POINTS, NotMeasuredError, by_group, count_groups, large, minus, tree, tree_stages
+from ..groups import (
+    PERCENT,
+    POINTS,
+    NotMeasuredError,
+    by_group,
+    count_groups,
+    differences,
+    large,
+    minus,
+    tree,
+    tree_stages,
+)
 from ..statistics import Test, defined
 from .wording import amount, recipe_in_words, signed, within
 
@@ -156,24 +167,24 @@ def answer(data: xr.Dataset) -> tuple[list[Test], str]:
         part, words = data.isel(model=(data.recipe == recipe).values), recipe_in_words(recipe)
         stages, accuracy, top = tree_stages(part), part.test_accuracy, tree_stages(part)[-1]
         tests.append(defined(f"{words}: accuracy of unmerged networks", tree(accuracy, 0).values * PERCENT, "%"))
-        lost = minus(tree(accuracy, 0), tree(accuracy, top)) * PERCENT
-        tests.append(Test(f"{words}: accuracy of stage 0 minus stage {top}", lost, POINTS))
+        lost = differences(tree(accuracy, 0), tree(accuracy, top)) * PERCENT
+        tests.append(defined(f"{words}: accuracy of stage 0 minus stage {top}", lost, POINTS))
         for size in (2**stage for stage in stages[1:]):
             try:
                 many = by_group(accuracy, method="merge-many", n_merged=size)
             except NotMeasuredError:
                 continue
             first = accuracy.isel(model=(accuracy.node == 0).values)  # of the leaves that MergeMany had
-            values = minus(by_group(first, method="tree", n_merged=size), many) * PERCENT
-            tests.append(Test(f"{words}: tree minus converged MergeMany, {size} models", values, POINTS))
+            values = differences(by_group(first, method="tree", n_merged=size), many) * PERCENT
+            tests.append(defined(f"{words}: tree minus converged MergeMany, {size} models", values, POINTS))
         for name, alignment in product(("loss_barrier", "accuracy_barrier"), part.alignment.values):
             scale, units = (1, "nat") if name == "loss_barrier" else (PERCENT, POINTS)
             values = by_group(part[name].sel(alignment=alignment), method="tree", stage=1) * scale
-            tests.append(Test(f"{words}: {name.replace('_', ' ')} {alignment} matching", values.values, units))
+            tests.append(defined(f"{words}: {name.replace('_', ' ')} {alignment} matching", values.values, units))
         for kind in part.attack.values:
             robust = large(part.robust_accuracy.sel(attack=kind))
-            gain = minus(tree(robust, top), tree(robust, 0)) * PERCENT
-            tests.append(Test(f"{words}: {spoken(kind)}, strong: stage {top} minus stage 0", gain, POINTS))
+            gain = differences(tree(robust, top), tree(robust, 0)) * PERCENT
+            tests.append(defined(f"{words}: {spoken(kind)}, strong: stage {top} minus stage 0", gain, POINTS))
             gains.setdefault(kind, {})[recipe] = gain
     changes = [_augmentation(kind, gain, top) for kind, gain in gains.items()]
     changes = [change for change in changes if change is not None]
@@ -186,7 +197,7 @@ def _augmentation(kind: str, gain: Mapping[str, np.ndarray], top: int) -> Test |
     if not pairs:
         return None
     change = np.mean([augmented - plain for augmented, plain in pairs], axis=0)
-    return Test(f"{spoken(kind)}, strong: what crop and flip change of the gain at stage {top}", change, POINTS)
+    return defined(f"{spoken(kind)}, strong: what crop and flip change of the gain at stage {top}", change, POINTS)
 
 
 def _told(changes: list[Test], gains: Mapping[str, Mapping[str, np.ndarray]], top: int) -> str:

@@ -26,7 +26,7 @@ from ..figures.style import (
     spoken,
     stacked,
 )
-from ..groups import PERCENT, POINTS, by_group, count_groups, large, minus, tree, tree_stages
+from ..groups import PERCENT, POINTS, by_group, count_groups, differences, large, tree, tree_stages
 from ..statistics import Test, defined
 from .wording import amount, signed, within
 
@@ -133,25 +133,25 @@ def answer(data: xr.Dataset) -> tuple[list[Test], str]:
     methods = [name for name in dict.fromkeys(data.method.values) if name in REPAIRED]
     top, share, change = stages[-1], {}, {}  # of the last stage, by method
     for stage in stages[1:]:
-        lost = minus(tree(accuracy, 0), tree(accuracy, stage))
+        lost = differences(tree(accuracy, 0), tree(accuracy, stage))
         for method in methods:
-            back = minus(by_group(accuracy, method=method, stage=stage), tree(accuracy, stage))
+            back = differences(by_group(accuracy, method=method, stage=stage), tree(accuracy, stage))
             share[method] = defined(
                 f"{method}: share of the loss recovered at stage {stage}", back / lost * PERCENT, "%"
             )
             change[method] = {}
             for kind in data.attack.values:
                 kept = robust.sel(attack=kind)
-                values = minus(by_group(kept, method=method, stage=stage), tree(kept, stage)) * PERCENT
-                change[method][kind] = Test(
+                values = differences(by_group(kept, method=method, stage=stage), tree(kept, stage)) * PERCENT
+                change[method][kind] = defined(
                     f"{method}: {spoken(kind)}, strong, change at stage {stage}", values, POINTS
                 )
-            gained = Test(f"{method}: accuracy gained at stage {stage}", back * PERCENT, POINTS)
+            gained = defined(f"{method}: accuracy gained at stage {stage}", back * PERCENT, POINTS)
             tests += [gained, share[method], *change[method].values()]
         for layer in data.layer.values:
             ratio, distance = (tree(data[n].sel(layer=layer), stage) for n in ("variance_ratio", "feature_distance"))
-            tests.append(Test(f"variance of {layer} over that of the leaves, stage {stage}", ratio.values, "1"))
-            tests.append(Test(f"1 - cosine of features, {layer}, stage {stage}", distance.values, "1"))
+            tests.append(defined(f"variance of {layer} over that of the leaves, stage {stage}", ratio.values, "1"))
+            tests.append(defined(f"1 - cosine of features, {layer}, stage {stage}", distance.values, "1"))
     return tests, _told(share, change, top)
 
 
@@ -176,9 +176,9 @@ def _told(share: Mapping[str, Test], change: Mapping[str, Mapping[str, Test]], t
 def _seen(data: xr.Dataset) -> str:
     """What the figure shows."""
     top, accuracy = tree_stages(data)[-1], data.test_accuracy
-    lost = minus(tree(accuracy, 0), tree(accuracy, top))
-    back = minus(by_group(accuracy, method="repair-leaves", stage=top), tree(accuracy, top))
-    gained = Test("gained", back, "1")
+    lost = differences(tree(accuracy, 0), tree(accuracy, top))
+    back = differences(by_group(accuracy, method="repair-leaves", stage=top), tree(accuracy, top))
+    gained = defined("gained", back, "1")
     if gained.sign < 1:
         return "It is not resolved whether REPAIR gives accuracy back." if not gained.sign else "REPAIR costs accuracy."
     return f"REPAIR towards the leaves gives back {PERCENT * back.mean() / lost.mean():.0f} % of the accuracy lost."

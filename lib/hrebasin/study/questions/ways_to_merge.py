@@ -11,7 +11,7 @@ from ...merging.distances import CONVERGENCE
 from ...merging.looks import LOOKS, RIVALS
 from ..figures.style import COLOURS, COLUMN, captioned, draw_legend, spread
 from ..figures.style import NAMES as COMMON_NAMES
-from ..groups import PERCENT, POINTS, by_group, count_groups, minus, sweeps_in_words
+from ..groups import PERCENT, POINTS, by_group, count_groups, differences, has_numbers, sweeps_in_words
 from ..statistics import Test, defined
 from .measured_mergers import BARRIERS, BESIDE, LEFT_OUT, measure
 from .wording import amount, listed, signed, within
@@ -74,13 +74,17 @@ def _tree_or_merge_many(converged: Mapping[int, Test]) -> Iterator[str]:
 
 def _recommended(ahead: Mapping[str, Test], times: Mapping[str, Test], size: int) -> Iterator[str]:
     """The most accurate way to merge, and a cheaper one that comes close."""
-    best = max(times, key=lambda name: ahead[name].effect)
+    known = [name for name in times if ahead[name].n]
+    if not known:
+        yield f"No way's accuracy beside the tree's is known for {size} networks."
+        return
+    best = max(known, key=lambda name: ahead[name].effect)
     if ahead[best].effect <= 0:
         yield f"No way makes a more accurate network of {size} than the tree."
         return
     ways, lead = len(times) + 1, f"{amount(ahead[best])} above the tree {within(ahead[best])}"
     yield f"{_begun(best)} is the most accurate of {ways} ways to merge {size} networks: {lead}."
-    close = [name for name in times if ahead[name].effect >= ahead[best].effect - CLOSE]
+    close = [name for name in known if ahead[name].effect >= ahead[best].effect - CLOSE]
     cheapest = min(close, key=lambda name: times[name].effect)
     took = f"takes {times[cheapest].effect:.2g} times as long as the tree"
     if cheapest != best:
@@ -128,7 +132,7 @@ def _beside_the_tree(data: xr.Dataset, size: int) -> tuple[dict[str, Test], dict
     ahead, times = {}, {}
     for name, labels in _ways(part).items():
         merged, seconds = (by_group(each, **labels) for each in (part.test_accuracy, part.seconds))
-        ahead[name] = defined(f"{name} minus tree, {size} models", minus(merged, base) * PERCENT, POINTS)
+        ahead[name] = defined(f"{name} minus tree, {size} models", differences(merged, base) * PERCENT, POINTS)
         if labels["method"] not in NOT_MERGED:
             times[name] = defined(f"time of {name} over the tree's, {size} models", (seconds / took).values, "times")
     return ahead, times
@@ -137,11 +141,13 @@ def _beside_the_tree(data: xr.Dataset, size: int) -> tuple[dict[str, Test], dict
 def _also_beside(data: xr.Dataset, size: int) -> list[Test]:
     """Accuracy under strong attack minus the tree's, and what REPAIR gains, where they were measured."""
     part, tests = _of_size(data, size), []
-    if "strong_accuracy" not in data:
+    if "strong_accuracy" not in data or not has_numbers(part.strong_accuracy):
         return tests
     kept = part.isel(model=part.strong_accuracy.notnull().values)
     for name, labels in {"tree": {"method": "tree"}, **_ways(kept)}.items():
-        strong = minus(*(by_group(kept.strong_accuracy, **which) for which in (labels, {"method": "tree"}))) * PERCENT
+        strong = (
+            differences(*(by_group(kept.strong_accuracy, **which) for which in (labels, {"method": "tree"}))) * PERCENT
+        )
         if name != "tree":
             tests.append(defined(f"strong FGSM: {name} minus tree, {size} models", strong, POINTS))
         if labels["method"] not in NOT_MERGED:
@@ -166,7 +172,9 @@ def _left_out(data: xr.Dataset, size: int) -> list[Test]:
     """Loss of the means that MergeMany aligns networks to, over that of the tree's network."""
     kept, tests = data.isel(model=((data.method == LEFT_OUT) & (data.n_merged == size - 1)).values), []
     for sweeps in np.unique(kept.sweeps.values).tolist():
-        loss = minus(by_group(kept.test_loss, sweeps=sweeps), by_group(data.test_loss, method="tree", n_merged=size))
+        loss = differences(
+            by_group(kept.test_loss, sweeps=sweeps), by_group(data.test_loss, method="tree", n_merged=size)
+        )
         when = f"after {sweeps_in_words(sweeps)}" if sweeps else "before any sweep"
         beside = when.replace("after converged", "converged")
         title = f"loss of means of all but one {beside} minus that of the tree, {size} models"
@@ -184,7 +192,7 @@ def _outside_of_a_basin(data: xr.Dataset, size: int) -> Iterator[str]:
         return
     nodes = data.isel(model=((data.method == "tree") & (data.n_merged <= size) & (data.order == 0)).values)
     worst, beside = (part.test_loss.groupby("group").max() for part in (left, nodes))
-    excess = defined(f"worst loss of means of all but one, {size} models", minus(worst, beside), "nat")
+    excess = defined(f"worst loss of means of all but one, {size} models", differences(worst, beside), "nat")
     yield (
         f"Is a mean of all networks but one ever outside of a basin? {excess.yes_or_no()}: its worst loss over the "
         f"sweeps minus that of the tree's worst node is {excess.told()}."
@@ -207,7 +215,7 @@ def _barriers(data: xr.Dataset) -> list[Test]:
     for name in BARRIERS:
         for alignment in data.alignment.values if name in data else ():
             values = data[name].sel(alignment=alignment)
-            values = values.isel(model=values.notnull().values)
+            values = values.isel(model=values.notnull().values if has_numbers(values) else slice(None))
             fitted = ", temperatures fitted" * name.endswith("fitted")
             title = f"loss barrier of neighbours {alignment} matching{fitted}"
             tests.append(defined(title, by_group(values, method="unmerged").values, "nat"))

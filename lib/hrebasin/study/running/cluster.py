@@ -1,6 +1,7 @@
 """A run whose jobs are elsewhere, by a profile of Snakemake such as config/slurm, and what it needs beforehand."""
 
 import hashlib
+import os
 import subprocess
 from pathlib import Path
 
@@ -48,7 +49,7 @@ def prepare(profile: str, folder: Path, *, dataset: str, data: Path) -> None:
 
 def job_name(folder: Path) -> str:
     """How the names of a run's jobs begin."""
-    return f"hrebasin-{hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:12]}"
+    return f"hrebasin-{hashlib.sha256(os.fsencode(folder.resolve())).hexdigest()[:12]}"
 
 
 def jobs_in_queue(folder: Path) -> list[str]:

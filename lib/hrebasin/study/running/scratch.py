@@ -24,7 +24,7 @@ def scratch(folder: Path) -> Iterator[Path]:
     Its name is decided by ``folder`` and the user alone: so the next run finds and empties what a killed one has left.
     """
     user = os.getuid() if hasattr(os, "getuid") else Path.home()
-    name = hashlib.sha256(f"{user} {folder.resolve()}".encode()).hexdigest()[:12]
+    name = hashlib.sha256(os.fsencode(f"{user} {folder.resolve()}")).hexdigest()[:12]
     path = Path(short_temporary(levels=2), f"hrebasin-{name}")
     _remove(path)
     path.mkdir(mode=0o700)

@@ -1,6 +1,7 @@
 """Results of a run that must be made again: made otherwise, or with a file missing."""
 
 import json
+import os
 from collections.abc import Collection, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -62,13 +63,21 @@ def _conclusion(stages: Collection[str]) -> tuple[str, str]:
 
 
 def _made_so(path: Path, code: str, parameters: dict | None, images: str) -> bool:
-    """Whether a data set tells of this code, these parameters (None: any) and images; what is no data set does not."""
+    """Whether a data set tells of this code, these parameters (None: any) and images; what is no data set does not.
+
+    Raises:
+        OSError: the system lets nobody read it, which says nothing of what is in it.
+    """
     import h5py
 
-    with suppress(OSError, KeyError, ValueError), h5py.File(project_root() / path) as file:
-        told = file.attrs
-        same = parameters is None or _comparable(json.loads(told["parameters"])) == parameters
-        return same and told["code_digest"] == code and told.get("images_digest", images) == images
+    try:
+        with suppress(KeyError, ValueError), h5py.File(project_root() / path) as file:
+            told = file.attrs
+            same = parameters is None or _comparable(json.loads(told["parameters"])) == parameters
+            return same and told["code_digest"] == code and told.get("images_digest", images) == images
+    except OSError as error:
+        if error.errno is not None:  # the system's; HDF5's own have none
+            raise OSError(error.errno, f"{path} cannot be read: {os.strerror(error.errno)}") from error
     return False
 
 

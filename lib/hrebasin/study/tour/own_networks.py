@@ -13,6 +13,7 @@ from torch import nn
 
 from ...bank import Bank
 from ...factories import build_network
+from ...images.folders import check_name
 from ...images.sources import Images, load_images
 from ...merging.looks import LOOKS
 from ...networks import Normalize
@@ -117,6 +118,8 @@ def read_networks(
         raise FileNotFoundError(f"there is no folder {folder}")
     shown = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
     files = tuple(path for path in shown if path.suffix.lower() in SAFETENSORS + PYTORCH)
+    for file in files:
+        check_name(file)
     if not files:
         raise ValueError(f"{folder} holds no network ({', '.join(SAFETENSORS + PYTORCH)})")
     if not network:
