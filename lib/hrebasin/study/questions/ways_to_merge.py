@@ -188,9 +188,9 @@ def _outside_of_a_basin(data: xr.Dataset, size: int) -> Iterator[str]:
     Data from before the number of ``images`` was noted are silent: there, both losses are of different images.
     """
     left = data.isel(model=((data.method == LEFT_OUT) & (data.n_merged == size - 1)).values)
-    if "images" not in data or not left.sizes["model"]:
-        return
     nodes = data.isel(model=((data.method == "tree") & (data.n_merged <= size) & (data.order == 0)).values)
+    if "images" not in data or not left.sizes["model"] or not nodes.sizes["model"]:
+        return
     worst, beside = (part.test_loss.groupby("group").max() for part in (left, nodes))
     excess = defined(f"worst loss of means of all but one, {size} models", differences(worst, beside), "nat")
     yield (
