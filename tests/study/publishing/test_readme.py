@@ -1,6 +1,7 @@
 """The examples of the documents run as they stand, one after the other, and do what is said of them."""
 
 import re
+import shutil
 
 import pytest
 
@@ -32,6 +33,7 @@ def names(tmp_path_factory):
     (folder / "data").mkdir()
     for name in ("cifar10-sample.nc", "published"):
         (folder / "data" / name).symlink_to(ROOT / "data" / name)
+    shutil.copytree(ROOT / "config", folder / "config")
     registries = (robustness.FIXED_SIZE, regularity.BOUNDS, methods.MERGES, LOOKS)
     before, left = [dict(registry) for registry in registries], {}
     with pytest.MonkeyPatch.context() as patch:
@@ -45,7 +47,10 @@ def names(tmp_path_factory):
 
 
 def test_there_is_an_example_for_everything_that_can_be_added(names):
-    assert len(EXAMPLES) >= 6
+    text = (ROOT / "docs" / "extending.md").read_text()
+    kinds = re.findall(r"^\| an? (?:open )?(.*?) \|", text, flags=re.MULTILINE)
+    shown = re.findall(r"^An? ([a-z ]*?)(?:,| is| of|:)", text, flags=re.MULTILINE)
+    assert set(kinds) - {"figure"} <= set(shown)  # a figure comes with a question
     assert len(names["train_set"]) == 120
     assert names["train_set"].classes == ("bright", "dark")
 
@@ -85,6 +90,15 @@ def test_an_added_bound_is_in_the_data_set_and_the_figure(names):
     assert measured.bound.values.tolist() == ["global", "eclipse-fast", "frobenius"]
     assert (measured.lipschitz.sel(bound="frobenius") >= measured.gradient_norm.max("image")).all()
     assert "frobenius" in regularity_plots.lipschitz(measured).axes[0].get_legend_handles_labels()[1]
+
+
+def test_an_added_claim_is_decided_and_an_added_question_answered(names):
+    assert names["decided"].part.values.tolist() == ["C13a"]
+    assert names["decided"].verdict.item() in ("reproduced", "contradicted", "not resolved")
+    assert re.match(r"(Yes|No|Not resolved)\. The leaves are surer by -?0\.\d+ \(one group", names["said"])
+    assert set(names["asked"].data_vars) == set(names["SCHEMA"]["model"].split())
+    assert names["draw"](names["asked"]).axes
+    assert names["mine"].leaves == 8
 
 
 def test_own_networks_are_merged_into_one_like_them(names):
