@@ -97,7 +97,7 @@ def test_an_added_claim_is_decided_and_an_added_question_answered(names):
     assert names["decided"].verdict.item() in ("reproduced", "contradicted", "not resolved")
     assert re.match(r"(Yes|No|Not resolved)\. The leaves are surer by -?0\.\d+ \(one group", names["said"])
     assert set(names["asked"].data_vars) == set(names["SCHEMA"]["model"].split())
-    assert names["draw"](names["asked"]).axes
+    assert names["shown"].axes
     assert names["mine"].leaves == 8
 
 
