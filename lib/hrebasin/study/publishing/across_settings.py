@@ -114,20 +114,23 @@ def _barrier(settings: Mapping[str, Told]) -> str:
         return "Not measured yet."
     several = len(verdicts) > 1
     near, least = _named(verdicts, "contradicted"), min(verdicts, key=lambda name: _value(settings[name], "C11"))
-    first = f"Yes, in {near}." if near else "No." if set(verdicts.values()) == {"reproduced"} else "Not resolved."
+    recipes = [row for each in settings.values() for row in _rows(each.answers, BARRIER)]
+    small = sum(bool(row.low <= 0) for row in recipes)
+    if near:
+        first = f"Yes, in {near}."
+    elif set(verdicts.values()) == {"reproduced"}:
+        first = "Not on all images, but perhaps on few." if small else "No."
+    else:
+        first = "Not resolved."
     said = [f"{first} A pair merge costs {_points(settings[least], 'C11')} in `{least}`{', the least' * several}."]
-    return " ".join([*said, *_least_recipe(settings)])
-
-
-def _least_recipe(settings: Mapping[str, Told]) -> list[str]:
-    """Of the recipes and widths that were tried, that with the smallest barrier."""
-    found = [row for each in settings.values() for row in _rows(each.answers, BARRIER)]
-    if not found:
-        return []
-    least = min(found, key=lambda row: row.effect.item())
-    name = least.comparison.item().removesuffix(BARRIER)
-    barrier = _in_points(_sized(least))
-    return [f"Of the recipes and widths tried on few images, {name} comes nearest: its barrier is {barrier}."]
+    if recipes:
+        nearest = min(recipes, key=lambda row: row.effect.item())
+        said.append(
+            f"Of {len(recipes)} recipes and widths tried on few images, {small} have an interval that reaches zero."
+        )
+        name = nearest.comparison.item().removesuffix(BARRIER)
+        said.append(f"The smallest barrier is that of {name}: {_in_points(_sized(nearest))}.")
+    return " ".join(said)
 
 
 def _rows(asked: xr.Dataset | None, text: str) -> list[xr.Dataset]:
