@@ -79,7 +79,7 @@ def _tree_or_many(settings: Mapping[str, Told]) -> str:
     for name, each in settings.items():
         if converged[name] != NOTHING:
             said.append(f"In `{name}`, the tree of 4 minus converged MergeMany is {_points(each, 'C1a')}.")
-            said.append(f"Minus MergeMany after one sweep it is {_points(each, 'C1b')}.")
+            said.append(f"Against MergeMany after one sweep, its lead is {_points(each, 'C1b')}.")
     return " ".join(said)
 
 
@@ -125,9 +125,7 @@ def _barrier(settings: Mapping[str, Told]) -> str:
     said = [f"{first} A pair merge costs {_points(settings[least], 'C11')} in `{least}`{', the least' * several}."]
     if recipes:
         nearest = min(recipes, key=lambda row: row.effect.item())
-        said.append(
-            f"Of {len(recipes)} recipes and widths tried on few images, {small} have an interval that reaches zero."
-        )
+        said.append(f"Of {len(recipes)} recipes and widths tried on few images, the intervals of {small} reach zero.")
         name = nearest.comparison.item().removesuffix(BARRIER)
         said.append(f"The smallest barrier is that of {name}: {_in_points(_sized(nearest))}.")
     return " ".join(said)
