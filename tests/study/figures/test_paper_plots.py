@@ -115,7 +115,7 @@ def test_captions_name_groups_data_and_interval(name, results):
 
 
 def test_titles_say_what_is_planted():
-    made = synthetic.results(groups=3, noise=0.1, stages=("merge", "attack", "regularity", "ablations"))
+    made = synthetic.results(groups=8, noise=0.1, stages=("merge", "attack", "regularity", "ablations"))
     told = {name: registry.headline(name, made) for name in registry.drawable(made)}
     assert told["fig1_accuracy"] == (
         "The tree is more accurate than MergeMany after one sweep and more accurate than converged MergeMany."
