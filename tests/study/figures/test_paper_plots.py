@@ -1,13 +1,14 @@
 import matplotlib
 import numpy as np
 import pytest
+import xarray as xr
 from matplotlib import image
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
 
 import synthetic
-from hrebasin.study.figures import FIGURES, registry
+from hrebasin.study.figures import FIGURES, registry, style
 from hrebasin.study.figures.legibility import outside
 from hrebasin.study.figures.registry import draw
 from hrebasin.study.figures.style import COLOURS, STAGE_COLOURS, save
@@ -168,3 +169,9 @@ def test_a_label_that_leaves_a_figure_is_named():
 def test_a_caption_of_no_figure_is_refused(results):
     with pytest.raises(ValueError, match="no figure 'fig0'"):
         registry.caption("fig0", results)
+
+
+def test_early_stopped_networks_are_no_method_of_merging():
+    data = xr.Dataset(coords={"method": ("model", np.array(["tree", "stopped", "naive"], dtype=object))})
+    assert style.added_methods(data) == {}
+    assert list(style.added_methods(data.assign_coords(method=("model", ["tree", "star", "stopped"])))) == ["star"]

@@ -40,6 +40,7 @@ UNKNOWN = "#777777"  # a method of a data set that is not registered here
 STAGE_COLOURS = ("#000000", "#161F62", "#214393", "#217695", "#1A99EF")
 DASHES = ("-", (0, (5, 1.5)), (0, (5, 1.5, 1, 1.5)), (0, (1, 1)), (0, (3, 1, 1, 1, 1, 1)))
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+STOPPED = "stopped"  # what snapshots of a training are called
 SWEEP_COLOURS = ("#5A2600", "#8A3C00", "#B04E00", "#D55E00")  # MergeMany, darker for fewer sweeps
 FAINT = {"linestyle": "none", "marker": ".", "markersize": 3, "alpha": 0.5, "markeredgewidth": 0, "zorder": 1}
 
@@ -220,8 +221,11 @@ def method_label(title: str, limit: int, converged: bool = True) -> str:
 
 
 def added_methods(dataset: xr.Dataset | xr.DataArray) -> dict[str, dict]:
-    """Colour, dash and marker of each method in a data set that is none of the paper's (`hrebasin.merging.methods`)."""
-    names = [name for name in dict.fromkeys(dataset.method.values) if name not in PAPER]
+    """Colour, dash and marker of each method in a data set that is none of the paper's (`hrebasin.merging.methods`).
+
+    Early-stopped networks are no method: they have a place in figures that compare families.
+    """
+    names = [name for name in dict.fromkeys(dataset.method.values) if name not in (*PAPER, STOPPED)]
     return {name: {"color": looks(dataset)[name][1], **shape(2 + place)} for place, name in enumerate(names)}
 
 
