@@ -161,7 +161,7 @@ COMMANDS = [
     (parameters("01_train", shard=-1), "shard should be greater than or equal to 0, got -1"),
     (parameters("01_train", run_folder=7), "run_folder should be a valid string, got 7"),
     (parameters("01_train", device="cuda:99"), "device 'cuda:99' is not there"),
-    (parameters("02_merge", merge_many_sizes=[2, 32]), "merge_many_sizes should lie in [2, leaves=16], got 32"),
+    (parameters("02_merge", merge_many_sizes=[2, 32]), "merge_many_sizes should lie in [2, leaves=8], got 32"),
     (parameters("03_attack", epsilons=[0.0, 1.5]), "epsilons[1] should be less than or equal to 1, got 1.5"),
     (parameters("06_paper", shards=[1, 0]), "shards should increase, got [1, 0]"),
     (parameters("90_benchmarks", repeats="3"), "repeats should be a valid integer, got '3'"),

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from hrebasin.study.benchmarks.plots import lines_table, speed_table
 from hrebasin.study.claims.ledger import CLAIMS
 from hrebasin.study.figures import registry as figures
 from hrebasin.study.publishing import page
-from hrebasin.study.publishing.places import benchmarks_file, places
+from hrebasin.study.publishing.places import benchmarks_file, pages_folder, places
 from hrebasin.study.records.origins import SHARD_PARAMETERS
 from hrebasin.study.stages import STAGES
 
@@ -68,6 +69,9 @@ def drawn(results, tmp_path_factory):
     """Folder of a page beside links to what it links to, and the figures drawn there."""
     root = tmp_path_factory.mktemp("drawn")
     (root / "notebooks").symlink_to(ROOT / "notebooks")
+    for place in places(ROOT):
+        if (pages := pages_folder(ROOT, place.setting)).is_dir():
+            shutil.copytree(pages, pages_folder(root, place.setting))
     return root / "figures", figures.draw_all(results, root / "figures")
 
 

@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 import numpy as np
+import torch  # noqa: F401 - at hand for methods that are added at the end
 
 from ..bank import Bank
 from ..matching.weights import match_weights
