@@ -8,12 +8,10 @@ import torch
 
 from ..random_streams import generator
 
-AHEAD = (
-    4.0  # standard deviations that a class may be ahead of its share anywhere; one random order in ten million is more
-)
-TOGETHER = (
-    10  # of n images more neighbours are of one class than in all but TOGETHER / n**2 of random orders: no mixture
-)
+# Standard deviations that a class may be ahead of its share anywhere; one random order in ten million is more.
+AHEAD = 4.0
+# Of n images more neighbours are of one class than in all but TOGETHER / n**2 of random orders: no mixture.
+TOGETHER = 10
 
 
 def in_order(files: list[tuple[Path, int]]) -> tuple[list[tuple[Path, int]], bool]:

@@ -10,6 +10,7 @@ from ..groups import (
     PERCENT,
     POINTS,
     TOLERANCE,
+    WEAK,
     NotMeasuredError,
     Results,
     by_group,
@@ -31,7 +32,6 @@ STATEMENTS = {
     "C10": "Robustness to random perturbation rises with the stage.",
     "C12": "The more models are merged, the more robust the result.",
 }
-WEAK = 0.005  # largest epsilon that counts as weak
 STRONG = (0.015, 0.020)  # epsilons that count as strong
 EQUAL = 0.010  # epsilon at which the paper finds all stages about equal
 SAME = 1.0  # percentage points that count as equal there
