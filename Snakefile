@@ -7,7 +7,7 @@
 from functools import cache
 
 from hrebasin.study.figures import figure_files
-from hrebasin.study.stages import ANSWERS, NOTEBOOKS, PAPER, QUESTIONS, READS, STAGES, TRAINS_ITS_OWN
+from hrebasin.study.stages import ANSWERS, NEIGHBOURS, NOTEBOOKS, PAPER, QUESTIONS, READS, STAGES, TRAINS_ITS_OWN
 from hrebasin.study.running.plan import Plan
 
 plan = Plan.from_config(config)
@@ -164,6 +164,12 @@ def question_inputs(question):
     return weights + [f"{run}/{stage}/shard-{{shard}}.nc" for stage in READS.get(question, ())]
 
 
+def neighbour_inputs(question, shard):
+    """Merged networks of another shard, where a question takes one."""
+    neighbour = plan.neighbour(shard) if question in NEIGHBOURS else -1
+    return [rules.merge.output.weights.replace("{shard}", f"{neighbour:03d}")] if neighbour >= 0 else []
+
+
 # Open questions, asked of networks that are there: make questions
 for question, name in QUESTIONS.items():
 
@@ -172,6 +178,7 @@ for question, name in QUESTIONS.items():
             question
         input:
             question_inputs(question),
+            lambda wildcards, question=question: neighbour_inputs(question, int(wildcards.shard)),
         output:
             record=f"{run}/{question}/shard-{{shard}}.nc",
             notebook=f"{run}/notebooks/{name}-{{shard}}.ipynb",

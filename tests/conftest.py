@@ -185,6 +185,7 @@ def measured(trees, train_images, test_images):
     from hrebasin.evaluation import evaluate
     from hrebasin.lipschitz import bounds
     from hrebasin.study import questions
+    from hrebasin.study.questions.strong_attacks import last_stage
     from hrebasin.study.questions.training_recipes import Variant
 
     few = test_images.first(40)
@@ -193,7 +194,8 @@ def measured(trees, train_images, test_images):
     leaves, given = trees.where(method="unmerged"), (train_images, test_images)
     attacked = {"attacked": 30, "epsilons": [0.0, 0.01, 0.02, 0.1]}
     families = {"shares": [0.8, 1.0], "sets": 2, "searched": [0.0, 0.02], "steps": 3}
-    tries = {"epsilons": attacked["epsilons"], "source": leaves.select([0]), "steps": 3, "restarts": 1, "queries": 10}
+    sources = {"transfer": leaves.select([0]), "transfer-merged": last_stage(trees)}
+    tries = {"epsilons": attacked["epsilons"], "sources": sources, "steps": 3, "restarts": 1, "queries": 10}
     stopped = train(trees.architecture, train_images, [0, 4], RECIPE, snapshots=[2, 4]).where(method="stopped")
     stopped = replace(stopped, history=None).relabel(group=stopped.labels["seed"] // 4, node=0)
     ways = [Variant("as it is", RECIPE, (8, 6), 0), Variant("wide, of few images", RECIPE, (12, 6), 80)]

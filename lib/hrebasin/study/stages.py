@@ -19,5 +19,6 @@ QUESTIONS = {stage: question.notebook for stage, question in questions.OPEN.item
 EXTRA = {stage: question.notebook for stage, question in questions.ALL.items()}  # data sets that a run may have besides
 TRAINS_ITS_OWN = tuple(stage for stage, question in questions.OPEN.items() if question.trains)
 READS = {stage: question.reads for stage, question in questions.OPEN.items()}  # data sets beside the weights
+NEIGHBOURS = tuple(stage for stage, question in questions.OPEN.items() if question.neighbour)  # take another shard too
 TRAINING = ("train", *TRAINS_ITS_OWN)  # stages that train networks
 ATTACKS = ("fgsm", "deepfool-linf")  # these decide; "deepfool-linf-clipped" is Foolbox's rule, reported beside

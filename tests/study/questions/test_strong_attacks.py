@@ -50,7 +50,9 @@ def test_robustness_that_holds_and_that_does_not_reads_so(made):
         fewer = made.withstood.where(~weak | (made.method != "tree"), 0).astype(np.int8)
         told = answer(made.assign(withstood=fewer))[1]
         assert told.startswith(f"{word}. Under PGD on the margin")
-        assert ("Under PGD images of another network the difference is -" in told) == bool((weak & transferred).any())
+        assert ("Under PGD images of an unmerged network outside all trees the difference is -" in told) == bool(
+            (weak & transferred).any()
+        )
     # without images, as published first
     bare = made.drop_vars(["withstood", "zero_gradients_float32", "searched", "found"])
     assert answer(bare)[1].startswith("No. Under PGD on the margin")

@@ -20,6 +20,7 @@ class Question(NamedTuple):
         figure: name of its files; or of its table.
         trains: whether it trains networks of its own; others are asked of those of a run.
         reads: stages of a run whose data sets its notebook reads.
+        neighbour: whether it also takes a merged network of another shard.
     """
 
     notebook: str
@@ -27,12 +28,13 @@ class Question(NamedTuple):
     figure: str
     trains: bool = False
     reads: tuple[str, ...] = ()
+    neighbour: bool = False
 
 
 # data set -> question, in the order of the answers
 OPEN: Mapping[str, Question] = {
     "controls": Question("20_families", "families", "fig9_controls"),
-    "strong": Question("21_strong_attacks", "strong_attacks", "fig10_strong_attacks"),
+    "strong": Question("21_strong_attacks", "strong_attacks", "fig10_strong_attacks", neighbour=True),
     "mergers": Question("22_mergers", "ways_to_merge", "fig11_mergers"),
     "scale": Question("23_scale", "scale", "fig12_scale", reads=("merge", "regularity")),
     "repair": Question("24_repair", "variance_collapse", "fig13_repair"),

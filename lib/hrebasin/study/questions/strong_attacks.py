@@ -25,9 +25,9 @@ from ..groups import (
 )
 from ..statistics import Test, by_sign, defined
 from .equal_accuracy import compare
-from .strong_measures import FLOAT32, SOURCE_SEED, chosen, measure
+from .strong_measures import FLOAT32, SOURCE_SEED, chosen, last_stage, measure
 
-__all__ = ["SCHEMA", "SOURCE_SEED", "TITLE", "answer", "chosen", "draw", "measure"]
+__all__ = ["SCHEMA", "SOURCE_SEED", "TITLE", "answer", "chosen", "draw", "last_stage", "measure"]
 TITLE = "Do merged networks look more robust only because FGSM is a poor attack?"
 SCHEMA = {"model attack epsilon": "robust_accuracy", "model": "zero_gradients"}
 # Beside them may be ``withstood`` (model attack image), ``zero_gradients_float32``, ``searched`` and ``found`` (model),
@@ -39,14 +39,16 @@ IN_WORDS = {
     "fgsm-float64": "FGSM in float64",
     "pgd-cross-entropy": "PGD on the cross-entropy",
     "pgd-margin": "PGD on the margin",
-    "transfer-fgsm": "FGSM images of another network",
-    "transfer-pgd": "PGD images of another network",
+    "transfer-fgsm": "FGSM images of an unmerged network outside all trees",
+    "transfer-pgd": "PGD images of an unmerged network outside all trees",
+    "transfer-merged-fgsm": "FGSM images of another tree's last stage",
+    "transfer-merged-pgd": "PGD images of another tree's last stage",
     "transfer-unmerged-0": "FGSM images of another leaf",
     OWN_IMAGES: "FGSM images of the tree's own last stage",
     "worst": "the worst of all",
 }
 HEADLINE = "pgd-margin"
-PANELS = (HEADLINE, "transfer-pgd", "transfer-unmerged-0")  # the first two that there are
+PANELS = (HEADLINE, "transfer-pgd", "transfer-merged-pgd", "transfer-unmerged-0")  # of them those that there are
 LARGEST_SHOWN = 0.05  # epsilons above it only show that attacks work; they would squeeze the curves
 
 
@@ -133,7 +135,7 @@ def _sentences(data: xr.Dataset, gains: dict, tests: dict, crossing: dict, top: 
     )
     if headline in crossing:
         yield f"The two cross at {crossing[headline].told()}, under FGSM at {_effect(crossing.get('fgsm'))}."
-    for kind in dict.fromkeys((*signs[-1], "transfer-pgd")):
+    for kind in dict.fromkeys((*signs[-1], "transfer-pgd", "transfer-merged-pgd")):
         if kind in gains and kind != headline:
             yield f"Under {IN_WORDS.get(kind, kind)} the difference is {gains[kind].told()}."
     if "many" in tests:
@@ -166,12 +168,12 @@ def _seen(data: xr.Dataset) -> str:
 
 @captioned(
     "Robust accuracy by the size of the attack (L-infinity, pixels in [0, 1]), of the first networks of each stage: "
-    "under projected gradient descent on the margin, and on images that were made to fool a network outside all trees.",
+    "under projected gradient descent on the margin, and on images that were made to fool another network.",
     seen=_seen,
 )
 def draw(data: xr.Dataset) -> Figure:
     """Robust accuracy by size of the attack, a panel an attack, a curve a stage."""
-    kinds = [kind for kind in PANELS if kind in data.attack.values][:2]
+    kinds = [kind for kind in PANELS if kind in data.attack.values]
     figure, panels = stacked(len(kinds), sharey=True)
     few = data.robust_accuracy.isel(epsilon=(data.epsilon <= LARGEST_SHOWN).values)
     for axes, kind in zip(panels, kinds, strict=True):

@@ -1,7 +1,8 @@
 """What the question of strong attacks measures."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import product
 
 import numpy as np
 import xarray as xr
@@ -40,12 +41,18 @@ def chosen(bank: Bank, images: Images, networks: int) -> Bank:
     return replace(bank.select(kept), history=None)
 
 
+def last_stage(bank: Bank) -> Bank:
+    """The network that the first tree of a bank ends in."""
+    trees = bank.where(method="tree")
+    return trees.where(stage=int(trees.labels["stage"].max())).select(slice(1))
+
+
 def measure(
     bank: Bank,
     images: Images,
     *,
     epsilons: Sequence[float],
-    source: Bank,
+    sources: Mapping[str, Bank],
     steps: int = STEPS,
     restarts: int = RESTARTS,
     queries: int = QUERIES,
@@ -58,7 +65,8 @@ def measure(
     Args:
         bank, epsilons, steps, restarts, device: as in `hrebasin.robustness.strong.pgd`.
         images: that are attacked.
-        source: one network, of no tree, whose images are tried on all.
+        sources: name -> one network whose images are tried on all: ``transfer`` of no tree, ``transfer-merged`` of
+            another tree.
         queries: of the random search, at the largest strong size, on images that all other attacks leave.
     """
     bank, given = bank.to(device), (images.pixels.to(device), images.labels.to(device))
@@ -66,8 +74,8 @@ def measure(
     each = {kind: found.robust for kind, found in fgsm.items()}
     search = {"epsilons": epsilons, "steps": steps, "restarts": restarts, "device": device}
     each |= {f"pgd-{loss}": pgd(bank, *given, loss=loss, **search) for loss in LOSSES}
-    for kind in ("fgsm", "pgd"):
-        each[f"transfer-{kind}"] = transferred(bank, source, *given, epsilons=epsilons, kind=kind, steps=steps)
+    for (name, source), kind in product(sources.items(), ("fgsm", "pgd")):
+        each[f"{name}-{kind}"] = transferred(bank, source, *given, epsilons=epsilons, kind=kind, steps=steps)
     each["worst"] = along(each, "attack").min("attack")
     robust = along({kind: one.mean("image") for kind, one in each.items()}, "attack")
     withstood = along({kind: strong(one).sum("epsilon") for kind, one in each.items()}, "attack").astype(np.int8)

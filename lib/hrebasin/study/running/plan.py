@@ -88,6 +88,11 @@ class Plan:
         end = self.setting.recipe_groups if stage == "recipes" else math.inf
         return [shard for shard, groups in self.shards.items() if groups[0] < end]
 
+    def neighbour(self, shard: int | None) -> int:
+        """The shard after this one, the first after the last; -1 where there is no other."""
+        shards = list(self.shards)
+        return -1 if shard is None or len(shards) == 1 else shards[(shards.index(shard) + 1) % len(shards)]
+
     @property
     def questions(self) -> list[str]:
         """Open questions that are asked of any shard."""
@@ -121,7 +126,7 @@ class Plan:
     def parameters(self, notebook: str, shard: int | None) -> str:
         """The parameters of a notebook as JSON: what it declares, from the setting and the wiring."""
         groups = None if shard is None else self.shards[shard]
-        wiring = {"run_folder": self.run, "shard": shard, "groups": groups}
+        wiring = {"run_folder": self.run, "shard": shard, "groups": groups, "neighbour": self.neighbour(shard)}
         if shard is None:  # over all shards, which the thousands of others must not list
             shards = {"shards": list(self.shards), "recipe_shards": self.asked("recipes")}
             wiring |= shards | {"questions": self.questions}
