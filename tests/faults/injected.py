@@ -31,9 +31,8 @@ FAILING = (
     ("rename", "ENOSPC", 2), ("fsync", "EIO", 1), ("fsync", "ENOSPC", 2), ("rename", "EIO", 3), ("fsync", "EIO", 4),
     ("write", "ENOSPC", 30), ("write", "EIO", 300),
 )  # fmt: skip
-LOOK = 0.02  # seconds between two looks at what strace has written
-STOP = re.compile(r"^(\d+) +--- SIGSTOP ", flags=re.MULTILINE)
-KILLED = re.compile(r"^\d+ +\+\+\+ killed by SIGKILL", flags=re.MULTILINE)
+LOOK = 0.01  # seconds between two looks at what strace has written
+HELD = 0.15  # seconds that a call lasts longer than it would, so that a kill comes before what follows it
 
 
 def available() -> bool:
@@ -69,35 +68,25 @@ class Traced:
     def stop(self, call: str, number: int) -> str | None:
         """Kill the run right after the ``number``-th call of a kind in any of its processes; None if it ended before.
 
-        Every such call stops its process, which is then let go on, but for the one that is meant.
-
         Returns:
             The call.
         """
-        self._strace(call, "signal=SIGSTOP")
-        looked, seen, last = 0, 0, 0
-        with stopped_at_last(self.sandbox.start()) as process:
-            while process.poll() is None:
-                stops = [int(pid) for pid in STOP.findall(self._traced())]
-                for last in stops[looked:]:
-                    looked += 1
-                    seen += bool(self._inside(call, last))
-                    if seen == number:
-                        self._kill(process, last)
-                        return self._inside(call, last)
-                if last:  # again and again: what comes before it has stopped is lost
-                    _send(last, signal.SIGCONT)
-                time.sleep(LOOK)
-        return None
+        return self._killed_in(call, number, "")
 
     def kill(self, call: str, when: int) -> str | None:
         """Kill the run where one of its threads makes its ``when``-th call of a kind; None if none made so many."""
-        self._strace(call, f"signal=SIGKILL:when={when}")
+        return self._killed_in(call, 1, f":when={when}") and f"{call} number {when} of a thread"
+
+    def _killed_in(self, call: str, number: int, which: str) -> str | None:
+        """Hold each call, or those of a thread that ``which`` tells; kill the run while the ``number``-th is held."""
+        self._strace(call, f"delay_exit={HELD:.6f}s{which}", "--seccomp-bpf")
         with stopped_at_last(self.sandbox.start()) as process:
             while process.poll() is None:
-                if KILLED.search(self._traced()):
-                    self._kill(process)
-                    return f"{call} number {when} of a thread"
+                held = [line for line in self._traced().splitlines() if "(DELAYED)" in line and self._told(call, line)]
+                if len(held) >= number:
+                    last = held[number - 1]
+                    self._kill(process, int(last.split()[0]))
+                    return self._told(call, last)
                 time.sleep(LOOK)
         return None
 
@@ -124,11 +113,6 @@ class Traced:
 
     def _traced(self) -> str:
         return read_text(self.trace) if self.trace.exists() else ""
-
-    def _inside(self, call: str, thread: int) -> str:
-        """The last call of a thread; "" where it meets nothing in the folder."""
-        lines = [line for line in self._traced().splitlines() if line.startswith(f"{thread} ") and f"{call}(" in line]
-        return self._told(call, lines[-1]) if lines else ""
 
     def _told(self, call: str, line: str) -> str:
         """A call in words; "" where it is another one, or meets nothing in the folder."""
