@@ -7,9 +7,9 @@ import xarray as xr
 import synthetic
 from hrebasin.study import records, resampling
 from hrebasin.study.claims import robustness
-from hrebasin.study.claims.contrasts import robust_difference
 from hrebasin.study.claims.ledger import CLAIMS, PARTS, ledger
 from hrebasin.study.claims.verdicts import REPORTED, Part, assemble, wholes
+from hrebasin.study.contrasts import robust_difference
 from hrebasin.study.groups import of_stage, tree
 from hrebasin.study.statistics import Test, holm
 

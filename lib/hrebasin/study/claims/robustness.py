@@ -5,6 +5,7 @@ from itertools import combinations, product
 import numpy as np
 import xarray as xr
 
+from ..contrasts import around, noise_difference, robust_difference, under_noise
 from ..figures.style import NAMES
 from ..groups import (
     PERCENT,
@@ -23,7 +24,6 @@ from ..groups import (
 )
 from ..stages import ATTACKS
 from ..statistics import Test, defined
-from .contrasts import around, robust_difference
 from .verdicts import beside, part
 
 STATEMENTS = {
@@ -211,28 +211,12 @@ def _noise(results: Results, noise: str, what: str) -> Test:
     noisy = attack.magnitude > 0
     mean, by_image = (
         found if found is None else PERCENT * slopes(found.sel(magnitude=noisy).mean("magnitude"), tree_stages(attack))
-        for found in _under_noise(attack, noise, what)
+        for found in under_noise(attack, noise, what)
     )
     if by_image is not None and len(by_image) > len(mean):  # a group has no numbers
         by_image = None
     name = f"{what} under {NOISES[noise]} noise, mean over its sizes, slope over the stages"
     return Test(name, mean, f"{POINTS} a stage", by_image=by_image if by_image is None else around(mean, by_image))
-
-
-def _under_noise(attack: xr.Dataset, noise: str, what: str) -> tuple[xr.DataArray, xr.DataArray | None]:
-    """Accuracy or "share retained" under a noise (model, magnitude), and by image (model, magnitude, image) if known.
-
-    Of the share, a ratio of two means over images, an image has the first-order part that it adds (delta method).
-    """
-    accuracy, by_image = attack.noise_accuracy.sel(noise=noise).mean("draw"), None
-    if "correct_draws" in attack:
-        counts = attack.correct_draws.sel(noise=noise)
-        by_image = counts.where(counts >= 0) / attack.sizes["draw"]
-    if what == "share retained":
-        clean, accuracy = accuracy.sel(magnitude=0), (accuracy / accuracy.sel(magnitude=0)).rename("noise_accuracy")
-        if by_image is not None:
-            by_image = accuracy + (by_image - accuracy * by_image.sel(magnitude=0)) / clean
-    return accuracy, by_image
 
 
 @beside("C10")
@@ -241,9 +225,7 @@ def largest_noise(results: Results) -> list[Test]:
     attack, tests = stage_data(results, "attack"), []
     top, size = tree_stages(attack)[-1], float(attack.magnitude[-1])
     for noise, what in product(attack.noise.values, ("accuracy", "share retained")):
-        sides = (found if found is None else found.isel(magnitude=-1) for found in _under_noise(attack, noise, what))
-        mean, by_image = (side if side is None else PERCENT * (tree(side, top) - tree(side, 0)) for side in sides)
+        values, by_image = noise_difference(attack, noise, what, top)
         name = f"{what} under {NOISES[noise]} noise of {size:g}: stage {top} minus stage 0"
-        by_image = by_image if by_image is None else around(mean.values, by_image.transpose("group", "image").values)
-        tests.append(defined(name, mean.values, POINTS, by_image=by_image))
+        tests.append(defined(name, values, POINTS, by_image=by_image))
     return tests

@@ -11,6 +11,7 @@ import numpy as np
 import xarray as xr
 
 from ...merging.distances import CONVERGENCE
+from ..contrasts import noise_difference, robust_difference
 from ..groups import (
     PERCENT,
     POINTS,
@@ -18,11 +19,13 @@ from ..groups import (
     WEAK,
     NotMeasuredError,
     by_group,
+    finite,
     first_fall,
     has_numbers,
-    large,
     minus,
+    of_stage,
     on_same_leaves,
+    strong,
     tree,
     tree_stages,
 )
@@ -77,11 +80,10 @@ def _placed(tests: Mapping[str, Test], other: str) -> str:
 @_or_nothing
 def attacks(attack: xr.Dataset) -> str:
     """Which of the unmerged networks and the last stage leads under weak and strong FGSM, and where curves cross."""
-    top = tree_stages(attack)[-1]
+    top, size = tree_stages(attack)[-1], attack.epsilon.values
     robust = attack.robust_accuracy.isel(attack=0)
-    size = attack.epsilon.values
-    weak = robust.isel(epsilon=(size > TOLERANCE) & (size <= WEAK + TOLERANCE)).mean("epsilon").rename("weak")
-    ahead = [Test("ahead", minus(tree(part, 0), tree(part, top)), "1").sign for part in (weak, large(robust))]
+    parts = [(size > TOLERANCE) & (size <= WEAK + TOLERANCE), np.isin(size, strong(robust).epsilon)]
+    ahead = [_lead(attack, 0, top, part) for part in parts]
     leaders = [{1: "unmerged networks lead", -1: f"stage {top} leads", 0: "no lead is resolved"}[a] for a in ahead]
     if ahead[0] == ahead[1]:
         text = f"{leaders[0][0].upper()}{leaders[0][1:]} under weak {'and' if ahead[0] else 'or'} strong FGSM"
@@ -92,6 +94,15 @@ def attacks(attack: xr.Dataset) -> str:
         return f"{text}."
     place = size[found[0]] + found[1] * (size[found[0] + 1] - size[found[0]])
     return f"{text}; the curves cross at {place:.3f}."
+
+
+def _lead(attack: xr.Dataset, first: int, second: int, sizes: np.ndarray) -> int:
+    """Which stage leads under the first attack, mean over some sizes: 1 the first, -1 the second, 0 not resolved."""
+    if not sizes.any():
+        raise NotMeasuredError("no attack of such a size was measured")
+    kind, stages = str(attack.attack.values[0]), (of_stage(first), of_stage(second))
+    values, by_image = robust_difference(attack, kind, *stages, sizes / sizes.sum())
+    return Test("ahead", values, POINTS, by_image=by_image).sign
 
 
 @_or_nothing
@@ -149,11 +160,10 @@ def lines(ablations: xr.Dataset) -> str:
 @_or_nothing
 def noise(attack: xr.Dataset) -> str:
     """How accurate and how steady the last stage is under the largest noise, beside stage 0."""
-    top, noisy = tree_stages(attack)[-1], attack.noise_accuracy.mean("draw").isel(noise=0)
-    largest = noisy.isel(magnitude=-1)
-    share = (largest / noisy.sel(magnitude=0)).rename("noise_accuracy")
+    top, kind = tree_stages(attack)[-1], str(attack.noise.values[0])
     accurate, steady = (
-        Test("ahead", minus(tree(values, top), tree(values, 0)), "1").sign for values in (largest, share)
+        Test("ahead", finite(values), POINTS, by_image=by_image).sign
+        for values, by_image in (noise_difference(attack, kind, what, top) for what in ("accuracy", "share retained"))
     )
     more = {1: "more", -1: "less"}
     first = (

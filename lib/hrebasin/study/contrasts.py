@@ -1,11 +1,11 @@
-"""Differences in robust accuracy by group, and by image where a data set holds what happened to each image."""
+"""Accuracy under attack and under noise by group, and by image where a data set holds what happened to each image."""
 
 from collections.abc import Mapping
 
 import numpy as np
 import xarray as xr
 
-from ..groups import PERCENT, NotMeasuredError, by_group, finite, mask
+from .groups import PERCENT, NotMeasuredError, by_group, finite, mask, tree
 
 MINIMAL = "deepfool-linf"  # whose norms tell of every size whether an image withstands it
 
@@ -54,6 +54,31 @@ def around(values: np.ndarray, by_image: np.ndarray) -> np.ndarray | None:
     by_image = np.where(kept[:, None], by_image, by_image[kept].mean(0))
     # norms are kept with three digits, so that an image in a thousand may stand on the other side of a size
     return by_image + (values - by_image.mean(1))[:, None]
+
+
+def under_noise(attack: xr.Dataset, noise: str, what: str) -> tuple[xr.DataArray, xr.DataArray | None]:
+    """Accuracy or "share retained" under a noise (model, magnitude), and by image (model, magnitude, image) if known.
+
+    Of the share, a ratio of two means over images, an image has the first-order part that it adds (delta method).
+    """
+    accuracy, by_image = attack.noise_accuracy.sel(noise=noise).mean("draw"), None
+    if "correct_draws" in attack:
+        counts = attack.correct_draws.sel(noise=noise)
+        by_image = counts.where(counts >= 0) / attack.sizes["draw"]
+    if what == "share retained":
+        clean, accuracy = accuracy.sel(magnitude=0), (accuracy / accuracy.sel(magnitude=0)).rename("noise_accuracy")
+        if by_image is not None:
+            by_image = accuracy + (by_image - accuracy * by_image.sel(magnitude=0)) / clean
+    return accuracy, by_image
+
+
+def noise_difference(attack: xr.Dataset, noise: str, what: str, stage: int) -> tuple[np.ndarray, np.ndarray | None]:
+    """A stage minus stage 0 under the largest noise, in points: values (group,), and (group, image) if known."""
+    sides = (found if found is None else found.isel(magnitude=-1) for found in under_noise(attack, noise, what))
+    mean, by_image = (side if side is None else PERCENT * (tree(side, stage) - tree(side, 0)) for side in sides)
+    return mean.values, by_image if by_image is None else around(
+        mean.values, by_image.transpose("group", "image").values
+    )
 
 
 def _by_image(attack, kind: str, labels: Mapping, sizes, weights, groups) -> np.ndarray | None:
