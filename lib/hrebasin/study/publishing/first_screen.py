@@ -78,6 +78,9 @@ SAYINGS = {
 def sentences(ledgers: Mapping[str, xr.Dataset]) -> list[tuple[str, str]]:
     """What holds and what does not, a sentence or two for a part that was measured, each with its claim.
 
+    An interval tells of its own comparison alone, a verdict also of how many there are: a sentence says where they
+    differ.
+
     Args:
         ledgers: by the name of the setting.
     """
@@ -86,12 +89,13 @@ def sentences(ledgers: Mapping[str, xr.Dataset]) -> list[tuple[str, str]]:
         found = {setting: part for setting, ledger in ledgers.items() if (part := _part(ledger, name)) is not None}
         verdicts = {setting: part.verdict.item() for setting, part in found.items()}
         sizes = {setting: _part(ledgers[setting], saying.size or name) for setting in found}
-        if text := _said(saying, verdicts, sizes, several):
+        corrected = {setting for setting, part in found.items() if _off_zero(part)}
+        if text := _said(saying, verdicts, sizes, corrected, several):
             said.append((text, next(iter(found.values())).claim.item()))
     return said
 
 
-def _said(saying: Saying, verdicts: Mapping[str, str], sizes: Mapping[str, xr.Dataset], several: bool) -> str:
+def _said(saying: Saying, verdicts: Mapping, sizes: Mapping, corrected: set[str], several: bool) -> str:
     """A sentence by the verdicts and sizes of settings; nothing where none was given."""
     clauses, open_in = [], [setting for setting, given in verdicts.items() if given == "not resolved"]
     for verdict, words in (("reproduced", saying.holds), ("contradicted", saying.fails)):
@@ -109,12 +113,18 @@ def _said(saying: Saying, verdicts: Mapping[str, str], sizes: Mapping[str, xr.Da
         whether = "" if clauses else f" whether {saying.asked}"
         named = {name: f" in `{name}`" * (several and not clauses) for name in open_in}
         told = [each + named[name] for name in open_in if saying.sized and (each := _size(sizes[name], signed=True))]
+        if told and len(open_in) == 1 and open_in[0] in corrected:
+            whether += " after correction for the number of comparisons"
         text.append(f"{where} not resolved{whether}{': ' * bool(told)}{' and '.join(told)}.")
     return " ".join(text)
 
 
 def _named(names: list[str]) -> str:
     return " and ".join(f"`{name}`" for name in names)
+
+
+def _off_zero(part: xr.Dataset) -> bool:
+    return bool(part.low > 0 or part.high < 0)
 
 
 def _part(ledger: xr.Dataset, name: str) -> xr.Dataset | None:

@@ -33,6 +33,7 @@ from ..groups import (
     tree_stages,
 )
 from ..statistics import Test, defined
+from .wording import by_factor, signed
 
 TITLE = "Does the Lipschitz bound fall by more than smaller weights explain?"
 SCHEMA = {
@@ -151,22 +152,22 @@ def _beyond_scale(falls: Mapping[str, list[Test]], top: int) -> Iterator[str]:
     """Whether the first bound falls by more than rescaling makes it fall, and which share of the fall that is."""
     name, (whole, *others) = next(iter(falls.items()))  # the global bound, or the only one
     if not others:
-        yield f"Not resolved: these networks could not be rescaled. Their {name} falls by {whole.told()}."
+        yield f"Not resolved: these networks could not be rescaled. Their {name} falls {by_factor(whole)}."
         return
     same = whole.n == others[0].n  # or a group has one of them alone
     beyond = defined(f"log10 {name} beyond scale", whole.values - others[0].values if same else [], "log10")
     verdict = beyond.yes_or_no()
     if verdict == "No":
-        more = defined(beyond.name, -beyond.values, "log10").told()
-        yield f"No. Unmerged networks scaled to the weight norms of stage {top} have a lower {name}, by {more}."
+        more = by_factor(defined(beyond.name, -beyond.values, "log10"))
+        yield f"No. Unmerged networks scaled to the weight norms of stage {top} have a lower {name}, {more}."
     else:
-        yield f"{verdict}. Merging up to stage {top} lowers the {name} beyond smaller weights by {beyond.told()}."
+        yield f"{verdict}. Merging up to stage {top} lowers the {name} beyond smaller weights {by_factor(beyond)}."
 
 
 def _certified(certificates: Mapping[str, Test], data: xr.Dataset) -> Iterator[str]:
     """What happens to the radii within which answers are certain."""
     for name, test in certificates.items():
-        yield f"From stage 0 to the last, the {name.removeprefix('the ')} changes by {test.told()}."
+        yield f"From stage 0 to the last, the {name.removeprefix('the ')} changes by {signed(test)}."
     if not certificates:
         yield data.lipschitz.attrs.get("comment", "No upper bound was measured") + "."
 

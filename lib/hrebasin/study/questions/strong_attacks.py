@@ -26,6 +26,7 @@ from ..groups import (
 from ..statistics import Test, by_sign, defined
 from .equal_accuracy import compare
 from .strong_measures import FLOAT32, SOURCE_SEED, chosen, last_stage, measure
+from .wording import signed
 
 __all__ = ["SCHEMA", "SOURCE_SEED", "TITLE", "answer", "chosen", "draw", "last_stage", "measure"]
 TITLE = "Do merged networks look more robust only because FGSM is a poor attack?"
@@ -131,30 +132,26 @@ def _sentences(data: xr.Dataset, gains: dict, tests: dict, crossing: dict, top: 
     late, early = (PERCENT * tree(large(data.robust_accuracy.sel(attack=headline)), s).mean().item() for s in (top, 0))
     yield (
         f"{word}. Under {IN_WORDS[headline]}, networks merged from {2**top} keep {late:.1f} % and unmerged ones "
-        f"{early:.1f} %, a difference of {gains[headline].told()}."
+        f"{early:.1f} %, a difference of {signed(gains[headline])}."
     )
     if headline in crossing:
-        yield f"The two cross at {crossing[headline].told()}, under FGSM at {_effect(crossing.get('fgsm'))}."
+        yield f"The two cross at an epsilon of {signed(crossing[headline])}."
+        if "fgsm" in crossing and headline != "fgsm":
+            yield f"Under FGSM they cross at {crossing['fgsm'].effect:.4f}."
     for kind in dict.fromkeys((*signs[-1], "transfer-pgd", "transfer-merged-pgd")):
         if kind in gains and kind != headline:
-            yield f"Under {IN_WORDS.get(kind, kind)} the difference is {gains[kind].told()}."
+            yield f"Under {IN_WORDS.get(kind, kind)} the difference is {signed(gains[kind])}."
     if "many" in tests:
-        yield f"For MergeMany of {2**top} in place of the tree it is {tests['many'].told()}."
+        yield f"For MergeMany of {2**top} in place of the tree it is {signed(tests['many'])}."
     if "stopped" in tests:
-        yield f"Beside early-stopped networks of about their accuracy it is {tests['stopped'].told()}."
+        yield f"Beside early-stopped networks of about their accuracy it is {signed(tests['stopped'])}."
     if "zero_gradients_float32, 0" in tests:
-        yield (
-            f"A gradient in float32 flatters unmerged networks by {tests['float32, 0'].told()}; it is exactly zero for "
-            f"{tests['zero_gradients_float32, 0'].effect:.1f} % of images, in float64 for "
-            f"{tests['zero_gradients, 0'].effect:.1f} %."
-        )
+        yield f"A gradient in float32 flatters unmerged networks by {signed(tests['float32, 0'])}."
+        single, double = (tests[f"zero_gradients{name}, 0"].effect for name in ("_float32", ""))
+        yield f"It is exactly zero for {single:.1f} % of images, in float64 for {double:.1f} %."
     if "found" in data:
         found, searched = int(data.found.sum()), int(data.searched.sum())
         yield f"A random search, which needs no gradient, breaks {found:,} of {searched:,} images that others leave."
-
-
-def _effect(test: Test | None) -> str:
-    return "no size" if test is None else f"{test.effect:.4f}"
 
 
 def _seen(data: xr.Dataset) -> str:

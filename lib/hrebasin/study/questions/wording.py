@@ -1,12 +1,14 @@
 """Effects as sentences tell them: a size, its interval, how many trees; and names."""
 
+from collections.abc import Callable
+
 import numpy as np
 
 from ..groups import POINTS
 from ..statistics import LEVEL, Test
 
 FEW_DIGITS = 0.1  # below it one decimal says too little
-SHORT = {POINTS: "points"}
+SHORT = {POINTS: "points", "pixel range": ""}
 RECIPES = {"adam": "Adam", "sgd": "SGD", "crop-flip": "crop, flip", "decay": "weight decay"}
 WIDTH = "width x "  # begins the name of a recipe of other widths
 
@@ -29,20 +31,31 @@ def signed(test: Test) -> str:
     return f"{_number(test.effect)} {_unit(test)}".rstrip() + f" {within(test)}"
 
 
-def within(test: Test, *, mirrored: bool = False) -> str:
+def by_factor(test: Test) -> str:
+    """A factor whose logarithm to base 10 a test is about.
+
+    >>> by_factor(Test("fall", [1.0, 1.1], "log10"))
+    'by a factor of 11 (95 % interval 2.6 to 48, n = 2 trees)'
+    """
+    return f"by a factor of {_factor(test.effect)} {within(test, number=_factor)}"
+
+
+def within(test: Test, *, mirrored: bool = False, number: Callable[[float], str] | None = None) -> str:
     """The interval of an effect and its number of trees, in brackets.
 
     Args:
         test: the effect.
         mirrored: of the effect with the other sign, for sentences that say "less".
+        number: how its ends are written; by default with one decimal, or two digits where they are small.
     """
+    number = number or _number
     low, high = test.interval()
     if test.n == 1:
         return "(1 tree: no interval)"
     if np.isnan(low):
         return f"(the same in all {test.n} trees)" if test.n else "(no tree has both sides)"
     low, high = (-high, -low) if mirrored else (low, high)
-    return f"({100 * LEVEL:.0f} % interval {_number(low)} to {_number(high)}, n = {test.n} trees)"
+    return f"({100 * LEVEL:.0f} % interval {number(low)} to {number(high)}, n = {test.n} trees)"
 
 
 def listed(names: list[str]) -> str:
@@ -70,7 +83,11 @@ def recipe_in_words(recipe: str) -> str:
 def _number(value: float) -> str:
     if np.isnan(value):
         return "not defined"
-    return f"{value:.1f}" if abs(value) >= FEW_DIGITS or not value else f"{value:.1g}"
+    return f"{value:.1f}" if abs(value) >= FEW_DIGITS or not value else f"{value:.2g}"
+
+
+def _factor(logarithm: float) -> str:
+    return f"{10**logarithm:.2g}"
 
 
 def _unit(test: Test) -> str:
