@@ -1,6 +1,7 @@
 """The answers to open questions as the page tells them: what stands at once, and what unfolds."""
 
 import re
+from collections.abc import Mapping
 
 import xarray as xr
 
@@ -23,6 +24,17 @@ def told_questions(asked: xr.Dataset) -> list[dict]:
             "groups": groups, "rows": rows,
         })  # fmt: skip
     return told
+
+
+def by_question(asked: Mapping[str, xr.Dataset]) -> dict[str, dict[str, dict]]:
+    """Stage of a question -> setting -> what `told_questions` tells; questions in their order.
+
+    Args:
+        asked: answers by setting.
+    """
+    told = {name: {one["stage"]: one for one in told_questions(answers)} for name, answers in asked.items()}
+    found = {stage: {name: each[stage] for name, each in told.items() if stage in each} for stage in OPEN}
+    return {stage: each for stage, each in found.items() if each}
 
 
 def split(text: str) -> tuple[str, str]:

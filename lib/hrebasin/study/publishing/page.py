@@ -19,7 +19,7 @@ from ..records import checksums as manifest
 from ..stages import EXTRA, NOTEBOOKS
 from . import notebook_pages
 from .across_settings import STOPPED, Told, early_stopped, effects_table, paragraphs
-from .answers_text import told_questions
+from .answers_text import by_question
 from .first_screen import INTERVALS, sentences
 from .ledger_text import MARKS, by_setting, counted, ledger_table, reported, rows, tally
 from .live_figure import live_figure
@@ -84,7 +84,6 @@ def write_page(
     ledgers = {each.name: each.claims for each in settings}
     see = dict.fromkeys(claims.claim.values.tolist(), [])
     see |= {claim: _see(names, drawn, pages) for claim, names in CLAIM_FIGURES.items()}
-    asked_of = [] if asked is None else told_questions(asked)
     html = (
         notebook_pages.templates()
         .get_template("page.html")
@@ -105,10 +104,14 @@ def write_page(
             together=paragraphs(told),
             effects=effects_table(told),
             numbers=NUMBERS,
-            questions=[one | {"links": _see([OPEN[one["stage"]].figure], drawn, pages)} for one in asked_of],
+            questions=_questions(settings, pages, folder),
             figures=pictures,
             live=live_figure(drawn[FAMILIES]) if FAMILIES in drawn else None,
-            tables=[(name, title(name), table) for name, table in figures.tabulate_all(results).items()],
+            tables=[
+                (name, f"{title(name)} ({each.name})", table)
+                for each in settings
+                for name, table in figures.tabulate_all(each.results).items()
+            ],
             benchmarks=speed,
             origin=[_origin(stage, dataset) for stage, dataset in results.items()],
             source=results["merge"].attrs["data_source"],
@@ -137,9 +140,26 @@ def _files(name: str, files: Path, data: Sequence[Path]) -> list[tuple[str, str]
     return [(text, "" if ".." in path.parts else quote(path.as_posix())) for text, path in found]
 
 
-def _see(names: Collection[str], drawn: Collection[str], pages: Mapping[str, str]) -> list[tuple[str, str]]:
+def _questions(settings: Sequence[Setting], pages: Mapping[str, str], folder: Path) -> list[list[dict]]:
+    """For each open question what every setting answers, with links."""
+    told = by_question({each.name: each.answers for each in settings if each.answers is not None})
+    found = []
+    for stage, answered in told.items():
+        found.append([])
+        for place, setting in enumerate(settings):
+            if one := answered.get(setting.name):
+                near, where = (pages | _executed(folder, setting.name), setting.name) if place else (pages, "")
+                links = _see([OPEN[stage].figure], setting.drawn, near, where=where)
+                found[-1].append(one | {"links": links, "setting": setting.name * (len(settings) > 1)})
+    return found
+
+
+def _see(
+    names: Collection[str], drawn: Collection[str], pages: Mapping[str, str], *, where: str = ""
+) -> list[tuple[str, str]]:
     """Links, as (text, address), to figures of the page and to the notebooks that measured what they show."""
-    links = [(title(name).partition(":")[0], f"#{name}") for name in names if name in drawn]
+    where += "-" * bool(where)
+    links = [(title(name).partition(":")[0], f"#{where}{name}") for name in names if name in drawn]
     made_by = dict.fromkeys((NOTEBOOKS | EXTRA)[stage] for name in names for stage in figures.FIGURES[name][1])
     return links + [("notebook", quote(pages[each])) for each in made_by if each in pages]
 

@@ -3,7 +3,9 @@
 from pathlib import Path
 from typing import NamedTuple
 
-ORDER = ("plain", "augmented", "fashion", "convolutional", "residual")  # of settings, the main one first
+from ..figures import drawable
+
+ORDER = ("augmented", "plain", "fashion", "convolutional", "residual")  # of settings, the main one first
 COMPARED = ("fig1_accuracy", "fig2_robust_accuracy", "fig9_controls")  # figures that settings are compared by
 
 
@@ -39,7 +41,7 @@ def benchmarks_file(root: Path) -> Path:
 
 
 def places(root: Path) -> list[Place]:
-    """All settings that are published, the main one first.
+    """All settings that are published, the main one first; the others draw what no setting before them can.
 
     Raises:
         FileNotFoundError: none is.
@@ -48,9 +50,11 @@ def places(root: Path) -> list[Place]:
     there = sorted(path.parent.name for path in folder.glob("*/ledger.nc"))
     if not there:
         raise FileNotFoundError(f"no setting is published in {folder}")
-    first, *others = sorted(there, key=lambda name: (ORDER.index(name) if name in ORDER else len(ORDER), name))
-    figures = root / "figures"
-    return [
-        Place(first, data_folder(root, first), figures, None),
-        *(Place(name, data_folder(root, name), figures / name, COMPARED) for name in others),
-    ]
+    found, shown = [], set()
+    for name in sorted(there, key=lambda name: (ORDER.index(name) if name in ORDER else len(ORDER), name)):
+        data, figures = data_folder(root, name), root / "figures"
+        here = drawable({path.stem for path in data.glob("*.nc")})
+        names = tuple(each for each in here if each in COMPARED or each not in shown)
+        found.append(Place(name, data, figures / name, names) if found else Place(name, data, figures, None))
+        shown |= set(here)
+    return found

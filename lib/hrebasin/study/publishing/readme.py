@@ -17,15 +17,16 @@ from .. import records
 from ..benchmarks.plots import goals, lines_table, speed_table
 from ..figures import registry as figures
 from ..groups import PERCENT, count_groups, tree, tree_stages
-from ..questions import answers, load
+from ..questions import load
 from ..questions.ways_to_merge import recommendation
 from ..stages import EXTRA, NOTEBOOKS, PAPER, QUESTIONS, TRAINS_ITS_OWN
 from . import page
 from .across_settings import STOPPED, Told, early_stopped, effects_table, paragraphs, unknown
+from .answers_text import by_question
 from .first_screen import INTERVALS, sentences
 from .ledger_text import counted, ledger_table, settings_table, trees
 from .pictures import title
-from .places import benchmarks_file, places
+from .places import Place, benchmarks_file, places
 
 DOCUMENTS = (
     "README.md",
@@ -46,9 +47,8 @@ def parts(root: Path) -> dict[str, str]:
     Args:
         root: the project's folder.
     """
-    published = places(root)[0].data
-    everything = [records.read_results(place.data) for place in places(root)]
-    results = everything[0]
+    published = places(root)
+    everything = [records.read_results(place.data) for place in published]
     settings = told_settings(root)
     claims = next(iter(settings.values())).ledger
     benchmarks = records.read(benchmarks_file(root), stage="benchmarks")
@@ -56,14 +56,17 @@ def parts(root: Path) -> dict[str, str]:
     return {
         "answer": first_screen(settings, everything),
         "unknown": f"**What is not known.** {_unknown(everything, settings)}\n",
-        "published": "".join(f"- {published_by(each)}\n" for each in everything),
+        "published": "".join(
+            f"- {published_by(each, place.figures.relative_to(root).as_posix())}\n"
+            for place, each in zip(published, everything, strict=True)
+        ),
         "claims": settings_table({name: each.ledger for name, each in settings.items()}),
         "effects": figures.Table("", *effects_table(settings)).markdown().rstrip() + "\n",
         "settings": "".join(f"- **{title}** {text}\n" for title, text in paragraphs(settings)),
         "ledger": ledger_table(claims),
-        "questions": questions(published / "answers.nc"),
-        "recommendation": recommendation(results["mergers"]) + "\n" if "mergers" in results else "Not measured yet.\n",
-        "figures": figures_table(results, needs, [path.stem for path in (root / "config").glob("*.yaml")]),
+        "questions": questions(settings),
+        "recommendation": _recommended(settings, everything),
+        "figures": figures_table(published, everything, needs, root),
         "picture": picture(needs, root / "notebooks"),
         "speed": speed_table(benchmarks),
         "speed-caption": figures.benchmark_caption("bench1_speed", benchmarks) + "\n",
@@ -109,8 +112,21 @@ def _unknown(everything: list[dict[str, xr.Dataset]], settings: Mapping[str, Tol
     return unknown(settings, networks=networks, devices={data.attrs.get("device", "") for data in trained})
 
 
-def published_by(results: Mapping[str, xr.Dataset]) -> str:
-    """What the published results were measured on, in a sentence or two."""
+def _recommended(settings: Mapping[str, Told], everything: Sequence[Mapping[str, xr.Dataset]]) -> str:
+    """Which way to merge, from the first setting that has tried many."""
+    for name, results in zip(settings, everything, strict=True):
+        if "mergers" in results:
+            return f"In `{name}`: {recommendation(results['mergers'])}\n"
+    return "Not measured yet.\n"
+
+
+def published_by(results: Mapping[str, xr.Dataset], figures_at: str) -> str:
+    """What the published results were measured on, in a sentence or two.
+
+    Args:
+        results: of a setting, by stage.
+        figures_at: folder of its figures, from the project's.
+    """
     attrs = results["train"].attrs
     values = json.loads(attrs["parameters"])
     trained = values["train_images"] or "all"
@@ -120,10 +136,10 @@ def published_by(results: Mapping[str, xr.Dataset]) -> str:
     numbers = {stage: count_groups(data) for stage, data in results.items()}
     if fewer := [f"{n} for `{stage}.nc`" for stage, n in numbers.items() if n < numbers["train"]]:
         text += f" Of fewer trees: {', '.join(fewer)}."
-    return text + (_versions(results["versions"]) if "versions" in results else "")
+    return text + (_versions(results["versions"], figures_at) if "versions" in results else "")
 
 
-def _versions(data: xr.Dataset) -> str:
+def _versions(data: xr.Dataset, figures_at: str) -> str:
     """What another version of the same images changes."""
     first, second = data.version.values
     robust = data.robust_accuracy
@@ -132,7 +148,7 @@ def _versions(data: xr.Dataset) -> str:
     return (
         f" We hold another version of {data.sizes['image']} test images ({second}). Unmerged networks predict the same "
         f"class on both for {float(tree(data.agreement, 0).mean()):.1%}. Robust accuracies differ by at most "
-        f"{PERCENT * largest:.1f} points ([table 1](figures/table1_versions.md))."
+        f"{PERCENT * largest:.1f} points ([table 1]({figures_at}/table1_versions.md))."
     )
 
 
@@ -165,39 +181,61 @@ def needed_stages(snakefile: str) -> dict[str, list[str]]:
     return {name: re.findall(r"rules\.(\w+)\.output\.weights", body) for name, body in rules if name in NOTEBOOKS}
 
 
-def figures_table(results: Mapping[str, xr.Dataset], needs: Mapping[str, list[str]], settings: Collection[str]) -> str:
-    """Figure, the notebooks and the data set that it is drawn from, the command and its minutes a tree, as Markdown."""
-    device = results["train"].attrs.get("device", "unknown")
-    lines = [f"| figure | notebooks | data set | command | minutes a tree ({device}) |", "|---|---|---|---|---|"]
+def figures_table(
+    published: Sequence[Place],
+    everything: Sequence[Mapping[str, xr.Dataset]],
+    needs: Mapping[str, list[str]],
+    root: Path,
+) -> str:
+    """Figure, the notebooks and the data set that it is drawn from, the command and its minutes a tree, as Markdown.
+
+    Args:
+        published: settings, the main one first; of the others come figures that those before them lack.
+        everything: their data sets by stage.
+        needs: as `needed_stages` tells.
+        root: the project's folder.
+    """
+    lines = ["| figure | notebooks | data set | command | minutes a tree |", "|---|---|---|---|---|"]
+    told, known = set(), {path.stem for path in (root / "config").glob("*.yaml")}
+    for place, results in zip(published, everything, strict=True):
+        tables = [name for name, (_, stages) in figures.TABLES.items() if set(stages) <= set(results)]
+        names = [name for name in (*figures.drawable(results), *tables) if name not in told]
+        told |= set(names)
+        for name in names:
+            link = f"{place.figures.relative_to(root).as_posix()}/{name}.{'md' if name in tables else 'pdf'}"
+            lines.append(_figure_row(name, link, results, needs, known))
+    return "\n".join(lines) + "\n"
+
+
+def _figure_row(name: str, link: str, results: Mapping, needs: Mapping, known: Collection[str]) -> str:
     setting = results["train"].attrs["setting"]
     # a run may have a name of its own, which is no setting's
-    run = f" SETTING={setting}" * (setting in settings and setting != "sample")
+    run = f" SETTING={setting}" * (setting in known and setting != "sample")
     makes = dict.fromkeys(NOTEBOOKS, f"make paper{run}")
     makes |= {question: f"make questions{run} ASK={question}" for question in QUESTIONS}
     makes["versions"] = f"make versions{run} DATASET=path/to/images"
     needs = dict.fromkeys(TRAINS_ITS_OWN, []) | needs
-    tables = [name for name, (_, stages) in figures.TABLES.items() if set(stages) <= set(results)]
-    for name in [*figures.drawable(results), *tables]:
-        stages = (figures.FIGURES | figures.TABLES)[name][1]
-        chain = dict.fromkeys(each for stage in stages for each in (*needs.get(stage, ["train", "merge"]), stage))
-        made_by = ", ".join(f"`{(NOTEBOOKS | EXTRA)[each]}`" for each in chain)
-        seconds = {each: results[each].attrs.get("wall_seconds", float("nan")) for each in chain}
-        minutes = sum(seconds[each] / count_groups(results[each]) for each in chain) / 60
-        targets = dict.fromkeys(makes[stage] for stage in stages)
-        sources, commands = ", ".join(f"`{stage}.nc`" for stage in stages), ", ".join(f"`{name}`" for name in targets)
-        shown = f"[{title(name)}](figures/{name}.{'md' if name in tables else 'pdf'})"
-        lines.append(f"| {shown} | {made_by} | {sources} | {commands} | {minutes:.0f} |")
-    return "\n".join(lines) + "\n"
+    stages = (figures.FIGURES | figures.TABLES)[name][1]
+    chain = dict.fromkeys(each for stage in stages for each in (*needs.get(stage, ["train", "merge"]), stage))
+    made_by = ", ".join(f"`{(NOTEBOOKS | EXTRA)[each]}`" for each in chain)
+    seconds = {each: results[each].attrs.get("wall_seconds", float("nan")) for each in chain}
+    minutes = sum(seconds[each] / count_groups(results[each]) for each in chain) / 60
+    sources = ", ".join(f"`{setting}/{stage}.nc`" for stage in stages)
+    commands = ", ".join(f"`{each}`" for each in dict.fromkeys(makes[stage] for stage in stages))
+    return f"| [{title(name)}]({link}) | {made_by} | {sources} | {commands} | {minutes:.0f} |"
 
 
-def questions(path: Path) -> str:
-    """The open questions with what the published data say of each, and their notebooks, as Markdown."""
-    told = answers.sentences(records.read(path, stage="answers")) if path.is_file() else []
-    found = {title: f"{sentence} ({groups})" for title, sentence, groups in told}
+def questions(settings: Mapping[str, Told]) -> str:
+    """The open questions with what each setting's published data say of them, and their notebooks, as Markdown."""
+    told = by_question({name: each.answers for name, each in settings.items() if each.answers is not None})
     lines = []
     for stage, name in QUESTIONS.items():
-        title, notebook = load(stage).TITLE, f"[`{name}`](notebooks/{name}.ipynb)"
-        lines.append(f"- **{title}** {found.get(title, 'Not asked of the published networks yet.')} {notebook}")
+        lines.append(f"- **{load(stage).TITLE}** [`{name}`](notebooks/{name}.ipynb)")
+        found = [
+            f"  - In `{setting}`: {one['lead']} {one['rest']}".rstrip() + f" ({one['groups']})"
+            for setting, one in told.get(stage, {}).items()
+        ]
+        lines += found or ["  - Not asked of the published networks yet."]
     return "\n".join(lines) + "\n"
 
 
