@@ -218,11 +218,18 @@ def _figure_row(name: str, link: str, results: Mapping, needs: Mapping, known: C
     stages = (figures.FIGURES | figures.TABLES)[name][1]
     chain = dict.fromkeys(each for stage in stages for each in (*needs.get(stage, ["train", "merge"]), stage))
     made_by = ", ".join(f"`{(NOTEBOOKS | EXTRA)[each]}`" for each in chain)
-    seconds = {each: results[each].attrs.get("wall_seconds", float("nan")) for each in chain}
-    minutes = sum(seconds[each] / count_groups(results[each]) for each in chain) / 60
+    minutes = sum(_seconds(results[each]) / count_groups(results[each]) for each in chain) / 60
     sources = ", ".join(f"`{setting}/{stage}.nc`" for stage in stages)
     commands = ", ".join(f"`{each}`" for each in dict.fromkeys(makes[stage] for stage in stages))
     return f"| [{title(name)}]({link}) | {made_by} | {sources} | {commands} | {minutes:.0f} |"
+
+
+def _seconds(data: xr.Dataset) -> float:
+    """What a stage took; training also counts what earlier runs, which left checkpoints, had done."""
+    took = data.attrs.get("wall_seconds", float("nan"))
+    if data.attrs["stage"] != "train":
+        return took
+    return max(took, float(data.seconds[(data.method != "stopped").values].sum()))
 
 
 def questions(settings: Mapping[str, Told]) -> str:
