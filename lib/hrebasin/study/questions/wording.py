@@ -68,10 +68,8 @@ def recipe_in_words(recipe: str) -> str:
 
 
 def _number(value: float) -> str:
-    if np.isnan(value):
-        return "not defined"
     return f"{value:.1f}" if abs(value) >= FEW_DIGITS or not value else f"{value:.1g}"
 
 
 def _unit(test: Test) -> str:
-    return SHORT.get(test.units, "" if test.units == "1" else test.units) if test.n else ""
+    return SHORT.get(test.units, "" if test.units == "1" else test.units)
