@@ -92,17 +92,16 @@ def _most_robust(data: xr.Dataset, size: int) -> Iterator[str]:
 
 def _spreads(data: xr.Dataset) -> Iterator[str]:
     """How much matching seeds move an accuracy, beside how much trees do: in the median of the ways that draw some."""
-    drawn = data.isel(model=(data.order > 0).values)
-    if not drawn.sizes["model"]:
+    several = [(n, ways) for n in np.unique(data.n_merged.values).tolist() if (ways := _orders(data, n))]
+    if not several:
         return
-    size, orders = int(drawn.n_merged.max()), 1 + int(drawn.order.max())
-    seeds = _orders(data, size)
-    own = np.median([values.std(0, ddof=1).mean() for values in seeds.values()])
+    size, seeds = several[-1]
+    (orders, groups), own = next(iter(seeds.values())).shape, [each.std(0, ddof=1).mean() for each in seeds.values()]
     ways = f"the median of {len(seeds)} ways" if len(seeds) > 1 else _spoken(next(iter(seeds)))
-    yield f"Between {orders} matching seeds the accuracy of {size} models deviates by {own:.2g} points ({ways})."
-    groups = len(np.unique(drawn.group))
+    told = f"accuracy of {size} models deviates by {np.median(own):.2g} points ({ways})"
+    yield f"Between {orders} matching seeds the {told}."
     if groups > 1:
-        trees = np.median([values.mean(0).std(ddof=1) for values in seeds.values()])
+        trees = np.median([each.mean(0).std(ddof=1) for each in seeds.values()])
         yield f"Between {groups} trees it deviates by {trees:.2g} points."
 
 
@@ -190,10 +189,11 @@ def _orders(data: xr.Dataset, size: int) -> dict[str, np.ndarray]:
     """Test accuracy in percent, (order, group), by way of those that were merged in several orders."""
     part, found = _of_size(data, size).set_coords("order"), {}
     part = part.isel(model=((part.method != "merge-many") | (part.sweeps == CONVERGENCE)).values)
-    for method in sorted(set(part.method.values[part.order.values > 0].tolist())):
+    for method in np.unique(part.method.values).tolist():
         one = part.test_accuracy[(part.method == method).values] * PERCENT
-        way = f"MergeMany, {sweeps_in_words(CONVERGENCE)}" if method == "merge-many" else NAMES.get(method, method)
-        found[way] = np.stack([by_group(one, order=order) for order in np.unique(one.order)])
+        if len(orders := np.unique(one.order)) > 1:
+            way = f"MergeMany, {sweeps_in_words(CONVERGENCE)}" if method == "merge-many" else NAMES.get(method, method)
+            found[way] = np.stack([by_group(one, order=order) for order in orders])
     return found
 
 
