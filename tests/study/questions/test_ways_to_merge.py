@@ -87,7 +87,7 @@ def test_the_figure_shows_every_way_and_what_naive_averages_that_lie_far_below_a
     ways = ways - {"MergeMany", "MergeMany from the tree"}
     assert labels == {*ways, "from the tree", "1 sweep", "2 sweeps", "5 sweeps", "converged"}
     assert [axes.get_ylabel() for axes in figure.axes[::3]] == list(ROWS.values())
-    assert [text.get_text() for axes in figure.axes for text in axes.texts] == ["naive: 10 to 10"]
+    assert [text.get_text() for axes in figure.axes for text in axes.texts] == ["naive: 10 %"]
     former = draw(data.drop_vars(["strong_accuracy", "repaired_accuracy"]))
     assert len(former.axes) == len(figure.axes) - 3
 

@@ -120,5 +120,7 @@ def _leave_out_naive(axes: Axes, values: xr.DataArray, low: float, high: float) 
     if not np.isfinite(naive).any() or np.nanmin(naive) > low - reach / 2:
         return
     axes.set_ylim(low - 0.3 * reach, high + 0.08 * reach)
-    told = f"naive: {np.nanmin(naive):.0f} to {np.nanmax(naive):.0f}"
-    axes.text(0.5, 0.03, told, transform=axes.transAxes, fontsize=6, ha="center", color=LOOKS["unmerged"][1])
+    told = " to ".join(dict.fromkeys(f"{end:.0f}" for end in (np.nanmin(naive), np.nanmax(naive))))
+    axes.text(
+        0.5, 0.03, f"naive: {told} %", transform=axes.transAxes, fontsize=6, ha="center", color=LOOKS["unmerged"][1]
+    )
