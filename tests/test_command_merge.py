@@ -12,7 +12,7 @@ from torch import nn
 from hrebasin.factories import build_network, example_inputs
 from hrebasin.images.sources import load_images
 from hrebasin.merging.files import merge_files
-from hrebasin.merging.merge import merge
+from hrebasin.merging.merge import merge, method_names
 from hrebasin.networks import Normalize
 from hrebasin.random_streams import generator
 from hrebasin.study.command import main
@@ -80,7 +80,10 @@ def write_images(folder, side):
         Image.fromarray(pixels.numpy()).save(path)
 
 
-@pytest.mark.parametrize("option", ["--method=straight-through", "--method=activations", "--repair"])
+REPAIRED = [f"--repair --method={name}" for name in method_names()]
+
+
+@pytest.mark.parametrize("option", ["--method=straight-through", "--method=activations", *REPAIRED])
 @pytest.mark.parametrize("kind", ["perceptrons", "others"])
 def test_images_with_their_classes_reach_what_needs_them(folder, option, kind):
     write_images(folder, 2 if kind == "perceptrons" else 8)
@@ -88,8 +91,9 @@ def test_images_with_their_classes_reach_what_needs_them(folder, option, kind):
         ["a.safetensors", "b.pt"] if kind == "perceptrons" else ["conv-0.pth", "conv-1.pth", "--network=nets.py:conv"]
     )
     given = ["--images", "images", "--mean", "0.5,0.4,0.3", "--std", "0.2,0.2,0.3", "--output"]
-    assert main(["merge", *files, option, *given, "one.safetensors"]) == 0
-    assert main(["merge", *files, *given, "other.safetensors"]) == 0
+    plain = option.removeprefix("--repair ") if "--repair" in option else "--method=tree"
+    assert main(["merge", *files, *option.split(), *given, "one.safetensors"]) == 0
+    assert main(["merge", *files, plain, *given, "other.safetensors"]) == 0
     one, other = load_file("one.safetensors"), load_file("other.safetensors")
     assert any(not torch.equal(tensor, other[name]) for name, tensor in one.items())
 
@@ -128,6 +132,30 @@ def test_names_precision_and_missing_biases_stay(folder):
     torch.testing.assert_close(found["_orig_mod.2.weight"], mean.detach(), rtol=1e-2, atol=1e-3)
 
 
+def test_perceptrons_of_different_widths_are_fused(folder, capsys):
+    pytest.importorskip("ot")
+    wide = nn.Sequential(nn.Linear(12, 16), nn.ReLU(), nn.Linear(16, 6), nn.ReLU(), nn.Linear(6, 3))
+    with torch.no_grad():  # every unit of the first hidden layer twice
+        for name, own in wide.named_parameters():
+            if name != "2.weight":
+                own.copy_(torch.cat([perceptron(0).state_dict()[name]] * (2 if len(own) == 16 else 1)))
+        wide[2].weight.copy_(perceptron(0)[2].weight.repeat(1, 2))
+    save_file(wide.state_dict(), "wide.safetensors")
+    files = ["merge", "a.safetensors", "wide.safetensors", "--output", "merged.safetensors"]
+    assert main([*files, "--method", "ot-fusion"]) == 0
+    for name, tensor in load_file("merged.safetensors").items():
+        torch.testing.assert_close(tensor, load_file("a.safetensors")[name])
+    inputs = torch.rand(5, 12)
+    logits = torch.stack([perceptron(0)(inputs), wide(inputs)]).detach()
+    save_file({"inputs": inputs, "logits": logits}, "both.safetensors")
+    assert main([*files, "--method", "ot-fusion", "--reference", "both.safetensors"]) == 0
+    save_file({"inputs": inputs, "logits": logits + torch.tensor([0.0, 1.0])[:, None, None]}, "other.safetensors")
+    assert main([*files, "--method", "ot-fusion", "--reference", "other.safetensors"]) == 2
+    assert "wide.safetensors gives other logits than the reference" in capsys.readouterr().err
+    assert main(files) == 2
+    assert "only ot-fusion merges them" in capsys.readouterr().err
+
+
 def test_a_reference_is_checked(folder, capsys):
     inputs = torch.rand(5, 12)
     for activation in (nn.ReLU, nn.GELU):
@@ -152,6 +180,7 @@ CONV = ["merge", "conv-0.pth", "conv-1.pth", "--output", "m.pt", "--network"]
         ([*MERGE, "b.pt"], "b.pt is one of the networks: write the merged one elsewhere"),
         ([*MERGE, "m.onnx"], "m.onnx must end in one of .safetensors, .pt"),
         ([*MERGE, "m.pt", "--method", "best"], "unknown method 'best'; there are tree, merge-many, naive"),
+        ([*MERGE, "m.pt", "--method", "ensemble"], "hrebasin.ensemble(bank) runs them as one module"),
         ([*MERGE, "m.pt", "--layers", "0,2"], "of the layers ['0', '2', '4'], not of ['0', '2']"),
         ([*MERGE, "m.pt", "--example", "12"], "example needs network"),
         ([*MERGE, "m.pt", "--mean", "0.5"], "mean and std need images"),

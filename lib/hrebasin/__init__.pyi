@@ -12,6 +12,7 @@ from .matching.weights import Alignment as Alignment
 from .matching.weights import match_weights as match_weights
 from .merging.averages import merge_naive as merge_naive
 from .merging.batch_norm import measure_batch_norm as measure_batch_norm
+from .merging.ensemble import ensemble as ensemble
 from .merging.many import merge_many as merge_many
 from .merging.merge import merge as merge
 from .merging.merge import merge_state_dicts as merge_state_dicts

@@ -80,7 +80,7 @@ def read_state_dicts(
     for path, found in zip(paths, widths, strict=True):
         if found != widths[0]:
             raise ValueError(
-                f"{path} has layers of {found} units, but {paths[0]} of {widths[0]}: they cannot be merged"
+                f"{path} has layers of {found} units, but {paths[0]} of {widths[0]}: only ot-fusion merges them"
             )
     first = networks[0].tensors["fc1.weight"].shape[1]
     image_shape, n_classes = tuple(image_shape or (1, 1, first)), n_classes or widths[0][-1]

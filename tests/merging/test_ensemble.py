@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 import torch
 
-from hrebasin import evaluate
-from hrebasin.merging.ensemble import ensemble
+from hrebasin import ensemble, evaluate, merge
+from hrebasin.merging.methods import merge_sets
 from hrebasin.robustness.attacks import attack
 from other_networks import KINDS, SHAPE, untrained
 
@@ -14,6 +14,12 @@ def test_its_probabilities_are_the_mean_of_those_of_its_members(trained, pixels,
     unchanged(bank)
     whole = ensemble(bank)
     torch.testing.assert_close(whole(inputs)[0].exp(), bank(inputs).softmax(-1).mean(0))
+
+
+def test_it_is_no_method_and_whoever_asks_for_it_as_one_is_shown_the_way(trained):
+    for ask in (lambda: merge(list(trained), method="ensemble"), lambda: merge_sets([trained], ["ensemble"])):
+        with pytest.raises(ValueError, match=r"no method merges into one: hrebasin\.ensemble\(bank\) runs them"):
+            ask()
 
 
 def test_it_is_labelled_evaluated_and_attacked_as_a_network(trained, test_images):

@@ -13,7 +13,7 @@ from hrebasin.convolutional import residual
 from hrebasin.images.sources import Images
 from hrebasin.merging.batch_norm import measure_batch_norm
 from hrebasin.merging.many import merge_many
-from hrebasin.merging.merge import merge, merge_state_dicts
+from hrebasin.merging.merge import merge, merge_state_dicts, method_names
 from hrebasin.merging.methods import register, unregister
 from hrebasin.merging.tree import merge_tree
 from hrebasin.networks import MLP, mlp
@@ -144,6 +144,19 @@ def test_batch_norm_is_measured_on_images_of_any_scale(inputs):
     activations = merged.stem(scaled)
     torch.testing.assert_close(merged.norm.running_mean, activations.mean((0, 2, 3)), **CLOSE)
     torch.testing.assert_close(merged.norm.running_var, activations.var((0, 2, 3)), **CLOSE)
+
+
+@pytest.mark.parametrize("method", method_names())
+def test_every_method_measures_batch_norm_and_repairs(method, inputs):
+    networks, images = [drawn(Net, name).eval() for name in "ab"], (inputs, torch.arange(40) % 4)
+    plain, repaired = (merge(networks, images=images, method=method, repair=choice) for choice in (False, True))
+    again = measure_batch_norm(Bank.stack([plain], inputs[:2]), inputs)[0]
+    torch.testing.assert_close(plain(inputs), again(inputs))
+    with torch.no_grad():  # classes are in no other order, so the moments of logits are those of the networks
+        wanted = torch.stack([torch.stack(torch.std_mean(each(inputs), 0)) for each in networks]).mean(0)
+        found = torch.stack(torch.std_mean(repaired(inputs), 0))
+        torch.testing.assert_close(found, wanted, rtol=1e-3, atol=1e-3)
+        assert not torch.allclose(torch.stack(torch.std_mean(plain(inputs), 0)), wanted, rtol=1e-2)
 
 
 def test_a_symmetry_by_hand_is_refused_for_mlps(inputs):

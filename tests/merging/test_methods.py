@@ -97,6 +97,7 @@ def test_methods_get_names_and_colours_of_their_own(registered):
         ("", {}, "got ''"),
         ("tree", {}, "'tree' is a method of the library"),
         ("fold", {}, "'fold' is a method of the library"),
+        ("ensemble", {}, "'ensemble' is a method of the library"),
         ("mine", {"needs": "answers"}, "needs one of .*, got 'answers'"),
         ("mine", {"colour": COLOURS["tree"]}, "colour #0072B2 of 'mine' is that of 'tree'"),
         ("mine", {"colour": "red"}, "must be like '#A89048', got 'red'"),
@@ -195,14 +196,17 @@ def test_what_a_method_needs_is_handed_over(eight, train_images, registered):
         MERGES["naive"](eight, repaired=True)
 
 
-def test_sets_that_a_method_does_not_take_are_left_out(eight):
+def test_sets_that_a_method_does_not_take_are_left_out(eight, train_images):
     sets = [eight.select(slice(n)) for n in (2, 3, 8)]
     found = merge_sets(sets, ["merge-many-from-tree", "naive"])
     told = [(bank.labels["method"].item(), bank.labels["n_merged"].item()) for bank in found]
     assert told == [("merge-many-from-tree", 2), ("merge-many-from-tree", 8), ("naive", 2), ("naive", 3), ("naive", 8)]
+    [repaired] = merge_sets(sets[2:], ["star"], images=train_images, repaired=True)
+    expected = MERGES["star"](sets[2], 0, train_images, repaired=True)
+    assert all(torch.equal(tensor, expected.tensors[key]) for key, tensor in repaired.tensors.items())
     with pytest.raises(ValueError, match="'tree' takes 2, 4, 8, ... networks, got 3"):
         MERGES["tree"](sets[1])
-    with pytest.raises(ValueError, match=r"unknown methods \['trees'\]"):
+    with pytest.raises(ValueError, match="unknown method 'trees'"):
         merge_sets(sets, ["trees"])
 
 

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from hrebasin import Bank
+from hrebasin.merging.merge import merge
 from hrebasin.merging.methods import MERGES
 from hrebasin.merging.transport import fuse
 
@@ -37,6 +38,42 @@ def test_doubled_units_come_together_again(trained):
     for name, tensor in fuse([one, doubled(one)]).tensors.items():
         torch.testing.assert_close(tensor, one.tensors[name], rtol=1e-4, atol=1e-5)
     assert fuse([doubled(one), one]).architecture == doubled(one).architecture
+
+
+def test_repair_of_equal_widths_is_that_of_the_registered_method(trained, train_images):
+    pytest.importorskip("ot")
+    some = trained.select(slice(3))
+    fused = fuse([some.select([k]) for k in range(3)], repaired_on=train_images.pixels)
+    for name, tensor in MERGES["ot-fusion"](some, 0, train_images, repaired=True).tensors.items():
+        torch.testing.assert_close(fused.tensors[name], tensor, rtol=1e-3, atol=1e-4)
+
+
+def test_repair_gives_back_what_the_mean_of_columns_takes(trained, train_images, pixels):
+    """Twice as many units with half of the weights that lead on: the same answers, but columns of half the size."""
+    pytest.importorskip("ot")
+    one = trained.select([0])
+    wide = doubled(one)
+    halved = {name: tensor / 2 for name, tensor in wide.tensors.items() if name.endswith("weight") and "1" not in name}
+    wide = Bank(wide.architecture, wide.tensors | halved)
+    torch.testing.assert_close(wide(pixels), one(pixels), rtol=1e-4, atol=1e-4)
+    assert not torch.allclose(fuse([one, wide])(pixels), one(pixels), rtol=1e-1)
+    for name, tensor in fuse([one, wide], repaired_on=train_images.pixels).tensors.items():
+        torch.testing.assert_close(tensor, one.tensors[name], rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("repair", [False, True])
+def test_networks_of_different_widths_are_merged_in_one_call(trained, train_images, repair):
+    pytest.importorskip("ot")
+    one, wide = trained.select([0]), doubled(trained.select([1]))
+    networks, pixels = [one[0], wide[0]], train_images.pixels
+    merged = merge(networks, pixels[:2], method="ot-fusion", images=pixels if repair else None, repair=repair)
+    expected = fuse([one, wide], repaired_on=pixels if repair else None)
+    for name, tensor in merged.named_parameters():
+        torch.testing.assert_close(tensor, expected.tensors[name][0])
+    with pytest.raises(ValueError, match="only networks of one architecture form a bank"):
+        merge(networks, pixels[:2])
+    with pytest.raises(ValueError, match="'ot-fusion' needs training images: their pixels"):
+        merge(networks, pixels[:2], method="ot-fusion", repair=True)
 
 
 def test_what_cannot_be_fused_is_refused(trained, monkeypatch):

@@ -69,8 +69,5 @@ def test_variances_are_compared_as_pitman_and_morgan_do():
     assert np.isnan(PairedVariances("spread", first, second, groups=1).p)
 
 
-def test_what_is_told_names_the_interval_or_why_there_is_none():
-    assert Test("a", [1.0, 2.0, 3.0], "points").told().startswith("2 points (")
-    assert Test("a", [1.0], "points").told() == "1 points (one group has no interval)"
-    assert Test("a", [0.0, 0.0], "points").told() == "0 points (the same in all 2 groups)"
+def test_a_sign_is_that_of_the_interval():
     assert [Test("a", values, "1").sign for values in ([1, 1.1, 1.2], [-1, -1.1, -1.2], [1, -1, 0.1])] == [1, -1, 0]

@@ -37,7 +37,8 @@ def merge_files(
     """Merge networks that lie in files into one file, whose tensors have the names that they have in the first.
 
     Args:
-        paths: of the networks, see `hrebasin.weight_files.read_weights`.
+        paths: of the networks, see `hrebasin.weight_files.read_weights`; of one architecture, but that perceptrons of
+            different widths can be merged by ``ot-fusion``.
         output: of the merged one, see `hrebasin.weight_files.write_weights`; none of ``paths``.
         method, repair: see `hrebasin.merge`.
         network: what the networks are, see `hrebasin.factories.build_network`; by default multilayer perceptrons with
@@ -97,9 +98,27 @@ def _perceptrons(
     if given:
         shape = {"image_shape": given.images.shape, "mean": given.mean, "std": given.std}
         options = options | {"images": given.images}
-    bank = read_state_dicts(paths, layers=layers, reference=answers, **shape)
-    merged = named_like(merge(list(bank), **options).state_dict(), read_perceptron(paths[0], layers))
+    if options["method"] == "ot-fusion":  # takes other widths too: each file is a bank of its own
+        each = _each_own(answers, len(paths))
+        sets = [
+            read_state_dicts([path], layers=layers, reference=own, **shape)
+            for path, own in zip(paths, each, strict=True)
+        ]
+    else:
+        sets = [read_state_dicts(paths, layers=layers, reference=answers, **shape)]
+    networks = [network for bank in sets for network in bank]
+    merged = named_like(merge(networks, **options).state_dict(), read_perceptron(paths[0], layers))
     return [f"{paths[0]} gives the logits of {reference}"] if reference else [], merged
+
+
+def _each_own(reference: tuple | None, n: int) -> list[tuple | None]:
+    """The reference of each of n networks: what it answered, or None where only the first one's answers are known."""
+    if reference is None or reference[1].ndim != 3:
+        return [reference, *[None] * (n - 1)]
+    inputs, logits = reference
+    if len(logits) != n:
+        raise ValueError(f"reference logits must be of {n} networks, got {tuple(logits.shape)}")
+    return [(inputs, own) for own in logits]
 
 
 def _of_any_kind(

@@ -14,15 +14,16 @@ PAPER = ("unmerged", "tree", "merge-many", "naive", "l1", "l2")  # the paper's o
 BUILT_IN = tuple(LOOKS)  # with weights in every run; `hrebasin.register` adds others
 # Colours of methods that are registered without one, apart from all others for colour-blind readers too
 SPARE = ("#D80048", "#A89048", "#F018D8")
-# Titles of methods that a run merges only where its setting lists them; figures tell them apart by marks
-RIVALS = {
-    "star": "star",
-    "fold": "sequential fold",
-    "tree-random": "tree, random pairs",
-    "tree-nearest": "tree, nearest pairs",
-    "cycle-consistent": "C2M3",
-    "activations": "tree, by activations",
-    "correlations": "tree, by correlations",
-    "ot-fusion": "OT fusion",
-    "straight-through": "tree, straight-through",
+# Methods that a run merges only where its setting lists them; those that share a panel of their figure are apart too
+RIVALS: dict[str, tuple[str, str]] = {
+    "star": ("star", "#604800"),
+    "fold": ("sequential fold", "#C80020"),
+    "tree-random": ("tree, random pairs", "#3C9CDC"),
+    "tree-nearest": ("tree, nearest pairs", "#00484E"),
+    "cycle-consistent": ("C2M3", "#00A860"),
+    "activations": ("tree, by activations", "#C04868"),
+    "correlations": ("tree, by correlations", "#480000"),
+    "ot-fusion": ("OT fusion", "#304830"),
+    "straight-through": ("tree, straight-through", "#C060F0"),
 }
+ENSEMBLE = ("ensemble", "#24007E")  # no method that merges: the reference from above

@@ -18,7 +18,8 @@ from ..symmetry import Symmetry
 from .batch_norm import measured_later
 from .looks import BUILT_IN, RIVALS
 from .method import TrainingImages, parts_of
-from .methods import MERGES, Method
+from .methods import MERGES, Method, method_named
+from .transport import fuse
 
 OTHER_MODULE = "Do the module's functions and numbers, which no state dict tells, differ from those of the training?"
 
@@ -46,10 +47,11 @@ def merge(
 
     Args:
         networks: two or more modules that give logits (image, class), of any kind that `torch.export` can read; they
-            are not changed. Weights are merged in float32.
+            are not changed. Weights are merged in float32. They are of one architecture; only ``"ot-fusion"`` takes the
+            library's MLPs (`hrebasin.mlp`) of different widths too, and gives one as wide as the first.
         example: inputs (image, ...) for all, such as ``images[:2]``; by default the first of ``images``.
         method: ``"tree"`` (the paper's; takes 2, 4, 8, ... networks), ``"merge-many"``, or another one of
-            `method_names`.
+            `method_names`. The ensemble is none: `hrebasin.ensemble` runs all networks as one module.
         images: training inputs (image, ...) as the networks take them, uint8 or floats, on which batch norm is measured
             anew. Without them its statistics are averaged, with a warning. Some methods cannot do without; those that
             need labels take `Images`, or a pair of inputs and labels (image,).
@@ -65,6 +67,7 @@ def merge(
         floating-point number, such as a counter, is the first network's.
 
     Raises:
+        ModuleNotFoundError: networks of different widths, and the package POT is not installed.
         ValueError: fewer than two networks, a number that no tree has, an unknown method, networks without permutations
             to match, or what `hrebasin.Bank.stack` refuses; network (they count from 0) and tensor are named.
     """
@@ -77,8 +80,12 @@ def merge(
     images, example = _checked_images(images, example)
     if symmetry is not None and is_mlp(networks[0]):
         raise ValueError(f"symmetry is for other networks: that of {networks[0].architecture.title}, an MLP, is known")
-    bank = Bank.stack(networks, example, symmetry=symmetry, prove=prove, seed=range(len(networks)))
-    merged = _merged(bank, act, images, seed, repair)
+    if method == "ot-fusion" and _differ_in_width(networks):
+        pixels = act.given(images, repaired=repair)["pixels"]
+        merged = fuse([Bank.stack([each], example) for each in networks], repaired_on=pixels if repair else None)
+    else:
+        bank = Bank.stack(networks, example, symmetry=symmetry, prove=prove, seed=range(len(networks)))
+        merged = _merged(bank, act, images, seed, repair)
     return _like(networks[0], merged)
 
 
@@ -138,17 +145,20 @@ def _answers(network: nn.Module, inputs: torch.Tensor) -> torch.Tensor:
 
 
 def _checked_method(networks: Sequence[nn.Module], method: str) -> Method:
-    if method not in MERGES:
-        raise ValueError(f"unknown method {method!r}; there are {', '.join(MERGES)}")
-    n = len(networks)
+    found, n = method_named(method), len(networks)
     if n < 2:
         raise ValueError(f"merging needs at least 2 networks, got {n}")
-    if not MERGES[method].takes(n):
+    if not found.takes(n):
         what, others = "a tree" if method == "tree" else repr(method), [m for m in MERGES if MERGES[m].takes(n)]
         raise ValueError(
             f"{what} needs 2, 4, 8, ... networks, got {n}; any number can be merged by {', '.join(others)}"
         )
-    return MERGES[method]
+    return found
+
+
+def _differ_in_width(networks: Sequence[nn.Module]) -> bool:
+    """Whether these are MLPs of the library, and not all of one architecture."""
+    return all(map(is_mlp, networks)) and any(each.architecture != networks[0].architecture for each in networks)
 
 
 def _checked_images(images, example) -> tuple[TrainingImages | None, torch.Tensor | None]:

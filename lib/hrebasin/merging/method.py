@@ -81,7 +81,7 @@ class Method:
         if not self.takes(len(bank)):
             numbers = "2, 4, 8, ..." if self.trees else "two or more"
             raise ValueError(f"method {self.name!r} takes {numbers} networks, got {len(bank)}")
-        given = self._given(images, repaired)
+        given = self.given(images, repaired=repaired)
         start = time.perf_counter()
         with measured_later():  # `finished` measures batch norm, or says what that it cannot costs
             made = self.merge(bank, seed, **{name: given[name] for name in NEEDS[self.needs]})
@@ -94,7 +94,8 @@ class Method:
         given = parts_of(images)
         return [name for name in NEEDS[self.needs] if given[name] is None]
 
-    def _given(self, images: TrainingImages | None, repaired: bool) -> dict[str, torch.Tensor | None]:
+    def given(self, images: TrainingImages | None, *, repaired: bool) -> dict[str, torch.Tensor | None]:
+        """`parts_of` images; ValueError where they lack what it, or REPAIR, needs."""
         given = parts_of(images)
         if missing := self.lacks(images) or ["pixels"] * (repaired and given["pixels"] is None):
             raise ValueError(f"method {self.name!r} needs training images: their {' and '.join(missing)}")

@@ -25,7 +25,7 @@ from .aligned_many import align_many, align_many_from_tree
 from .averages import Aligned, align_fold, align_star, align_transport, merge_naive
 from .cycle_consistent import align_cycle_consistent
 from .distances import with_history
-from .looks import BUILT_IN, LOOKS, RIVALS, SPARE
+from .looks import BUILT_IN, ENSEMBLE, LOOKS, RIVALS, SPARE
 from .many import merge_many, merge_many_sets
 from .method import NEEDS, Method, TrainingImages, parts_of
 from .tree import align_by_activations, align_paired_tree, align_straight_through, align_tree, merge_tree
@@ -56,6 +56,22 @@ def _built_in() -> dict[str, Method]:
 MERGES: dict[str, Method] = _built_in()
 
 
+def method_named(name: str) -> Method:
+    """A method of `MERGES`.
+
+    Raises:
+        ValueError: there is none. The ensemble is none: it makes no network of the same architecture.
+    """
+    if name == ENSEMBLE[0]:
+        raise ValueError(
+            "an ensemble keeps all networks, so no method merges into one: hrebasin.ensemble(bank) runs them as one "
+            "module, and hrebasin.merging.distillation.distilled teaches that to a merged network"
+        )
+    if name not in MERGES:
+        raise ValueError(f"unknown method {name!r}; there are {', '.join(MERGES)}")
+    return MERGES[name]
+
+
 def register(
     name: str, merge: Callable[..., Bank | Aligned], *, title: str = "", colour: str = "", needs: str = ""
 ) -> None:
@@ -76,7 +92,7 @@ def register(
     """
     if not re.fullmatch(r"[a-z][a-z0-9]*(-[a-z0-9]+)*", name):
         raise ValueError(f"a method's name is made of small letters, digits and hyphens, got {name!r}")
-    if name in BUILT_IN or name in RIVALS:
+    if name in (*BUILT_IN, *RIVALS, ENSEMBLE[0]):
         raise ValueError(f"{name!r} is a method of the library; give yours another name")
     if needs not in NEEDS:
         raise ValueError(f"a method needs one of {list(NEEDS)}, got {needs!r}")
@@ -134,12 +150,11 @@ def merge_sets(
     Raises:
         ValueError: an unknown method.
     """
-    if unknown := set(names) - set(MERGES):
-        raise ValueError(f"unknown methods {sorted(unknown)}; there are {', '.join(MERGES)}")
-    if without := {name: MERGES[name].lacks(images) for name in names if MERGES[name].lacks(images)}:
+    methods = [method_named(name) for name in names]
+    if without := {method.name: method.lacks(images) for method in methods if method.lacks(images)}:
         told = ", ".join(f"{name} (which needs {' and '.join(lacked)})" for name, lacked in without.items())
         warnings.warn(f"left out for want of training images: {told}", stacklevel=2)
-    able = [MERGES[name] for name in names if name not in without]
+    able = [method for method in methods if method.name not in without]
     work = [(method, some) for method in able for some in sets if method.takes(len(some))]
     longest = sorted(range(len(work)), key=lambda k: -len(work[k][1]))
     found = side_by_side(lambda k: work[k][0](work[k][1], seed, images, repaired=repaired), longest)

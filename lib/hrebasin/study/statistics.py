@@ -91,18 +91,6 @@ class Test:
         low, high = self.mean.interval(1 - (1 - LEVEL) / self.tries)
         return self._reported(low), self._reported(high)
 
-    def told(self) -> str:
-        """Effect, interval and n in words: "-4.2 percentage points (-5.1 to -3.3, n = 8)"."""
-        low, high = self.interval()
-        units = "" if self.units == "1" else f" {self.units}"
-        if self.n == 1:
-            spread = "one group has no interval"
-        elif np.isnan(low):
-            spread = f"the same in all {self.n} groups"
-        else:
-            spread = f"{low:.3g} to {high:.3g}, n = {self.n}"
-        return f"{self.effect:.3g}{units} ({spread})"
-
     def yes_or_no(self) -> str:
         """Whether the effect is above zero: "Yes", "No" (below) or "Not resolved"."""
         return {1: "Yes", -1: "No", 0: "Not resolved"}[self.sign]
@@ -193,10 +181,6 @@ class Undefined(Test):
     def p_sign_flip(self) -> float:
         """None: not a number."""
         return float("nan")
-
-    def told(self) -> str:
-        """What stands in place of an effect."""
-        return "not defined"
 
 
 def defined(name: str, values, units: str, *, by_image: np.ndarray | None = None, **more) -> Test:

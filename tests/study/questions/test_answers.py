@@ -67,7 +67,7 @@ def test_degenerate_results_are_not_defined_in_their_rows_alone(made_up, stage, 
 def test_a_question_without_numbers_is_not_defined(made_up):
     empty = made_up["repair"].assign(test_accuracy=made_up["repair"].test_accuracy * np.nan)
     found = answer({"repair": empty, "strong": made_up["strong"]})
-    assert "gives back not defined of the accuracy lost" in found.sentence.values[-1]
+    assert "gives back (not defined) of the accuracy lost" in found.sentence.values[-1]
     of_repair = found.isel(row=(found.question == found.asked[-1]).values)
     kept = ["accuracy" not in name and "loss recovered" not in name for name in of_repair.comparison.values]
     assert np.isfinite(of_repair.effect).values.tolist() == kept  # one comparison costs no other its own

@@ -8,7 +8,8 @@ from hrebasin.merging.many import merge_many
 from hrebasin.merging.methods import MERGES
 from hrebasin.merging.tree import merge_pairs
 from hrebasin.robustness.attacks import attack
-from hrebasin.study.questions.ways_to_merge import BESIDE, NAMES, answer
+from hrebasin.study.questions.merger_figure import ROWS
+from hrebasin.study.questions.ways_to_merge import BESIDE, NAMES, answer, draw, recommendation
 from synthetic_questions import effects, mergers
 
 RIVALS = ("cycle-consistent", "correlations", "straight-through", "star")  # of the fixture
@@ -47,6 +48,48 @@ def test_measures_are_those_of_the_library(measured, trees, test_images, train_i
     whole = some(data, method="ensemble", n_merged=4, group=1)
     np.testing.assert_allclose(whole.test_loss, evaluate(ensemble(leaves), test_images).loss, rtol=1e-5)
     np.testing.assert_allclose(whole.ece_fitted, calibration(ensemble(leaves), test_images).ece_fitted, rtol=1e-4)
+
+
+def test_every_merged_network_is_attacked_timed_and_repaired(measured, trees, test_images, train_images):
+    data = measured["mergers"]
+    merged = data.isel(model=~np.isin(data.method.values, ["unmerged", "leave-one-out", "ensemble"]))
+    assert np.isfinite(merged.strong_accuracy).all()
+    assert np.isfinite(merged.repaired_accuracy).all()
+    assert (merged.seconds > 0).all()
+    assert np.isfinite(some(data, method="ensemble").strong_accuracy).all()
+    again = MERGES["star"](trees.where(method="unmerged", group=1).select([0, 1]), "0/order-1", train_images)
+    drawn = some(data, method="star", n_merged=2, group=1, order=1)
+    np.testing.assert_allclose(drawn.test_accuracy, accuracy(again, test_images))
+
+
+def test_seeds_and_trees_stand_side_by_side():
+    data = mergers(groups=3, stages=3, noise=1.0, seed=0)
+    many = some(data, method="merge-many", sweeps=100, n_merged=8).test_accuracy.values.reshape(3, 2) * 100
+    own, trees = many.std(1, ddof=1).mean(), many.mean(1).std(ddof=1)
+    said = answer(data)[1]
+    assert f"Between 2 matching seeds the accuracy of 8 models deviates by {own:.2g} points (converged MergeM" in said
+    assert f"Between 3 trees it deviates by {trees:.2g} points." in said
+
+
+def test_a_recommendation_has_two_sentences_with_numbers():
+    told = recommendation(mergers(groups=3, stages=3, noise=1.0, seed=0))
+    lead, cheaper = told.removesuffix(".").split(". ")[:2] if told.count(". ") == 1 else (told, "")
+    assert lead.startswith("Converged MergeMany is the most accurate of ")
+    assert "times the tree's time" in cheaper
+
+
+def test_the_figure_shows_every_way_and_what_naive_averages_that_lie_far_below_are():
+    data = mergers(groups=3, stages=4, noise=1.0, seed=0)
+    data["test_accuracy"] = data.test_accuracy.where(data.method != "naive", 0.1)
+    figure = draw(data)
+    labels = {label for axes in figure.axes for label in axes.get_legend_handles_labels()[1]}
+    ways = {NAMES[name].removeprefix("tree, ") for name in set(data.method.values) - {"unmerged", "leave-one-out"}}
+    ways = ways - {"MergeMany", "MergeMany from the tree"}
+    assert labels == {*ways, "from the tree", "1 sweep", "2 sweeps", "5 sweeps", "converged"}
+    assert [axes.get_ylabel() for axes in figure.axes[::3]] == list(ROWS.values())
+    assert [text.get_text() for axes in figure.axes for text in axes.texts] == ["naive: 10 %"]
+    former = draw(data.drop_vars(["strong_accuracy", "repaired_accuracy"]))
+    assert len(former.axes) == len(figure.axes) - 3
 
 
 def test_means_of_all_but_one_are_measured_before_and_after_sweeps(measured, trees, test_images):

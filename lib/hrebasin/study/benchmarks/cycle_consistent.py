@@ -8,7 +8,9 @@ from collections.abc import Mapping
 from functools import partial
 from itertools import combinations
 
+import numpy as np
 import torch
+import xarray as xr
 from scipy.optimize import fminbound, linear_sum_assignment
 
 from ...bank import Bank
@@ -16,7 +18,12 @@ from ...merging.cycle_consistent import match_cycle_consistent
 from ...networks import permutation_spec
 from .speed import Row
 
-GOALS = {4: 5, 8: 10}  # by networks: twice as many are twice the work, of pairs 4.7 times
+GOALS = {
+    2: 1,
+    4: 5,
+    8: 10,
+    16: 20,
+}  # by networks: twice as many are twice the work, and more than four times as many pairs
 STEPS = 2  # of both sides; a step takes as long at the start as later
 PATIENCE, LEAST_GAIN = 5, 1e-6  # steps that gain less than this in a row end the search
 
@@ -26,6 +33,21 @@ Matrices = Mapping[str, torch.Tensor]
 def rows(bank: Bank) -> dict[str, Row]:
     """The comparisons by name; MLPs only."""
     return {f"cycle-consistent-{size}": _row(bank.select(slice(size))) for size in GOALS}
+
+
+def exponents(benchmarks: xr.Dataset) -> tuple[float, float] | None:
+    """The powers of n with which the times of both sides grow, ours first: least squares of logarithms of the median
+    seconds over all rows; 1 is a straight line, 2 a square.
+
+    Args:
+        benchmarks: as `hrebasin.study.benchmarks.speed.compare` gives it; None where fewer than two rows are in it.
+    """
+    sizes = [size for size in GOALS if f"cycle-consistent-{size}" in benchmarks.row.values]
+    if len(sizes) < 2:
+        return None
+    some = benchmarks.seconds.sel(row=[f"cycle-consistent-{size}" for size in sizes]).median("repeat")
+    ours, theirs = np.polyfit(np.log(sizes), np.log(some.transpose("row", "side").values), 1)[0]
+    return float(ours), float(theirs)
 
 
 def _row(bank: Bank) -> Row:

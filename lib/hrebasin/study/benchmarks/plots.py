@@ -5,6 +5,7 @@ import xarray as xr
 from matplotlib.figure import Figure
 
 from ..figures.style import COLOURS, COLUMN, shape, styled
+from .cycle_consistent import exponents
 from .growth import line
 
 SERIES = tuple(COLOURS[name] for name in ("unmerged", "tree", "merge-many", "naive", "l2"))
@@ -88,12 +89,16 @@ def speed_table(benchmarks: xr.Dataset) -> str:
 
 
 def goals(benchmarks: xr.Dataset) -> str:
-    """How many goals were met, and which were not, in a sentence."""
+    """How many goals were met, and which were not, in a sentence; and how both sides of C2M3 grow with n."""
     missed = benchmarks.isel(row=(benchmarks.ratio < benchmarks.goal).values)
     met = f"{benchmarks.sizes['row'] - missed.sizes['row']} of {benchmarks.sizes['row']} goals of speed were met"
     rows = zip(missed.title.values, missed.ratio.values, missed.goal.values, strict=True)
     words = "; ".join(f"{title} ({ratio:.3g} times instead of {goal:.3g})" for title, ratio, goal in rows)
-    return f"{met}; missed: {words}.\n" if words else f"{met}.\n"
+    told = [f"{met}; missed: {words}." if words else f"{met}."]
+    if powers := exponents(benchmarks):
+        told.append(f"With n networks, C2M3's time grows as n^{powers[0]:.2g}.")
+        told.append(f"That of its published procedure grows as n^{powers[1]:.2g}.")
+    return " ".join(told) + "\n"
 
 
 def lines_table(benchmarks: xr.Dataset) -> str:

@@ -27,7 +27,7 @@ VARIABLES = {
     "effect_units": ("units of the effect and its interval", "1"),
 }
 
-NO_NUMBER = re.compile(r"-?\b(nan|inf)\b( (%|points|times))?")  # as Python writes it
+NO_NUMBER = re.compile(r"-?\b(nan|inf)\b( (%|points|times|nat))?")  # as Python writes it
 
 
 def answer(results: Results) -> xr.Dataset:

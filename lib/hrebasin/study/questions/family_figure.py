@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
+from ...merging.looks import ENSEMBLE
 from ..figures.labels import label_curves
 from ..figures.style import COLUMN, DASHES, MARKERS, TITLE_WIDTH, UNKNOWN, describe_spread, looks, spread
 from ..groups import PERCENT, count_groups, large
@@ -19,7 +20,7 @@ CONTROLS = {
     "stopped": ("stopped early", "#FC0054"),
     "narrow": ("fewer units", "#004200"),
     "noised": ("noise on weights", "#9084FC"),
-    "ensemble": ("ensemble", "#24007E"),
+    "ensemble": ENSEMBLE,
     "line": ("towards a naive average", "#6C427E"),
 }
 # in the order in which names look for room

@@ -79,6 +79,13 @@ class Looks:
         found["order"] = bank.array(np.zeros(len(bank), int), name="order", long_name="draw of the orders", units="1")
         return found
 
+    def at_both(self, plain: Bank, repaired: Bank) -> xr.Dataset:
+        """`at`, with accuracy under attack, and with REPAIR."""
+        found = self.at(plain)
+        found.strong_accuracy[:] = self.attack(plain)
+        found.repaired_accuracy[:] = self.at(repaired).test_accuracy.values
+        return found
+
     def attack(self, bank: Bank) -> np.ndarray:
         """Mean accuracy under FGSM over the strong sizes, (model,)."""
         few = self.images.first(min(self.attacked, len(self.images)))
@@ -138,22 +145,14 @@ def _jobs(some: Bank, names: Sequence[str], orders: int, looks: Looks) -> list[C
     jobs = [partial(_many, some, looks), partial(_ensemble, some, looks)]
     jobs += [partial(_merged, name, some, looks) for name in taken]
     again = [name for name in (*taken, "merge-many") if MERGES[name].draws]
-    return jobs + [partial(_again, name, some, order, looks) for order in range(1, orders) for name in again]
+    return jobs + [partial(_merged, name, some, looks, order) for order in range(1, orders) for name in again]
 
 
-def _merged(name: str, some: Bank, looks: Looks) -> xr.Dataset:
-    """What a registered method makes, without and with REPAIR."""
-    plain, repaired = MERGES[name].both(some, looks.seed, looks.train)
-    found = looks.at(plain)
-    found.strong_accuracy[:] = looks.attack(plain)
-    found.repaired_accuracy[:] = looks.at(repaired).test_accuracy.values
-    return found
-
-
-def _again(name: str, some: Bank, order: int, looks: Looks) -> xr.Dataset:
-    """The same in another order."""
-    merged = MERGES[name](some, f"{looks.seed}/order-{order}", looks.train)
-    found = looks.at(merged.relabel(node=order, sweeps=CONVERGENCE if name == "merge-many" else 0))
+def _merged(name: str, some: Bank, looks: Looks, order: int = 0) -> xr.Dataset:
+    """What a registered method makes in one of the orders, without and with REPAIR."""
+    made = MERGES[name].both(some, f"{looks.seed}/order-{order}" if order else looks.seed, looks.train)
+    sweeps = CONVERGENCE if name == "merge-many" else 0
+    found = looks.at_both(*(bank.relabel(node=order, sweeps=sweeps) for bank in made))
     found.order[:] = order
     return found
 
@@ -162,11 +161,8 @@ def _many(some: Bank, looks: Looks) -> xr.Dataset:
     """MergeMany after several numbers of sweeps, and every mean of all networks but one on the way."""
     merged, aligned = align_many_by_sweeps(some, looks.limits, looks.seed)
     merged = measure_batch_norm(merged, looks.train.pixels)
-    found = looks.at(merged)
-    last = merged.select([-1])
-    found.strong_accuracy[-1] = looks.attack(last)[0]
-    found.repaired_accuracy[-1] = looks.at(_repaired_many(last, aligned[-1], looks)).test_accuracy.values[0]
-    parts = [found]
+    repaired = [_repaired_many(merged.select([k]), each, looks) for k, each in enumerate(aligned)]
+    parts = [looks.at_both(merged, Bank.concat(repaired))]
     if len(some) > 2:
         for sweeps, networks in zip((0, *looks.limits), (some, *aligned), strict=True):
             without = [[k for k in range(len(some)) if k != left_out] for left_out in range(len(some))]

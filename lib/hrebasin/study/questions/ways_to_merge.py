@@ -8,12 +8,12 @@ from matplotlib.figure import Figure
 from scipy.stats import spearmanr
 
 from ...merging.distances import CONVERGENCE
-from ...merging.looks import LOOKS, RIVALS
-from ..figures.style import COLOURS, COLUMN, captioned, draw_legend, spread
-from ..figures.style import NAMES as COMMON_NAMES
-from ..groups import PERCENT, POINTS, by_group, count_groups, differences, has_numbers, sweeps_in_words
+from ...merging.looks import ENSEMBLE, LOOKS, RIVALS
+from ..figures.style import captioned
+from ..groups import PERCENT, POINTS, by_group, differences, has_numbers, sweeps_in_words
 from ..statistics import Test, defined
 from .measured_mergers import BARRIERS, BESIDE, LEFT_OUT, measure
+from .merger_figure import draw_mergers
 from .wording import amount, listed, signed, within
 
 __all__ = ["BESIDE", "NAMES", "SCHEMA", "TITLE", "answer", "draw", "measure"]
@@ -21,22 +21,9 @@ __all__ = ["BESIDE", "NAMES", "SCHEMA", "TITLE", "answer", "draw", "measure"]
 TITLE = "Is the tree ever more accurate than converged MergeMany?"
 # Further variables, see `measure`, are in data sets that were measured since there are rivals.
 SCHEMA = {"model": "test_accuracy test_loss pairwise_distance sweeps_done converged seconds order"}
-NAMES = COMMON_NAMES | RIVALS | {"merge-many-from-tree": LOOKS["merge-many-from-tree"][0], "ensemble": "ensemble"}
+NAMES = {name: title for name, (title, _) in (LOOKS | RIVALS | {"ensemble": ENSEMBLE}).items()}
 NOT_MERGED = ("unmerged", "ensemble", LEFT_OUT)
 CLOSE = 1.0  # percentage points below the best that a cheaper way may lie
-SHOWN = {  # method -> colour and marker
-    "tree": (COLOURS["tree"], "s"),
-    "tree-random": (COLOURS["tree"], "^"),
-    "tree-nearest": (COLOURS["tree"], "D"),
-    "merge-many-from-tree": (LOOKS["merge-many-from-tree"][1], "v"),
-    "cycle-consistent": (COLOURS["l2"], "*"),
-    "star": (COLOURS["unmerged"], "P"),
-    "fold": (COLOURS["unmerged"], "X"),
-    "activations": (COLOURS["l1"], "<"),
-    "correlations": (COLOURS["l1"], ">"),
-    "straight-through": (COLOURS["l1"], "p"),
-    "ot-fusion": (COLOURS["naive"], "h"),
-}
 
 
 def answer(data: xr.Dataset) -> tuple[list[Test], str]:
@@ -53,7 +40,8 @@ def answer(data: xr.Dataset) -> tuple[list[Test], str]:
         if size > 2:  # of two networks both are the same
             converged[size] = ahead[f"MergeMany, {sweeps_in_words(CONVERGENCE)}"]
     # of the most models
-    said = [*_tree_or_merge_many(converged), *_recommended(ahead, times, size), *_outside_of_a_basin(data, size)]
+    said = [*_tree_or_merge_many(converged), *_recommended(ahead, times, size), *_most_robust(data, size)]
+    said += [*_spreads(data), *_outside_of_a_basin(data, size)]
     return [*tests, *_barriers(data), *_calibration(data, sizes)], " ".join(said)
 
 
@@ -73,7 +61,7 @@ def _tree_or_merge_many(converged: Mapping[int, Test]) -> Iterator[str]:
 
 
 def _recommended(ahead: Mapping[str, Test], times: Mapping[str, Test], size: int) -> Iterator[str]:
-    """The most accurate way to merge, and a cheaper one that comes close."""
+    """Two sentences: the most accurate way to merge, and a cheaper one that comes close."""
     known = [name for name in times if ahead[name].n]
     if not known:
         yield f"No way's accuracy beside the tree's is known for {size} networks."
@@ -86,10 +74,35 @@ def _recommended(ahead: Mapping[str, Test], times: Mapping[str, Test], size: int
     yield f"{_begun(best)} is the most accurate of {ways} ways to merge {size} networks: {lead}."
     close = [name for name in known if ahead[name].effect >= ahead[best].effect - CLOSE]
     cheapest = min(close, key=lambda name: times[name].effect)
-    took = f"takes {times[cheapest].effect:.2g} times as long as the tree"
-    if cheapest != best:
-        yield f"{_begun(cheapest)} comes within {CLOSE:g} point of it."
-    yield f"It {took}."
+    took = f"in {times[cheapest].effect:.2g} times the tree's time"
+    yield f"{_begun(cheapest)} comes within {CLOSE:g} point of it {took}." if cheapest != best else f"It merges {took}."
+
+
+def _most_robust(data: xr.Dataset, size: int) -> Iterator[str]:
+    """The way whose network withstands strong attacks best, where these were tried."""
+    strong = _strong_beside(_of_size(data, size), size)
+    known = {name: test for name, (test, merges) in strong.items() if merges and test.n}
+    if known:
+        best = max(known, key=lambda name: known[name].effect)
+        yield (
+            f"{_begun(best)} is the most accurate of the {len(known)} other ways under strong FGSM: the difference "
+            f"from the tree is {signed(known[best])}."
+        )
+
+
+def _spreads(data: xr.Dataset) -> Iterator[str]:
+    """How much matching seeds move an accuracy, beside how much trees do: in the median of the ways that draw some."""
+    several = [(n, ways) for n in np.unique(data.n_merged.values).tolist() if (ways := _orders(data, n))]
+    if not several:
+        return
+    size, seeds = several[-1]
+    (orders, groups), own = next(iter(seeds.values())).shape, [each.std(0, ddof=1).mean() for each in seeds.values()]
+    ways = f"the median of {len(seeds)} ways" if len(seeds) > 1 else _spoken(next(iter(seeds)))
+    told = f"accuracy of {size} models deviates by {np.median(own):.2g} points ({ways})"
+    yield f"Between {orders} matching seeds the {told}."
+    if groups > 1:
+        trees = np.median([each.mean(0).std(ddof=1) for each in seeds.values()])
+        yield f"Between {groups} trees it deviates by {trees:.2g} points."
 
 
 def _begun(way: str) -> str:
@@ -100,10 +113,10 @@ def _begun(way: str) -> str:
 
 def _spoken(way: str) -> str:
     """A way's name as it stands in a sentence."""
-    name, _, sweeps = way.partition(", ")
-    return (
-        f"converged {name}" if sweeps == sweeps_in_words(CONVERGENCE) else f"{name} after {sweeps}" if sweeps else name
-    )
+    name, comma, which = way.partition(", ")
+    if name != "MergeMany":
+        return f"{name} ({which})" if comma else name
+    return f"converged {name}" if which == sweeps_in_words(CONVERGENCE) else f"{name} after {which}"
 
 
 def recommendation(data: xr.Dataset) -> str:
@@ -140,32 +153,48 @@ def _beside_the_tree(data: xr.Dataset, size: int) -> tuple[dict[str, Test], dict
 
 def _also_beside(data: xr.Dataset, size: int) -> list[Test]:
     """Accuracy under strong attack minus the tree's, and what REPAIR gains, where they were measured."""
-    part, tests = _of_size(data, size), []
-    if "strong_accuracy" not in data or not has_numbers(part.strong_accuracy):
-        return tests
-    kept = part.isel(model=part.strong_accuracy.notnull().values)
-    for name, labels in {"tree": {"method": "tree"}, **_ways(kept)}.items():
-        strong = (
-            differences(*(by_group(kept.strong_accuracy, **which) for which in (labels, {"method": "tree"}))) * PERCENT
-        )
-        if name != "tree":
-            tests.append(defined(f"strong FGSM: {name} minus tree, {size} models", strong, POINTS))
-        if labels["method"] not in NOT_MERGED:
+    part = _of_size(data, size)
+    tests = [test for test, _ in _strong_beside(part, size).values()]
+    if "repaired_accuracy" in data:
+        kept = part.isel(model=part.repaired_accuracy.notnull().values)
+        for name, labels in ({"tree": {"method": "tree"}} | _ways(kept) if kept.sizes["model"] else {}).items():
             gained = by_group(kept.repaired_accuracy - kept.test_accuracy, **labels).values * PERCENT
             tests.append(defined(f"REPAIR on top of {name}, {size} models", gained, POINTS))
     return tests
 
 
+def _strong_beside(part: xr.Dataset, size: int) -> dict[str, tuple[Test, bool]]:
+    """Accuracy under strong attack minus the tree's, and whether it is a merged network's, by way; none where it was
+    not measured."""
+    if "strong_accuracy" not in part or not has_numbers(part.strong_accuracy):
+        return {}
+    kept, found = part.isel(model=part.strong_accuracy.notnull().values), {}
+    base = by_group(kept.strong_accuracy, method="tree")
+    for name, labels in _ways(kept).items():
+        ahead = differences(by_group(kept.strong_accuracy, **labels), base) * PERCENT
+        test = defined(f"strong FGSM: {name} minus tree, {size} models", ahead, POINTS)
+        found[name] = test, labels["method"] not in NOT_MERGED
+    return found
+
+
 def _between_orders(data: xr.Dataset, size: int) -> list[Test]:
     """How much each way varies over the orders of networks, layers and images, where there are several."""
-    part, tests = _of_size(data, size), []
+    return [
+        defined(f"deviation between orders of {_spoken(way)}, {size} models", values.std(0, ddof=1), POINTS)
+        for way, values in _orders(data, size).items()
+    ]
+
+
+def _orders(data: xr.Dataset, size: int) -> dict[str, np.ndarray]:
+    """Test accuracy in percent, (order, group), by way of those that were merged in several orders."""
+    part, found = _of_size(data, size).set_coords("order"), {}
     part = part.isel(model=((part.method != "merge-many") | (part.sweeps == CONVERGENCE)).values)
-    for method in sorted(set(part.method.values[part.order.values > 0].tolist())):
-        one = part.isel(model=(part.method == method).values)
-        spreads = one.test_accuracy.groupby("group").std(ddof=1).values * PERCENT
-        name = "converged MergeMany" if method == "merge-many" else NAMES.get(method, method)
-        tests.append(defined(f"deviation between orders of {name}, {size} models", spreads, POINTS))
-    return tests
+    for method in np.unique(part.method.values).tolist():
+        one = part.test_accuracy[(part.method == method).values] * PERCENT
+        if len(orders := np.unique(one.order)) > 1:
+            way = f"MergeMany, {sweeps_in_words(CONVERGENCE)}" if method == "merge-many" else NAMES.get(method, method)
+            found[way] = np.stack([by_group(one, order=order) for order in orders])
+    return found
 
 
 def _left_out(data: xr.Dataset, size: int) -> list[Test]:
@@ -195,7 +224,7 @@ def _outside_of_a_basin(data: xr.Dataset, size: int) -> Iterator[str]:
     excess = defined(f"worst loss of means of all but one, {size} models", differences(worst, beside), "nat")
     yield (
         f"Is a mean of all networks but one ever outside of a basin? {excess.yes_or_no()}: its worst loss over the "
-        f"sweeps minus that of the tree's worst node is {excess.told()}."
+        f"sweeps minus that of the tree's worst node is {signed(excess)}."
     )
     accuracy = by_group(_of_size(data, size).test_accuracy, method="merge-many", sweeps=CONVERGENCE)
     both = xr.align(worst - beside, accuracy)
@@ -256,45 +285,12 @@ def _seen(data: xr.Dataset) -> str:
 
 
 @captioned(
-    "Test accuracy of networks merged from the same leaves in several ways against the mean squared distance of the "
-    "aligned leaves, the objective of MergeMany; MergeMany stopped after several numbers of sweeps.",
+    "Networks merged from the same leaves in every way, by their number: test accuracy, accuracy under strong FGSM, "
+    "the sum of squared distances between aligned networks over that between networks as they are, and the time that "
+    "merging took. MergeMany is stopped after several numbers of sweeps. The tree and the ensemble, which runs all "
+    "networks and merges none, stand in every column.",
     seen=_seen,
 )
 def draw(data: xr.Dataset) -> Figure:
-    """Test accuracy against the mean squared distance of aligned networks, a panel a number of merged networks."""
-    sizes = np.unique(data.n_merged.values[data.method.values == "tree"])
-    figure = Figure((COLUMN, (34 + 46 * len(sizes)) / 25.4))
-    panels = np.atleast_1d(figure.subplots(len(sizes), 1))
-    for axes, size in zip(panels, sizes, strict=True):
-        part = _of_size(data, size)
-        part = part.isel(model=(~part.method.isin(("naive", "ensemble"))).values)
-        many = sorted(set(part.sweeps.values[part.method.values == "merge-many"].tolist()))
-        look = {"color": COLOURS["merge-many"], "marker": "o", "markersize": 3}
-        labels = [{"method": "merge-many", "sweeps": limit} for limit in many]
-        places = _against_distance(axes, part, size, labels, "MergeMany, by sweeps", **look)
-        for limit, place in zip(many, places, strict=True):
-            if limit in (many[0], many[-1]):
-                where, side = ((5, 3), "left") if limit == many[-1] else ((-5, -6), "right")  # into the panel
-                text = {"xytext": where, "textcoords": "offset points", "fontsize": 6, "ha": side}
-                axes.annotate(sweeps_in_words(limit), place, **text)
-        for method, (colour, marker) in SHOWN.items():
-            label = "tree, neighbours" if method == "tree" else NAMES.get(method, method)
-            if method in part.method.values:
-                look = {"color": colour, "marker": marker, "linestyle": "none", "markersize": 4}
-                _against_distance(axes, part, size, [{"method": method}], label, **look)
-        axes.set(title=f"{size} models", ylabel="test accuracy (%)")
-        axes.margins(0.12)
-    panels[-1].set_xlabel("mean squared distance of aligned networks (1)")
-    return draw_legend(figure, count_groups(data), columns=2)
-
-
-def _against_distance(axes, part: xr.Dataset, size: int, labels: list[dict], label: str, **look) -> list[tuple]:
-    """Means over groups of networks with these labels, with the spread of their accuracy; their places."""
-    pairs, places = size * (size - 1) / 2, []
-    for each in labels:
-        distance, accuracy = by_group(part.pairwise_distance, **each), by_group(part.test_accuracy, **each) * PERCENT
-        places.append((distance.values.mean() / pairs, accuracy.values.mean()))
-        if len(accuracy) > 1:
-            axes.vlines(places[-1][0], *spread(accuracy.values), color=look["color"], linewidth=1)
-    axes.plot(*np.transpose(places), label=label, **look)
-    return places
+    """Accuracy, robustness, distance and time of every way, by number of networks: `draw_mergers`."""
+    return draw_mergers(data)

@@ -81,8 +81,6 @@ def recipe_in_words(recipe: str) -> str:
 
 
 def _number(value: float) -> str:
-    if np.isnan(value):
-        return "not defined"
     return f"{value:.1f}" if abs(value) >= FEW_DIGITS or not value else f"{value:.2g}"
 
 
@@ -91,4 +89,4 @@ def _factor(logarithm: float) -> str:
 
 
 def _unit(test: Test) -> str:
-    return SHORT.get(test.units, "" if test.units == "1" else test.units) if test.n else ""
+    return SHORT.get(test.units, "" if test.units == "1" else test.units)

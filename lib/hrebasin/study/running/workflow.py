@@ -158,7 +158,7 @@ def _report_answers(folder: Path) -> None:
 
     found = records.read(folder / "results" / "answers.nc", stage="answers")
     for title, sentence in zip(found.title.values, found.sentence.values, strict=True):
-        print(f"{title} {sentence}.")
+        print(f"{title} {str(sentence).removesuffix('.')}.")
 
 
 def _snakemake(arguments: list[str]) -> int:

@@ -13,7 +13,7 @@ from ...evaluation import accuracy
 from ...images.sources import Images
 from ...merging.distillation import distilled, fitted
 from ...merging.ensemble import ensemble
-from ...merging.looks import LOOKS, RIVALS
+from ...merging.looks import ENSEMBLE, LOOKS, RIVALS
 from ...merging.methods import MERGES
 from ...networks import Architecture
 from ...progress import track
@@ -27,12 +27,11 @@ FEWEST = 10  # images that every client has; shares are drawn again until it doe
 DRAWS = 1000  # of shares at most
 MERGED = ("naive", "tree", "merge-many", "cycle-consistent")
 WAYS = ("clients", *MERGED, "ensemble", "distilled")
-NAMES = {name: look[0] for name, look in LOOKS.items()} | RIVALS | {
-    "clients": "a client alone",
-    "ensemble": "ensemble",
-    "distilled": "ensemble distilled into MergeMany's",
+SHOWN = LOOKS | RIVALS | {
+    "clients": ("a client alone", "#777777"),
+    "ensemble": ENSEMBLE,
+    "distilled": ("ensemble distilled into MergeMany's", "#882255"),
 }  # fmt: skip
-COLOURS = ("#777777", "#CC79A7", "#0072B2", "#D55E00", "#009E73", "#000000", "#882255")
 
 
 def shares(labels: torch.Tensor, clients: int, alpha: float, *, seed: Seed) -> list[torch.Tensor]:
@@ -157,7 +156,8 @@ def draw(data: xr.Dataset) -> Figure:
                 part.values * PERCENT for part in data.accuracy.sel(alpha=alpha, way=way).transpose("client", "repeat")
             ]
             where = np.arange(data.sizes["client"]) + 0.07 * (position - len(data.way) / 2)
-            draw_points(axes, where, parts, NAMES[way], color=COLOURS[position], **shape(position))
+            title, colour = SHOWN[way]
+            draw_points(axes, where, parts, title, color=colour, **shape(position))
         axes.set(title=f"alpha = {alpha:g}", xticks=range(data.sizes["client"]), xticklabels=data.client.values)
         axes.set_xlabel("clients (1)")
     panels[0].set_ylabel("test accuracy (%)")
