@@ -12,6 +12,7 @@ from ..groups import (
     BROKEN,
     PERCENT,
     POINTS,
+    TOLERANCE,
     NotMeasuredError,
     by_group,
     count_groups,
@@ -56,7 +57,8 @@ LARGEST_SHOWN = 0.05  # epsilons above it only show that attacks work; they woul
 def answer(data: xr.Dataset) -> tuple[list[Test], str]:
     """The last stage minus stage 0 under strong attack and where they cross, by attack; and what attacks leave."""
     top, tests, crossing = tree_stages(data)[-1], {}, {}
-    crossed = crossings(data).sel(comparison=f"0-{top}")
+    standing = data.sel(epsilon=data.epsilon < BROKEN - TOLERANCE)  # where all is broken, all curves meet
+    crossed = crossings(standing).sel(comparison=f"0-{top}")
     gains = {str(kind): _gain(data, str(kind), top) for kind in data.attack.values}
     for kind, gain in gains.items():
         tests[f"gain, {kind}"] = gain
@@ -130,6 +132,11 @@ def _sentences(data: xr.Dataset, gains: dict, tests: dict, crossing: dict, top: 
     if signs[1] and signs[-1]:
         word = "Partly"
     late, early = (PERCENT * tree(large(data.robust_accuracy.sel(attack=headline)), s).mean().item() for s in (top, 0))
+    looks = gains["fgsm"].sign if "fgsm" in gains else 1
+    if looks < 0:
+        word = f"No, they do not look so. Under strong FGSM they are behind: the difference is {signed(gains['fgsm'])}"
+    elif not looks:
+        word = f"Not resolved. Whether they are ahead under FGSM is open: the difference is {signed(gains['fgsm'])}"
     yield (
         f"{word}. Under {IN_WORDS[headline]}, networks merged from {2**top} keep {late:.1f} % and unmerged ones "
         f"{early:.1f} %, a difference of {signed(gains[headline])}."
@@ -157,10 +164,11 @@ def _sentences(data: xr.Dataset, gains: dict, tests: dict, crossing: dict, top: 
 def _seen(data: xr.Dataset) -> str:
     """What the figure shows."""
     top = tree_stages(data)[-1]
-    word = {"Yes": "ahead", "No": "behind"}.get(
-        _gain(data, HEADLINE, top).yes_or_no(), "not resolved from unmerged ones"
-    )
-    return f"Under a stronger attack than FGSM, merged networks are {'still ' * (word == 'ahead')}{word}"
+    ahead, before = (_gain(data, kind, top).sign for kind in (HEADLINE, "fgsm"))
+    if not ahead:
+        return "It is not resolved whether merged networks lead under a stronger attack than FGSM."
+    word = "ahead of" if ahead > 0 else "behind"
+    return f"Under a stronger attack than FGSM, merged networks are {'still ' * (ahead == before)}{word} unmerged ones."
 
 
 @captioned(
