@@ -115,11 +115,11 @@ def _outputs(factors: Factors, node: torch.fx.Node, values: dict, shapes: tuple)
         constant = not random and not any(True for _ in _values_in((args, kwargs)))
         return [Value(map(fixed, shape)) for shape in shapes] if constant else None
     named = {argument.name: argument.default_value for argument in node.target._schema.arguments}
-    call = Call(node.target, named | dict(zip(named, args, strict=False)) | kwargs, shapes)
+    used = frozenset(user.args[1] for user in node.users if user.target is operator.getitem and user.users)
+    call = Call(node.target, named | dict(zip(named, args, strict=False)) | kwargs, shapes, used)
     out = rule(factors, call)
-    if out is not None and tuple(value.shape for value in out) != shapes:
-        raise RuntimeError(f"the rule of {node.target} gives {[value.shape for value in out]} instead of {shapes}")
-    return None if out is None else list(out)
+    # odd arguments of which the rule does not know what torch makes: it does not apply
+    return None if out is None or tuple(value.shape for value in out) != shapes else list(out)
 
 
 def _shapes(node: torch.fx.Node) -> tuple[tuple[int, ...], ...]:
