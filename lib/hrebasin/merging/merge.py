@@ -10,7 +10,6 @@ from torch import nn
 from ..bank import Bank
 from ..checks import check_module
 from ..images.sources import Images
-from ..networks import is_mlp
 from ..random_streams import Seed
 from ..state_dicts import check_logits
 from ..state_names import loaded, renamed
@@ -75,8 +74,6 @@ def merge(
     for position, network in enumerate(networks):
         _check_network(position, network)
     images, example = _checked_images(images, example)
-    if symmetry is not None and is_mlp(networks[0]):
-        raise ValueError(f"symmetry is for other networks: that of {networks[0].architecture.title}, an MLP, is known")
     bank = Bank.stack(networks, example, symmetry=symmetry, prove=prove, seed=range(len(networks)))
     merged = _merged(bank, act, images, seed, repair)
     return _like(networks[0], merged)
