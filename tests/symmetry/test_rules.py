@@ -84,6 +84,12 @@ def written_in_place(net, x):
     return torch.cat([padded, x], 1)
 
 
+def without_gradients(net, x):
+    with torch.no_grad(), torch.autocast("cpu", enabled=False):
+        scaled = x * net.w
+    return scaled + x
+
+
 CASES = {  # a network with its example, and how many permutations it has
     "linear without bias": (between(lambda net, x: net.inner(x), inner=nn.Linear(12, 12, bias=False)), 2),
     "linear weight of one axis": (between(lambda net, x: x * F.linear(x, net.w)[:, None], w=(12,)), 1),
@@ -288,6 +294,7 @@ CASES = {  # a network with its example, and how many permutations it has
     "pixel shuffle": (images(lambda net, x: F.pixel_shuffle(x, 2), out=3), 1),
     "pixel unshuffle": (images(lambda net, x: F.pixel_unshuffle(x, 2), out=48), 1),
     "expanded": (tokens(lambda net, x: x + net.w.expand(2, 7, 12) + net.w.expand_as(x), w=(1, 1, 12)), 1),
+    "without gradients": (between(without_gradients, w=(12,)), 1),
     "written in place": (between(written_in_place, out=27), 3),
     "indexed": (images(lambda net, x: x[:, :, [0, 2]] + x[:, :, :2].index_select(2, torch.tensor([1, 0]))), 1),
     "indexed by a table": (
