@@ -70,7 +70,7 @@ class NetworkArchitecture:
         n_classes = _n_classes(template, example)
         symmetry = symmetry or derive_symmetry(network, example)
         if prove:
-            prove_symmetry(template, symmetry, _telling(example))
+            prove_symmetry(template, symmetry, telling_inputs(example))
         return cls(template, tuple(example.shape[1:]), n_classes, symmetry, getattr(network, RECIPE, {}))
 
     def __eq__(self, other) -> bool:
@@ -252,7 +252,7 @@ def _n_classes(template: nn.Module, example: torch.Tensor) -> int:
             raise ValueError(f"{name} must give logits (image, class), got {_about(outputs)}")
         if not torch.equal(outputs.nan_to_num(), template(example).nan_to_num()):
             raise ValueError(f"{name} gives other outputs at every call in evaluation mode: it draws random numbers")
-        example = _telling(example)
+        example = telling_inputs(example)
         outputs = _run(template, example)
         alone = torch.cat([_run(template, image) for image in example.split(1)])
         difference = float((outputs - alone).abs().max() / outputs.abs().max().clamp(min=1e-30))
@@ -274,8 +274,8 @@ def _run(template: nn.Module, example: torch.Tensor) -> torch.Tensor:
         ) from error
 
 
-def _telling(example: torch.Tensor) -> torch.Tensor:
-    """Two or more inputs that differ: of floating-point ones that are alike, all but the first are drawn at random."""
+def telling_inputs(example: torch.Tensor) -> torch.Tensor:
+    """Inputs (image, ...) that differ: of floating-point ones that are alike, all but the first are drawn at random."""
     if not example.is_floating_point() or (len(example) > 1 and bool((example != example[:1]).any())):
         return example
     drawn = torch.rand(max(2, len(example)), *example.shape[1:], generator=generator("example"))

@@ -92,13 +92,15 @@ class Bank:
         Args:
             networks: of any kind that `torch.export` can read; they are not changed. Their tensors become float32.
             example: inputs (image, ...) for all, such as ``images[:2]``; the study's own networks need none.
-            symmetry: which permutations act on them; by default derived from the first network's graph.
+            symmetry: which permutations act on them; by default derived from the first network's graph. That of the
+                library's MLPs is known.
             prove: that the symmetry leaves the outputs of the first network as they are.
             labels: as in `LABELS`, a value each or one for all.
 
         Raises:
             ValueError: no networks, networks of different architectures, tensors that are not real with 32 or 64 bits,
-                or what `hrebasin.architectures.NetworkArchitecture.of` refuses. Network and tensor are named.
+                a symmetry of MLPs, or what `hrebasin.architectures.NetworkArchitecture.of` refuses. Network and tensor
+                are named.
         """
         networks = list(networks)
         if not networks:
@@ -108,6 +110,8 @@ class Bank:
             check_alike(position, network, networks[0])
         if is_mlp(networks[0]):
             architecture = networks[0].architecture
+            if symmetry is not None:
+                raise ValueError(f"symmetry is for other networks: that of {architecture.title}, an MLP, is known")
         else:
             if example is None and (recipe := getattr(networks[0], RECIPE, None)):
                 example = torch.rand(2, *recipe["image_shape"], generator=generator("example"))

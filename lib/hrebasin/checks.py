@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from .architectures import NetworkArchitecture, _telling
+from .architectures import NetworkArchitecture, telling_inputs
 from .images.sources import Images
 from .networks import Architecture
 from .symmetry.subject import check_tensors
@@ -170,7 +170,7 @@ def check_outputs(bank: "Bank", networks: Iterable[nn.Module], example: torch.Te
     What a module computes may hang on functions, numbers and buffers that neither its weights nor its text tell, and
     weights that network 0 ties may differ elsewhere.
     """
-    inputs = _telling(bank.architecture.prepare(example.detach().cpu()))  # zeros would hide what differs
+    inputs = telling_inputs(bank.architecture.prepare(example.detach().cpu()))  # zeros would hide what differs
     for position, (network, ours) in enumerate(zip(networks, bank(inputs), strict=True)):
         own = copy.deepcopy(network).cpu().float().eval()
         with torch.no_grad(), torch.random.fork_rng(devices=[]):

@@ -160,8 +160,9 @@ def test_every_method_measures_batch_norm_and_repairs(method, inputs):
 
 
 def test_a_symmetry_by_hand_is_refused_for_mlps(inputs):
-    with pytest.raises(ValueError, match="symmetry is for other networks: that of 192-12-8-4, an MLP, is known"):
-        merge([small(), small()], symmetry=derive_symmetry(small(), inputs[:2]))
+    for call in (merge, Bank.stack):
+        with pytest.raises(ValueError, match="symmetry is for other networks: that of 192-12-8-4, an MLP, is known"):
+            call([small(), small()], symmetry=derive_symmetry(small(), inputs[:2]))
 
 
 def test_loaded_images_are_taken_with_their_bytes(inputs):

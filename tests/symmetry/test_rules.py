@@ -1,6 +1,6 @@
 """Every rule alone, on networks of one or two layers: as many permutations as expected, and they are proven."""
 
-import operator
+import re
 
 import pytest
 import torch
@@ -84,12 +84,16 @@ def written_in_place(net, x):
     return torch.cat([padded, x], 1)
 
 
+def without_gradients(net, x):
+    with torch.no_grad(), torch.autocast("cpu", enabled=False):
+        scaled = x * net.w
+    return scaled + x
+
+
 CASES = {  # a network with its example, and how many permutations it has
-    "linear": (between(lambda net, x: x), 1),
     "linear without bias": (between(lambda net, x: net.inner(x), inner=nn.Linear(12, 12, bias=False)), 2),
     "linear weight of one axis": (between(lambda net, x: x * F.linear(x, net.w)[:, None], w=(12,)), 1),
     "square layer on a residual stream": (between(lambda net, x: x + net.inner(x), inner=nn.Linear(12, 12)), 1),
-    "relu": (between(lambda net, x: x.relu()), 1),
     "in place": (between(lambda net, x: F.hardswish(x.relu_().add_(1).mul_(net.w), inplace=True), w=(12,)), 1),
     "activations": (
         between(lambda net, x: F.silu(F.gelu(x)) + F.hardswish(x) + F.logsigmoid(x) + F.mish(x) + F.rrelu(x)),
@@ -97,13 +101,8 @@ CASES = {  # a network with its example, and how many permutations it has
     ),
     "prelu": (between(lambda net, x: net.prelu(x), prelu=nn.PReLU(12)), 1),
     "prelu with one slope": (images(lambda net, x: net.prelu(x), prelu=nn.PReLU()), 1),
-    "glu": (between(lambda net, x: F.glu(x), out=6), 1),
-    "softmax": (between(lambda net, x: x.softmax(-1) + x.log_softmax(1)), 1),
     "broadcasting": (images(lambda net, x: x * net.scale + net.shift, scale=(12, 1, 1), shift=(1, 12, 1, 1)), 1),
     "where": (between(lambda net, x: torch.where(x > net.w, x, 0.5).masked_fill(x < -1, 0.0), w=(12,)), 1),
-    "maximum": (between(lambda net, x: torch.max(x, net.w) / torch.min(x, net.w).exp(), w=(12,)), 1),
-    "dtypes": (between(lambda net, x: x * (x > 0).to(x.dtype) * (x > -1).type_as(x) * (x < 9).float().clone()), 1),
-    "comparison of comparisons": (between(lambda net, x: x * ((x > 0) & (x < 1) | (x > 2))), 1),
     "convolution": (images(lambda net, x: net.inner(x), inner=nn.Conv2d(12, 8, 3, padding="same"), out=8), 2),
     "convolution in one dimension": (
         (nn.Sequential(nn.Conv1d(2, 6, 3), nn.ReLU(), nn.Conv1d(6, 3, 1)), draw(2, 2, 8)),
@@ -141,21 +140,12 @@ CASES = {  # a network with its example, and how many permutations it has
     "layer norm of images": (images(lambda net, x: net.norm(x), norm=nn.LayerNorm([12, 4, 4])), 1),
     "root mean square norm": (tokens(lambda net, x: net.norm(x), norm=nn.RMSNorm(12)), 1),
     "local response norm": (images(lambda net, x: F.local_response_norm(x, 3)), 0),
-    "normalised": (between(lambda net, x: F.normalize(x) + x / x.norm() + x / x.norm(p=3, dim=1, keepdim=True)), 1),
     "cosine similarity": (between(lambda net, x: x * F.cosine_similarity(x, net.w)[:, None], w=(1, 12)), 1),
     "weight norm": (
         between(lambda net, x: net.inner(x), inner=nn.utils.parametrizations.weight_norm(nn.Linear(12, 8)), out=8),
         2,
     ),
     "mean": (images(lambda net, x: x.mean((2, 3), keepdim=True) + x.mean()), 1),
-    "sums": (between(lambda net, x: x * x.sum(1, keepdim=True) + x.std(1, keepdim=True) + x.var(), width=4), 1),
-    "two moments": (between(lambda net, x: (x - torch.var_mean(x, 1, keepdim=True)[1]) * x.logsumexp(1)[:, None]), 1),
-    "extremes": (between(lambda net, x: x * x.amax(1, keepdim=True) - x.amin(1, keepdim=True) + x.max()), 1),
-    "product": (between(lambda net, x: x.prod(1, keepdim=True) + x), 1),
-    "extreme and its place": (between(lambda net, x: x - x.max(1, keepdim=True).values), 0),
-    "sorted": (between(lambda net, x: x.sort(1).values), 0),
-    "cumulated": (between(lambda net, x: x.cumsum(1)), 0),
-    "place of the extreme": (between(lambda net, x: x + x.argmax(1, keepdim=True)), 0),
     "embedding": (
         (
             Network(
@@ -165,17 +155,10 @@ CASES = {  # a network with its example, and how many permutations it has
         ),
         1,
     ),
-    "medians": (between(lambda net, x: x + x.median() + x.nanmedian(1, keepdim=True).values), 0),
-    "mode": (between(lambda net, x: x - x.mode(1, keepdim=True).values), 0),
-    "counts": (
-        between(lambda net, x: x * ((x > 0).all(1, keepdim=True) | (x > 1).any()) + (x > 0).count_nonzero(1)[:, None]),
-        1,
-    ),
     "concatenation": (
         between(lambda net, x: torch.cat([x, net.other(x).relu()], 1), other=nn.Linear(12, 6), out=18),
         2,
     ),
-    "concatenation of one with itself": (between(lambda net, x: torch.cat([x, x], 1), out=24), 1),
     # a sum of a concatenation and one that is none: both are the same two pieces
     "concatenation and sum": (
         branches(
@@ -195,7 +178,6 @@ CASES = {  # a network with its example, and how many permutations it has
         ),
         1,
     ),
-    "stack": (between(lambda net, x: torch.stack([x, x * 2, net.w + x], 1).mean(1), w=(12,)), 1),
     "flattened": ((nn.Sequential(nn.Conv2d(2, 6, 3), nn.Flatten(), nn.Linear(54, 3)), draw(2, 2, 5, 5)), 1),
     "flattened, channels last": (
         (
@@ -220,18 +202,6 @@ CASES = {  # a network with its example, and how many permutations it has
         ),
         2,
     ),
-    "unflattened": (between(lambda net, x: x.unflatten(1, (3, 4)).mean(1), out=4), 2),
-    "views": (between(lambda net, x: x.view(4, 2, 6).reshape(4, 3, 4).view(-1, 12)), 0),
-    "views that nest": (between(lambda net, x: x.view(4, 2, 6).reshape(4, 2, 2, 3).view_as(x)), 3),
-    "squeezed": (between(lambda net, x: x[:, None].unsqueeze(-1).squeeze(1).squeeze(-1)), 1),
-    "transposed": (between(lambda net, x: x.T.t().mT.mT.movedim(0, 1).swapaxes(0, 1) + x.transpose(0, 1).T), 1),
-    "selected": (between(lambda net, x: x * x[:, 2:3] + x.select(1, 0)[:, None]), 0),
-    "slices": (between(lambda net, x: torch.cat([x[:, :5], x[:, -3:]], 1), out=8), 3),
-    "slices with a step": (between(lambda net, x: x[:, ::2], out=6), 0),
-    "narrowed": (between(lambda net, x: x.narrow(1, 3, 4), out=4), 3),
-    "chunks": (between(lambda net, x: operator.mul(*x.chunk(2, 1)), out=6), 1),
-    "splits": (between(lambda net, x: x.split([4, 8], 1)[1] + x.tensor_split(3, 1)[0].mean(), out=8), 3),
-    "unbound": (between(lambda net, x: sum(x.view(4, 3, 4).unbind(1)), out=4), 1),
     "attention, packed": (
         tokens(
             lambda net, x: joined(
@@ -318,17 +288,13 @@ CASES = {  # a network with its example, and how many permutations it has
         1,
     ),
     "padding": (images(lambda net, x: F.pad(x, (1, 2, 0, 1)) + F.pad(x, (1, 2, 0, 1), mode="reflect")), 1),
-    "padded channels": (between(lambda net, x: F.pad(x, (2, 1)), out=15), 1),
-    "cropped channels": (between(lambda net, x: F.pad(x, (-2, 0)), out=10), 0),
     "rolled pixels": (images(lambda net, x: x.roll((1, 2), (2, 3)).flip(3)), 1),
-    "rolled channels": (between(lambda net, x: x.roll(1, 1)), 0),
     "channel shuffle": (images(lambda net, x: net.shuffle(x), shuffle=nn.ChannelShuffle(3)), 2),
     "channel shuffle by hand": (images(lambda net, x: x.unflatten(1, (3, 4)).transpose(1, 2).flatten(1, 2)), 2),
     "pixel shuffle": (images(lambda net, x: F.pixel_shuffle(x, 2), out=3), 1),
     "pixel unshuffle": (images(lambda net, x: F.pixel_unshuffle(x, 2), out=48), 1),
     "expanded": (tokens(lambda net, x: x + net.w.expand(2, 7, 12) + net.w.expand_as(x), w=(1, 1, 12)), 1),
-    "repeated": (between(lambda net, x: torch.cat([x.repeat(1, 2), x.repeat_interleave(2, 1)], 1), out=48), 3),
-    "constants": (between(lambda net, x: x + torch.ones(12) + x.new_zeros(12) + torch.zeros_like(x)), 1),
+    "without gradients": (between(without_gradients, w=(12,)), 1),
     "written in place": (between(written_in_place, out=27), 3),
     "indexed": (images(lambda net, x: x[:, :, [0, 2]] + x[:, :, :2].index_select(2, torch.tensor([1, 0]))), 1),
     "indexed by a table": (
@@ -336,9 +302,130 @@ CASES = {  # a network with its example, and how many permutations it has
         1,
     ),
     "torn indices": (images(lambda net, x: x + x[torch.tensor([0, 1]), :, torch.tensor([0, 1])].mean(), channels=4), 1),
-    "ordered numbers": (between(lambda net, x: x * torch.arange(12)), 0),
     "dropout": (between(lambda net, x: F.dropout(net.drop(x), training=False), drop=nn.Dropout(0.5)), 1),
 }
+
+
+# A function between two linear layers, of its units x (4, 12) and a parameter w (12,), and the sizes of the
+# permutations; None where no rule applies, which may cost permutations but never correctness.
+FUNCTIONS = {
+    "x": [12],
+    "x.relu()": [12],
+    "x.softmax(-1) + x.log_softmax(1) + F.softmin(x, 0)": [12],
+    "torch.max(x, w) / torch.min(x, w).exp()": [12],
+    "x.clamp(w, w.sum()).lerp(x, w[:1])": [11],
+    "x * (x > 0).to(x.dtype) * (x > -1).type_as(x) * (x < 9).float().clone()": [12],
+    "x * ((x > 0) & (x < 1) | (x > 2))": [12],
+    "x + torch.ones(12) + x.new_zeros(12) + torch.zeros_like(x)": [12],
+    "x * torch.arange(12)": [],
+    "x * (x > torch.linspace(-1, 1, 12))": [],
+    "x.sum(1, keepdim=True) * w": [12, 12],
+    "(x[:, :, None] * x[:, None]).sum(-2)": [12],
+    # slices
+    "x[:, -100:2]": [2, 10],
+    "x[:, 5:100]": [5, 7],
+    "x[:, -4:-1]": [8, 3],
+    "torch.cat([x[:, :5], x[:, -3:]], 1)": [5, 4, 3],
+    "torch.cat([x[:, 8:3], x[:, 20:], x[:, :4]], 1)": [4, 8],
+    "torch.cat([x[:, :0] + w[:0], x], 1) + (x[:, :0] * x[:, :0]).sum(1, keepdim=True)": [12, 12],
+    "x[:, ::2]": [],
+    "x[:, 3:5:7]": [3, 8],
+    "x[:, None][:, -3:9:4].squeeze(1)": [12],
+    "x.narrow(-1, -5, 3)": [7, 3, 2],
+    "torch.cat([x, x.narrow(1, 12, 0)], 1)": [12],
+    "x.narrow(1, torch.tensor(3), 4)": None,
+    "x * x[:, 2:3] + x.select(-1, -12)[:, None]": [9],
+    "x + w[2].item()": [12, 2, 9],
+    "torch.cat(x.split(5, -1)[::-1], 1)": [5, 5, 2],
+    "torch.cat(x.split([0, 7, 0, 5], -1), 1) + x.unsafe_split(12, 1)[0]": [7, 5],
+    "torch.mul(*x.chunk(2, 1))": [6],
+    "torch.stack(x.chunk(20, -1)).sum(0)": [],
+    "torch.cat(x.tensor_split((-20, -3), -1), 1)": [9, 3],
+    "torch.cat(x.tensor_split((8, 4), 1), 1)": None,
+    "sum(x.view(4, 3, 4).unbind(-2))": [4],
+    "F.glu(x, -1)": [6],
+    # joined, repeated, padded, moved
+    "torch.cat([x, x], -1)": [12],
+    "torch.cat([x[:, 4:], x[:, :4]], 1) * x": [4],
+    "x + torch.cat([torch.zeros(0), torch.zeros(0)]).sum()": [12],
+    "torch.cat([x.sum(1, keepdim=True), x, torch.zeros(0)], 1)": [12],
+    "torch.stack([x, x * 2, w + x], -1).amax(-1)": [12],
+    "torch.stack([x, w + x], -2).flatten(1)": [12],
+    "torch.cat([x.repeat(1, 2), x.repeat_interleave(2, 1)], 1)": [12, 2, 2],
+    "x.tile(1, 1, 3)[0]": [12, 3],
+    "x + (x.repeat(1, 0) * w.repeat(0)).sum(1, keepdim=True)": [12, 12],
+    "x[..., None].expand(-1, -1, 3).flatten(1)": [12, 3],
+    "x.repeat_interleave(2).view(4, 24)": None,
+    "F.pad(x, (2, 1), value=0.5)": [12],
+    "F.pad(x, (-2, 3))": [2, 10],
+    "F.pad(x, (-5, -6))": [5, 6],
+    "torch.cat([F.pad(x, (-12, 1)), x], 1)": [12],
+    "F.pad(x[None], (2, 3), mode='circular')[0]": [],
+    "x.roll(1, 1)": [],
+    "x.roll(-1, 0) + x.flip(-2)": [12],
+    "x.roll(3)": [],
+    "x[:, [3, 1, -2]]": [],
+    "x * x.index_select(-1, torch.tensor(3))": [],
+    "x * x.sum().index_select(0, torch.tensor([0]))": None,
+    "x.gather(1, x.argsort(1))": None,
+    # views
+    "x.unflatten(1, (3, 4)).mean(1)": [3, 4],
+    "x.view(4, 2, 6).reshape(4, 3, 4).view(-1, 12)": [],
+    "x.view(4, 2, 6).reshape(4, 2, 2, 3).view_as(x)": [2, 2, 3],
+    "x.view(4, -1, 3).transpose(1, -1).reshape(4, -1)": [4, 3],
+    "x.view(8, 6).softmax(-1).view(4, 12)": [2, 6],
+    "x.view(6, 8).relu().view(4, 12)": [],
+    "x.ravel().unflatten(0, (4, 12))": [12],
+    "x + x.view(torch.int16).sum(1, keepdim=True) * 0": None,
+    "x[:, None].unsqueeze(-1).squeeze(-3).squeeze((-1, 1))": [12],
+    "x.T.t().mT.mT.movedim(0, -1).swapaxes(0, -1) + x.transpose(0, -1).T": [12],
+    "x[:, None].permute(-1, 0, 1).permute(1, 2, 0)[:, 0].clone().t_().t()": [12],
+    "torch.as_strided(x, (4, 12), (12, 1))": None,
+    # sums, extremes, orders
+    "x * x.sum(-1, keepdim=True) + x.std((1,), keepdim=True) + x.var()": [12],
+    "x + x.sum((0, -1), keepdim=True) + x.mean(()) + x.sum(0)": [12],
+    "x + torch.all(x > 0, dim=())": None,
+    "(x - torch.var_mean(x, 1, keepdim=True)[1]) * x.logsumexp(1)[:, None]": [12],
+    "x * ((x > 0).all(1, keepdim=True) | (x > 1).any()) + (x > 0).count_nonzero(-1)[:, None]": [12],
+    "x * x.amax(1, keepdim=True) - x.amin((0, 1)) + x.max() + x.prod(-1, keepdim=True)": [12],
+    "x - x.max(1, keepdim=True).values + x.median() + x.nanmedian(-1, keepdim=True)[0]": [12],
+    "x - x.round().mode(-1, keepdim=True).values + x.min(0).values": [12],
+    "x + x.max(1, keepdim=True).indices": [],
+    "x + x.argmax(1, keepdim=True)": [],
+    "x + x.argmin()": [],
+    "x + x.argmax(0) + x.max(0).indices + x.argsort(0) + x.cummax(0)[0]": [12],
+    "x.sort(1).values": [],
+    "x.cumsum(-1)": [],
+    "x.topk(4, 1).values": [],
+    "x.topk(2, 0)[0].tile(2, 1) + x.clone().cumsum_(0)": [12],
+    "x * x.sum().cumsum(0) + x.mean().sort(0)[0] + x.sum().flip(0) + x.sum().argmax(0)": [12],
+    "F.normalize(x) + x / x.norm() + x / x.norm(p=3, dim=-1, keepdim=True)": [12],
+    "x.renorm(2, 1, 1.0)": None,
+    # in place
+    "copied(x, lambda y: y[:, -30:4].mul_(2))": [4, 8],
+    "copied(x, lambda y: y[:, -3:].add_(w[:1]))": [3, 9, 11],
+    "copied(x, lambda y: y.T[2:5].copy_(x[:, 7:10].T))": [2, 3, 2, 2],
+    "copied(x, lambda y: y[:, ::2].zero_())": [],
+    "copied(x, lambda y: y.select(1, -1).copy_(x[:, 0]))": [10],
+    "copied(x, lambda y: y.diagonal().mul_(2))": None,
+}
+
+
+def copied(x, change):
+    copy = x.clone()
+    change(copy)
+    return copy
+
+
+def with_function(source):
+    function = eval("lambda x, w: " + source)  # noqa: S307 (a row of the table above)
+    network = Network(
+        lambda net, x: net.last(function(net.first(x), getattr(net, "w", None))),
+        first=nn.Linear(5, 12),
+        last=nn.Linear(function(draw(4, 12), draw(12)).shape[1], 3),
+        **({"w": (12,)} if "w" in re.findall(r"\w+", source) else {}),
+    )
+    return network, draw(4, 5)
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -348,6 +435,17 @@ def test_rule(name):
     assert symmetry.without_rule == ()
     assert prove_symmetry(network, symmetry, example) <= 1e-10
     assert len(symmetry.permutations) == expected, str(symmetry)
+
+
+@pytest.mark.filterwarnings("ignore:no rule")
+@pytest.mark.parametrize("source", FUNCTIONS)
+def test_function(source):
+    network, example = with_function(source)
+    symmetry = derive_symmetry(network, example)
+    assert prove_symmetry(network, symmetry, example) <= 1e-10
+    assert bool(symmetry.without_rule) == (FUNCTIONS[source] is None)
+    if FUNCTIONS[source] is not None:
+        assert sorted(symmetry.permutations.values()) == sorted(FUNCTIONS[source]), str(symmetry)
 
 
 def test_operations_of_extensions_have_no_rule():
@@ -372,7 +470,7 @@ def test_random_operations_have_no_rule():
 def test_every_rule_has_a_case():
     """Operations that share a rule stand for one another, but for those that take their arguments in another way."""
     seen = set()
-    for (network, example), _ in CASES.values():
+    for network, example in (*(case for case, _ in CASES.values()), *map(with_function, FUNCTIONS)):
         subject = Subject(network)
         args, kwargs = arguments(example, subject)
         nodes = torch.export.export(subject, args, kwargs).graph.nodes

@@ -154,10 +154,13 @@ class Descent:
         axes, key = self.symmetry.axes[place.tensor], place.tensor
         if self.b[key].ndim == 2:  # as it lies
             return [partial(_columns, t[key].movedim(place.axis, 0)) for t in (self.a, self.b)]
-        if place not in self.layouts:  # kernels: whole rows are gathered several times as fast
+        if place not in self.layouts:
             [second] = [k for k, axis in enumerate(axes) if any(f.name == other for segment in axis for f in segment)]
-            ends = (second, place.axis), (0, -1)
-            self.layouts[place] = [partial(_rows_of, t[key].movedim(*ends).contiguous()) for t in (self.a, self.b)]
+            laid = [partial(_kernels, t[key], second) for t in (self.a, self.b)]
+            if place.axis:  # whole rows are gathered several times as fast
+                ends = (second, place.axis), (0, -1)
+                laid = [partial(_rows_of, t[key].movedim(*ends).contiguous()) for t in (self.a, self.b)]
+            self.layouts[place] = laid
         return self.layouts[place]
 
     def objective(self) -> float:
@@ -174,9 +177,14 @@ def _columns(matrix: torch.Tensor, chosen: torch.Tensor | None) -> torch.Tensor:
     return (matrix if chosen is None else matrix[:, chosen]).T
 
 
+def _kernels(tensor: torch.Tensor, axis: int, chosen: torch.Tensor | None) -> torch.Tensor:
+    """Chosen kernels along an axis of a tensor (unit, ...), or all, as a matrix (everything else, unit)."""
+    return (tensor if chosen is None else tensor.index_select(axis, chosen)).flatten(1).T
+
+
 def _rows_of(tensor: torch.Tensor, chosen: torch.Tensor | None) -> torch.Tensor:
     """Chosen rows of a tensor (other, ..., unit), or all, as a matrix (everything else, unit)."""
-    return (tensor if chosen is None else tensor[chosen]).flatten(0, -2)
+    return (tensor if chosen is None else tensor.index_select(0, chosen)).flatten(0, -2)
 
 
 def outer(symmetry: Symmetry, tensors: Mapping) -> dict[str, list[tuple[str, int]]]:

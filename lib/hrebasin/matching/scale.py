@@ -20,7 +20,8 @@ MOST = 126  # exponent of the largest power of two in float32, nearly
 
 def lifted(tensors: Mapping[str, torch.Tensor]) -> tuple[Mapping[str, torch.Tensor], int]:
     """Parameters times 2**k, by which the largest number comes near 1, and k; 0 unless all are below `SMALL`."""
-    largest = max((float(tensor.detach().abs().max()) for tensor in tensors.values() if tensor.numel()), default=0.0)
+    ends = (end for tensor in tensors.values() if tensor.numel() for end in tensor.detach().aminmax())
+    largest = max((abs(float(end)) for end in ends), default=0.0)
     up = min(-math.frexp(largest)[1], MOST) if 0 < largest < SMALL else 0
     return {name: tensor * 2.0**up for name, tensor in tensors.items()} if up else tensors, up
 

@@ -101,8 +101,8 @@ def match_weights(
     def align(pair: int) -> tuple[dict[str, torch.Tensor], float, int]:
         a, b = ({name: bank.tensors[name][pair] for name in parameters} for bank in (reference, moving))
         (a, up), (b, other_up) = lifted(a), lifted(b)
-        descent = Descent(a, b, symmetry, tolerance=tolerance)
-        with overflow_named(reference.select([pair]), moving.select([pair])):
+        descent, alone = Descent(a, b, symmetry, tolerance=tolerance), slice(pair, pair + 1)
+        with overflow_named(reference.select(alone), moving.select(alone)):
             sweeps = descent.run(seeds[pair], max_sweeps)
         permutations = {name: perm.cpu() for name, perm in descent.permutations.items()}
         return permutations, descent.objective() * 2.0 ** -(up + other_up), sweeps

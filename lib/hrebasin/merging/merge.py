@@ -10,7 +10,6 @@ from torch import nn
 from ..bank import Bank
 from ..checks import check_module
 from ..images.sources import Images
-from ..networks import is_mlp
 from ..random_streams import Seed
 from ..state_dicts import check_logits
 from ..state_names import loaded, renamed
@@ -78,11 +77,10 @@ def merge(
     for position, network in enumerate(networks):
         _check_network(position, network)
     images, example = _checked_images(images, example)
-    if symmetry is not None and is_mlp(networks[0]):
-        raise ValueError(f"symmetry is for other networks: that of {networks[0].architecture.title}, an MLP, is known")
     if method == "ot-fusion" and _differ_in_width(networks):
         pixels = act.given(images, repaired=repair)["pixels"]
-        merged = fuse([Bank.stack([each], example) for each in networks], repaired_on=pixels if repair else None)
+        banks = [Bank.stack([each], example, symmetry=symmetry) for each in networks]
+        merged = fuse(banks, repaired_on=pixels if repair else None)
     else:
         bank = Bank.stack(networks, example, symmetry=symmetry, prove=prove, seed=range(len(networks)))
         merged = _merged(bank, act, images, seed, repair)

@@ -37,11 +37,13 @@ class Call:
         target: the operation.
         args: all its arguments by the names of its schema, defaults filled in; tensors are `Value`.
         shapes: of its outputs.
+        used: of several outputs, positions of those that the network reads.
     """
 
     target: torch._ops.OpOverload
     args: dict
     shapes: tuple[tuple[int, ...], ...]
+    used: frozenset[int]
 
     def __getattr__(self, name: str):
         return self.args.get(name)
@@ -60,6 +62,11 @@ class Call:
     def axis(self) -> int:
         """The dimension of `x` that ``dim`` names, counted from the front."""
         return self.args["dim"] % max(1, len(self.x))
+
+    @property
+    def along(self) -> Axis:
+        """The axis of `x` that ``dim`` names."""
+        return self.x[self.axis] if self.x else fixed(1)
 
 
 Rule = Callable[[Factors, Call], Sequence[Value] | None]

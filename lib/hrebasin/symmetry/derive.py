@@ -18,6 +18,8 @@ from .factors import Factors, fixed
 from .rules import find_rule
 from .subject import Example, Subject, arguments, own_random_state
 
+# Operations that run a graph, and the place of that among their arguments.
+WRAPPERS = {"wrap_with_set_grad_enabled": 1, "wrap_with_autocast": 4}
 BY_HAND = "write the symmetry by hand with symmetry_from_spec and test it with prove_symmetry"
 
 
@@ -81,20 +83,32 @@ def _exported(subject: Subject, example: Example) -> torch.export.ExportedProgra
 
 def _walk(factors: Factors, program: torch.export.ExportedProgram, tensors: dict[str, Value]) -> tuple[str, ...]:
     """Apply every operation's rule; which operations have none."""
-    inputs = {spec.arg.name: spec for spec in program.graph_signature.input_specs}
-    values: dict[torch.fx.Node, object] = {}
+    targets = ((spec.target or "").removeprefix("network.") for spec in program.graph_signature.input_specs)
     without_rule: dict[str, None] = {}
-    for node in program.graph.nodes:
+    for value in _values_in(_walk_graph(factors, program.graph_module, map(tensors.get, targets), without_rule)):
+        for axis in value:
+            factors.fix(axis)
+    return tuple(without_rule)
+
+
+def _walk_graph(factors: Factors, module: torch.fx.GraphModule, given: Iterator, without_rule: dict) -> object:
+    """The outputs of a graph whose inputs are given, None for those that stay; notes operations without a rule."""
+    values: dict[torch.fx.Node, object] = {}
+    for node in module.graph.nodes:
         shapes = _shapes(node)
         if node.op in ("placeholder", "get_attr"):
             # inputs, constants and buffers that are not saved stay as they are
-            spec = inputs.get(node.name)
-            stays = Value(map(fixed, shapes[0])) if shapes else None
-            values[node] = tensors.get((spec and spec.target or "").removeprefix("network."), stays)
+            known = next(given) if node.op == "placeholder" else None
+            values[node] = Value(map(fixed, shapes[0])) if known is None and shapes else known
         elif node.op == "output":
-            _fix_all(factors, node, values)
+            values[node] = torch.fx.map_arg(node.args, values.get)
         elif node.target is operator.getitem:
             values[node] = values[node.args[0]][node.args[1]]
+        elif str(node.target) in WRAPPERS:
+            # a graph of its own, without gradients or in another precision: its name, and then its inputs
+            name, *rest = node.args[WRAPPERS[str(node.target)] :]
+            inside, inputs = module.get_submodule(name.target), iter(torch.fx.map_arg(rest, values.get))
+            values[node] = _walk_graph(factors, inside, inputs, without_rule)[0]
         elif shapes or getattr(getattr(node.target, "_schema", None), "is_mutable", False):
             out = _outputs(factors, node, values, shapes)
             if out is None:
@@ -102,7 +116,7 @@ def _walk(factors: Factors, program: torch.export.ExportedProgram, tensors: dict
                 _fix_all(factors, node, values)
                 out = [Value(map(fixed, shape)) for shape in shapes]
             values[node] = out if isinstance(node.meta["val"], (tuple, list)) or not out else out[0]
-    return tuple(without_rule)
+    return values[node]  # the last one is the output
 
 
 def _outputs(factors: Factors, node: torch.fx.Node, values: dict, shapes: tuple) -> list[Value] | None:
@@ -115,11 +129,11 @@ def _outputs(factors: Factors, node: torch.fx.Node, values: dict, shapes: tuple)
         constant = not random and not any(True for _ in _values_in((args, kwargs)))
         return [Value(map(fixed, shape)) for shape in shapes] if constant else None
     named = {argument.name: argument.default_value for argument in node.target._schema.arguments}
-    call = Call(node.target, named | dict(zip(named, args, strict=False)) | kwargs, shapes)
+    used = frozenset(user.args[1] for user in node.users if user.target is operator.getitem and user.users)
+    call = Call(node.target, named | dict(zip(named, args, strict=False)) | kwargs, shapes, used)
     out = rule(factors, call)
-    if out is not None and tuple(value.shape for value in out) != shapes:
-        raise RuntimeError(f"the rule of {node.target} gives {[value.shape for value in out]} instead of {shapes}")
-    return None if out is None else list(out)
+    # odd arguments of which the rule does not know what torch makes: it does not apply
+    return None if out is None or tuple(value.shape for value in out) != shapes else list(out)
 
 
 def _shapes(node: torch.fx.Node) -> tuple[tuple[int, ...], ...]:

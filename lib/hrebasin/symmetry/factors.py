@@ -93,7 +93,7 @@ class Factors:
         """
         if axis_size(first) != axis_size(second):
             raise ValueError(f"axes of {axis_size(first)} and {axis_size(second)} units cannot be tied")
-        left, right = first, second
+        left, right = (first, second) if axis_size(first) else ((), ())
         while True:
             left, right = self.resolve(left), self.resolve(right)
             if left == right:

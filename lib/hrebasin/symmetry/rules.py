@@ -4,14 +4,14 @@ import torch
 
 from . import layer_rules, shape_rules  # noqa: F401 (they register their rules)
 from .calls import RULES, Call, Rule, Value, broadcast, reduced, rule
-from .factors import Factors
+from .factors import Factors, fixed
 
 
 def find_rule(target: torch._ops.OpOverload) -> Rule | None:
     """The rule of an operation; one in place has the rule of the one that is not."""
     namespace, _, name = target._schema.name.partition("::")
-    if namespace != "aten":
-        return None  # an extension's, whatever its name
+    if namespace != "aten" or any(argument.is_out for argument in target._schema.arguments):
+        return None  # an extension's, whatever its name; or one that writes its result into another tensor
     plain = name if name in RULES else name.rstrip("_")
     if plain in RULES:
         return RULES[plain]
@@ -52,27 +52,27 @@ def reduction(factors: Factors, call: Call):
     return [reduced(call.x, call.dim, call.keepdim)] * len(call.shapes)
 
 
-@rule("max", "min")
+@rule("max", "min", "median", "nanmedian", "mode")
 def extreme(factors: Factors, call: Call):
-    """With a dimension, the extreme's place is told too."""
+    """With a dimension, the extreme's place is told too: its units must stay where that is read."""
     if call.other is not None:
         return elementwise(factors, call)
-    return [Value()] if call.dim is None else told_by_place(factors, call)
+    return told_by_place(factors, call) if 1 in call.used else reduction(factors, call)
 
 
-@rule("argmax", "argmin", "median", "nanmedian", "mode")
+@rule("argmax", "argmin")
 def told_by_place(factors: Factors, call: Call):
     """The output holds places along an axis, so that its units must stay."""
-    for axis in call.x if call.dim is None else [call.x[call.axis]]:
+    for axis in call.x if call.dim is None else [call.along]:
         factors.fix(axis)
-    return [reduced(call.x, call.dim, call.keepdim)] * len(call.shapes)
+    return reduction(factors, call)
 
 
-@rule("cumsum", "cumprod", "logcumsumexp", "sort", "argsort")
+@rule("cumsum", "cumprod", "cummax", "cummin", "logcumsumexp", "sort", "argsort", "topk")
 def along(factors: Factors, call: Call):
-    """The units of one axis have an order, and keep their number."""
-    factors.fix(call.x[call.axis])
-    return [call.x] * len(call.shapes)
+    """The units of one axis have an order."""
+    factors.fix(call.along)
+    return [Value(call.x and call.x.replace(call.axis, fixed(shape[call.axis]))) for shape in call.shapes]
 
 
 @rule("cosine_similarity")

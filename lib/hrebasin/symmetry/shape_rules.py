@@ -1,5 +1,6 @@
 """Rules of what reorders, joins, cuts and repeats axes."""
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -31,10 +32,12 @@ def reshape(factors: Factors, value: Value, shape: Sequence[int]) -> Value:
     return Value(new[position] for position in range(len(shape)))
 
 
-@rule("view", "_unsafe_view", "reshape", "view_as", "reshape_as", "flatten", "unflatten", "squeeze", "unsqueeze")
+@rule("view", "_unsafe_view", "reshape", "view_as", "reshape_as", "flatten", "ravel", "unflatten", "squeeze")
+@rule("unsqueeze")
 def reshaping(factors: Factors, call: Call):
-    """The order of the numbers stays."""
-    return [reshape(factors, call.x, call.shapes[0])]
+    """The order of the numbers stays; their number does unless a view takes them apart into smaller ones."""
+    same = math.prod(call.x.shape) == math.prod(call.shapes[0])
+    return [reshape(factors, call.x, call.shapes[0])] if same else None
 
 
 @rule("permute", "transpose", "t", "movedim", "moveaxis", "swapaxes", "swapdims", "numpy_T", "mT", "adjoint")
@@ -48,7 +51,7 @@ def permuting(factors: Factors, call: Call):
 @rule("cat", "concat", "concatenate")
 def cat(factors: Factors, call: Call):
     """One axis becomes a concatenation, the others are tied."""
-    tensors = [value for value in call.tensors if value.shape != (0,)]
+    tensors = [value for value in call.tensors if value.shape != (0,)] or call.tensors
     dim = call.dim % len(tensors[0])
     others = broadcast(factors, *(value.replace(dim, fixed(1)) for value in tensors))
     return [others.replace(dim, concatenation(value[dim] for value in tensors))]
@@ -62,40 +65,51 @@ def stack(factors: Factors, call: Call):
     return [Value((*together[:dim], fixed(len(call.tensors)), *together[dim:]))]
 
 
-@rule("chunk", "split", "split_with_sizes", "tensor_split")
+@rule("chunk", "split", "split_with_sizes", "tensor_split", "unsafe_chunk", "unsafe_split", "unsafe_split_with_sizes")
 def splitting(factors: Factors, call: Call):
-    """One axis is a concatenation of the pieces."""
-    pieces = factors.split(call.x[call.axis], [shape[call.axis] for shape in call.shapes])
-    return [call.x.replace(call.axis, piece) for piece in pieces]
+    """One axis is a concatenation of the pieces, unless they overlap."""
+    sizes = [shape[call.axis] for shape in call.shapes]
+    if sum(sizes) != axis_size(call.along):
+        return None
+    return [call.x.replace(call.axis, piece) for piece in factors.split(call.along, sizes)]
+
+
+def cut(factors: Factors, axis: Axis, start: int, taken: int) -> Axis:
+    """So many units of an axis: it is a concatenation of what is left out and what is taken."""
+    return factors.split(axis, [start, taken, axis_size(axis) - start - taken])[1] if taken else fixed(0)
 
 
 @rule("slice", "narrow")
 def slicing(factors: Factors, call: Call):
-    """One axis is a concatenation of what is left out and what is taken; with a step, its units must stay."""
-    x, axis = call.x, call.axis
-    size, taken = axis_size(x[axis]), call.shapes[0][axis]
-    if taken == size:
-        return [x]
-    if (call.step or 1) != 1 or taken == 0:
-        factors.fix(x[axis])
-        return [x.replace(axis, fixed(taken))]
-    start = call.start or 0
-    start = start + size if start < 0 else start
-    _, piece, _ = factors.split(x[axis], [start, taken, size - start - taken])
-    return [x.replace(axis, piece)]
+    """Some units of one axis; with a step, all must stay."""
+    if isinstance(call.start, Value):
+        return None
+    taken = call.shapes[0][call.axis]
+    start, _, step = slice(call.start, None, call.step).indices(axis_size(call.along))  # starts may lie outside
+    if step == 1 or taken < 2:
+        return [call.x.replace(call.axis, cut(factors, call.along, start, taken))]
+    factors.fix(call.along)
+    return [call.x.replace(call.axis, fixed(taken))]
 
 
-@rule("select", "unbind")
+@rule("select")
 def selecting(factors: Factors, call: Call):
+    """One unit of an axis, which is gone."""
+    cut(factors, call.along, call.args["index"] % axis_size(call.along), 1)
+    return [call.x.replace(call.axis)]
+
+
+@rule("unbind")
+def unbinding(factors: Factors, call: Call):
     """The units of one axis are told apart."""
-    factors.fix(call.x[call.axis])
+    factors.fix(call.along)
     return [call.x.replace(call.axis)] * len(call.shapes)
 
 
 @rule("index_select")
 def index_select(factors: Factors, call: Call):
     """The units of one axis are told apart."""
-    factors.fix(call.x[call.axis])
+    factors.fix(call.along)
     return [call.x.replace(call.axis, *(call.args["index"] or [fixed(1)]))]
 
 
@@ -127,8 +141,8 @@ def repeating(factors: Factors, call: Call):
     """Copies may change places with one another."""
     shape = call.shapes[0]
     x = (*map(fixed, (1,) * (len(shape) - len(call.x))), *call.x)
-    pairs = [(axis, size // max(1, axis_size(axis))) for axis, size in zip(x, shape, strict=True)]
-    return [Value(axis if n == 1 else factors.product([factors.new(n), axis]) for axis, n in pairs)]
+    pairs = [(axis, size and size // axis_size(axis)) for axis, size in zip(x, shape, strict=True)]
+    return [Value(axis if n == 1 else factors.product([factors.new(n), axis]) if n else fixed(0) for axis, n in pairs)]
 
 
 @rule("repeat_interleave")
@@ -149,24 +163,26 @@ def constant(factors: Factors, call: Call):
 
 @rule("pad", "constant_pad_nd")
 def padding(factors: Factors, call: Call):
-    """What is padded with a constant is a segment; with its own numbers, its units must stay."""
+    """What is padded with a constant is a segment, what is cropped too; with its own numbers, its units must stay."""
     axes = list(call.x)
     for number, (before, after) in enumerate(zip(call.args["pad"][::2], call.args["pad"][1::2], strict=True), start=1):
         axis = axes[-number]
         if (before, after) == (0, 0):
             continue
-        if min(before, after) < 0 or call.args.get("mode", "constant") != "constant":
+        if call.args.get("mode", "constant") != "constant":
             factors.fix(axis)
             axes[-number] = fixed(call.shapes[0][-number])
         else:
-            axes[-number] = concatenation([fixed(before), axis, fixed(after)])
+            left = axis_size(axis) + min(before, 0) + min(after, 0)
+            axis = cut(factors, axis, max(-before, 0), left)
+            axes[-number] = concatenation([fixed(max(before, 0)), axis, fixed(max(after, 0))])
     return [Value(axes)]
 
 
 @rule("roll", "flip")
 def moving(factors: Factors, call: Call):
     """The units of the axes that are named have an order."""
-    for axis in [call.x[dim] for dim in call.dims] if call.dims else call.x:
+    for axis in [call.x[dim] for dim in call.dims] if call.x and call.dims else call.x:
         factors.fix(axis)
     return [call.x]
 

@@ -15,6 +15,7 @@ from hrebasin import (
     merge_many,
     merge_tree,
 )
+from hrebasin.study.benchmarks import any_network
 from hrebasin.study.benchmarks import baselines as alternatives
 
 EPSILONS = (0.0, 0.02, 0.05, 0.1, 0.3)
@@ -75,3 +76,9 @@ def test_rebasin_merges_to_about_the_same_network(trained, test_images):
     pytest.importorskip("rebasin", reason="the optional dependency group bench is not installed")
     plain, ours = alternatives.merge_many(trained), merge_many(trained)
     assert abs(accuracy(plain, test_images).item() - accuracy(ours, test_images).item()) <= 0.1
+
+
+def test_the_package_rebasin_permutes_a_network_and_ends_near_our_objective():
+    pytest.importorskip("rebasin")
+    row = any_network.rows(pairs=1, small=True)["vgg16-rebasin"]
+    assert abs(row.difference(row.ours(), row.alternative())) < 5

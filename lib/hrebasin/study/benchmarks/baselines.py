@@ -112,10 +112,33 @@ def match_weights(reference: Bank, moving: Bank, *, seed: Seed = 0, max_sweeps: 
 def excess(reference: Bank, moving: Bank, ours: Alignment, perms: list[dict[str, torch.Tensor]]) -> float:
     """By how much of the objective, in percent, the permutations of pairs exceed ours; mean over pairs."""
     stacked = {name: torch.stack([pair[name] for pair in perms]) for name in perms[0]}
-    aligned, total = replace(ours, permutations=stacked).apply(moving).tensors, 0.0
+    return excess_of(reference, replace(ours, permutations=stacked).apply(moving), ours)
+
+
+def excess_of(reference: Bank, aligned: Bank, ours: Alignment) -> float:
+    """The same of networks that have been permuted."""
+    total = 0.0
     for name in reference.architecture.parameters:
-        total = total + (reference.tensors[name].double() * aligned[name].double()).flatten(1).sum(1)
+        total = total + (reference.tensors[name].double() * aligned.tensors[name].double()).flatten(1).sum(1)
     return 100 * float((total / ours.objective - 1).mean())
+
+
+def rebasin(reference: Bank, moving: Bank, *, seed: int = 0) -> Bank:
+    """Weight matching of any networks, pair by pair, with the package ``rebasin``; the moving ones, permuted.
+
+    Args:
+        reference, moving: banks of one architecture and length, of networks that the package can trace.
+        seed: of its layer orders.
+    """
+    from rebasin import PermutationCoordinateDescent
+
+    example, states = torch.zeros(1, *moving.architecture.image_shape), []
+    for target, network in zip(reference, moving, strict=True):
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            PermutationCoordinateDescent(target, network, example).rebasin()
+        states.append(network.state_dict())
+    return replace(moving, tensors={name: torch.stack([state[name] for state in states]) for name in moving.tensors})
 
 
 def _specification(bank: Bank) -> dict[str, tuple[str | None, ...]]:
