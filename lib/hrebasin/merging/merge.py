@@ -10,6 +10,7 @@ from torch import nn
 from ..bank import Bank
 from ..checks import check_module
 from ..images.sources import Images
+from ..networks import is_mlp
 from ..random_streams import Seed
 from ..state_dicts import check_logits
 from ..state_names import loaded, renamed
