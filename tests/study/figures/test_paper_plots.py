@@ -84,14 +84,14 @@ def test_a_method_keeps_its_colour_in_every_figure(drawn):
 
 
 def test_all_figures_are_drawn_whose_data_sets_are_there(tmp_path):
-    merge = {"merge": synthetic.results(groups=2, leaves=4)["merge"]}
+    merge = {"merge": synthetic.results(groups=2, leaves=4, stages=["merge"])["merge"]}
     assert list(registry.draw_all(merge, tmp_path)) == ["fig1_accuracy"]
     files = {f"fig1_accuracy.{ending}" for ending in ("pdf", "png", "md")}
     assert {path.name for path in tmp_path.iterdir()} == {*files, "SHA256SUMS"}
 
 
 def test_figures_name_the_data_sets_that_they_were_drawn_from(tmp_path):
-    merge = synthetic.results(groups=2, leaves=4)["merge"]
+    merge = synthetic.results(groups=2, leaves=4, stages=["merge"])["merge"]
     origin = {"created": "2026-01-02", "code_commit": "0123456789abcdef", "code_changed": 1}
     registry.draw_all({"merge": merge.assign_attrs(origin, data_digest='{"test": "42"}')}, tmp_path)
     named = "merge.nc of setting synthetic, made 2026-01-02 by commit 0123456789ab and changes to it"
