@@ -29,7 +29,7 @@ STRANGE = st.one_of(
 )  # fmt: skip
 
 
-@settings(max_examples=60)
+@settings(max_examples=40)
 @given(key=st.sampled_from(sorted(Setting.model_fields)), value=STRANGE)
 def test_a_strange_value_of_a_setting_is_taken_or_named(tmp_path_factory, key, value):
     path = tmp_path_factory.getbasetemp() / "mine.yaml"
@@ -45,7 +45,6 @@ def test_a_strange_value_of_a_setting_is_taken_or_named(tmp_path_factory, key, v
         assert isinstance(value, bool) == isinstance(VALUES[key], bool)
 
 
-@settings(max_examples=50)
 @given(text=st.binary(max_size=60) | st.text(max_size=60).map(str.encode))
 def test_any_text_as_a_setting_is_refused_by_its_file(tmp_path_factory, text):
     path = tmp_path_factory.getbasetemp() / "mine.yaml"

@@ -29,7 +29,7 @@ SUBCOMMANDS = {
 HEAVY = ("torch", "numpy", "xarray", "matplotlib", "snakemake", "jupyterlab", "papermill", "pydantic", "yaml")
 # In place of the command in make's environment: what it was called with
 SHOW = f"#!{sys.executable}\nimport json, sys\nprint(json.dumps(sys.argv[1:]))\n"
-NAMES = ("it's", 'a "b" c', "im #2", "$HOME $(x) `y`", "a;b&c|d", "*", "\\n")
+NAMES = ("it's #2 \\n *", '"b" $HOME $(x) `y` a;b&c|d')
 
 
 def test_the_command_is_at_hand_at_once_and_lists_what_it_does():
@@ -39,7 +39,7 @@ def test_the_command_is_at_hand_at_once_and_lists_what_it_does():
     assert set(re.findall(r"^    (\w+)  ", shown.stdout, flags=re.MULTILINE)) == SUBCOMMANDS
 
 
-@pytest.mark.parametrize("arguments", [["verify", "--frob"], ["frob"], [], ["run", "setting=tiny", "--frob"]])
+@pytest.mark.parametrize("arguments", [["frob"], ["run", "setting=tiny", "--frob"]])
 def test_what_no_subcommand_takes_is_refused(arguments, capsys):
     with pytest.raises(SystemExit) as refused:
         main(arguments)

@@ -34,7 +34,7 @@ def test_published_results_keep_what_they_say(run, published):
     assert wrong == []
 
 
-def test_a_setting_has_a_folder_of_its_own(run, tmp_path, monkeypatch):
+def test_a_setting_has_a_folder_of_its_own(run, concluded, tmp_path, monkeypatch):
     monkeypatch.setattr(publishing, "project_root", lambda: tmp_path)
     written = publish(run)
     assert {path.parent for path in written} == {tmp_path / "data" / "published" / ATTRS["setting"]}
