@@ -27,7 +27,7 @@ CLASSES = ("circle", "cross", "square", "star")
 RECIPE = Recipe(learning_rate=1e-2, batch_size=16, epochs=6)
 
 # No deadline: times on a shared machine say nothing. Derandomised: a failure is the same failure everywhere.
-hypothesis.settings.register_profile("hrebasin", deadline=None, derandomize=True, max_examples=25)
+hypothesis.settings.register_profile("hrebasin", deadline=None, derandomize=True, max_examples=12)
 hypothesis.settings.load_profile("hrebasin")
 
 

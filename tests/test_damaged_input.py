@@ -108,13 +108,13 @@ def damaged(whole, stream):
 def test_a_damaged_file_is_read_or_named(name, tmp_path):
     make, read = READERS[name]
     whole, path, refused = make(), tmp_path / name, 0
-    for number in range(24):
+    for number in range(12):
         path.write_bytes(damaged(whole, np.random.default_rng(number)))
         try:
             read(path)
         except ValueError as error:
             assert path.name.split(".")[0] in str(error)  # noqa: PT017
             refused += 1
-    assert refused >= 8
+    assert refused >= 4
     path.write_bytes(whole)
     read(path)

@@ -82,11 +82,10 @@ def test_what_is_explored_leaves_bounds_out(results):
 @pytest.mark.parametrize("results", [1], indirect=True)
 def test_the_page_is_published(results, tmp_path, monkeypatch):
     monkeypatch.setattr(publish, "IMAGE_GROUPS", 2)
-    monkeypatch.setattr(figures, "drawable", lambda stages: SHOWN)
+    monkeypatch.setattr(figures, "drawable", lambda stages: ["fig4_lipschitz"])
     monkeypatch.setattr(page.notebook_pages, "write", lambda *_: None)
     run, published = tmp_path / "run", tmp_path / "published"
     write_results(results, run)
-    records.write(ledger(results), run / "results" / "ledger.nc", stage="ledger", attrs=ATTRS)
     publish.publish(run, published)
     page.redraw(published, tmp_path / "page")
     html = (tmp_path / "page" / "index.html").read_text()

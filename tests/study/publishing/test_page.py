@@ -11,7 +11,7 @@ from hrebasin.study.publishing.places import Place
 from hrebasin.study.records import checksums as manifest
 
 pytestmark = pytest.mark.usefixtures("few_resamples")
-SOME = ("fig1_accuracy", "fig5_barriers", "fig9_controls")  # test_results redraws all
+SOME = ("fig1_accuracy", "fig9_controls")  # test_results redraws all
 
 
 @pytest.fixture(scope="module", autouse=True)
