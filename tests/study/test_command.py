@@ -13,19 +13,8 @@ from hrebasin.files import project_root
 from hrebasin.study.command import main
 
 ROOT = project_root()
-SUBCOMMANDS = {
-    "run",
-    "notebook",
-    "publish",
-    "figures",
-    "verify",
-    "lab",
-    "costs",
-    "bench",
-    "settings",
-    "merge",
-    "symmetry",
-}
+SUBCOMMANDS = {"run", "notebook", "publish", "figures", "verify", "lab", "costs", "bench", "settings", "merge"}
+SUBCOMMANDS.add("symmetry")
 HEAVY = ("torch", "numpy", "xarray", "matplotlib", "snakemake", "jupyterlab", "papermill", "pydantic", "yaml")
 # In place of the command in make's environment: what it was called with
 SHOW = f"#!{sys.executable}\nimport json, sys\nprint(json.dumps(sys.argv[1:]))\n"

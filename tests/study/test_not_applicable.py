@@ -17,6 +17,7 @@ from hrebasin.study.claims.ledger import ledger
 from hrebasin.study.figures import registry as figures
 from hrebasin.study.publishing import page, publish
 from hrebasin.study.questions import answers, scale
+from hrebasin.study.stages import STAGES
 from hrebasin.study.tour import explore
 from other_networks import KINDS, SHAPE, untrained
 
@@ -85,7 +86,7 @@ def test_the_page_is_published(results, tmp_path, monkeypatch):
     monkeypatch.setattr(figures, "drawable", lambda stages: ["fig4_lipschitz"])
     monkeypatch.setattr(page.notebook_pages, "write", lambda *_: None)
     run, published = tmp_path / "run", tmp_path / "published"
-    write_results(results, run)
+    write_results({stage: results[stage] for stage in (*STAGES, "scale")}, run)
     publish.publish(run, published)
     page.redraw(published, tmp_path / "page")
     html = (tmp_path / "page" / "index.html").read_text()

@@ -28,15 +28,14 @@ def redrawn(published, few_resamples, tmp_path_factory):
     return folder
 
 
-def test_redrawing_from_published_results_gives_the_same_files_twice(published, redrawn, monkeypatch):
+def test_redrawing_from_published_results_gives_the_same_files_twice(published, redrawn):
     names = sorted(path.name for path in redrawn.glob("[!.]*"))
     drawn = [f"{name}.{ending}" for name in SOME for ending in ("pdf", "png", "md")]
     texts = ["index.html", "ledger.md", "answers.md", *(f"{name}.md" for name in figures.TABLES)]
     assert names == sorted([*drawn, *texts, "SHA256SUMS", "notebooks", "other"])
     assert {path.name for path in manifest.compare(redrawn)[0]} == {*drawn, *texts}
-    monkeypatch.setattr(page.notebook_pages, "write", lambda *_: None)
     again = redrawn.with_name("two")
-    page.redraw(published, again)
+    page.redraw_setting(Place("", published, again, None))
     for name in names:
         if name.split(".")[0] in (*SOME, "ledger", "answers"):
             assert (redrawn / name).read_bytes() == (again / name).read_bytes(), name

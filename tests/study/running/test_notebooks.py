@@ -331,7 +331,7 @@ def test_kernels_are_reached_even_where_temporary_files_have_long_names(tmp_path
 def test_the_benchmark_notebook_runs(tmp_path, monkeypatch):
     monkeypatch.setattr(speed, "product_rate", partial(speed.product_rate, repeats=2))
     monkeypatch.setattr(torchvision.models, "resnet50", torchvision.models.resnet18)
-    values = {"train_images": 600, "widths": [32, 32, 16], "batch_size": 30, "epochs": 3, "repeats": 1, "workers": 0}
+    values = {"train_images": 600, "widths": [32, 32, 16], "batch_size": 16, "epochs": 3, "repeats": 1, "workers": 0}
     values |= {"rows_wanted": ["training-float32", "matching"], "counts": [16]}
     values |= {"full_counts": [], "epochs_timed": 2, "stages_wanted": ["merge"], "small": True}
     values |= dict.fromkeys(("run_folder", "output_folder", "figures_folder"), str(tmp_path))
