@@ -1,8 +1,5 @@
 """`hrebasin merge` and `hrebasin symmetry`, with the core installed alone."""
 
-import subprocess
-import sys
-
 import pytest
 import torch
 from PIL import Image
@@ -16,7 +13,7 @@ from hrebasin.merging.merge import merge, method_names
 from hrebasin.networks import Normalize
 from hrebasin.random_streams import generator
 from hrebasin.study.command import main
-from test_packaging import ALONE, REFUSED
+from test_packaging import alone
 
 FACTORY = """
 from torch import nn
@@ -48,28 +45,20 @@ def folder(tmp_path, monkeypatch):
     return tmp_path
 
 
-def alone(*arguments):
-    code = f"from hrebasin.study.command import main\nsys.exit(main({list(arguments)}))"
-    ended = subprocess.run([sys.executable, "-c", ALONE.format(refused=REFUSED) + code], capture_output=True, text=True)
+def test_perceptrons_are_merged_and_a_symmetry_is_printed_without_the_study(folder):
+    merging = ["merge", "a.safetensors", "b.pt", "--method", "tree", "--output", "merged.safetensors"]
+    asking = ["symmetry", "--network", "nets.py:conv(width=5)", "--example", "3,8,8"]
+    ended = alone(f"from hrebasin.study.command import main\nsys.exit(main({merging}) or main({asking}))")
     assert ended.returncode == 0, ended.stderr
-    return ended.stdout
-
-
-def test_perceptrons_are_merged_without_the_study(folder):
-    said = alone("merge", "a.safetensors", "b.pt", "--method", "tree", "--output", "merged.safetensors")
-    assert "read as ReLU after all but the last layer, in the order 0, 2, 4: a state dict tells neither" in said
-    assert "2 networks merged by tree into merged.safetensors, names as in a.safetensors" in said
+    assert "read as ReLU after all but the last layer, in the order 0, 2, 4: a state dict tells neither" in ended.stdout
+    assert "2 networks merged by tree into merged.safetensors, names as in a.safetensors" in ended.stdout
+    assert "1 permutation: P1 (5)\n" in ended.stdout
+    assert "proven: with every permutation drawn at random, the outputs change by" in ended.stdout
     expected = merge([perceptron(0), perceptron(1)], torch.rand(2, 12)).state_dict()
     found = load_file("merged.safetensors")
     assert set(found) == set(expected)
     for name, tensor in expected.items():
         torch.testing.assert_close(found[name], tensor, rtol=1e-5, atol=1e-6)
-
-
-def test_a_symmetry_is_printed_without_the_study(folder):
-    said = alone("symmetry", "--network", "nets.py:conv(width=5)", "--example", "3,8,8")
-    assert said.startswith("1 permutation: P1 (5)\n")
-    assert "proven: with every permutation drawn at random, the outputs change by" in said
 
 
 def write_images(folder, side):

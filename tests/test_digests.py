@@ -1,6 +1,5 @@
 import ast
 import hashlib
-from itertools import count
 
 import nbformat
 import pytest
@@ -34,20 +33,24 @@ FILES = {
 MATCH, MERGE = "matching/weights.py", "merging/tree.py"
 
 
-@pytest.fixture
-def digest(tmp_path):
+@pytest.fixture(scope="module")
+def digest(tmp_path_factory):
     """``digest(source, file, old, new)``: of code on a copy of the library in which a file's text was replaced."""
-    numbers = count()
+    written = {}
 
-    def of(source, file=None, old="", new="", **options):
-        folder = tmp_path / str(next(numbers)) / "hrebasin"
+    def library(file=None, old="", new=""):
+        folder = tmp_path_factory.mktemp("digest") / "hrebasin"
         for name, text in FILES.items():
             if name == file:
                 assert text.count(old) == 1, f"{old!r} must stand once in {name}"
                 text = text.replace(old, new)
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             (folder / name).write_text(text)
-        return code_digest(source, library=folder, **options)
+        return folder
+
+    def of(source, *change, **options):
+        written[change] = written.get(change) or library(*change)
+        return code_digest(source, library=written[change], **options)
 
     return of
 

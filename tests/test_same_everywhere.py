@@ -83,18 +83,12 @@ def results(architecture, images):
     return made
 
 
-@pytest.mark.parametrize("stage", TOLERANCES)
-def test_a_repeat_is_the_same_bit_for_bit(stage, results):
-    _, first, again = results
-    for a, b in zip(first[stage], again[stage], strict=True):
-        np.testing.assert_array_equal(a, b)
-
-
-@pytest.mark.parametrize("stage", TOLERANCES)
-def test_two_threads_give_what_one_gives(stage, results):
-    one, two, _ = results
-    for a, b in zip(one[stage], two[stage], strict=True):
-        np.testing.assert_allclose(b, a, **TOLERANCES[stage])
+def test_a_repeat_is_the_same_bit_for_bit_and_two_threads_give_what_one_gives(results):
+    one, first, again = results
+    for stage, tolerance in TOLERANCES.items():
+        for alone, a, b in zip(one[stage], first[stage], again[stage], strict=True):
+            np.testing.assert_array_equal(a, b, err_msg=stage)
+            np.testing.assert_allclose(a, alone, **tolerance, err_msg=stage)
 
 
 def test_the_comparison_is_about_something(results):

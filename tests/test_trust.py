@@ -1,10 +1,8 @@
 """Files are read without running what is in them, unpacked without leaving their folder, and made again when stale."""
 
-import ast
 import io
 import os
 import pickle
-import re
 import subprocess
 import tarfile
 
@@ -15,67 +13,14 @@ from PIL import Image
 from torchvision.datasets import CIFAR10
 
 from hrebasin.bank import Bank
-from hrebasin.files import project_root, read_text
+from hrebasin.files import project_root
 from hrebasin.images.archives import unpacked
 from hrebasin.images.sources import load_images
 from hrebasin.study import records
-from hrebasin.study.notebook_code import notebook_code
 from hrebasin.study.settings import load_setting
 from hrebasin.training.train import train
 
 ROOT = project_root()
-WRITERS = {"savefig", "save", "save_file", "imsave", "to_netcdf", "write_text", "write_bytes", "dump"}
-# Of the library, atomic; safetensors' save, which gives bytes; the text of a syntax tree
-WHOLE = {"bank.save", "kept.save", "own.save", "save", "ast.dump"}
-OPENED = {"Image.open", "os.open", "tarfile.open", "safe_open"}  # binary
-
-
-def writes_in_place(code):
-    """Calls that write to a file under its last name, where a reader could see a part of it."""
-    blocks = [node for node in ast.walk(ast.parse(code)) if isinstance(node, ast.With)]
-    whole = [block for block in blocks if any(ast.unparse(item).startswith("replacing(") for item in block.items)]
-    harmless = {ast.unparse(call) for block in whole for call in ast.walk(block) if isinstance(call, ast.Call)}
-    for call in ast.walk(ast.parse(code)):
-        if isinstance(call, ast.Call) and call.args and ast.unparse(call) not in harmless:
-            name, given = ast.unparse(call.func), {ast.unparse(value) for value in call.args}
-            modes = {ast.unparse(value) for value in [*call.args, *(option.value for option in call.keywords)]}
-            if name.split(".")[-1] in WRITERS and "buffer" not in given and name not in WHOLE:
-                yield name
-            if name.split(".")[-1] == "open" and any(re.fullmatch("'[rwaxbt+]*[wax][bt+]*'", mode) for mode in modes):
-                yield name
-
-
-def test_no_code_writes_what_could_be_seen_in_part():
-    for path in [*(ROOT / "lib").rglob("*.py"), *(ROOT / "notebooks").glob("*.ipynb")]:
-        code = notebook_code(path) if path.suffix == ".ipynb" else read_text(path)
-        assert list(writes_in_place(code)) == [], path
-    bad = "open(p, 'a'); p.open('wb'); np.save(p, v); figure.savefig(p); dataset.to_netcdf(p)"
-    good = "p.open('rb'); figure.savefig(buffer)\nwith replacing(p) as t:\n    save_file(v, t)"
-    assert (len(list(writes_in_place(bad))), len(list(writes_in_place(good)))) == (5, 0)
-
-
-def of_the_locale(code):
-    """Calls that read or write text in whatever encoding the locale has."""
-    for call in ast.walk(ast.parse(code)):
-        if isinstance(call, ast.Call):
-            name, given = ast.unparse(call.func), {option.arg: ast.unparse(option.value) for option in call.keywords}
-            modes = [ast.literal_eval(v) for v in call.args if isinstance(v, ast.Constant) and isinstance(v.value, str)]
-            binary = any(re.fullmatch("[rwaxbt+]*b[rwaxbt+]*", mode) for mode in modes)
-            text = name.endswith((".read_text", ".write_text")) or given.get("text") == "True"
-            text |= name.split(".")[-1] == "open" and name not in OPENED and not binary
-            if text and "encoding" not in given:
-                yield name
-
-
-def test_no_text_is_read_or_written_in_the_encoding_of_the_locale():
-    for path in [*(ROOT / "lib").rglob("*.py"), *(ROOT / "notebooks").glob("*.ipynb")]:
-        code = notebook_code(path) if path.suffix == ".ipynb" else read_text(path)
-        assert list(of_the_locale(code)) == [], path
-    bad = "p.read_text(); p.write_text('a'); open(p); p.open('w'); subprocess.run(c, text=True)"
-    good = "p.read_text(encoding='utf-8'); read_text(p); open(p, 'rb'); p.open('r+b'); run(c, encoding='utf-8')"
-    assert (len(list(of_the_locale(bad))), len(list(of_the_locale(good)))) == (5, 0)
-
-
 # ---- bombs
 
 

@@ -13,23 +13,12 @@ from hrebasin.files import project_root
 from hrebasin.study.command import main
 
 ROOT = project_root()
-SUBCOMMANDS = {
-    "run",
-    "notebook",
-    "publish",
-    "figures",
-    "verify",
-    "lab",
-    "costs",
-    "bench",
-    "settings",
-    "merge",
-    "symmetry",
-}
+SUBCOMMANDS = {"run", "notebook", "publish", "figures", "verify", "lab", "costs", "bench", "settings", "merge"}
+SUBCOMMANDS.add("symmetry")
 HEAVY = ("torch", "numpy", "xarray", "matplotlib", "snakemake", "jupyterlab", "papermill", "pydantic", "yaml")
 # In place of the command in make's environment: what it was called with
 SHOW = f"#!{sys.executable}\nimport json, sys\nprint(json.dumps(sys.argv[1:]))\n"
-NAMES = ("it's", 'a "b" c', "im #2", "$HOME $(x) `y`", "a;b&c|d", "*", "\\n")
+NAMES = ("it's #2 \\n *", '"b" $HOME $(x) `y` a;b&c|d')
 
 
 def test_the_command_is_at_hand_at_once_and_lists_what_it_does():
@@ -39,7 +28,7 @@ def test_the_command_is_at_hand_at_once_and_lists_what_it_does():
     assert set(re.findall(r"^    (\w+)  ", shown.stdout, flags=re.MULTILINE)) == SUBCOMMANDS
 
 
-@pytest.mark.parametrize("arguments", [["verify", "--frob"], ["frob"], [], ["run", "setting=tiny", "--frob"]])
+@pytest.mark.parametrize("arguments", [["frob"], ["run", "setting=tiny", "--frob"]])
 def test_what_no_subcommand_takes_is_refused(arguments, capsys):
     with pytest.raises(SystemExit) as refused:
         main(arguments)

@@ -24,12 +24,12 @@ def test_nodes_are_averaged_within_a_group_first():
 
 
 def test_stage_0_of_the_tree_are_the_unmerged_networks():
-    merge = synthetic.results(groups=2, noise=0)["merge"]
+    merge = synthetic.results(groups=2, noise=0, stages=["merge"])["merge"]
     np.testing.assert_allclose(tree(merge.test_accuracy, 0), synthetic.UNMERGED)
 
 
 def test_tree_and_merge_many_are_compared_on_the_same_leaves():
-    merge = synthetic.results(groups=2, noise=0)["merge"]
+    merge = synthetic.results(groups=2, noise=0, stages=["merge"])["merge"]
     merge = merge.isel(model=((merge.method != "merge-many") | (merge.node == 0)).values)  # it merged the first sets
     other = (merge.method == "tree") & (merge.n_merged == 4) & (merge.node > 0)
     accuracy = merge.test_accuracy.where(~other, 0.0)
@@ -39,7 +39,7 @@ def test_tree_and_merge_many_are_compared_on_the_same_leaves():
 
 
 def test_pairs_of_same_leaves_stand_in_the_same_order():
-    merge = synthetic.results(groups=2, noise=0)["merge"]
+    merge = synthetic.results(groups=2, noise=0, stages=["merge"])["merge"]
     leaves = (10 * merge.group + merge.node).rename("leaves")
     many = (merge.method == "merge-many").values
     backwards = leaves.isel(model=np.concatenate([np.flatnonzero(~many), np.flatnonzero(many)[::-1]]))
@@ -51,11 +51,11 @@ def test_pairs_of_same_leaves_stand_in_the_same_order():
 
 
 def test_the_planted_crossing_is_found():
-    attack = synthetic.results(groups=3, noise=0)["attack"]
+    attack = synthetic.results(groups=3, noise=0, stages=["attack"])["attack"]
     found = crossings(attack)
     np.testing.assert_allclose(found.crossing, synthetic.CROSSING, atol=1e-9)
     assert found.comparison.values.tolist() == ["0-1", "1-2", "2-3", "3-4", "0-4"]
-    noisy = crossings(synthetic.results(groups=8)["attack"]).crossing.sel(comparison="0-4")
+    noisy = crossings(synthetic.results(groups=8, stages=["attack"])["attack"]).crossing.sel(comparison="0-4")
     assert abs(noisy.mean() - synthetic.CROSSING) < 5e-4
 
 

@@ -3,7 +3,9 @@
 import numpy as np
 
 from hrebasin.study import records
+from hrebasin.study.stages import STAGES
 
+SOME = [*STAGES, "versions", "controls", "scale", "recipes"]  # all questions would take long, and show nothing else
 ATTRS = {
     "setting": "test",
     "data_source": "synthetic images",

@@ -66,7 +66,7 @@ class Tree(HTMLParser):
 
 
 @pytest.fixture(scope="module", params=["run", "published"])
-def path(request, tmp_path_factory) -> Path:
+def path(request, tmp_path_factory, few_resamples) -> Path:
     """The page of a made-up run, and the published one."""
     if request.param == "published":
         return PUBLISHED
@@ -78,7 +78,11 @@ def path(request, tmp_path_factory) -> Path:
         records.write(data, folder / "results" / f"{stage}.nc", stage=stage)
         executed = folder / "notebooks" / f"{(NOTEBOOKS | EXTRA)[stage]}-000.ipynb"
         nbformat.write(nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell("# A notebook")]), executed)
-    drawn = figures.draw_all(results, folder / "figures")
+    drawn = {name: figures.draw(name, results) for name in figures.drawable(results)}
+    (folder / "figures").mkdir()
+    for name in drawn:  # files that the page links to
+        for ending in ("pdf", "png"):
+            (folder / "figures" / f"{name}.{ending}").touch()
     page.write_page(folder / "index.html", results, ledger(results), drawn)
     return folder / "index.html"
 

@@ -60,7 +60,7 @@ def test_verdicts_are_counted(claims, results):
 
 
 def test_one_tree_answers_nothing():
-    results = synthetic.results(groups=1, leaves=4)
+    results = synthetic.results(groups=1, leaves=4, stages=("merge", "attack", "regularity", "ablations"))
     claims = ledger(results)
     text = ledger_text.counted(claims, results)
     assert sentences({"one": claims}) == []

@@ -10,33 +10,40 @@ from hrebasin.study.publishing import page
 from hrebasin.study.publishing.places import Place
 from hrebasin.study.records import checksums as manifest
 
+pytestmark = pytest.mark.usefixtures("few_resamples")
+SOME = ("fig1_accuracy", "fig9_controls")  # test_results redraws all
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _some_figures():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(figures, "drawable", lambda results: SOME)
+        yield
+
 
 @pytest.fixture(scope="module")
-def redrawn(published, tmp_path_factory):
+def redrawn(published, few_resamples, tmp_path_factory):
     folder = tmp_path_factory.mktemp("redrawn") / "one"
     page.redraw(published, folder, others=[Place("other", published, folder / "other", ("fig1_accuracy",))])
     return folder
 
 
-def test_redrawing_from_published_results_gives_the_same_files_twice(published, redrawn, monkeypatch):
+def test_redrawing_from_published_results_gives_the_same_files_twice(published, redrawn):
     names = sorted(path.name for path in redrawn.glob("[!.]*"))
-    drawn = [f"{name}.{ending}" for name in figures.FIGURES for ending in ("pdf", "png", "md")]
+    drawn = [f"{name}.{ending}" for name in SOME for ending in ("pdf", "png", "md")]
     texts = ["index.html", "ledger.md", "answers.md", *(f"{name}.md" for name in figures.TABLES)]
     assert names == sorted([*drawn, *texts, "SHA256SUMS", "notebooks", "other"])
     assert {path.name for path in manifest.compare(redrawn)[0]} == {*drawn, *texts}
-    some = list(figures.FIGURES)[::4]  # all would take long
-    monkeypatch.setattr(figures, "drawable", lambda results: some)
-    monkeypatch.setattr(page.notebook_pages, "write", lambda *_: None)
     again = redrawn.with_name("two")
-    page.redraw(published, again)
+    page.redraw_setting(Place("", published, again, None))
     for name in names:
-        if name.split(".")[0] in (*some, "ledger", "answers"):
+        if name.split(".")[0] in (*SOME, "ledger", "answers"):
             assert (redrawn / name).read_bytes() == (again / name).read_bytes(), name
 
 
 def test_the_page_shows_every_figure_claim_and_source(redrawn):
     html = (redrawn / "index.html").read_text()
-    assert html.count("<img ") == len(figures.FIGURES) + 1 == html.count("<figcaption>")
+    assert html.count("<img ") == len(SOME) + 1 == html.count("<figcaption>")
     assert all(f'<tr id="{claim}">' in html for claim in CLAIMS)
     assert all(f'<section id="{name}">' in html for name in figures.TABLES)
     assert "synthetic images" in html

@@ -2,7 +2,7 @@ import shutil
 
 import numpy as np
 import pytest
-from finished_runs import ATTRS, write_results
+from finished_runs import ATTRS, SOME, write_results
 
 import synthetic
 from hrebasin.study import records
@@ -15,8 +15,6 @@ from hrebasin.study.records import checksums as manifest
 from hrebasin.study.stages import QUESTIONS, STAGES
 
 pytestmark = pytest.mark.usefixtures("few_resamples")
-
-SOME = [*STAGES, "versions", "controls", "scale", "recipes"]  # all questions would take long, and show nothing else
 
 
 def test_published_results_keep_what_they_say(run, published):
@@ -34,7 +32,7 @@ def test_published_results_keep_what_they_say(run, published):
     assert wrong == []
 
 
-def test_a_setting_has_a_folder_of_its_own(run, tmp_path, monkeypatch):
+def test_a_setting_has_a_folder_of_its_own(run, concluded, tmp_path, monkeypatch):
     monkeypatch.setattr(publishing, "project_root", lambda: tmp_path)
     written = publish(run)
     assert {path.parent for path in written} == {tmp_path / "data" / "published" / ATTRS["setting"]}

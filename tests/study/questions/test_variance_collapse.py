@@ -46,6 +46,6 @@ def test_every_network_of_every_tree_is_measured(measured):
 
 
 def test_what_is_recovered_is_a_share_of_what_was_lost():
-    found = effects("repair", synthetic.results(groups=3, noise=0)["repair"])
+    found = effects("repair", synthetic.results(groups=3, noise=0, stages=["repair"])["repair"])
     shares = [value for name, value in found.items() if "share of the loss recovered" in name]
     np.testing.assert_allclose(shares, 50)  # planted at every stage, by every way to repair

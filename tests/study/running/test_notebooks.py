@@ -3,15 +3,22 @@ import json
 import os
 import shutil
 import tempfile
+from functools import partial
 
 import nbformat
 import papermill
 import pytest
+import torchvision
 import yaml
-from papermill.exceptions import PapermillExecutionError
+from matplotlib.figure import Figure
+from papermill.parameterize import parameterize_notebook
 from PIL import Image
 
 from hrebasin.files import project_root
+from hrebasin.merging.looks import LOOKS
+from hrebasin.merging.methods import MERGES
+from hrebasin.study import records
+from hrebasin.study.benchmarks import speed
 from hrebasin.study.command import main
 from hrebasin.study.figures.registry import BENCHMARKS
 from hrebasin.study.notebook_code import notebook_digest
@@ -29,6 +36,7 @@ PATHS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 PIPELINE = [*NOTEBOOKS.values(), PAPER]
 STAGE_NOTEBOOKS = [*PIPELINE, *QUESTIONS.values(), ANSWERS]
 WIRING = {"run_folder", "shard", "shards", "groups", "questions", "recipe_shards"}
+NOTEBOOK = pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
 MOST_CELLS, MOST_LINES, MOST_LINES_A_CELL = 14, 80, 15
 
 
@@ -44,7 +52,7 @@ def test_every_stage_has_its_notebook():
     assert {path.stem for path in PATHS} >= set(STAGE_NOTEBOOKS)
 
 
-@pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
+@NOTEBOOK
 def test_notebooks_open_with_a_question_and_stay_thin_and_empty(path):
     code = cells(path)
     assert "**Question.**" in cells(path, "markdown")[0].source
@@ -59,7 +67,7 @@ def test_notebooks_open_with_a_question_and_stay_thin_and_empty(path):
     assert not kinds & {ast.FunctionDef, ast.ClassDef, ast.AsyncFunctionDef}, "what needs a function belongs to lib/"
 
 
-@pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
+@NOTEBOOK
 def test_parameters_are_typed_explained_literals_in_one_cell_and_checked_in_the_next(path):
     [cell] = filter(is_parameters, cells(path))
     for statement in ast.parse(cell.source).body:
@@ -73,15 +81,11 @@ def test_parameters_are_typed_explained_literals_in_one_cell_and_checked_in_the_
     assert "records.plain_values(globals())" in "".join(after.source.splitlines()[:2])
 
 
-def test_papermill_alone_refuses_a_parameter_that_is_not_declared(tmp_path):
-    with pytest.raises(PapermillExecutionError, match=r"not declare the parameters \['epsilons'\]; it declares"):
-        papermill.execute_notebook(
-            str(ROOT / "notebooks" / "01_train.ipynb"),
-            str(tmp_path / "out.ipynb"),
-            {"epsilons": [0.1]},
-            kernel_name="python3",
-            progress_bar=False,
-        )
+def test_papermill_alone_refuses_a_parameter_that_is_not_declared():
+    notebook = papermill.iorw.load_notebook_node(str(ROOT / "notebooks" / "01_train.ipynb"))
+    sources = [cell.source for cell in parameterize_notebook(notebook, {"epsilons": [0.1]}).cells]
+    with pytest.raises(ValueError, match=r"not declare the parameters \['epsilons'\]; it declares"):
+        records.plain_values({"In": sources, "epsilons": [0.1]})
 
 
 def test_default_parameters_are_the_sample_setting():
@@ -96,6 +100,30 @@ def test_default_parameters_are_the_sample_setting():
     # they decide which groups a notebook gets
     shards_only = {"n_groups", "first_group", "groups_per_shard", "recipe_groups"}
     assert set(Setting.model_fields) - shards_only <= declared_by_any
+
+
+def run_here(name, **values):
+    """What a notebook shows, its cells run in this process; a kernel would take seconds to start."""
+    shown, registries = [], (MERGES, LOOKS)
+    namespace, before = {"display": shown.append}, [dict(registry) for registry in registries]
+    try:
+        for cell in cells(ROOT / "notebooks" / f"{name}.ipynb"):
+            *body, last = ast.parse(cell.source).body
+            body, last = (body, last.value) if isinstance(last, ast.Expr) else ([*body, last], None)
+            exec(compile(ast.Module(body, []), name, "exec"), namespace)
+            shown += [] if last is None else [eval(compile(ast.Expression(last), name, "eval"), namespace)]  # noqa: S307
+            if is_parameters(cell):
+                assert set(values) <= set(namespace)
+                namespace |= values
+    finally:
+        for registry, kept in zip(registries, before, strict=True):
+            registry.clear()
+            registry.update(kept)
+    return shown
+
+
+def figures_in(shown):
+    return sum(isinstance(each, Figure) for each in shown)
 
 
 @pytest.fixture(scope="session")
@@ -156,11 +184,9 @@ def test_a_stage_refuses_networks_that_were_trained_on_other_images(executed, tm
         Image.new("RGB", (32, 32), (number, 0, 0)).save(path)
     record = executed / "attack" / "shard-000.nc"
     before = record.read_bytes()
-    values = {"dataset": str(tmp_path / "mine"), "run_folder": str(executed), "attacked_images": 10}
-    with pytest.raises(RuntimeError, match=r"(?s)unmerged-000\.safetensors.* networks of other images: test digest"):
-        run_notebook(ROOT / "notebooks" / "03_attack.ipynb", tmp_path / "out.ipynb", values, threads=1)
+    with pytest.raises(ValueError, match=r"unmerged-000\.safetensors.* networks of other images: test digest"):
+        run_here("03_attack", dataset=str(tmp_path / "mine"), run_folder=str(executed), attacked_images=10)
     assert record.read_bytes() == before
-    assert not (tmp_path / "out.ipynb").exists()
 
 
 def test_executed_copies_are_whole_and_leave_nothing_behind(executed):
@@ -177,10 +203,8 @@ def pictures(path):
     return sum("image/png" in output.get("data", {}) for cell in cells(path) for output in cell.outputs)
 
 
-def test_the_tour_runs(tmp_path):
-    values = {"train_images": 600, "evaluated_images": 200, "widths": [48, 32]}
-    run_notebook(ROOT / "notebooks" / "00_tour.ipynb", tmp_path / "out.ipynb", values, threads=1)
-    assert pictures(tmp_path / "out.ipynb") == 5
+def test_the_tour_runs():
+    assert figures_in(run_here("00_tour", train_images=600, evaluated_images=200, widths=[48, 32])) == 5
 
 
 def test_the_explorer_runs_and_leaves_figure_and_tables(tmp_path):
@@ -191,6 +215,7 @@ def test_the_explorer_runs_and_leaves_figure_and_tables(tmp_path):
     assert "widget-view" not in text, "nobody is there to move them"
 
 
+@pytest.mark.filterwarnings("ignore::ResourceWarning")  # a temporary folder goes with the namespace
 def test_own_networks_run(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     networks, images, mean, std = write_example(
@@ -199,23 +224,22 @@ def test_own_networks_run(tmp_path, monkeypatch):
     values = {"networks": f"~/{networks.relative_to(tmp_path)}", "images": str(images), "mean": mean, "std": std}
     values |= {"merged_folder": "~/out"}
     values |= {"attacked_images": 8, "bounded_images": 2, "epsilons": [0.0, 0.01]}
-    run_notebook(ROOT / "notebooks" / "11_your_networks.ipynb", tmp_path / "out.ipynb", values, threads=1)
-    assert pictures(tmp_path / "out.ipynb") == 4
-    text = (tmp_path / "out.ipynb").read_text()
-    assert "median, matched to the first of 3" in text
-    assert "read as ReLU after all but the last layer, in the order 1, 3, 5" in text
-    assert "accuracy on 100 images (%)" in text
-    assert "tree of network-0 and network-1" in text
+    with pytest.warns(UserWarning, match="read as ReLU after all but the last layer, in the order 1, 3, 5"):
+        shown = run_here("11_your_networks", **values)
+    assert figures_in(shown) == 4
+    tables = "".join(str(each.to_html()) for each in shown if hasattr(each, "to_html"))
+    assert "median, matched to the first of 3" in tables
+    assert "accuracy on 100 images (%)" in tables
+    assert "tree of network-0 and network-1" in tables
     written = {path.name for path in (tmp_path / "out").iterdir()}
     assert {"tree-of-network-0-and-network-1.safetensors", "MergeMany-of-network-0-to-network-2.safetensors"} < written
 
 
-def test_federated_averaging_runs(tmp_path):
+def test_federated_averaging_runs():
     values = {"train_images": 300, "unlabelled_images": 60, "evaluated_images": 100, "clients": [2], "alphas": [1.0]}
-    values |= {"repeats": 2, "widths": [16], "epochs": 3}
-    run_notebook(ROOT / "notebooks" / "30_federated.ipynb", tmp_path / "out.ipynb", values, threads=1)
-    assert pictures(tmp_path / "out.ipynb") == 1
-    assert "ensemble" in (tmp_path / "out.ipynb").read_text()
+    shown = run_here("30_federated", **values, repeats=2, widths=[16], epochs=3)
+    assert figures_in(shown) == 1
+    assert "ensemble" in shown[2].columns
 
 
 def test_a_method_at_the_end_of_the_file_takes_part_in_every_stage(executed):
@@ -303,7 +327,10 @@ def test_kernels_are_reached_even_where_temporary_files_have_long_names(tmp_path
     assert nbformat.read(tmp_path / "out.ipynb", as_version=4).cells[0].outputs
 
 
-def test_the_benchmark_notebook_runs(tmp_path):
+@pytest.mark.filterwarnings("ignore")  # lines through one point
+def test_the_benchmark_notebook_runs(tmp_path, monkeypatch):
+    monkeypatch.setattr(speed, "product_rate", partial(speed.product_rate, repeats=2))
+    monkeypatch.setattr(torchvision.models, "resnet50", torchvision.models.resnet18)
     values = {"train_images": 600, "widths": [32, 32, 16], "batch_size": 16, "epochs": 3, "repeats": 1, "workers": 0}
     values |= {
         "rows_wanted": ["training-float32", "matching", "cycle-consistent-2", "cycle-consistent-4", "vgg16"],
@@ -311,7 +338,7 @@ def test_the_benchmark_notebook_runs(tmp_path):
     }
     values |= {"full_counts": [], "epochs_timed": 2, "stages_wanted": ["merge"], "small": True}
     values |= dict.fromkeys(("run_folder", "output_folder", "figures_folder"), str(tmp_path))
-    run_notebook(ROOT / "notebooks" / "90_benchmarks.ipynb", tmp_path / "out.ipynb", values, threads=1)
+    run_here("90_benchmarks", **values)
     record = read(tmp_path / "benchmarks.nc", stage="benchmarks")
     assert record.row.values.tolist() == values["rows_wanted"]
     for name in ("derivation_seconds", "proving_seconds", "planted_loss"):

@@ -21,24 +21,17 @@ LIBRARY, RUN = "lib/hrebasin", "data/runs/tiny"
 # name, file that changes, old text, new text, what is given, stages that are due then
 STEPS = [
     ("nothing", "", "", "", [], set()),
-    ("another device", "", "", "", ["device=cuda"], ALL),
-    ("a cluster", "", "", "", ["--workflow-profile", "config/slurm"], set()),
     ("a value of merging", "", "", "", ["merge_many_sets=2"], ALL - {"train", "ablations"}),
     ("code of training", f"{LIBRARY}/training/run.py", "+= losses *", "+= 2 * losses *", [], ALL),
     ("code of one stage", f"{LIBRARY}/robustness/deepfool.py", "(1, 3, 50)", "(1, 3, 51)", [], {"attack", "paper"}),
     ("a docstring", f"{LIBRARY}/training/train.py", "Train one network for", "Train a network for", [], set()),
-    ("a notebook", "notebooks/04_regularity.ipynb", "=bounded_images", "=1", [], {"regularity", "paper"}),
-    ("the page's look", f"{LIBRARY}/study/publishing/page.html", "<h1", "<h1 ", [], {"paper"}),
     ("other images of the same name", "data/cifar10-sample.nc", "images", "others", [], ALL),
     ("deleted networks", f"{RUN}/weights/unmerged-000.safetensors", "", "deleted", [], ALL),
     ("a deleted data set", f"{RUN}/merge/shard-001.nc", "", "deleted", [], ALL - {"train", "ablations"}),
-    ("a deleted notebook", f"{RUN}/notebooks/05_ablations-000.ipynb", "", "deleted", [], {"ablations", "paper"}),
     ("a deleted ledger", f"{RUN}/results/ledger.nc", "", "deleted", [], {"paper"}),
-    ("a deleted figure", f"{RUN}/figures/fig3_weight_norm.png", "", "deleted", [], {"paper"}),
     ("a job that did not end", "", "", "", [], ALL - {"train", "ablations"}),
     ("a copied folder", "", "", "", [], set()),
     ("a copied folder, another value", "", "", "", ["noise_draws=3"], {"attack", "paper"}),
-    ("a copied folder, other images", "data/cifar10-sample.nc", "images", "others", [], ALL),
     ("a copied folder, other conclusions", f"{LIBRARY}/study/resampling.py", "= 19_999", "= 19_998", [], {"paper"}),
 ]
 DRIVER = """

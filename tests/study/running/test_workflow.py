@@ -9,16 +9,15 @@ from snakemake.utils import format as snakemake_format
 
 from hrebasin.files import project_root
 from hrebasin.study.command import main
-from hrebasin.study.figures import FIGURES, figure_files
 from hrebasin.study.running.command_line import run_values
 from hrebasin.study.running.notebook_runner import declared_parameters
 from hrebasin.study.running.plan import PARTS, Plan
 from hrebasin.study.running.workflow import _check_records, _remove_checkpoints, snakemake_options
 from hrebasin.study.settings import load_setting
-from hrebasin.study.stages import ANSWERS, NOTEBOOKS, PAPER, QUESTIONS, READS, STAGES
+from hrebasin.study.stages import ANSWERS, NOTEBOOKS, PAPER, QUESTIONS, READS
 
 ROOT = project_root()
-SETTINGS = sorted(path.stem for path in (ROOT / "config").glob("*.yaml"))
+SETTINGS = ("tiny", "paper")
 RULES = {*NOTEBOOKS, "paper", *QUESTIONS, "answers"}
 
 
@@ -92,7 +91,7 @@ def test_questions_without_networks_name_what_is_missing(tmp_path, monkeypatch, 
     assert "data/runs/tiny/weights/unmerged-000.safetensors is not there" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("text", ["im #2", "[x]", "y: z", "2024", "007", "1e3", "true", "null", "a b", "\"q'", "$x"])
+@pytest.mark.parametrize("text", ["im #2", "y: [z]", "007", "1e3", "null", "\"q'", "$x"])
 def test_names_reach_every_process_as_they_were_given(text, tmp_path, monkeypatch):
     for name in ("config", "notebooks", "pyproject.toml"):
         (tmp_path / name).symlink_to(ROOT / name)
@@ -123,11 +122,6 @@ def test_every_stage_is_in_one_part():
     read = {stage for stages in READS.values() for stage in stages}  # by questions, and measured for them if need be
     parts = [rule for name, rules in PARTS.items() for rule in rules if name != "questions" or rule not in read]
     assert sorted(parts) == sorted(RULES)
-
-
-def test_figures_are_drawn_once():
-    paper, answers = (figure_files("figures", stages) for stages in (STAGES, QUESTIONS))
-    assert len({*paper, *answers}) == len(paper) + len(answers) == 3 * len(FIGURES)
 
 
 def test_checkpoints_of_others_stay(tmp_path):

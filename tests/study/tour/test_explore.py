@@ -7,12 +7,13 @@ import synthetic
 from hrebasin.study.claims.ledger import ledger
 from hrebasin.study.figures.style import COLOURS
 from hrebasin.study.groups import by_group
+from hrebasin.study.stages import STAGES
 from hrebasin.study.tour import explore
 
 
 @pytest.fixture(scope="module")
 def results():
-    return synthetic.results(groups=6)
+    return synthetic.results(groups=6, stages=STAGES)
 
 
 @pytest.fixture(scope="module")
@@ -100,7 +101,7 @@ def test_papermill_gets_the_first_choice_without_controls(results, monkeypatch):
     assert [choice["epsilon"] for choice in shown] == [0.01]
 
 
-def test_verdicts_stand_in_words_and_on_their_colours(results):
+def test_verdicts_stand_in_words_and_on_their_colours(results, few_resamples):
     claims = ledger(results)
     html = explore.verdicts(claims).to_html()
     for claim in claims.part.values[claims.title.values != ""]:
