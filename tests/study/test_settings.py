@@ -37,6 +37,17 @@ def test_the_schema_is_the_committed_one_and_says_what_the_settings_say():
     assert all(path.read_text().startswith("# yaml-language-server: $schema=setting.schema.json\n") for path in PATHS)
 
 
+def test_the_setting_named_paper_is_the_paper_s():
+    paper = load_setting(CONFIG / "paper.yaml")
+    assert paper.n_groups * paper.leaves == 1600
+    assert paper.widths == [512, 512, 512, 256]
+    assert [round(epsilon * 1000) for epsilon in paper.epsilons] == list(range(21))
+    assert {4, 8} <= set(paper.merge_many_sizes)
+    assert paper.n_lambdas == 25
+    assert paper.n_groups * paper.ablation_pairs >= 100
+    assert paper.attacked_images >= 1000
+
+
 def test_whole_numbers_become_floats_where_floats_are_meant():
     changed = checked({"learning_rate": 1, "epsilons": [0, 1], "share": 1}, others={"share": float})
     assert changed == {"learning_rate": 1.0, "epsilons": [0.0, 1.0], "share": 1.0}
