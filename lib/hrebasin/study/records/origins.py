@@ -8,7 +8,7 @@ import xarray as xr
 
 from ..stages import STAGES as STAGES
 
-SHARD_PARAMETERS = ("run_folder", "shard", "groups", "device")  # in which shards of one run may differ
+SHARD_PARAMETERS = ("run_folder", "shard", "neighbour", "groups", "device")  # in which shards of one run may differ
 
 
 def _origin(shard: xr.Dataset) -> dict:
