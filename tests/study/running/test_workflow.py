@@ -61,9 +61,9 @@ def test_other_recipes_alone_need_no_networks(planned):
     assert planned["other recipes"] == {"recipes": 2, "answers": 1}
 
 
-def test_a_shard_s_neighbour_is_the_next_one_and_no_other_shard_s():
+def test_a_shard_s_neighbour_stays_the_same_when_shards_are_added():
     three = Plan.from_config({"setting": "plain", "groups": 3})
-    assert [three.neighbour(shard) for shard in (*three.shards, None)] == [1, 2, 0, -1]
+    assert [three.neighbour(shard) for shard in (*three.shards, None)] == [1, 0, 1, -1]
     assert Plan.from_config({"setting": "plain", "groups": 1}).neighbour(0) == -1
 
 

@@ -89,9 +89,11 @@ class Plan:
         return [shard for shard, groups in self.shards.items() if groups[0] < end]
 
     def neighbour(self, shard: int | None) -> int:
-        """The shard after this one, the first after the last; -1 where there is no other."""
+        """The shard before this one, for the first the next, whatever comes behind; -1 where there is no other."""
         shards = list(self.shards)
-        return -1 if shard is None or len(shards) == 1 else shards[(shards.index(shard) + 1) % len(shards)]
+        if shard is None or len(shards) == 1:
+            return -1
+        return shards[abs(shards.index(shard) - 1)]
 
     @property
     def questions(self) -> list[str]:
