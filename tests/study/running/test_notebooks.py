@@ -35,7 +35,7 @@ ROOT = project_root()
 PATHS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 PIPELINE = [*NOTEBOOKS.values(), PAPER]
 STAGE_NOTEBOOKS = [*PIPELINE, *QUESTIONS.values(), ANSWERS]
-WIRING = {"run_folder", "shard", "shards", "groups", "questions", "recipe_shards"}
+WIRING = {"run_folder", "shard", "shards", "groups", "neighbour", "questions", "recipe_shards"}
 NOTEBOOK = pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
 MOST_CELLS, MOST_LINES, MOST_LINES_A_CELL = 14, 80, 15
 
