@@ -12,6 +12,9 @@ from .resampling import Mean, mean_over_groups, mean_over_groups_and_images, sig
 LEVEL = 0.95  # of intervals; the p values that go with them are 0.05 where zero lies on an end
 
 
+SMALLEST_TOLD = 0.0001  # of p values: a resampling of 20,000 tells no smaller ones
+
+
 def holm(p) -> np.ndarray:
     """Holm-adjusted p values (Holm 1979), (test,); not-a-number entries stay and do not count.
 
@@ -190,6 +193,17 @@ def defined(name: str, values, units: str, *, by_image: np.ndarray | None = None
     if not numbers.any():
         return Undefined(name, units)
     return Test(name, values[numbers], units, by_image=None if by_image is None else by_image[numbers], **more)
+
+
+def chance(p: float) -> str:
+    """A p value as tables tell it: two digits, since models of the tails say no more; a dash where there is none.
+
+    >>> chance(0.0123), chance(3e-34), chance(float("nan"))
+    ('0.012', '< 0.0001', '–')
+    """
+    if np.isnan(p):
+        return "–"
+    return f"{p:.2g}" if p >= SMALLEST_TOLD else f"< {SMALLEST_TOLD:g}"
 
 
 def _double(one_sided: float, tries: int) -> float:

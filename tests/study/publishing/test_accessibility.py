@@ -168,9 +168,9 @@ def test_every_claim_and_figure_leads_to_figure_and_notebook(document):
     for row in next(table.all("tbody")).all("tr"):
         targets = [link.attrs["href"] for link in row.all("a")]
         assert [target for target in targets if target.startswith("#fig")], row.attrs["id"]
-        assert [target for target in targets if re.fullmatch(r"notebooks/0\d_\w+(-000)?\.html", target)], row.attrs[
-            "id"
-        ]
+        assert [target for target in targets if re.fullmatch(r"(\w+/)?notebooks/0\d_\w+(-000)?\.html", target)], (
+            row.attrs["id"]
+        )
     shown = {figure.attrs["id"]: figure for figure in document.all("figure")}
     names = [name for name in shown if name in figures.FIGURES]
     assert set(names) >= {name for name, (_, stages) in figures.FIGURES.items() if set(stages) <= set(STAGES)}

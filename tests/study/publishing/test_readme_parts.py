@@ -38,13 +38,13 @@ def test_a_part_that_cannot_be_written_is_named():
 
 def test_every_published_figure_stands_in_the_table_with_a_command_that_exists(parts):
     rows = parts["figures"].splitlines()[2:]
-    drawn = {path.stem for ending in ("fig*.pdf", "table*.md") for path in (ROOT / "figures").glob(ending)}
+    drawn = {path.stem for ending in ("fig*.pdf", "table*.md") for path in (ROOT / "figures").rglob(ending)}
     assert len(rows) == len(drawn)
     targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE)
     for row in rows:
-        [name] = re.findall(r"figures/(\w+)\.(?:pdf|md)", row)
+        [name] = re.findall(r"figures/(?:\w+/)?(\w+)\.(?:pdf|md)", row)
         assert name in drawn
-        assert all(f"`{stage}.nc`" in row for stage in (figures.FIGURES | figures.TABLES)[name][1])
+        assert all(f"/{stage}.nc`" in row for stage in (figures.FIGURES | figures.TABLES)[name][1])
         assert re.search(r"`make (\w+)", row)[1] in targets
 
 

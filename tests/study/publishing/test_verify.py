@@ -65,7 +65,7 @@ CHANGES = {
     "origins and conclusions": [
         (lambda data, _: rewrite(data, "train", device=None), "train.nc does not tell device"),
         (lambda data, _: rewrite(data, "merge", code_changed=1), "merge.nc was made by code that is in no"),
-        (lambda data, _: rewrite(data, "versions", code_commit="unknown"), "versions.nc was made by code that is in"),
+        (lambda data, _: rewrite(data, "strong", code_commit="unknown"), "strong.nc was made by code that is in"),
         (
             lambda data, _: rewrite(data, "attack", created="2030-01-01T00:00:00+00:00"),
             "fig7_noise.png was drawn from other data sets",
@@ -79,8 +79,8 @@ CHANGES = {
             "attack.nc differs from train.nc in test images",
         ),
         (
-            lambda data, _: rewrite(data, "scale", networks="b"),
-            "scale.nc differs from train.nc in the training of the networks",
+            lambda data, _: rewrite(data, "controls", networks="b"),
+            "controls.nc differs from train.nc in the training of the networks",
         ),
         (lambda data, _: rewrite(data, "ledger", effect=1.0), "ledger.nc: effect of C1, C2, C3, C4"),
         (lambda data, _: rewrite(data, "ledger", verdict="reproduced"), "ledger.nc: verdict of C1"),

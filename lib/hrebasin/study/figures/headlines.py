@@ -84,7 +84,8 @@ def attacks(attack: xr.Dataset) -> str:
     robust = attack.robust_accuracy.isel(attack=0)
     parts = [(size > TOLERANCE) & (size <= WEAK + TOLERANCE), np.isin(size, strong(robust).epsilon)]
     ahead = [_lead(attack, 0, top, part) for part in parts]
-    leaders = [{1: "unmerged networks lead", -1: f"stage {top} leads", 0: "no lead is resolved"}[a] for a in ahead]
+    words = {1: f"stage 0 leads stage {top}", -1: f"stage {top} leads stage 0", 0: "no lead is resolved"}
+    leaders = [words[sign] for sign in ahead]
     if ahead[0] == ahead[1]:
         text = f"{leaders[0][0].upper()}{leaders[0][1:]} under weak {'and' if ahead[0] else 'or'} strong FGSM"
     else:

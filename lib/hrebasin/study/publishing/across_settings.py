@@ -119,7 +119,7 @@ def _barrier(settings: Mapping[str, Told]) -> str:
     if near:
         first = f"Yes, in {near}."
     elif set(verdicts.values()) == {"reproduced"}:
-        first = "Not on all images, but perhaps on few." if small else "No."
+        first = "Not when trained on all images, but perhaps when trained on few." if small else "No."
     else:
         first = "Not resolved."
     said = [f"{first} A pair merge costs {_points(settings[least], 'C11')} in `{least}`{', the least' * several}."]
@@ -202,5 +202,5 @@ def unknown(settings: Mapping[str, Told], *, networks: int, devices: set[str]) -
     said += _missing(settings, *ORDER)
     if not any("cuda" in device for device in devices):
         said.append("Nothing was measured on a GPU.")
-    said.append("The comparisons behind open questions rest on few trees and are not corrected for their number.")
+    said.append("Answers to open questions rest on few trees and are not corrected for multiple comparisons.")
     return " ".join(said)

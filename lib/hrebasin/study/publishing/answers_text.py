@@ -8,7 +8,7 @@ import xarray as xr
 from ..questions import OPEN, answers
 
 WORDS = 4  # a first sentence of fewer, such as "Not resolved.", takes the next one with it
-BELONGS = "The difference is "  # begins a sentence that belongs to the one before
+BELONGS = ("The difference is ", "Trees of ")  # begin sentences that belong to the one before
 SENTENCE_END = re.compile(r"(?<=[.!?]) (?=[A-Z])")
 
 
@@ -46,6 +46,6 @@ def split(text: str) -> tuple[str, str]:
     first, *more = SENTENCE_END.split(text)
     if more and len(first.split()) < WORDS:
         first = f"{first} {more.pop(0)}"
-    if more and more[0].startswith(BELONGS):
+    while more and more[0].startswith(BELONGS):
         first = f"{first} {more.pop(0)}"
     return first, " ".join(more)

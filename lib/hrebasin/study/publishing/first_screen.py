@@ -50,14 +50,14 @@ SAYINGS = {
         "Accuracy under Gaussian noise", "rises", "falls", "accuracy under Gaussian noise rises",
     ),
     "C10b gaussian": Saying(
-        "The share of accuracy that survives the noise", "rises", "falls",
-        "the share of accuracy that survives the noise rises",
+        "The share of accuracy that is kept under noise", "rises", "falls",
+        "merged networks keep a larger share of their accuracy under noise",
     ),
     "C7a": Saying(
         "Weight norms", "fall at every stage", "do not fall at every stage", "weight norms fall at every stage", "",
     ),
     "C7b": Saying(
-        "Their fall is", "linear", "not linear", "their fall is linear", ": the last step over the first is {}",
+        "They", "fall linearly", "do not fall linearly", "they fall linearly", ": the last step over the first is {}",
     ),
     "C8a": Saying(
         "Lipschitz bounds", "fall at every stage", "do not fall at every stage",

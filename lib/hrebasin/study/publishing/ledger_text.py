@@ -8,6 +8,7 @@ import xarray as xr
 from ..claims.robustness import DECIDING, NOISES
 from ..claims.verdicts import REPORTED, VERDICTS, Whole, wholes
 from ..groups import count_groups, tree_stages
+from ..statistics import chance
 
 # verdict -> the sign that stands beside its colour
 MARKS = {"reproduced": "✓", "contradicted": "✗", "not resolved": "~", "no verdict": "–", "not measured": "–"}
@@ -45,7 +46,7 @@ def _row(part: xr.Dataset) -> dict[str, str]:
         "effect": f"{number(part.effect)} {unit}".strip(),
         "interval": "–" if low == "–" else f"{low} to {number(part.high)}",
         "n": f"{part.n.item()}{' and images' * bool(part.images)}" if part.n else "–",
-        **{name: number(part[name], ".2g") for name in ("p", "p_holm", "p_sign_flip")},
+        **{name: chance(part[name].item()) for name in ("p", "p_holm", "p_sign_flip")},
     }
 
 

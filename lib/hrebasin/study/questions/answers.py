@@ -12,7 +12,7 @@ from scipy.stats import ConstantInputWarning
 
 from ..groups import NotMeasuredError, Results
 from ..records import columns
-from ..statistics import Test, Undefined
+from ..statistics import Test, Undefined, chance
 from . import OPEN, load
 
 # variable -> long name, units
@@ -83,7 +83,7 @@ def comparisons(found: xr.Dataset, name: str) -> list[dict[str, str]]:
         one = {key: values.values for key, values in rows.isel(row=k).data_vars.items()}
         unit = "" if str(one["effect_units"]) == "1" else f" {one['effect_units']}"
         spread = f" ({one['low']:.3g} to {one['high']:.3g})" if np.isfinite(one["low"]) else ""
-        p = f"{one['p']:.2g}" if np.isfinite(one["p"]) else "–"
+        p = chance(float(one["p"]))
         effect = f"{one['effect']:.3g}{unit}{spread}" if np.isfinite(one["effect"]) else "not defined"
         told.append({"comparison": str(one["comparison"]), "effect": effect, "n": str(one["n"]), "p": p})
     return told

@@ -153,12 +153,13 @@ def _sentences(pairs: dict[Key, Comparison], tests: dict[Key, Test], top: int) -
     kind, _, stage, family = key
     pair = pairs[key]
     own, others = (PERCENT * side.mean() for side in (pair.own, pair.others))
-    at = f"At the same accuracy ({PERCENT * pair.accuracy.mean():.1f} %), merged" if pair.equal else "Merged"
-    kept = f"{at} networks keep {own:.1f} % of images under strong {ATTACKS[kind]}"
+    at = f"At the same accuracy ({PERCENT * pair.accuracy.mean():.1f} %), trees" if pair.equal else "Trees"
+    kept = f"{at} of {2**stage} keep {own:.1f} % of images under strong {ATTACKS[kind]}"
     beside = OTHERS[family].replace("networks", "ones") if pair.equal else f"{_end(pair, family)},"
     yield f"{_verdict(pairs, tests, key)}. {kept} and {beside} {others:.1f} %."
     yield f"The difference is {signed(tests[key])}."
-    yield f"The merged networks are trees of {2**stage}."
+    same = {2 ** k[2]: test for k, test in tests.items() if (*k[:2], k[3]) == (*key[:2], family) and pairs[k].equal}
+    yield from _sizes({str(n): test for n, test in same.items() if n != 2**stage})
     for again in ATTACKS:
         if again != kind and (other := (again, *key[1:])) in tests:
             yield f"Under {ATTACKS[again]} the difference is {signed(tests[other])}."
@@ -169,7 +170,15 @@ def _sentences(pairs: dict[Key, Comparison], tests: dict[Key, Test], top: int) -
     signs = {1: "more robust than", -1: "less robust than", 0: "not resolved against"}
     told = [f"{signs[sign]} {listed(names)}" for sign, names in by_sign(beside).items() if names]
     if told:
-        yield f"Beside others of about its accuracy, the tree of {2**stage} is {'; '.join(told)}."
+        yield f"Among networks of about its accuracy, the tree of {2**stage} is {'; '.join(told)}."
+
+
+def _sizes(tests: dict[str, Test]) -> Iterator[str]:
+    """What trees of other sizes keep beside early-stopped networks of the same accuracy."""
+    for sign, names in by_sign(tests).items():
+        if names:
+            word = {1: "keep more", -1: "keep less", 0: "are not resolved"}[sign]
+            yield f"Trees of {listed(names)} {word}: {listed([f'{tests[name].effect:.1f}' for name in names])} points."
 
 
 def _beside(name: str, pair: Comparison, test: Test, family: str) -> str:
@@ -206,8 +215,8 @@ def _seen(data: xr.Dataset) -> str:
     word = {"Yes": "more", "No": "less"}.get(pairs[key].test("").yes_or_no())
     others = f"{OTHERS[key[3]]}{' of equal accuracy' if pairs[key].equal else ''}"
     if word is None:
-        return f"It is not resolved whether merged networks withstand strong attacks better than {others}."
-    return f"Under strong attack merged networks keep {word} than {others}."
+        return f"It is not resolved whether trees of {2 ** key[2]} withstand strong attacks better than {others}."
+    return f"Under strong attack trees of {2 ** key[2]} keep {word} than {others}."
 
 
 @captioned(

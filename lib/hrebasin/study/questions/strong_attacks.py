@@ -134,7 +134,7 @@ def _sentences(data: xr.Dataset, gains: dict, tests: dict, crossing: dict, top: 
     late, early = (PERCENT * tree(large(data.robust_accuracy.sel(attack=headline)), s).mean().item() for s in (top, 0))
     looks = gains["fgsm"].sign if "fgsm" in gains else 1
     if looks < 0:
-        word = f"No, they do not look so. Under strong FGSM they are behind: the difference is {signed(gains['fgsm'])}"
+        word = f"No: merged networks are less robust under FGSM too. There the difference is {signed(gains['fgsm'])}"
     elif not looks:
         word = f"Not resolved. Whether they are ahead under FGSM is open: the difference is {signed(gains['fgsm'])}"
     yield (
@@ -166,9 +166,9 @@ def _seen(data: xr.Dataset) -> str:
     top = tree_stages(data)[-1]
     ahead, before = (_gain(data, kind, top).sign for kind in (HEADLINE, "fgsm"))
     if not ahead:
-        return "It is not resolved whether merged networks lead under a stronger attack than FGSM."
+        return f"It is not resolved whether stage {top} leads stage 0 under a stronger attack than FGSM."
     word = "ahead of" if ahead > 0 else "behind"
-    return f"Under a stronger attack than FGSM, merged networks are {'still ' * (ahead == before)}{word} unmerged ones."
+    return f"Under a stronger attack than FGSM, stage {top} is {'still ' * (ahead == before)}{word} stage 0."
 
 
 @captioned(
