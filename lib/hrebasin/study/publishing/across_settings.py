@@ -78,8 +78,11 @@ def _tree_or_many(settings: Mapping[str, Told]) -> str:
     said = [first]
     for name, each in settings.items():
         if converged[name] != NOTHING:
-            said.append(f"In `{name}`, the tree of 4 minus converged MergeMany is {_points(each, 'C1a')}.")
-            said.append(f"Against MergeMany after one sweep, its lead is {_points(each, 'C1b')}.")
+            unsure = [
+                ", not resolved after correction" * (found[name] == "not resolved") for found in (converged, once)
+            ]
+            said.append(f"In `{name}`, the tree of 4 minus converged MergeMany is {_points(each, 'C1a')}{unsure[0]}.")
+            said.append(f"Against MergeMany after one sweep, its lead is {_points(each, 'C1b')}{unsure[1]}.")
     return " ".join(said)
 
 
