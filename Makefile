@@ -76,7 +76,7 @@ versions: $(STAMP)  ## a run's networks on two versions of its test images: SETT
 verify: $(STAMP)  ## published data sets and figures against their SHA-256 sums, the ledger against the data
 	$(BIN)/hrebasin verify
 
-statistics: $(STAMP)  ## how often the ledger errs, covers and finds, on made-up results: 20 minutes
+statistics: $(STAMP)  ## how often the ledger errs, covers and finds, on made-up results: half an hour
 	$(BIN)/python tests/calibration.py 200 figures/calibration.md
 
 bench: $(STAMP)  ## side by side with the alternatives, DATASET=; a quarter to half an hour

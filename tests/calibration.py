@@ -1,6 +1,6 @@
 """How often the ledger errs, covers and finds, on made-up results with known answers.
 
-python tests/calibration.py 200 figures/calibration.md   # experiments; 20 minutes on one core
+python tests/calibration.py 200 figures/calibration.md   # experiments; half an hour on one core
 """
 
 import argparse
