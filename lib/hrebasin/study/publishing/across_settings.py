@@ -94,7 +94,7 @@ def _augmentation(settings: Mapping[str, Told]) -> str:
             said.append(f"Under {row.comparison.item().partition(', ')[0]} the change is {_in_points(_sized(row))}.")
         if changes:
             said.insert(
-                0, f"In `{name}`, crop and flip change what merging gains in robust accuracy under strong attack."
+                0, f"Crop and flip, added to `{name}` on few images, change what merging gains under strong attack."
             )
             break
     if {"plain", "augmented"} <= set(settings):

@@ -57,7 +57,7 @@ def _tree_or_merge_many(converged: Mapping[int, Test]) -> Iterator[str]:
     else:
         yield f"{verdict}. The accuracy of converged MergeMany of {size} minus the tree's is {signed(test)}."
     if verdict != "Not resolved" and open_sizes:
-        yield f"The difference at {listed(open_sizes)} networks is not resolved."
+        yield f"Among these trees the difference at {listed(open_sizes)} networks is not resolved."
 
 
 def _recommended(ahead: Mapping[str, Test], times: Mapping[str, Test], size: int) -> Iterator[str]:
