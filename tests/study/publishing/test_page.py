@@ -35,7 +35,10 @@ def test_redrawing_from_published_results_gives_the_same_files_twice(published, 
     assert names == sorted([*drawn, *texts, "SHA256SUMS", "notebooks", "other"])
     assert {path.name for path in manifest.compare(redrawn)[0]} == {*drawn, *texts}
     again = redrawn.with_name("two")
+    again.mkdir()
+    (again / "fig14_recipes.pdf").write_text("of another setting, before")
     page.redraw_setting(Place("", published, again, None))
+    assert not (again / "fig14_recipes.pdf").exists()
     for name in names:
         if name.split(".")[0] in (*SOME, "ledger", "answers"):
             assert (redrawn / name).read_bytes() == (again / name).read_bytes(), name

@@ -108,8 +108,8 @@ def write_page(
             figures=pictures,
             live=live_figure(drawn[FAMILIES]) if FAMILIES in drawn else None,
             tables=[
-                (name, f"{title(name)} ({each.name})", table)
-                for each in settings
+                (f"{each.name}-{name}" if place else name, f"{title(name)} ({each.name})", table)
+                for place, each in enumerate(settings)
                 for name, table in figures.tabulate_all(each.results).items()
             ],
             benchmarks=speed,
@@ -225,10 +225,13 @@ def redraw(
 
 
 def redraw_setting(place: Place) -> Setting:
-    """Redraw the figures and tables of a setting where its figures lie."""
+    """Redraw the figures and tables of a setting where its figures lie; those that it no longer has are removed."""
     results, folder = records.read_results(place.data), place.figures
     claims = records.read(place.data / "ledger.nc", stage="ledger")
-    figures.tabulate_all(results, folder)
+    drawn, tabulated = figures.draw_all(results, folder, place.names), figures.tabulate_all(results, folder)
+    for path in folder.iterdir():
+        if path.stem in {*figures.FIGURES, *figures.TABLES} - {*drawn, *tabulated}:
+            path.unlink()
     tables, asked = {"ledger.md": ledger_table(claims)}, None
     if (path := place.data / "answers.nc").is_file():
         asked = records.read(path, stage="answers")
@@ -236,4 +239,4 @@ def redraw_setting(place: Place) -> Setting:
     for name, text in tables.items():
         write_atomically(folder / name, text)
     manifest.enter(folder / name for name in tables)
-    return Setting(results, claims, figures.draw_all(results, folder, place.names), place.setting, asked)
+    return Setting(results, claims, drawn, place.setting, asked)
