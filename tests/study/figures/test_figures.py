@@ -255,7 +255,7 @@ def test_titles_say_what_is_planted():
         "The tree is more accurate than MergeMany after one sweep and more accurate than converged MergeMany."
     )
     assert told["fig2_robust_accuracy"] == (
-        "Unmerged networks lead under weak FGSM, stage 4 leads under strong; the curves cross at 0.010."
+        "Stage 0 leads stage 4 under weak FGSM, stage 4 leads stage 0 under strong; the curves cross at 0.010."
     )
     assert told["fig3_weight_norm"].startswith("The weight norm falls at every stage; the last step is ")
     assert told["fig4_lipschitz"] == "All upper bounds fall at every stage, and the lower bound does too."

@@ -95,7 +95,7 @@ def test_an_added_bound_is_in_the_data_set_and_the_figure(names):
 def test_an_added_claim_is_decided_and_an_added_question_answered(names):
     assert names["decided"].part.values.tolist() == ["C13a"]
     assert names["decided"].verdict.item() in ("reproduced", "contradicted", "not resolved")
-    assert re.match(r"(Yes|No|Not resolved)\. The leaves are surer by -?0\.\d+ \(one group", names["said"])
+    assert re.match(r"(Yes|No|Not resolved)\. The leaves are surer by -?0\.\d+ \(1 tree", names["said"])
     assert set(names["asked"].data_vars) == set(names["SCHEMA"]["model"].split())
     assert names["shown"].axes
     assert names["mine"].leaves == 8
