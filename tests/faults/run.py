@@ -170,6 +170,9 @@ def table(faults: Sequence[dict]) -> str:
             f"{'were' if again > 1 else 'was'} written again. Its last process had ended {slowest:.1f} s after the "
             "signal at the latest.",
         ]
+    if tried := sorted({fault["number"] // injected.PART for fault in faults if "of" in fault}):
+        parts = (", ".join(injected.PARTS[k] for k in chosen) for chosen in (tried, range(len(injected.PARTS))))
+        lines += ["", "Calls were stopped or failed in these parts of a run: {}, of {}.".format(*parts)]
     commits, devices = (", ".join(dict.fromkeys(f[name] for f in faults)) for name in ("commit", "device"))
     lines += ["", f"Code of commit {commits}; {devices}."]
     return "\n".join(lines) + "\n"
