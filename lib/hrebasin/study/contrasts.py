@@ -5,9 +5,19 @@ from collections.abc import Mapping
 import numpy as np
 import xarray as xr
 
-from .groups import PERCENT, NotMeasuredError, by_group, finite, mask, tree
+from .groups import PERCENT, TOLERANCE, NotMeasuredError, by_group, finite, mask, tree
 
 MINIMAL = "deepfool-linf"  # whose norms tell of every size whether an image withstands it
+WEAK = (2 * TOLERANCE, 0.005)  # epsilons that count as weak; 0 is no attack
+STRONG = (0.015, 0.020)  # epsilons that count as strong
+
+
+def between(attack: xr.Dataset, low: float, high: float) -> np.ndarray:
+    """Equal weights (epsilon,) of the sizes from ``low`` to ``high``; NotMeasuredError where there are none."""
+    inside = (attack.epsilon.values >= low - TOLERANCE) & (attack.epsilon.values <= high + TOLERANCE)
+    if not inside.any():
+        raise NotMeasuredError(f"no attack of size {low:g} to {high:g} was measured")
+    return inside / inside.sum()
 
 
 def robust_difference(

@@ -11,7 +11,6 @@ TOLERANCE = 1e-9  # of a coordinate such as epsilon, whose steps are rounded
 PERCENT = 100.0  # percentage points in an accuracy of 1
 POINTS = "percentage points"
 SAME_CHOICE = 0.5  # percentage points; one standard error of an accuracy of 50 % on 10,000 test images
-WEAK = 0.005  # epsilon up to which an attack counts as weak, as in C5
 STRONG = 0.015  # epsilon from which an attack counts as strong, as in C5
 VARYING = 4  # networks a group, at least, whose variance is compared
 BROKEN = 0.1  # epsilon at which every network must break

@@ -5,13 +5,12 @@ from itertools import combinations, product
 import numpy as np
 import xarray as xr
 
-from ..contrasts import around, noise_difference, robust_difference, under_noise
+from ..contrasts import STRONG, WEAK, around, between, noise_difference, robust_difference, under_noise
 from ..figures.style import NAMES
 from ..groups import (
     PERCENT,
     POINTS,
     TOLERANCE,
-    WEAK,
     NotMeasuredError,
     Results,
     by_group,
@@ -32,7 +31,6 @@ STATEMENTS = {
     "C10": "Robustness to random perturbation rises with the stage.",
     "C12": "The more models are merged, the more robust the result.",
 }
-STRONG = (0.015, 0.020)  # epsilons that count as strong
 EQUAL = 0.010  # epsilon at which the paper finds all stages about equal
 SAME = 1.0  # percentage points that count as equal there
 OTHERS = ["unmerged", "tree", "l1"]  # which L2 must beat
@@ -43,18 +41,6 @@ DECIDING = dict(zip(ATTACKS, ("FGSM", "DeepFool"), strict=True))
 def _called(kind: str) -> str:
     """What a reader calls an attack."""
     return DECIDING.get(kind) or NAMES.get(kind, kind)
-
-
-def _range(attack: xr.Dataset, low: float, high: float) -> np.ndarray:
-    """Equal weights (epsilon,) of the sizes from ``low`` to ``high``; NotMeasuredError where there are none."""
-    inside = (attack.epsilon.values >= low - TOLERANCE) & (attack.epsilon.values <= high + TOLERANCE)
-    if not inside.any():
-        raise NotMeasuredError(f"no attack of size {low:g} to {high:g} was measured")
-    return inside / inside.sum()
-
-
-def _weak(attack: xr.Dataset) -> np.ndarray:
-    return _range(attack, 2 * TOLERANCE, WEAK)  # 0 is no attack
 
 
 def _stages_apart(
@@ -70,21 +56,21 @@ def _stages_apart(
 def c5a(results: Results, kind: str) -> list[Test]:
     """Mean robust accuracy over the weak sizes."""
     attack = stage_data(results, "attack")
-    return [_stages_apart(attack, kind, _weak(attack), 0, tree_stages(attack)[-1], "weak")]
+    return [_stages_apart(attack, kind, between(attack, *WEAK), 0, tree_stages(attack)[-1], "weak")]
 
 
 @part("C5b", "under strong {} (0.015 to 0.020) the last stage is ahead of stage 0", each=DECIDING)
 def c5b(results: Results, kind: str) -> list[Test]:
     """Mean robust accuracy over the strong sizes."""
     attack = stage_data(results, "attack")
-    return [_stages_apart(attack, kind, _range(attack, *STRONG), tree_stages(attack)[-1], 0, "strong")]
+    return [_stages_apart(attack, kind, between(attack, *STRONG), tree_stages(attack)[-1], 0, "strong")]
 
 
 @part("C5c", "under {} of 0.010 all stages are equal within 1 point", each=DECIDING)
 def c5c(results: Results, kind: str) -> list[Test]:
     """Every stage minus every other (equivalence)."""
     attack = stage_data(results, "attack")
-    weights = _range(attack, EQUAL, EQUAL)
+    weights = between(attack, EQUAL, EQUAL)
     pairs = combinations(tree_stages(attack), 2)
     return [_stages_apart(attack, kind, weights, a, b, f"{EQUAL:.3f}", margin=SAME) for a, b in pairs]
 
@@ -120,7 +106,7 @@ def crossings(results: Results) -> list[Test]:
 def c12(results: Results, kind: str) -> list[Test]:
     """Mean robust accuracy over the strong sizes, every stage minus the one before."""
     attack = stage_data(results, "attack")
-    weights, stages = _range(attack, *STRONG), tree_stages(attack)
+    weights, stages = between(attack, *STRONG), tree_stages(attack)
     pairs = zip(stages[:-1], stages[1:], strict=True)
     return [_stages_apart(attack, kind, weights, later, earlier, "strong") for earlier, later in pairs]
 

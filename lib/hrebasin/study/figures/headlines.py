@@ -11,12 +11,10 @@ import numpy as np
 import xarray as xr
 
 from ...merging.distances import CONVERGENCE
-from ..contrasts import noise_difference, robust_difference
+from ..contrasts import STRONG, WEAK, between, noise_difference, robust_difference
 from ..groups import (
     PERCENT,
     POINTS,
-    TOLERANCE,
-    WEAK,
     NotMeasuredError,
     by_group,
     finite,
@@ -25,7 +23,6 @@ from ..groups import (
     minus,
     of_stage,
     on_same_leaves,
-    strong,
     tree,
     tree_stages,
 )
@@ -82,8 +79,7 @@ def attacks(attack: xr.Dataset) -> str:
     """Which of the unmerged networks and the last stage leads under weak and strong FGSM, and where curves cross."""
     top, size = tree_stages(attack)[-1], attack.epsilon.values
     robust = attack.robust_accuracy.isel(attack=0)
-    parts = [(size > TOLERANCE) & (size <= WEAK + TOLERANCE), np.isin(size, strong(robust).epsilon)]
-    ahead = [_lead(attack, 0, top, part) for part in parts]
+    ahead = [_lead(attack, 0, top, between(attack, *sizes)) for sizes in (WEAK, STRONG)]
     words = {1: f"stage 0 leads stage {top}", -1: f"stage {top} leads stage 0", 0: "no lead is resolved"}
     leaders = [words[sign] for sign in ahead]
     if ahead[0] == ahead[1]:
@@ -97,12 +93,10 @@ def attacks(attack: xr.Dataset) -> str:
     return f"{text}; the curves cross at {place:.3f}."
 
 
-def _lead(attack: xr.Dataset, first: int, second: int, sizes: np.ndarray) -> int:
-    """Which stage leads under the first attack, mean over some sizes: 1 the first, -1 the second, 0 not resolved."""
-    if not sizes.any():
-        raise NotMeasuredError("no attack of such a size was measured")
+def _lead(attack: xr.Dataset, first: int, second: int, weights: np.ndarray) -> int:
+    """Which stage leads under the first attack, over weighted sizes: 1 the first, -1 the second, 0 not resolved."""
     kind, stages = str(attack.attack.values[0]), (of_stage(first), of_stage(second))
-    values, by_image = robust_difference(attack, kind, *stages, sizes / sizes.sum())
+    values, by_image = robust_difference(attack, kind, *stages, weights)
     return Test("ahead", values, POINTS, by_image=by_image).sign
 
 
