@@ -13,6 +13,14 @@ RECIPES = {"adam": "Adam", "sgd": "SGD", "crop-flip": "crop, flip", "decay": "we
 WIDTH = "width x "  # begins the name of a recipe of other widths
 
 
+def _number(value: float) -> str:
+    return f"{value:.1f}" if abs(value) >= FEW_DIGITS or not value else f"{value:.2g}"
+
+
+def _factor(logarithm: float) -> str:
+    return f"{10**logarithm:.2g}"
+
+
 def amount(test: Test) -> str:
     """The size of an effect without its sign.
 
@@ -40,7 +48,7 @@ def by_factor(test: Test) -> str:
     return f"by a factor of {_factor(test.effect)} {within(test, number=_factor)}"
 
 
-def within(test: Test, *, mirrored: bool = False, number: Callable[[float], str] | None = None) -> str:
+def within(test: Test, *, mirrored: bool = False, number: Callable[[float], str] = _number) -> str:
     """The interval of an effect and its number of trees, in brackets.
 
     Args:
@@ -48,7 +56,6 @@ def within(test: Test, *, mirrored: bool = False, number: Callable[[float], str]
         mirrored: of the effect with the other sign, for sentences that say "less".
         number: how its ends are written; by default with one decimal, or two digits where they are small.
     """
-    number = number or _number
     low, high = test.interval()
     if test.n == 1:
         return "(1 tree: no interval)"
@@ -78,14 +85,6 @@ def recipe_in_words(recipe: str) -> str:
         return f"{recipe.removeprefix(WIDTH)} times the width"
     optimizer, *more = (RECIPES.get(part, part) for part in recipe.split(", "))
     return f"{optimizer} with {listed(', '.join(more).split(', '))}" if more else optimizer
-
-
-def _number(value: float) -> str:
-    return f"{value:.1f}" if abs(value) >= FEW_DIGITS or not value else f"{value:.2g}"
-
-
-def _factor(logarithm: float) -> str:
-    return f"{10**logarithm:.2g}"
 
 
 def _unit(test: Test) -> str:
