@@ -71,3 +71,15 @@ def test_variances_are_compared_as_pitman_and_morgan_do():
 
 def test_a_sign_is_that_of_the_interval():
     assert [Test("a", values, "1").sign for values in ([1, 1.1, 1.2], [-1, -1.1, -1.2], [1, -1, 0.1])] == [1, -1, 0]
+
+
+def test_an_interval_ends_where_the_effect_does():
+    wide, shares = Test("t", [0.05, 0.9, 1.0], "1"), Test("t", [0.05, 0.9, 1.0], "1", limits=(0, 1))
+    assert wide.interval()[0] < 0 and wide.interval()[1] > 1
+    assert shares.interval() == (0, 1) and shares.p == wide.p
+
+
+def test_rows_name_what_p_is_taken_against():
+    values = np.array([0.2, 0.4, 0.3])
+    told = [Test("t", values, "1", **more).row()["against"] for more in ({}, {"target": 1}, {"margin": 0.5})]
+    assert told == ["", "1", "-0.5 to 0.5"]

@@ -45,6 +45,7 @@ class Test:
         by_image: (group, image) where the values are means over images, the same for all groups; groups and images are
             resampled then.
         ratio: whether the values are natural logarithms of ratios; effect and interval are the ratios.
+        limits: least and greatest value that the effect can have, where the interval ends; of shares 0 and 1.
     """
 
     __test__ = False  # not a test for pytest
@@ -58,6 +59,7 @@ class Test:
     tries: int = 1
     by_image: np.ndarray | None = None
     ratio: bool = False
+    limits: tuple[float, float] = (-np.inf, np.inf)
 
     def __post_init__(self):
         values = np.asarray(self.values, dtype=float)
@@ -92,7 +94,7 @@ class Test:
     def interval(self) -> tuple[float, float]:
         """95 % interval of the effect, which leaves out zero (or lies within the margin) where p is at most 0.05."""
         low, high = self.mean.interval(1 - (1 - LEVEL) / self.tries)
-        return self._reported(low), self._reported(high)
+        return tuple(float(np.clip(self._reported(end), *self.limits)) for end in (low, high))
 
     def yes_or_no(self) -> str:
         """Whether the effect is above zero: "Yes", "No" (below) or "Not resolved"."""
@@ -156,7 +158,14 @@ class Test:
         low, high = self.interval()
         numbers = {"effect": self.effect, "low": low, "high": high, "n": self.n}
         numbers |= {"images": np.int8(self.by_image is not None), "p": self.p, "p_sign_flip": self.p_sign_flip}
-        return {"comparison": self.name, "units": self.units} | numbers
+        return {"comparison": self.name, "units": self.units, "against": self.against} | numbers
+
+    @property
+    def against(self) -> str:
+        """What p values are taken against, in the units; empty for no effect at all."""
+        if self.margin is not None:
+            return f"{self.target - self.margin:g} to {self.target + self.margin:g}"
+        return f"{self.target:g}" if self.target else ""
 
 
 class Undefined(Test):

@@ -47,3 +47,12 @@ def test_bars_are_called_bars():
     axes.bar([0, 1], [1, 2], label="ratio")
     axes.set(xlabel="row", ylabel="times (1)")
     assert alt_text(figure) == "Bar chart: times (1) by row. Shown: ratio."
+
+
+def test_rows_with_names_are_told_by_name_whoever_named_them():
+    figure = Figure()
+    axes = figure.subplots()
+    axes.plot([3.0, 5.0], [1, 0], "o", label="gain")
+    axes.set_yticks([1, 0], ["Adam", "SGD"])
+    told = {row["curve"]: row["left"] for row in curve_values(figure)}
+    assert told == {"gain, Adam": "3", "gain, SGD": "5"}

@@ -151,7 +151,7 @@ def leads(results: Results) -> list[Test]:
                 name = (
                     f"{_called(kind)}: share of sizes at which L2 {dict(labels)['strength']:g} is ahead of all{about}"
                 )
-                tests.append(defined(name, share.sel(attack=kind).values, "1"))
+                tests.append(defined(name, share.sel(attack=kind).values, "1", limits=(0.0, 1.0)))
     return tests
 
 

@@ -33,6 +33,7 @@ VARIABLES = {
     "low": ("lower end of the 95 % interval of the effect", "see units"),
     "high": ("upper end of the 95 % interval of the effect", "see units"),
     "units": ("units of the effect and its interval", "1"),
+    "against": ("value, or range of equivalence, that p is taken against; empty: no effect", "see units"),
     "n": ("groups; of variances, pairs of networks", "1"),
     "images": ("whether images were resampled beside groups: 1 or 0", "1"),
     "p": (
@@ -44,7 +45,7 @@ VARIABLES = {
     "p_sign_flip": ("p value of this comparison from changed signs over groups", "1"),
     "reason": ("why the part was not measured", "1"),
 }
-UNKNOWN = {"comparison": "", "units": "1", "n": 0, "images": np.int8(0), "reason": ""} | dict.fromkeys(
+UNKNOWN = {"comparison": "", "units": "1", "against": "", "n": 0, "images": np.int8(0), "reason": ""} | dict.fromkeys(
     ("effect", "low", "high", "p", "p_holm", "p_sign_flip"), np.nan
 )
 

@@ -8,7 +8,7 @@ from matplotlib.collections import LineCollection
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FixedFormatter, FixedLocator
+from matplotlib.ticker import FixedLocator
 
 
 def alt_text(figure: Figure) -> str:
@@ -55,10 +55,9 @@ def curves(axes: Axes) -> dict[Line2D, Curve]:
 
 def _named_rows(axes: Axes) -> dict[float, str]:
     """Place on the y axis -> name, where that axis holds names in place of numbers."""
-    formatter, places = axes.yaxis.get_major_formatter(), axes.yaxis.get_major_locator()
-    if not isinstance(formatter, FixedFormatter) or not isinstance(places, FixedLocator):
-        return {}
-    return {float(place): name for place, name in zip(places.locs, formatter.seq, strict=False) if not _number(name)}
+    called, places = axes.yaxis.get_major_formatter(), axes.yaxis.get_major_locator()
+    named = {float(at): called(at) for at in places.locs} if isinstance(places, FixedLocator) else {}
+    return {at: name for at, name in named.items() if not _number(name)}
 
 
 def _number(text: str) -> bool:

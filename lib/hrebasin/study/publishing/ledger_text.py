@@ -12,6 +12,7 @@ from ..statistics import chance
 
 # verdict -> the sign that stands beside its colour
 MARKS = {"reproduced": "✓", "contradicted": "✗", "not resolved": "~", "no verdict": "–", "not measured": "–"}
+OVER_SETS = "C3"  # its n counts the sets of networks that were merged, that of all others trees
 CALLED = DECIDING | NOISES  # attacks and noises, as names of parts have them and as readers know them
 NUMBERS = ("effect", "interval", "n", "p", "p_holm", "p_sign_flip")  # that parts have and claims have not
 
@@ -42,12 +43,23 @@ def _row(part: xr.Dataset) -> dict[str, str]:
         "title": part.title.item(),
         "verdict": verdict,
         "mark": MARKS.get(verdict, ""),
-        "measured": part.comparison.item() or part.reason.item(),
+        "measured": _measured(part),
         "effect": f"{number(part.effect)} {unit}".strip(),
         "interval": "–" if low == "–" else f"{low} to {number(part.high)}",
-        "n": f"{part.n.item()}{' and images' * bool(part.images)}" if part.n else "–",
+        "n": f"{part.n.item()}{_counted_beside(part)}" if part.n else "–",
         **{name: chance(part[name].item()) for name in ("p", "p_holm", "p_sign_flip")},
     }
+
+
+def _measured(part: xr.Dataset) -> str:
+    """What was compared, and with which value unless with none; or why it was not measured."""
+    against = f", tested against {part.against.item()}" if part.against.item() else ""
+    return f"{part.comparison.item()}{against}" or part.reason.item()
+
+
+def _counted_beside(part: xr.Dataset) -> str:
+    """What n counts, unless trees alone."""
+    return " sets" if part.claim == OVER_SETS else " and images" if part.images else ""
 
 
 def _called(part: str) -> str:
@@ -133,10 +145,8 @@ def settings_table(ledgers: Mapping[str, xr.Dataset]) -> str:
     Args:
         ledgers: by the name of the setting.
     """
-    # C3 counts pairs of networks, all others groups
-    heads = [
-        f"`{name}`, n = {ledger.n[(ledger.claim != 'C3').values].max().item()}" for name, ledger in ledgers.items()
-    ]
+    trees_of = {name: ledger.n[(ledger.claim != OVER_SETS).values].max().item() for name, ledger in ledgers.items()}
+    heads = [f"`{name}`, n = {n}" for name, n in trees_of.items()]
     lines = [f"| claim | the paper says | {' | '.join(heads)} |", "|---" * (2 + len(ledgers)) + "|"]
     for claim, statement, cells in by_setting(ledgers):
         told = " | ".join(f"{c.mark} {c.verdict}{f' ({c.failed})' * bool(c.failed)}".strip() for c in cells)
