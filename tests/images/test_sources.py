@@ -338,6 +338,7 @@ def fashion_mnist(server, monkeypatch):
             resources.append((f"{name}.gz", md5(content)))
     monkeypatch.setattr(FashionMNIST, "mirrors", [address])
     monkeypatch.setattr(FashionMNIST, "resources", resources)
+    monkeypatch.setattr(hrebasin.images.sources, "DEBIAN", folder / "no package")
     return arrays
 
 
@@ -349,6 +350,12 @@ def test_fashion_mnist_is_downloaded_and_laid_out(fashion_mnist, tmp_path, split
     assert images.labels.tolist() == labels.tolist()
     assert len(images.classes) == 10
     assert images.source == "Fashion-MNIST"
+
+
+def test_fashion_mnist_of_debian_s_package_needs_no_download(fashion_mnist, server, tmp_path, monkeypatch):
+    monkeypatch.setattr(hrebasin.images.sources, "DEBIAN", server[0].rename(tmp_path / "package"))
+    images = load_images("fashion-mnist", "test", root=tmp_path / "data")
+    np.testing.assert_array_equal(images.pixels.numpy(), fashion_mnist["t10k"][0][:, None])
 
 
 @pytest.mark.usefixtures("fashion_mnist")
