@@ -75,8 +75,10 @@ def test_a_sign_is_that_of_the_interval():
 
 def test_an_interval_ends_where_the_effect_does():
     wide, shares = Test("t", [0.05, 0.9, 1.0], "1"), Test("t", [0.05, 0.9, 1.0], "1", limits=(0, 1))
-    assert wide.interval()[0] < 0 and wide.interval()[1] > 1
-    assert shares.interval() == (0, 1) and shares.p == wide.p
+    assert wide.interval()[0] < 0
+    assert wide.interval()[1] > 1
+    assert shares.interval() == (0, 1)
+    assert shares.p == wide.p
 
 
 def test_rows_name_what_p_is_taken_against():

@@ -1,7 +1,7 @@
 """Labelled images, kept as uint8 until a batch is used."""
 
+import gzip
 import hashlib
-import shutil
 import warnings
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,12 +10,12 @@ import numpy as np
 import torch
 import xarray as xr
 
-from ..files import only_writer, replacing, sync_all
+from ..files import only_writer, replacing, sync_all, write_atomically
 from .archives import unpacked
 from .folders import SPLITS, check_name, classes_in, decode, images_in
 from .order import in_order
 
-DEBIAN = Path("/usr/share/datasets/fashion-mnist")  # of the package dataset-fashion-mnist: the files as published
+DEBIAN = Path("/usr/share/datasets/fashion-mnist")  # of the package dataset-fashion-mnist
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,8 +93,8 @@ def load_images(source: str, split: str, *, root: Path | str = "data", at_most: 
 
     Args:
         source: ``"cifar10-sample"`` (shipped), ``"cifar10"`` or ``"fashion-mnist"`` (downloaded by torchvision,
-            which checks the MD5; Fashion-MNIST taken from Debian's package where it is installed), or a folder in ``ImageFolder`` layout, ``<source>/<split>/<class>/<image>``, or a tar
-            archive of one.
+            which checks the MD5; Fashion-MNIST is taken from Debian's package where it is installed), or a folder in
+            ``ImageFolder`` layout, ``<source>/<split>/<class>/<image>``, or a tar archive of one.
         split: ``"train"`` or ``"test"``.
         root: the project's data folder; downloads and decoded folders are kept in ``<root>/raw``;
             what was decoded goes unkept, with a warning, where that cannot be written.
@@ -137,11 +137,14 @@ def _load_torchvision(source: str, split: str, raw: Path) -> Images:
             with only_writer(raw, wait=True):
                 for path in raw.glob("FashionMNIST/raw/*-ubyte"):  # of these torchvision checks no sum
                     path.unlink()
-                if source == "fashion-mnist" and DEBIAN.is_dir():  # torchvision downloads only what is not there
-                    shutil.copytree(DEBIAN, raw / "FashionMNIST" / "raw", dirs_exist_ok=True)
+                if source == "fashion-mnist":  # torchvision downloads only what is not there
+                    for packed in DEBIAN.glob("*.gz"):
+                        write_atomically(
+                            raw / "FashionMNIST" / "raw" / packed.stem, gzip.decompress(packed.read_bytes())
+                        )
                 dataset = dataset_class(raw, train=split == "train", download=True)
                 sync_all()
-    except (RuntimeError, OSError) as error:
+    except (RuntimeError, OSError, EOFError) as error:
         raise ValueError(
             f"{source} could not be downloaded to {raw}: {error}. "
             "Without internet, use cifar10-sample or a folder of images"
