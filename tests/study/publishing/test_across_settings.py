@@ -1,10 +1,11 @@
 """What several settings tell together, from ledgers with planted effects."""
 
 import pytest
+import xarray as xr
 
 import synthetic
 from hrebasin.study.claims.ledger import ledger
-from hrebasin.study.publishing.across_settings import EFFECTS, Told, effects_table, paragraphs, unknown
+from hrebasin.study.publishing.across_settings import EFFECTS, Told, early_stopped, effects_table, paragraphs, unknown
 from hrebasin.study.questions import answers
 
 
@@ -46,3 +47,16 @@ def test_what_is_not_known_names_what_is_missing(told):
     assert "`fashion`" in said
     assert "GPU" in said
     assert "GPU" not in unknown(told, networks=128, devices={"cuda, H100"})
+
+
+def test_what_settings_say_alike_stands_once():
+    def asked(sentence):
+        names = {"asked": ("asked", ["Q1"]), "title": ("asked", ["Q"]), "sentence": ("asked", [sentence])}
+        rows = dict.fromkeys(("comparison", "effect_units"), ("row", [""])) | {"question": ("row", ["Q1"])}
+        rows |= dict.fromkeys(("effect", "low", "high", "p"), ("row", [0.0])) | {"n": ("row", [3])}
+        return Told(None, xr.Dataset(names | rows).set_coords("asked"))
+
+    no, other, yes = map(asked, ("No. Trees keep 1 %.", "No. Trees keep 2 %.", "Yes. Trees keep 3 %."))
+    assert early_stopped({"a": no, "b": other}) == "No. In `a`, trees keep 1 %. In `b`, trees keep 2 %."
+    assert early_stopped({"a": no, "b": yes}) == "In `a`: No. Trees keep 1 %. In `b`: Yes. Trees keep 3 %."
+    assert early_stopped({"a": no}) == "No. Trees keep 1 %."

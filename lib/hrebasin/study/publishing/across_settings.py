@@ -61,10 +61,15 @@ def paragraphs(settings: Mapping[str, Told]) -> list[tuple[str, str]]:
 
 
 def early_stopped(settings: Mapping[str, Told]) -> str:
-    """The answer to `STOPPED` of every setting whose networks were asked."""
-    leads = {name: _lead(each, "controls") for name, each in settings.items()}
-    told = [f"In `{name}`: {lead}" if len(settings) > 1 else lead for name, lead in leads.items() if lead]
-    return " ".join(told) or "Not measured yet."
+    """The answer to `STOPPED` of every setting whose networks were asked; what all say alike stands first, once."""
+    leads = {name: lead for name, each in settings.items() if (lead := _lead(each, "controls"))}
+    if len(settings) == 1 or not leads:
+        return next(iter(leads.values()), "Not measured yet.")
+    words, rests = zip(*(lead.split(". ", 1) for lead in leads.values()), strict=True)
+    if len(set(words)) > 1:
+        return " ".join(f"In `{name}`: {lead}" for name, lead in leads.items())
+    told = (f"In `{name}`, {rest[0].lower()}{rest[1:]}" for name, rest in zip(leads, rests, strict=True))
+    return f"{words[0]}. {' '.join(told)}"
 
 
 def _tree_or_many(settings: Mapping[str, Told]) -> str:
