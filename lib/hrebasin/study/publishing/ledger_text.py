@@ -53,8 +53,8 @@ def _row(part: xr.Dataset) -> dict[str, str]:
 
 def _measured(part: xr.Dataset) -> str:
     """What was compared, and with which value unless with none; or why it was not measured."""
-    against = f", tested against {part.against.item()}" if part.against.item() else ""
-    return f"{part.comparison.item()}{against}" or part.reason.item()
+    against = part.against.item() if "against" in part else ""  # ledgers before 0.2.0 have none
+    return f"{part.comparison.item()}{f', tested against {against}' * bool(against)}" or part.reason.item()
 
 
 def _counted_beside(part: xr.Dataset) -> str:
