@@ -303,6 +303,11 @@ def draw_legend(figure: Figure, n: int, *, columns: int) -> Figure:
         handles, labels = axes.get_legend_handles_labels()
         entries |= dict(zip(labels, handles, strict=True))
     title = f"mean and {describe_spread(n)}, n = {n} groups" if n > 1 else "n = 1 group: no interval"
-    figure.legend(entries.values(), entries.keys(), loc="outside lower center", ncols=columns, title=title)
+    labels = [fill(label, TITLE_WIDTH) for label in entries]
+    for ncols in range(columns, 0, -1):  # fewer where a method has a long title
+        legend = figure.legend(entries.values(), labels, loc="outside lower center", ncols=ncols, title=title)
+        if ncols == 1 or legend.get_window_extent().width <= figure.bbox.width:
+            break
+        legend.remove()
     figure.align_ylabels()
     return figure
