@@ -1,6 +1,7 @@
 import ast
 import json
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 import nbformat
@@ -17,7 +18,7 @@ from hrebasin.merging import methods
 from hrebasin.merging.looks import LOOKS
 from hrebasin.merging.methods import MERGES
 from hrebasin.study import records
-from hrebasin.study.benchmarks import speed
+from hrebasin.study.benchmarks import growth, speed
 from hrebasin.study.command import main
 from hrebasin.study.figures.registry import BENCHMARKS
 from hrebasin.study.notebook_code import notebook_digest
@@ -320,6 +321,7 @@ def test_kernels_are_reached_even_where_temporary_files_have_long_names(tmp_path
 @pytest.mark.filterwarnings("ignore")  # lines through one point
 def test_the_benchmark_notebook_runs(tmp_path, monkeypatch):
     monkeypatch.setattr(speed, "product_rate", partial(speed.product_rate, repeats=2))
+    monkeypatch.setattr(growth, "ProcessPoolExecutor", lambda *_, **__: ThreadPoolExecutor(1))  # starts in no time
     monkeypatch.setattr(torchvision.models, "resnet50", torchvision.models.resnet18)
     values = {"train_images": 600, "widths": [32, 32, 16], "batch_size": 16, "epochs": 3, "repeats": 1, "workers": 0}
     values |= {
