@@ -12,6 +12,7 @@ from .resampling import Mean, mean_over_groups, mean_over_groups_and_images, sig
 LEVEL = 0.95  # of intervals; the p values that go with them are 0.05 where zero lies on an end
 
 
+LARGE, MOST_DECIMALS = 1e4, 6  # beyond which numbers have three digits, and decimals at most
 SMALLEST_TOLD = 0.0001  # of p values: a resampling of 20,000 tells no smaller ones
 
 
@@ -213,6 +214,19 @@ def chance(p: float) -> str:
     if np.isnan(p):
         return "–"
     return f"{p:.2g}" if p >= SMALLEST_TOLD else f"< {SMALLEST_TOLD:g}"
+
+
+def rounded(effect: float, low: float, high: float) -> tuple[str, str, str]:
+    """An effect and the ends of its interval, with as many decimals as give the width of the interval two digits.
+
+    >>> rounded(19.7412, 16.5, 23.0), rounded(0.32, 0.0682, 0.422), rounded(1.0, float("nan"), float("nan"))[0]
+    (('19.7', '16.5', '23.0'), ('0.32', '0.07', '0.42'), '1')
+    """
+    width = high - low
+    if not width > 0 or abs(effect) >= LARGE:
+        return f"{effect:.3g}", f"{low:.3g}", f"{high:.3g}"
+    decimals = int(np.clip(1 - np.floor(np.log10(width)), 0, MOST_DECIMALS))
+    return tuple(f"{round(value, decimals) + 0.0:.{decimals}f}" for value in (effect, low, high))  # + 0.0: no "-0"
 
 
 def _double(one_sided: float, tries: int) -> float:

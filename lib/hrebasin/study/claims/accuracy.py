@@ -36,25 +36,25 @@ MUCH = 1.0  # percentage points; a pair merge that loses more does not do withou
 ACCURACY = "test_accuracy"
 
 
-@part("C1a", "at 4 models the tree is more accurate than converged MergeMany")
+@part("C1a", "at 4 models the tree is more accurate than converged MergeMany", "converged MergeMany")
 def c1a(results: Results) -> list[Test]:
     """Accuracy on the same leaves, averaged over the sets of a group that MergeMany merged."""
     return [_tree_minus_many(results, SMALL, CONVERGENCE)]
 
 
-@part("C1b", "at 4 models the tree is more accurate than MergeMany after one sweep")
+@part("C1b", "at 4 models the tree is more accurate than MergeMany after one sweep", "one sweep")
 def c1b(results: Results) -> list[Test]:
     """As C1a."""
     return [_tree_minus_many(results, SMALL, ONE_SWEEP)]
 
 
-@part("C2a", "the tree's advantage over converged MergeMany is larger at 8 models than at 4")
+@part("C2a", "the tree's advantage over converged MergeMany is larger at 8 models than at 4", "converged MergeMany")
 def c2a(results: Results) -> list[Test]:
     """Difference of the advantages of C1a."""
     return [_growth(results, CONVERGENCE)]
 
 
-@part("C2b", "the tree's advantage over MergeMany after one sweep is larger at 8 models than at 4")
+@part("C2b", "the tree's advantage over MergeMany after one sweep is larger at 8 models than at 4", "one sweep")
 def c2b(results: Results) -> list[Test]:
     """Difference of the advantages of C1b."""
     return [_growth(results, ONE_SWEEP)]
@@ -107,6 +107,7 @@ def _growth(results: Results, limit: int) -> Test:
 @part(
     "C3",
     "the tree varies less than converged MergeMany on the same leaves, {}",
+    "{} models",
     each={"4": "4 models", "8": "8 models"},
 )
 def c3(results: Results, models: str) -> list[Test]:
@@ -125,7 +126,7 @@ def c3(results: Results, models: str) -> list[Test]:
     return [PairedVariances(name, merged, many, groups=count_groups(merge))]
 
 
-@part("C4a", "accuracy falls at every stage")
+@part("C4a", "accuracy falls at every stage", "every stage")
 def c4a(results: Results) -> list[Test]:
     """Every stage minus the next."""
     merge = stage_data(results, "merge")
@@ -140,7 +141,7 @@ def whole_fall(results: Results) -> list[Test]:
     return [_fall(merge, 0, stages[-1])] if len(stages) > 2 else []
 
 
-@part("C4b", "the accuracy barrier after matching is above zero")
+@part("C4b", "the accuracy barrier after matching is above zero", "accuracy barrier")
 def c4b(results: Results) -> list[Test]:
     """Test accuracy lost half-way between matched networks, which no barrier is smaller than.
 
@@ -151,7 +152,7 @@ def c4b(results: Results) -> list[Test]:
     return [_half_way(results, "accuracy", "test")]
 
 
-@part("C4c", "the barrier of the training loss after matching is above zero")
+@part("C4c", "the barrier of the training loss after matching is above zero", "loss barrier")
 def c4c(results: Results) -> list[Test]:
     """As C4b, of the loss on training images."""
     return [_half_way(results, "loss", "train")]

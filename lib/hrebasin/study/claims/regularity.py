@@ -42,7 +42,7 @@ def _steps(norm: xr.DataArray) -> list[tuple[int, int]]:
     return list(zip(stages[:-1], stages[1:], strict=True))
 
 
-@part("C7a", "the summed weight norm falls at every stage")
+@part("C7a", "the summed weight norm falls at every stage", "every stage")
 def c7a(results: Results) -> list[Test]:
     """Every stage minus the next."""
     norm = _norm(results)
@@ -52,7 +52,7 @@ def c7a(results: Results) -> list[Test]:
     ]
 
 
-@part("C7b", "it falls linearly: the last step is 0.8 to 1.25 times the first")
+@part("C7b", "it falls linearly: the last step is 0.8 to 1.25 times the first", "linearly")
 def c7b(results: Results) -> list[Test]:
     """The fall to the last stage over the fall to the first, within `LINEAR` (equivalence)."""
     norm = _norm(results)
@@ -64,7 +64,7 @@ def c7b(results: Results) -> list[Test]:
     return [Test("last step of the weight norm over the first", finite(last / first) - middle, "1", reach, middle)]
 
 
-@part("C7c", "the variance of the summed weight norm among networks falls")
+@part("C7c", "the variance of the summed weight norm among networks falls", "variance")
 def c7c(results: Results) -> list[Test]:
     """Variance within a group, stage 0 minus the last stage with four networks a group."""
     norm = _norm(results)
@@ -87,7 +87,7 @@ def averaging(results: Results) -> list[Test]:
     return tests
 
 
-@part("C8a", "the Lipschitz upper bound falls at every stage")
+@part("C8a", "the Lipschitz upper bound falls at every stage", "every stage")
 def c8a(results: Results) -> list[Test]:
     """The global bound, every stage over the next."""
     bound = _bound(results, "global")
@@ -97,7 +97,7 @@ def c8a(results: Results) -> list[Test]:
     ]
 
 
-@part("C8b", "the variance of the bound among networks falls")
+@part("C8b", "the variance of the bound among networks falls", "variance")
 def c8b(results: Results) -> list[Test]:
     """Variance of the global bound itself, not of its logarithm; as C7c."""
     bound = _bound(results, "global")

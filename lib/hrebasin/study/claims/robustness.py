@@ -52,21 +52,21 @@ def _stages_apart(
     )
 
 
-@part("C5a", "under weak {} (up to 0.005) stage 0 is ahead of the last", each=DECIDING)
+@part("C5a", "under weak {} (up to 0.005) stage 0 is ahead of the last", "weak {}", each=DECIDING)
 def c5a(results: Results, kind: str) -> list[Test]:
     """Mean robust accuracy over the weak sizes."""
     attack = stage_data(results, "attack")
     return [_stages_apart(attack, kind, between(attack, *WEAK), 0, tree_stages(attack)[-1], "weak")]
 
 
-@part("C5b", "under strong {} (0.015 to 0.020) the last stage is ahead of stage 0", each=DECIDING)
+@part("C5b", "under strong {} (0.015 to 0.020) the last stage is ahead of stage 0", "strong {}", each=DECIDING)
 def c5b(results: Results, kind: str) -> list[Test]:
     """Mean robust accuracy over the strong sizes."""
     attack = stage_data(results, "attack")
     return [_stages_apart(attack, kind, between(attack, *STRONG), tree_stages(attack)[-1], 0, "strong")]
 
 
-@part("C5c", "under {} of 0.010 all stages are equal within 1 point", each=DECIDING)
+@part("C5c", "under {} of 0.010 all stages are equal within 1 point", "equal at 0.010 under {}", each=DECIDING)
 def c5c(results: Results, kind: str) -> list[Test]:
     """Every stage minus every other (equivalence)."""
     attack = stage_data(results, "attack")
@@ -102,7 +102,7 @@ def crossings(results: Results) -> list[Test]:
     return tests
 
 
-@part("C12", "under strong {} every stage is ahead of the one before", each=DECIDING)
+@part("C12", "under strong {} every stage is ahead of the one before", "strong {}", each=DECIDING)
 def c12(results: Results, kind: str) -> list[Test]:
     """Mean robust accuracy over the strong sizes, every stage minus the one before."""
     attack = stage_data(results, "attack")
@@ -111,7 +111,12 @@ def c12(results: Results, kind: str) -> list[Test]:
     return [_stages_apart(attack, kind, weights, later, earlier, "strong") for earlier, later in pairs]
 
 
-@part("C6", "under {} L2 is ahead of all stages, L1 and unmerged networks over most of the range", each=DECIDING)
+@part(
+    "C6",
+    "under {} L2 is ahead of all stages, L1 and unmerged networks over most of the range",
+    "under {}",
+    each=DECIDING,
+)
 def c6(results: Results, kind: str) -> list[Test]:
     """The lead of L2 over the best of the others at its median size: above zero where L2 leads at more than half.
 
@@ -178,13 +183,18 @@ def _words(labels: dict) -> str:
     return f"L1 {labels['strength']:g}" if labels["method"] == "l1" else "unmerged networks"
 
 
-@part("C10a", "accuracy under {} noise rises with the stage", each=NOISES)
+@part("C10a", "accuracy under {} noise rises with the stage", "accuracy under {} noise", each=NOISES)
 def c10a(results: Results, noise: str) -> list[Test]:
     """Slope over the stages of the mean accuracy over all sizes of the noise."""
     return [_noise(results, noise, "accuracy")]
 
 
-@part("C10b", "the share of accuracy retained under {} noise rises with the stage", each=NOISES)
+@part(
+    "C10b",
+    "the share of accuracy retained under {} noise rises with the stage",
+    "share kept under {} noise",
+    each=NOISES,
+)
 def c10b(results: Results, noise: str) -> list[Test]:
     """As C10a, of the accuracy over that without noise."""
     return [_noise(results, noise, "share retained")]

@@ -58,29 +58,32 @@ class Part(NamedTuple):
         name: such as "C5a fgsm"; empty where nothing hangs on it.
         title: what it says.
         rule: takes the data sets by stage and gives the comparisons, all of which must hold; its docstring says how.
+        short: what the table of settings calls it, ``{}`` as in the title; by default its name.
     """
 
     claim: str
     name: str
     title: str
     rule: Callable[[Results], list[Test]]
+    short: str = ""
 
 
-def part(name: str, title: str, *, each: Mapping[str, str] | None = None) -> Callable:
+def part(name: str, title: str, short: str = "", *, each: Mapping[str, str] | None = None) -> Callable:
     """Mark a function of results, and of what it is taken for if there are several, as the rule of a part of a claim.
 
     Args:
         name: of the part, such as "C5a".
         title: what the part says; ``{}`` stands for each in words.
+        short: the same in a few words, for the table of settings.
         each: of what the rule is taken, such as the attacks, and how that is called.
     """
 
     def mark(rule: Callable) -> Callable:
         claim = name.rstrip("abc")
         rule.parts = [
-            Part(claim, f"{name} {one}", title.format(words), partial(_of, rule, one))
+            Part(claim, f"{name} {one}", title.format(words), partial(_of, rule, one), short)
             for one, words in (each or {}).items()
-        ] or [Part(claim, name, title, rule)]
+        ] or [Part(claim, name, title, rule, short)]
         return rule
 
     return mark

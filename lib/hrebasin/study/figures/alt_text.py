@@ -10,6 +10,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator
 
+from ..statistics import rounded
+
 
 def alt_text(figure: Figure) -> str:
     """What a figure is, in a few sentences: panels, axes and curves; values are in `curve_values`."""
@@ -103,9 +105,12 @@ def told(height: float, spread: tuple[float, float] | None) -> str:
     """A height with its interval.
 
     >>> told(0.5, (0.41, 0.6)), told(0.5, None)
-    ('0.5 (0.41 to 0.6)', '0.5')
+    ('0.50 (0.41 to 0.60)', '0.5')
     """
-    return f"{height:.3g}" + (f" ({spread[0]:.3g} to {spread[1]:.3g})" if spread else "")
+    if not spread:
+        return f"{height:.3g}"
+    middle, *ends = rounded(height, *spread)
+    return f"{middle} ({' to '.join(ends)})"
 
 
 def axis_label(axes: Axes, which: str) -> str:

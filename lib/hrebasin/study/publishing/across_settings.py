@@ -5,7 +5,10 @@ from typing import NamedTuple
 
 import xarray as xr
 
+from ..contrasts import STRONG, WEAK, between
 from ..figures.alt_text import told
+from ..groups import PERCENT, Results, tree, tree_stages
+from ..questions.wording import listed
 from .answers_text import told_questions
 from .places import ORDER
 
@@ -19,13 +22,14 @@ EFFECTS = {
     "C5b deepfool-linf": "strong DeepFool: the last stage minus unmerged networks",
     "C10a gaussian": "accuracy under Gaussian noise, change a stage",
 }
-COMPARED = {"C11": "A pair merge costs", "C5b fgsm": "Under strong FGSM the last stage gains"}  # in paragraphs
+COMPARED = {"C11": "A pair merge costs", "C5b fgsm": "Under strong FGSM the last stage minus unmerged networks is"}
 OTHERS = {  # setting -> what it has that the main networks have not
     "convolutional": "convolutional networks with batch norm",
     "residual": "residual networks with layer norm",
 }
 
 
+FALLS = {"accuracy": "C4a", "weight norms": "C7a", "Lipschitz bounds": "C8a"}
 STOPPED = "Are merged networks more robust than early-stopped ones of the same accuracy?"
 NOTHING = "not measured"
 BARRIER = ": accuracy barrier after matching"  # end of the names of a recipe's comparisons
@@ -60,6 +64,39 @@ def paragraphs(settings: Mapping[str, Told]) -> list[tuple[str, str]]:
     ]
 
 
+def in_short(settings: Mapping[str, Told]) -> str:
+    """The paper's main findings beside what came out, and early stopping, in a sentence each."""
+    said = []
+    falling = [name for name, part in FALLS.items() if set(_verdicts(settings, part).values()) == {"reproduced"}]
+    if falling:
+        subject = listed(falling)
+        said.append(f"{subject[0].upper()}{subject[1:]} fall at every stage, as the paper says.")
+    strong = _verdicts(settings, "C5b fgsm")
+    words = {"reproduced": "better", "contradicted": "worse"}
+    told = [f"{word} in {_in(strong, verdict)}" for verdict, word in words.items() if verdict in strong.values()]
+    if told:
+        said.append(f"Fully merged networks withstand strong FGSM {' and '.join(told)} than unmerged ones.")
+    leads = {name: lead.partition(".")[0] for name, each in settings.items() if (lead := _lead(each, "controls"))}
+    if "No" in leads.values():
+        said.append(
+            f"Early-stopped networks of the same accuracy withstand it better than trees in {_in(leads, 'No')}."
+        )
+    return " ".join(said)
+
+
+def stages_table(everything: Mapping[str, Results]) -> tuple[list[str], list[list[str]]]:
+    """Accuracy by stage, without attack and under weak and strong FGSM, of each setting: the head, and rows."""
+    head, rows = ["setting", "stage", "test accuracy (%)", "weak FGSM (%)", "strong FGSM (%)"], []
+    for name, results in everything.items():
+        robust = results["attack"].robust_accuracy.sel(attack="fgsm")
+        under = [xr.DataArray(between(robust, *sizes), dims="epsilon") for sizes in (WEAK, STRONG)]
+        columns = [results["merge"].test_accuracy, *((robust * weights).sum("epsilon") for weights in under)]
+        for stage in tree_stages(results["merge"]):
+            values = [float(tree(each.rename("accuracy"), stage).mean()) * PERCENT for each in columns]
+            rows.append([name, str(stage), *(f"{value:.1f}" for value in values)])
+    return head, rows
+
+
 def early_stopped(settings: Mapping[str, Told]) -> str:
     """The answer to `STOPPED` of every setting whose networks were asked; what all say alike stands first, once."""
     leads = {name: lead for name, each in settings.items() if (lead := _lead(each, "controls"))}
@@ -75,9 +112,9 @@ def early_stopped(settings: Mapping[str, Told]) -> str:
 def _tree_or_many(settings: Mapping[str, Told]) -> str:
     converged, once = (_verdicts(settings, part) for part in ("C1a", "C1b"))
     if "reproduced" in converged.values():
-        first = f"Yes, in {_named(converged, 'reproduced')}."
+        first = f"Yes, in {_in(converged, 'reproduced')}."
     elif "reproduced" in once.values():
-        first = f"Only if MergeMany stops after one sweep, in {_named(once, 'reproduced')}."
+        first = f"Only if MergeMany stops after one sweep, in {_in(once, 'reproduced')}."
     else:
         first = "No." if set(converged.values()) == {"contradicted"} else "Not resolved."
     said = [first]
@@ -96,14 +133,13 @@ def _augmentation(settings: Mapping[str, Told]) -> str:
     for name, each in settings.items():
         changes = _rows(each.answers, AUGMENTED)
         for row in changes:
-            said.append(f"Under {row.comparison.item().partition(', ')[0]} the change is {_in_points(_sized(row))}.")
+            attack = row.comparison.item().partition(", ")[0]
+            said.append(f"Under strong {attack} they change what merging gains by {_in_points(_sized(row))}.")
         if changes:
-            said.insert(
-                0, f"Crop and flip, added to `{name}` on few images, change what merging gains under strong attack."
-            )
+            said.insert(0, f"We added only crop and flip to `{name}`, on few images.")
             break
     if {"plain", "augmented"} <= set(settings):
-        said.append("`augmented` has crop and flip, one more hidden layer and twice the epochs of `plain`.")
+        said.append("`augmented` differs from `plain` in more: a hidden layer, twice the epochs, products in bfloat16.")
         said += _side_by_side(settings, "plain", "augmented")
     return " ".join([*said, *_missing(settings, "augmented")])
 
@@ -121,7 +157,7 @@ def _barrier(settings: Mapping[str, Told]) -> str:
     if not verdicts:
         return "Not measured yet."
     several = len(verdicts) > 1
-    near, least = _named(verdicts, "contradicted"), min(verdicts, key=lambda name: _value(settings[name], "C11"))
+    near, least = _in(verdicts, "contradicted"), min(verdicts, key=lambda name: _value(settings[name], "C11"))
     recipes = [row for each in settings.values() for row in _rows(each.answers, BARRIER)]
     small = sum(bool(row.low <= 0) for row in recipes)
     if near:
@@ -133,7 +169,7 @@ def _barrier(settings: Mapping[str, Told]) -> str:
     said = [f"{first} A pair merge costs {_points(settings[least], 'C11')} in `{least}`{', the least' * several}."]
     if recipes:
         nearest = min(recipes, key=lambda row: row.effect.item())
-        said.append(f"Of {len(recipes)} recipes and widths tried on few images, the intervals of {small} reach zero.")
+        said.append(f"In {small} of {len(recipes)} small experiments (recipes and widths, few images) it may be zero.")
         name = nearest.comparison.item().removesuffix(BARRIER)
         said.append(f"The smallest barrier is that of {name}: {_in_points(_sized(nearest))}.")
     return " ".join(said)
@@ -171,8 +207,8 @@ def _verdicts(settings: Mapping[str, Told], part: str) -> dict[str, str]:
     return {name: _part(each.ledger, part).verdict.item() for name, each in settings.items()}
 
 
-def _named(verdicts: Mapping[str, str], verdict: str) -> str:
-    return ", ".join(f"`{name}`" for name, found in verdicts.items() if found == verdict)
+def _in(verdicts: Mapping[str, str], verdict: str) -> str:
+    return listed([f"`{name}`" for name, found in verdicts.items() if found == verdict])
 
 
 def _points(of: Told, part: str) -> str:
@@ -206,9 +242,15 @@ def unknown(settings: Mapping[str, Told], *, networks: int, devices: set[str]) -
         networks: that were trained, of the largest setting.
         devices: that measured.
     """
-    said = [f"The paper trained 1600 networks; the largest published setting has {networks}."]
-    said += _missing(settings, *ORDER)
+    said = [
+        "We have not read the paper's full text.",
+        f"The paper trained 1600 networks; our largest setting has {networks}.",
+        *_missing(settings, *ORDER),
+    ]
     if not any("cuda" in device for device in devices):
         said.append("Nothing was measured on a GPU.")
-    said.append("Answers to open questions rest on few trees and are not corrected for multiple comparisons.")
+    said.append(
+        "Answers to open questions, such as that on early stopping, rest on few trees and are not corrected for the "
+        "number of comparisons."
+    )
     return " ".join(said)

@@ -8,7 +8,11 @@ import xarray as xr
 from ..questions import OPEN, answers
 
 WORDS = 4  # a first sentence of fewer, such as "Not resolved.", takes the next one with it
-BELONGS = ("The difference is ", "Trees of ")  # begin sentences that belong to the one before
+# begin sentences that belong to the one before
+BELONGS = (
+    "The difference is ", "It is above zero for ", "It is below zero for ", "It is not resolved for ",
+    "Early-stopped networks are never ",
+)  # fmt: skip
 SENTENCE_END = re.compile(r"(?<=[.!?]) (?=[A-Z])")
 
 

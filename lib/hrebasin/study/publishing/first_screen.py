@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import xarray as xr
 
-from .ledger_text import number
+from ..statistics import rounded
 
 INTERVALS = "95 % intervals in brackets"
 
@@ -17,7 +17,7 @@ class Saying(NamedTuple):
         subject: of the sentence.
         holds, fails: what follows where the part is reproduced, and where it is contradicted.
         asked: the part as a question after "whether".
-        sized: how sizes follow.
+        sized: how sizes follow; ``{name}`` stands for what is compared, once a size.
         size: the part whose effect is told; by default the same.
     """
 
@@ -44,7 +44,7 @@ SAYINGS = {
     ),
     "C5c fgsm": Saying(
         "At 0.010, where the paper finds all stages equally robust,", "they are equal within 1 point",
-        "two of them differ", "all stages are equally robust at 0.010", ", by {}",
+        "they are not", "all stages are equally robust at 0.010", ": {name} is {}",
     ),
     "C10a gaussian": Saying(
         "Accuracy under Gaussian noise", "rises", "falls", "accuracy under Gaussian noise rises",
@@ -57,7 +57,8 @@ SAYINGS = {
         "Weight norms", "fall at every stage", "do not fall at every stage", "weight norms fall at every stage", "",
     ),
     "C7b": Saying(
-        "They", "fall linearly", "do not fall linearly", "they fall linearly", ": the last step over the first is {}",
+        "They", "fall linearly", "do not fall linearly", "they fall linearly",
+        ": the last step divided by the first, 1 if linear, is {}",
     ),
     "C8a": Saying(
         "Lipschitz bounds", "fall at every stage", "do not fall at every stage",
@@ -102,21 +103,33 @@ def _said(saying: Saying, verdicts: Mapping, sizes: Mapping, corrected: set[str]
         if not (names := [setting for setting, given in verdicts.items() if given == verdict]):
             continue
         told = [_size(sizes[name]) + f" in `{name}`" * several for name in names if _size(sizes[name])]
-        if told and saying.sized:
+        if told and "{name}" in saying.sized:
+            compared = (sizes[name].comparison.item().rpartition(": ")[2] for name in names)
+            filled = (saying.sized.format(one, name=name) for one, name in zip(told, compared, strict=True))
+            clauses.append(words + " and".join(filled).replace(" and: ", " and "))
+        elif told and saying.sized:
             clauses.append(words + saying.sized.format(" and ".join(told)))
         else:  # all settings agree where none is named
             clauses.append(words + f" in {_named(names)}" * (several and len(names) < len(verdicts)))
     text = [f"{saying.subject} {', and '.join(clauses)}."] if clauses else []
     if open_in:
+        told = [
+            _open(name, sizes[name] if saying.sized else None, name in corrected, several and not clauses)
+            for name in open_in
+        ]
         about = "this is" if clauses else "it is"
-        where = f"In {_named(open_in)} {about}" if several and clauses else about.capitalize()
         whether = "" if clauses else f" whether {saying.asked}"
-        named = {name: f" in `{name}`" * (several and not clauses) for name in open_in}
-        told = [each + named[name] for name in open_in if saying.sized and (each := _size(sizes[name], signed=True))]
-        if told and len(open_in) == 1 and open_in[0] in corrected:
-            whether += " after correction for the number of comparisons"
-        text.append(f"{where} not resolved{whether}{': ' * bool(told)}{' and '.join(told)}.")
+        where = f"In {_named(open_in)} {about}" if several and (clauses or not any(told)) else about.capitalize()
+        text.append(f"{where} not resolved{whether}{': ' * any(told)}{'; '.join(filter(None, told))}.")
     return " ".join(text)
+
+
+def _open(name: str, part: xr.Dataset | None, corrected: bool, several: bool) -> str:
+    """The size of what is not resolved in a setting, and whether only the correction for many comparisons says so."""
+    if not (size := _size(part, signed=True)):
+        return ""
+    why = ", which does not survive the correction for the number of comparisons" * corrected
+    return f"{size}{f' in `{name}`' * several}{why}"
 
 
 def _named(names: list[str]) -> str:
@@ -138,8 +151,6 @@ def _size(part: xr.Dataset | None, *, signed: bool = False) -> str:
         return ""
     turn = -1 if part.effect < 0 and not signed else 1
     units = "" if part.units.item() == "1" else f" {part.units.item().replace('percentage points', 'points')}"
-    size = f"{number(turn * part.effect)}{units}"
-    if part.low.isnull():
-        return size
-    ends = (part.low, part.high) if turn > 0 else (-part.high, -part.low)
-    return f"{size} ({' to '.join(map(number, ends))})"
+    ends = (part.low.item(), part.high.item())[::turn]
+    size, *ends = rounded(*(turn * end for end in (part.effect.item(), *ends)))
+    return f"{size}{units}" + ("" if part.low.isnull() else f" ({' to '.join(ends)})")

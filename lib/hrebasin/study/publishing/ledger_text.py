@@ -5,14 +5,16 @@ from typing import NamedTuple
 
 import xarray as xr
 
+from ..claims.ledger import PARTS
 from ..claims.robustness import DECIDING, NOISES
 from ..claims.verdicts import REPORTED, VERDICTS, Whole, wholes
 from ..groups import count_groups, tree_stages
-from ..statistics import chance
+from ..statistics import chance, rounded
 
 # verdict -> the sign that stands beside its colour
 MARKS = {"reproduced": "✓", "contradicted": "✗", "not resolved": "~", "no verdict": "–", "not measured": "–"}
 OVER_SETS = "C3"  # its n counts the sets of networks that were merged, that of all others trees
+SHORT = {part.name: part.short for part in PARTS if part.short}
 CALLED = DECIDING | NOISES  # attacks and noises, as names of parts have them and as readers know them
 NUMBERS = ("effect", "interval", "n", "p", "p_holm", "p_sign_flip")  # that parts have and claims have not
 
@@ -34,7 +36,8 @@ def reported(ledger: xr.Dataset) -> list[dict[str, str]]:
 
 
 def _row(part: xr.Dataset) -> dict[str, str]:
-    verdict, low = part.verdict.item(), number(part.low)
+    verdict = part.verdict.item()
+    effect, low, high = rounded(part.effect.item(), part.low.item(), part.high.item())
     unit = "" if part.units.item() == "1" else part.units.item()
     name = part.part.item()
     return {
@@ -44,8 +47,8 @@ def _row(part: xr.Dataset) -> dict[str, str]:
         "verdict": verdict,
         "mark": MARKS.get(verdict, ""),
         "measured": _measured(part),
-        "effect": f"{number(part.effect)} {unit}".strip(),
-        "interval": "–" if low == "–" else f"{low} to {number(part.high)}",
+        "effect": "–" if part.effect.isnull() else f"{effect} {unit}".strip(),
+        "interval": "–" if part.low.isnull() else f"{low} to {high}",
         "n": f"{part.n.item()}{_counted_beside(part)}" if part.n else "–",
         **{name: chance(part[name].item()) for name in ("p", "p_holm", "p_sign_flip")},
     }
@@ -65,11 +68,6 @@ def _counted_beside(part: xr.Dataset) -> str:
 def _called(part: str) -> str:
     """The name of a part with attacks and noises as readers know them."""
     return " ".join(CALLED.get(word, word) for word in part.split())
-
-
-def number(value: xr.DataArray, digits: str = ".3g") -> str:
-    """A number with three digits, or a dash where there is none."""
-    return "–" if value.isnull() else f"{value.item():{digits}}"
 
 
 def tally(ledger: xr.Dataset) -> dict[str, list[str]]:
@@ -136,7 +134,16 @@ def _cell(whole: Whole | None) -> Cell:
         return Cell("–", "", "")
     failed = whole.parts.part.values[(whole.parts.verdict == whole.verdict).values].tolist()
     several = whole.verdict in ("contradicted", "not resolved") and whole.parts.sizes["part"] > 1
-    return Cell(MARKS[whole.verdict], whole.verdict, ", ".join(map(_called, failed)) if several else "")
+    return Cell(MARKS[whole.verdict], whole.verdict, _shortly(failed) if several else "")
+
+
+def _shortly(parts: list[str]) -> str:
+    """Parts in a word or two each, as their claims call them: "strong FGSM and DeepFool, equal at 0.010"."""
+    words: dict[str, list[str]] = {}
+    for name in parts:
+        part, _, of = name.partition(" ")
+        words.setdefault(SHORT.get(name, part), []).append(CALLED.get(of, of))
+    return ", ".join(short.format(" and ".join(of)) for short, of in words.items())
 
 
 def settings_table(ledgers: Mapping[str, xr.Dataset]) -> str:

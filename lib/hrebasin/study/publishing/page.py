@@ -18,7 +18,7 @@ from ..questions import OPEN, answers
 from ..records import checksums as manifest
 from ..stages import EXTRA, NOTEBOOKS
 from . import notebook_pages
-from .across_settings import STOPPED, Told, early_stopped, effects_table, paragraphs
+from .across_settings import STOPPED, Told, early_stopped, effects_table, in_short, paragraphs
 from .answers_text import by_question
 from .first_screen import INTERVALS, sentences
 from .ledger_text import MARKS, by_setting, counted, ledger_table, reported, rows, tally
@@ -88,6 +88,7 @@ def write_page(
         notebook_pages.templates()
         .get_template("page.html")
         .render(
+            short=in_short(told),
             first=(STOPPED, early_stopped(told), _see([FAMILIES], drawn, pages)) if asked is not None else None,
             answer=[(sentence, [(claim, f"#{claim}"), *see[claim]]) for sentence, claim in sentences(ledgers)],
             intervals=INTERVALS,

@@ -21,7 +21,16 @@ from ..questions import load
 from ..questions.ways_to_merge import recommendation
 from ..stages import EXTRA, NOTEBOOKS, PAPER, QUESTIONS, TRAINS_ITS_OWN
 from . import page
-from .across_settings import STOPPED, Told, early_stopped, effects_table, paragraphs, unknown
+from .across_settings import (
+    STOPPED,
+    Told,
+    early_stopped,
+    effects_table,
+    in_short,
+    paragraphs,
+    stages_table,
+    unknown,
+)
 from .answers_text import by_question
 from .first_screen import INTERVALS, sentences
 from .ledger_text import counted, ledger_table, settings_table, trees
@@ -62,6 +71,8 @@ def parts(root: Path) -> dict[str, str]:
         ),
         "claims": settings_table({name: each.ledger for name, each in settings.items()}),
         "effects": figures.Table("", *effects_table(settings)).markdown().rstrip() + "\n",
+        "stages": figures.Table("", *stages_table(dict(zip(settings, everything, strict=True)))).markdown().rstrip()
+        + "\n",
         "settings": "".join(f"- **{title}** {text}\n" for title, text in paragraphs(settings)),
         "ledger": ledger_table(claims),
         "questions": questions(settings),
@@ -96,14 +107,26 @@ def first_screen(settings: Mapping[str, Told], everything: Sequence[Mapping[str,
         everything: their data sets by stage, in the same order.
     """
     ledgers = {name: each.ledger for name, each in settings.items()}
-    names = " and ".join(f"`{name}`{' (most likely the recipe of the paper)' * (name == LIKELY)}" for name in ledgers)
     said = [f"{STOPPED} {early_stopped(settings)}", *(sentence for sentence, _ in sentences(ledgers))]
-    lines = [f"**Answer**, from the setting{'s' * (len(ledgers) > 1)} {names}, with {INTERVALS}:", ""]
-    lines += [*(f"- {one}" for one in said), ""]
+    lines = [f"**Answer.** {in_short(settings)}", "", "We trained under these settings:", ""]
+    lines += [f"- {_recipe(results)}" for results in everything]
+    lines += ["", f"In detail, with {INTERVALS}:", "", *(f"- {one}" for one in said), ""]
     counts = [counted(ledger, results) for ledger, results in zip(ledgers.values(), everything, strict=True)]
     if len(ledgers) > 1:
         counts = [f"- In `{name}`, o{count[1:]}" for name, count in zip(ledgers, counts, strict=True)]
     return "\n".join([*lines, *counts, ""])
+
+
+def _recipe(results: Mapping[str, xr.Dataset]) -> str:
+    """A setting's networks and training, in a line."""
+    attrs = results["train"].attrs
+    values = json.loads(attrs["parameters"])
+    layers = f"hidden layers {'-'.join(map(str, values['widths']))}"
+    if (network := values.get("network", "mlp")) != "mlp":
+        layers = f"{network} networks of {'-'.join(map(str, values['widths']))} channels"
+    augmented = "with crop and flip" if values.get("crop_padding") or values.get("flip") else "no augmentation"
+    likely = ", most likely the recipe of the paper" * (attrs["setting"] == LIKELY)
+    return f"`{attrs['setting']}`: {layers}, {values['epochs']} epochs, {augmented}{likely}; {trees(results['merge'])}."
 
 
 def _unknown(everything: list[dict[str, xr.Dataset]], settings: Mapping[str, Told]) -> str:
@@ -116,7 +139,7 @@ def _recommended(settings: Mapping[str, Told], everything: Sequence[Mapping[str,
     """Which way to merge, from the first setting that has tried many."""
     for name, results in zip(settings, everything, strict=True):
         if "mergers" in results:
-            return f"In `{name}`: {recommendation(results['mergers'])}\n"
+            return f"Measured on MLPs in `{name}`: {recommendation(results['mergers'])}\n"
     return "Not measured yet.\n"
 
 

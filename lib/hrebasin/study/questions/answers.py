@@ -12,7 +12,7 @@ from scipy.stats import ConstantInputWarning
 
 from ..groups import NotMeasuredError, Results
 from ..records import columns
-from ..statistics import Test, Undefined, chance
+from ..statistics import Test, Undefined, chance, rounded
 from . import OPEN, load
 
 # variable -> long name, units
@@ -70,7 +70,7 @@ def sentences(found: xr.Dataset) -> list[tuple[str, str, str]]:
     told = []
     for name, title, sentence in zip(found.asked.values, found.title.values, found.sentence.values, strict=True):
         n = found.n.values[found.question.values == name]
-        groups = f"n = {n.max()} groups" if n.max() > 1 else "n = 1 group, which decides nothing"
+        groups = f"n = {n.max()} trees" if n.max() > 1 else "n = 1 tree, which decides nothing"
         text = str(sentence).removesuffix(".")
         told.append((str(title), f"{text[0].upper()}{text[1:]}.", groups))
     return told
@@ -82,9 +82,10 @@ def comparisons(found: xr.Dataset, name: str) -> list[dict[str, str]]:
     for k in range(rows.sizes["row"]):
         one = {key: values.values for key, values in rows.isel(row=k).data_vars.items()}
         unit = "" if str(one["effect_units"]) == "1" else f" {one['effect_units']}"
-        spread = f" ({one['low']:.3g} to {one['high']:.3g})" if np.isfinite(one["low"]) else ""
+        effect, *ends = rounded(*(float(one[name]) for name in ("effect", "low", "high")))
+        spread = f" ({' to '.join(ends)})" if np.isfinite(one["low"]) else ""
         p = chance(float(one["p"]))
-        effect = f"{one['effect']:.3g}{unit}{spread}" if np.isfinite(one["effect"]) else "not defined"
+        effect = f"{effect}{unit}{spread}" if np.isfinite(one["effect"]) else "not defined"
         told.append({"comparison": str(one["comparison"]), "effect": effect, "n": str(one["n"]), "p": p})
     return told
 

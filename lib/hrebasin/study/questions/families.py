@@ -153,13 +153,18 @@ def _sentences(pairs: dict[Key, Comparison], tests: dict[Key, Test], top: int) -
     kind, _, stage, family = key
     pair = pairs[key]
     own, others = (PERCENT * side.mean() for side in (pair.own, pair.others))
-    at = f"At the same accuracy ({PERCENT * pair.accuracy.mean():.1f} %), trees" if pair.equal else "Trees"
-    kept = f"{at} of {2**stage} keep {own:.1f} % of images under strong {ATTACKS[kind]}"
+    at = f"At the same accuracy ({PERCENT * pair.accuracy.mean():.0f} %), networks" if pair.equal else "Networks"
+    kept = (
+        f"{at} merged from {2**stage} in a tree classify {own:.0f} % of images correctly under strong {ATTACKS[kind]}"
+    )
     beside = OTHERS[family].replace("networks", "ones") if pair.equal else f"{_end(pair, family)},"
-    yield f"{_verdict(pairs, tests, key)}. {kept} and {beside} {others:.1f} %."
+    yield f"{_verdict(pairs, tests, key)}. {kept} and {beside} {others:.0f} %."
     yield f"The difference is {signed(tests[key])}."
-    same = {2 ** k[2]: test for k, test in tests.items() if (*k[:2], k[3]) == (*key[:2], family) and pairs[k].equal}
-    yield from _sizes({str(n): test for n, test in same.items() if n != 2**stage})
+    alike = {2 ** k[2]: k for k in tests if (*k[:2], k[3]) == (*key[:2], family) and k != key}
+    yield from _sizes({str(n): tests[k] for n, k in alike.items() if pairs[k].equal})
+    beyond = [str(n) for n, k in alike.items() if not pairs[k].equal and pairs[k].beyond.mean() > 0]
+    if pair.equal and beyond:
+        yield f"{OTHERS[family].capitalize()} are never as inaccurate as those merged from {listed(beyond)}."
     for again in ATTACKS:
         if again != kind and (other := (again, *key[1:])) in tests:
             yield f"Under {ATTACKS[again]} the difference is {signed(tests[other])}."
@@ -174,11 +179,12 @@ def _sentences(pairs: dict[Key, Comparison], tests: dict[Key, Test], top: int) -
 
 
 def _sizes(tests: dict[str, Test]) -> Iterator[str]:
-    """What trees of other sizes keep beside early-stopped networks of the same accuracy."""
+    """How networks merged from other numbers stand beside early-stopped networks of the same accuracy."""
+    words = {1: "It is above zero", -1: "It is below zero", 0: "It is not resolved"}
     for sign, names in by_sign(tests).items():
         if names:
-            word = {1: "keep more", -1: "keep less", 0: "are not resolved"}[sign]
-            yield f"Trees of {listed(names)} {word}: {listed([f'{tests[name].effect:.1f}' for name in names])} points."
+            sizes = listed([f"{tests[name].effect:.1f}" for name in names])
+            yield f"{words[sign]} for networks merged from {listed(names)} ({sizes} points)."
 
 
 def _beside(name: str, pair: Comparison, test: Test, family: str) -> str:
@@ -212,11 +218,12 @@ def _seen(data: xr.Dataset) -> str:
     """What the figure shows."""
     pairs = _pairs(data)
     key = _headline(pairs)
-    word = {"Yes": "more", "No": "less"}.get(pairs[key].test("").yes_or_no())
+    word = {"Yes": "better", "No": "worse"}.get(pairs[key].test("").yes_or_no())
     others = f"{OTHERS[key[3]]}{' of equal accuracy' if pairs[key].equal else ''}"
+    merged = f"networks merged from {2 ** key[2]}"
     if word is None:
-        return f"It is not resolved whether trees of {2 ** key[2]} withstand strong attacks better than {others}."
-    return f"Under strong attack trees of {2 ** key[2]} keep {word} than {others}."
+        return f"It is not resolved whether {merged} withstand strong attacks better than {others}."
+    return f"{merged.capitalize()} withstand strong attacks {word} than {others}."
 
 
 @captioned(

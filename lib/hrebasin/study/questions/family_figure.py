@@ -77,6 +77,10 @@ def _draw(axes: Axes, data: xr.Dataset, robust: np.ndarray, start: tuple, method
             axes.vlines(x.mean(), *spread(y), color=colour, linewidth=0.7, alpha=0.6)
     means = np.array([(x.mean(), y.mean()) for x, y in points])
     [line] = axes.plot(*means.T, label=title, markevery=slice(1, None), **look, **heavy)
+    if method == "tree":
+        for stage, point in enumerate(means[1:], start=1):
+            place = {"xytext": (0, -9), "textcoords": "offset points", "ha": "center", "fontsize": 6}
+            axes.annotate(f"{2**stage}", point, color=colour, **place)
     return line
 
 

@@ -57,11 +57,11 @@ def _tree_or_merge_many(converged: Mapping[int, Test]) -> Iterator[str]:
     else:
         yield f"{verdict}. The accuracy of converged MergeMany of {size} minus the tree's is {signed(test)}."
     if verdict != "Not resolved" and open_sizes:
-        yield f"Among these trees the difference at {listed(open_sizes)} networks is not resolved."
+        yield f"Among these {test.n} trees the difference at {listed(open_sizes)} networks is not resolved."
 
 
 def _recommended(ahead: Mapping[str, Test], times: Mapping[str, Test], size: int) -> Iterator[str]:
-    """Two sentences: the most accurate way to merge, and a cheaper one that comes close."""
+    """The most accurate way to merge with its time, the next one, and a cheaper one that comes close."""
     known = [name for name in times if ahead[name].n]
     if not known:
         yield f"No way's accuracy beside the tree's is known for {size} networks."
@@ -72,10 +72,17 @@ def _recommended(ahead: Mapping[str, Test], times: Mapping[str, Test], size: int
         return
     ways, lead = len(times) + 1, f"{amount(ahead[best])} above the tree {within(ahead[best])}"
     yield f"{_begun(best)} is the most accurate of {ways} ways to merge {size} networks: {lead}."
+    yield f"It takes {times[best].effect:.2g} times the tree's time."
+    others = [name for name in known if name != best and ahead[name].n == ahead[best].n]
+    if others:
+        following = max(others, key=lambda name: ahead[name].effect)
+        behind = defined("behind", ahead[best].values - ahead[following].values, POINTS)
+        yield f"The next is {_spoken(following)}; the difference is {signed(behind)}."
     close = [name for name in known if ahead[name].effect >= ahead[best].effect - CLOSE]
     cheapest = min(close, key=lambda name: times[name].effect)
-    took = f"in {times[cheapest].effect:.2g} times the tree's time"
-    yield f"{_begun(cheapest)} comes within {CLOSE:g} point of it {took}." if cheapest != best else f"It merges {took}."
+    if cheapest != best:
+        took = f"in {times[cheapest].effect:.2g} times the tree's time"
+        yield f"{_begun(cheapest)} comes within {CLOSE:g} point of the best {took}."
 
 
 def _most_robust(data: xr.Dataset, size: int) -> Iterator[str]:
@@ -120,9 +127,13 @@ def _spoken(way: str) -> str:
 
 
 def recommendation(data: xr.Dataset) -> str:
-    """Which way to take for the most networks that were merged, in sentences with numbers."""
+    """Which way to take for the most networks that were merged, in sentences with numbers, and how it is called."""
     size = int(data.n_merged.values[data.method.values == "tree"].max())
-    return " ".join(_recommended(*_beside_the_tree(data, size), size))
+    ahead, times = _beside_the_tree(data, size)
+    methods = {_begun(way): labels["method"] for way, labels in _ways(_of_size(data, size)).items()}
+    said = " ".join(_recommended(ahead, times, size))
+    called = [method for way, method in methods.items() if said.startswith(f"{way} is the most")]
+    return said + "".join(f' In Python it is `method="{method}"`.' for method in called)
 
 
 def _ways(data: xr.Dataset) -> dict[str, dict]:
