@@ -68,11 +68,10 @@ def within(test: Test, *, mirrored: bool = False, number: Callable[[float], str]
 def listed(names: list[str]) -> str:
     """Names with commas, and "and" before the last.
 
-    >>> listed(["crop", "flip", "weight decay"])
-    'crop, flip and weight decay'
+    >>> listed(["crop", "flip", "weight decay"]), listed(["crop"]), listed([])
+    ('crop, flip and weight decay', 'crop', '')
     """
-    *first, last = names
-    return f"{', '.join(first)} and {last}" if first else last
+    return " and ".join(filter(None, (", ".join(names[:-1]), *names[-1:])))
 
 
 def recipe_in_words(recipe: str) -> str:
