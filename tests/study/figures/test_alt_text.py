@@ -37,8 +37,8 @@ def test_intervals_are_those_of_the_curve_s_own_colour():
     axes.plot([0, 1], [2.5, 3], color="#D55E00", label="bars")
     axes.vlines(0, 2.25, 2.75, color="#D55E00")
     band, bars = curve_values(figure)
-    assert (band["left"], band["right"]) == ("2 (1 to 3)", "3 (2 to 4.5)")
-    assert (bars["left"], bars["right"]) == ("2.5 (2.25 to 2.75)", "3")
+    assert (band["left"], band["right"]) == ("2.0 (1.0 to 3.0)", "3.0 (2.0 to 4.5)")
+    assert (bars["left"], bars["right"]) == ("2.50 (2.25 to 2.75)", "3")
 
 
 def test_bars_are_called_bars():

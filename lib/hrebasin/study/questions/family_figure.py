@@ -8,6 +8,7 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator
 
 from ...merging.looks import ENSEMBLE
@@ -79,8 +80,9 @@ def _draw(axes: Axes, data: xr.Dataset, robust: np.ndarray, start: tuple, method
     [line] = axes.plot(*means.T, label=title, markevery=slice(1, None), **look, **heavy)
     if method == "tree":
         for stage, point in enumerate(means[1:], start=1):
-            place = {"xytext": (0, -9), "textcoords": "offset points", "ha": "center", "fontsize": 6}
-            axes.annotate(f"{2**stage}", point, color=colour, **place)
+            place = {"xytext": (0, -9), "textcoords": "offset points", "ha": "center", "fontsize": 6, "zorder": 5}
+            number = axes.annotate(f"{2**stage}", point, color=colour, **place)
+            number.set_path_effects([withStroke(linewidth=1.5, foreground="white")])
     return line
 
 
