@@ -262,7 +262,8 @@ def questions(settings: Mapping[str, Told]) -> str:
     for stage, name in QUESTIONS.items():
         lines.append(f"- **{load(stage).TITLE}** [`{name}`](notebooks/{name}.ipynb)")
         found = [
-            f"  - In `{setting}`: {one['lead']} {one['rest']}".rstrip() + f" ({one['groups']})"
+            f"  - In `{setting}`: {one['lead']} ({one['groups']})"
+            + f"\n    <details><summary>What else was found</summary>{one['rest']}</details>" * bool(one["rest"])
             for setting, one in told.get(stage, {}).items()
         ]
         lines += found or ["  - Not asked of the published networks yet."]
