@@ -1,5 +1,6 @@
 """Networks from elsewhere: state dicts of multilayer perceptrons, read as if with ReLU, which no file tells."""
 
+import math
 import re
 import warnings
 from collections.abc import Mapping, Sequence
@@ -98,7 +99,7 @@ def read_state_dicts(
     if reference is None:
         warnings.warn(assumed(networks[0], ordered=bool(layers)), stacklevel=2)
     else:
-        check_reference(bank, *reference, names=[str(path) for path in paths])
+        check_reference(bank, *checked_pair(reference), names=[str(path) for path in paths])
     return bank
 
 
@@ -178,9 +179,26 @@ def check_reference(bank: Bank, inputs: torch.Tensor, logits: torch.Tensor, *, n
         logits: (image, class) of the first network, or (model, image, class).
         names: of the networks, for the message.
     """
+    shape = bank.architecture.image_shape
+    if inputs[0].numel() != math.prod(shape):
+        raise ValueError(f"reference inputs must have {math.prod(shape)} values an image, got {tuple(inputs.shape)}")
     with torch.no_grad():
-        found = bank(inputs.reshape(len(inputs), *bank.architecture.image_shape))
+        found = bank(inputs.reshape(len(inputs), *shape))
     check_logits(found, logits, names=names, hint=READ_AS)
+
+
+def checked_pair(reference) -> tuple[torch.Tensor, torch.Tensor]:
+    """The inputs and logits of a reference; ValueError where it is no pair of real tensors of some images."""
+    pair = tuple(reference) if isinstance(reference, tuple | list) else (reference,)
+    fit = [isinstance(e, torch.Tensor) and e.ndim > 1 and len(e) > 0 and not e.is_complex() for e in pair]
+    if len(pair) != 2 or not all(fit):
+        told = ", ".join(
+            f"{e.dtype} {tuple(e.shape)}" if isinstance(e, torch.Tensor) else type(e).__name__ for e in pair
+        )
+        raise ValueError(
+            f"reference must be two real tensors, inputs (image, ...) and logits (image, class), got {told}"
+        )
+    return pair
 
 
 def check_logits(found: Sequence[torch.Tensor], logits: torch.Tensor, *, names: Sequence[str], hint: str) -> None:

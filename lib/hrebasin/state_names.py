@@ -79,7 +79,14 @@ def loaded(network: nn.Module, state: Mapping[str, torch.Tensor], where: str) ->
     if not isinstance(state, Mapping):
         raise ValueError(f"{where} is a {type(state).__name__}, not a mapping of names to tensors")
     wanted = network.state_dict()
-    own = {name: state[given] for given, name in own_names(state, wanted).items()}
+    if strange := [name for name in state if not isinstance(name, str)]:
+        raise ValueError(f"{where} has the name {strange[0]!r}, which is no text")
+    names = own_names(state, wanted)
+    if twice := [name for name in wanted if list(names.values()).count(name) > 1]:
+        raise ValueError(
+            f"{where} has {twice[0]!r} twice: {[given for given, own in names.items() if own == twice[0]]}"
+        )
+    own = {name: state[given] for given, name in names.items()}
     for name in [*wanted, *own]:
         if name not in own:
             raise ValueError(f"{where} lacks {name!r}, which {type(network).__name__} has; it has {_some(own)}")
@@ -102,6 +109,10 @@ def _check(tensor, wanted: torch.Tensor, what: str) -> None:
         raise ValueError(f"{what} is no tensor but {type(tensor).__name__}")
     if tensor.is_quantized or tensor.is_complex():
         raise ValueError(f"{what} is {tensor.dtype}: only real weights can be merged")
+    if tensor.layout != torch.strided or tensor.is_meta:
+        raise ValueError(
+            f"{what} is {'without values' if tensor.is_meta else tensor.layout}: give it as a dense tensor"
+        )
     if tensor.shape != wanted.shape:
         raise ValueError(f"{what} has shape {tuple(tensor.shape)}, but the network's has {tuple(wanted.shape)}")
     if tensor.is_floating_point() != wanted.is_floating_point():

@@ -31,6 +31,11 @@ def read_weights(path: Path | str) -> tuple[dict[str, torch.Tensor], str]:
             with numbers that float32 cannot hold.
     """
     state, key = _read(Path(path))
+    for name, tensor in state.items():
+        if not isinstance(name, str):
+            raise ValueError(f"{path} has the name {name!r}, which is no text")
+        if isinstance(tensor, torch.Tensor) and (tensor.layout != torch.strided or tensor.is_meta):
+            raise ValueError(f"{path}: {name!r} is no dense tensor with values")
     try:
         check_range(state)
     except ValueError as error:
@@ -80,7 +85,10 @@ def write_weights(path: Path | str, state: Mapping[str, torch.Tensor]) -> None:
         write_atomically(path, save({name: value for name, value in state.items() if isinstance(value, torch.Tensor)}))
         return
     with replacing(path) as temporary:
-        torch.save(state, temporary)
+        try:
+            torch.save(state, temporary)
+        except RuntimeError as error:  # torch's own of what the system says
+            raise OSError(f"{path} could not be written: {error}") from error
 
 
 def check_suffix(path: Path | str) -> Path:

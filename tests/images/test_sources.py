@@ -8,6 +8,7 @@ import sys
 import tarfile
 import threading
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from unittest.mock import ANY
 
 import numpy as np
 import pytest
@@ -339,6 +340,7 @@ def fashion_mnist(server, monkeypatch):
     monkeypatch.setattr(FashionMNIST, "mirrors", [address])
     monkeypatch.setattr(FashionMNIST, "resources", resources)
     monkeypatch.setattr(hrebasin.images.sources, "DEBIAN", folder / "no package")
+    monkeypatch.setattr(hrebasin.images.sources, "FASHION", dict.fromkeys(("train", "test"), ANY))
     return arrays
 
 
@@ -356,6 +358,17 @@ def test_fashion_mnist_of_debian_s_package_needs_no_download(fashion_mnist, serv
     monkeypatch.setattr(hrebasin.images.sources, "DEBIAN", server[0].rename(tmp_path / "package"))
     images = load_images("fashion-mnist", "test", root=tmp_path / "data")
     np.testing.assert_array_equal(images.pixels.numpy(), fashion_mnist["t10k"][0][:, None])
+    (damaged := tmp_path / "package" / "t10k-labels-idx1-ubyte.gz").write_bytes(b"no archive")
+    with pytest.raises(
+        ValueError, match=rf"fashion-mnist could not be downloaded to .*{damaged.parent}: Not a gzipped"
+    ):
+        load_images("fashion-mnist", "test", root=tmp_path / "elsewhere")
+
+
+def test_other_images_in_place_of_fashion_mnist_are_told(fashion_mnist, tmp_path, monkeypatch):
+    monkeypatch.setattr(hrebasin.images.sources, "FASHION", {"test": "0" * 64})
+    with pytest.warns(UserWarning, match="the test images in .*FashionMNIST are not those of Fashion-MNIST"):
+        load_images("fashion-mnist", "test", root=tmp_path / "data")
 
 
 @pytest.mark.usefixtures("fashion_mnist")

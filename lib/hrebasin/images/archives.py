@@ -72,6 +72,9 @@ def _unpack(archive: Path, target: Path) -> None:
     try:
         with tarfile.open(archive) as file:
             file.extractall(temporary, filter="data")  # refuses links and paths that lead outside, and devices
+            file.fileobj.seek(file.offset)
+            if file.fileobj.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):  # which ends a whole archive
+                raise EOFError("it ends before its end")
         sync_all()
         temporary.rename(target)
         sync_folder(target.parent)

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+BITS_PER_SAMPLE = 258  # a tag of TIFF
 SPLITS = ("train", "test")
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".ppm", ".pgm", ".webp", ".tif", ".tiff")
 OTHER_SUFFIXES = (
@@ -49,6 +50,8 @@ def images_in(folder: Path) -> list[Path]:
         check_name(path)
         if path.is_dir():
             raise ValueError(f"{path} is a folder in a class folder, which must hold images only")
+        if not path.is_file():
+            raise ValueError(f"{path} is neither a file nor a link to one")
         if path.suffix.lower() in OTHER_SUFFIXES:
             raise ValueError(f"{path} has the type {path.suffix}: images must be {', '.join(SUFFIXES)}")
     paths = [path for path in entries if path.suffix.lower() in SUFFIXES]
@@ -106,7 +109,10 @@ def _unfit(image: Image.Image) -> str:
 
 def _is_cut_to_8_bits(image: Image.Image) -> bool:
     """Whether Pillow, which has no mode for colours of 16 bits, will drop half of them."""
+    if max(getattr(image, "tag_v2", {}).get(BITS_PER_SAMPLE, (8,))) > 8:
+        return True
     return any(
-        ";16" in str(args) or (codec.startswith("ppm") and image.mode == "RGB" and args[1] > 255)
+        (";16" in str(args) and image.format != "BMP")
+        or (codec.startswith("ppm") and image.mode == "RGB" and args[1] > 255)
         for codec, _, _, args in image.tile
     )

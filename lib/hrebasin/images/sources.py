@@ -3,6 +3,7 @@
 import gzip
 import hashlib
 import warnings
+import zlib
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -15,6 +16,10 @@ from .archives import unpacked
 from .folders import SPLITS, check_name, classes_in, decode, images_in
 from .order import in_order
 
+FASHION = {  # digests of Fashion-MNIST as published
+    "train": "9b189a7c73b043912538270e4f6f980e78663621c9f778f8c85bed3e5aead593",
+    "test": "9c3a7d6b9fa257917c435c681a944734a78c037da29379bf398ecabcee0c9d10",
+}
 DEBIAN = Path("/usr/share/datasets/fashion-mnist")  # of the package dataset-fashion-mnist
 
 
@@ -138,22 +143,29 @@ def _load_torchvision(source: str, split: str, raw: Path) -> Images:
                 for path in raw.glob("FashionMNIST/raw/*-ubyte"):  # of these torchvision checks no sum
                     path.unlink()
                 if source == "fashion-mnist":  # torchvision downloads only what is not there
-                    for packed in DEBIAN.glob("*.gz"):
+                    for packed in sorted(DEBIAN.glob("*-ubyte.gz")):
                         write_atomically(
                             raw / "FashionMNIST" / "raw" / packed.stem, gzip.decompress(packed.read_bytes())
                         )
                 dataset = dataset_class(raw, train=split == "train", download=True)
                 sync_all()
-    except (RuntimeError, OSError, EOFError) as error:
+    except (RuntimeError, OSError, EOFError, ValueError, AssertionError, zlib.error) as error:
+        packed = f", also not from {DEBIAN}" if source == "fashion-mnist" and DEBIAN.is_dir() else ""
         raise ValueError(
-            f"{source} could not be downloaded to {raw}: {error}. "
+            f"{source} could not be downloaded to {raw}{packed}: {error or 'a damaged file'}. "
             "Without internet, use cifar10-sample or a folder of images"
         ) from error
     pixels = torch.as_tensor(np.asarray(dataset.data))
     pixels = pixels.unsqueeze(1) if pixels.ndim == 3 else pixels.permute(0, 3, 1, 2)
     name = {"cifar10": "CIFAR-10", "fashion-mnist": "Fashion-MNIST"}[source]
     labels = torch.as_tensor(np.asarray(dataset.targets), dtype=torch.int64)
-    return Images(pixels.contiguous(), labels, tuple(dataset.classes), name)
+    images = Images(pixels.contiguous(), labels, tuple(dataset.classes), name)
+    if source == "fashion-mnist" and images.digest != FASHION[split]:  # of these torchvision checks no sum
+        warnings.warn(
+            f"the {split} images in {raw / 'FashionMNIST'} are not those of Fashion-MNIST: damaged? Delete the folder",
+            stacklevel=3,
+        )
+    return images
 
 
 def _load_sample(path: Path, split: str) -> Images:

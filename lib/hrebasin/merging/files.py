@@ -146,7 +146,7 @@ def _images(source: str, mean: Sequence[float], std: Sequence[float]) -> _Normal
         images = load_images(source, "train", root=_data() or decoded, at_most=MEASURED)
     channels = images.shape[0]
     mean, std = tuple(mean) or (0.0,) * channels, tuple(std) or (1.0,) * channels
-    fit = len(mean) == len(std) == channels and 0 <= min(mean) <= max(mean) <= 1 and 0 < min(std) <= max(std) <= 1
+    fit = len(mean) == len(std) == channels and all(0 <= m <= 1 and 0 < s <= 1 for m, s in zip(mean, std, strict=True))
     if not fit:
         raise ValueError(
             f"mean {mean} and std {std} need a value in [0, 1] for each of {channels} channels, std above 0"

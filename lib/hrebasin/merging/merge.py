@@ -12,7 +12,7 @@ from ..checks import check_module
 from ..images.sources import Images
 from ..networks import is_mlp
 from ..random_streams import Seed
-from ..state_dicts import check_logits
+from ..state_dicts import check_logits, checked_pair
 from ..state_names import loaded, renamed
 from ..symmetry import Symmetry
 from .batch_norm import measured_later
@@ -118,9 +118,11 @@ def merge_state_dicts(
     """
     states = list(states)
     names = list(names) or [f"state dict {position}" for position in range(len(states))]
+    if len(names) != len(states):
+        raise ValueError(f"{len(names)} names given for {len(states)} state dicts")
     networks = [loaded(network, state, name) for state, name in zip(states, names, strict=True)]
     if reference is not None:
-        inputs, logits = reference
+        inputs, logits = checked_pair(reference)
         check_logits([_answers(each, inputs) for each in networks], logits, names=names, hint=OTHER_MODULE)
     merged = merge(networks, example, **options)
     return renamed(merged.state_dict(), states[0])
@@ -168,6 +170,8 @@ def _checked_images(images, example) -> tuple[TrainingImages | None, torch.Tenso
     if not isinstance(pixels, torch.Tensor) or (example is not None and pixels.shape[1:] != example.shape[1:]):
         shape = getattr(pixels, "shape", type(pixels).__name__)
         raise ValueError(f"images must be a tensor (image, ...) of the example's shape, got {shape}")
+    if not len(pixels) or not (pixels.is_floating_point() or pixels.dtype == torch.uint8):
+        raise ValueError(f"images must be some, uint8 or floats, got {len(pixels)} of {pixels.dtype}")
     if not isinstance(images, Images):
         pixels = pixels.float() if pixels.is_floating_point() else pixels
         images = pixels if labels is None else (pixels, labels)

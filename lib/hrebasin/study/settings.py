@@ -40,6 +40,9 @@ def _power_of_two(value: int) -> int:
 def _images(dataset: str) -> str:
     if dataset not in DATASETS and not Path(dataset).expanduser().exists():
         raise ValueError(f"should be one of {DATASETS} or an existing folder or archive")
+    folder = Path(dataset).expanduser()
+    if missing := [split for split in ("train", "test") if folder.is_dir() and not (folder / split).is_dir()]:
+        raise ValueError(f"is a folder without {' and '.join(missing)}, which hold a folder of images a class")
     return dataset
 
 
@@ -180,6 +183,17 @@ def checked(values: Mapping, *, others: Mapping[str, type] | None = None) -> dic
     return found
 
 
+class _Once(yaml.SafeLoader):
+    """YAML whose keys stand once; PyYAML takes the last of several."""
+
+    def construct_mapping(self, node, deep=False):
+        """Refuse a second one."""
+        keys = [key.value for key, _ in node.value]
+        if twice := sorted({key for key in keys if keys.count(key) > 1}):
+            raise ValueError(f"keys stand twice: {twice}")
+        return super().construct_mapping(node, deep)
+
+
 def load_setting(path: Path | str, **overrides) -> Setting:
     """Read and check a setting.
 
@@ -196,8 +210,8 @@ def load_setting(path: Path | str, **overrides) -> Setting:
         known = sorted(file.stem for file in path.parent.glob("*.yaml"))
         raise FileNotFoundError(f"no setting {path.stem!r}: {path.parent} holds {', '.join(known) or 'none'}")
     try:
-        values = yaml.safe_load(read_text(path))
-    except yaml.YAMLError as error:
+        values = _Once(read_text(path)).get_single_data()
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # the latter of numbers too long, of lists too deep
         raise ValueError(f"{path} is not valid YAML: {error}") from error
     if not isinstance(values, dict):
         raise ValueError(f"{path} must hold keys and values")

@@ -9,7 +9,7 @@ from hrebasin.files import project_root
 from hrebasin.study import records, resampling
 from hrebasin.study.command import main
 from hrebasin.study.publishing.places import places
-from hrebasin.study.publishing.verify import verify
+from hrebasin.study.publishing.verify import verify, verify_all
 from hrebasin.study.records import checksums as manifest
 
 ROOT = project_root()
@@ -126,3 +126,12 @@ def test_sha256sum_reads_the_lists(copy):
     ]
     assert [answer.returncode for answer in answers] == [0, 1]
     assert answers[1].stdout == "fig1_accuracy.png: FAILED\n"
+
+
+def test_a_setting_without_its_ledger_and_one_under_another_name_are_noticed(copy, tmp_path):
+    copy[0].rename(mine := copy[0].with_name("mine"))
+    (gone := mine.with_name("gone")).mkdir()
+    shutil.copy(mine / manifest.NAME, gone)
+    wrong = verify_all(tmp_path)[1]
+    assert f"{gone / 'ledger.nc'} is missing" in wrong
+    assert f"{mine / 'train.nc'} is of the setting 'augmented', not of 'mine'" in wrong

@@ -14,7 +14,7 @@ from ..questions import answers
 from ..records import checksums as manifest
 from ..stages import EXTRA, QUESTIONS, STAGES
 from .notebook_pages import FOLDER
-from .places import benchmarks_file, pages_folder, places
+from .places import benchmarks_file, data_folder, pages_folder, places
 
 
 def verify_all(root: Path) -> tuple[list[str], list[str]]:
@@ -23,9 +23,15 @@ def verify_all(root: Path) -> tuple[list[str], list[str]]:
     Args:
         root: the project's folder.
     """
-    checked, wrong = [], []
+    checked, folder = [], data_folder(root, "")
+    there = {place.data for place in places(root)}
+    lists = folder.glob(f"*/{manifest.NAME}")
+    wrong = [f"{path.parent / 'ledger.nc'} is missing" for path in sorted(lists) if path.parent not in there]
     for place in places(root):
         found = verify(place.data, place.figures)
+        named = records.read(place.data / "train.nc", stage="train").attrs.get("setting") if found[0] else place.setting
+        if named != place.setting:
+            wrong.append(f"{place.data / 'train.nc'} is of the setting {named!r}, not of {place.setting!r}")
         checked += [f"{place.setting}: {line}" for line in found[0]]
         wrong += found[1]
     for pages in (root / "figures" / FOLDER, *(pages_folder(root, place.setting) for place in places(root))):

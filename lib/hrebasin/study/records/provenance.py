@@ -139,6 +139,7 @@ def _commit() -> tuple[str, bool]:
 
 def _git(*command: str) -> str:
     folder = Path(__file__).parent
+    own = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}  # as a hook of git sets
     return subprocess.run(
-        ["git", *command], cwd=folder, capture_output=True, encoding="utf-8", check=True
+        ["git", *command], cwd=folder, env=own, capture_output=True, encoding="utf-8", check=True
     ).stdout.strip()

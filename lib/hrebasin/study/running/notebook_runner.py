@@ -68,6 +68,8 @@ def run_notebook(
         raise FileNotFoundError(f"no notebook at {notebook}")
     if output.is_dir():
         raise ValueError(f"{output} is a folder: the executed copy needs the name of a file")
+    if output.resolve() == notebook.resolve():
+        raise ValueError(f"{output} is the notebook itself: the executed copy needs a name of its own")
     parameters = _checked_parameters(notebook, parameters)
     os.environ[progress.VARIABLE] = "lines"
     if threads:

@@ -20,8 +20,11 @@ OPTIONS = (
     "PYTHONDEVMODE", "PYTHONINSPECT", "PYTHONOPTIMIZE", "PYTHONSAFEPATH", "PYTHONSTARTUP", "PYTHONWARNDEFAULTENCODING",
     "PYTHONWARNINGS",
 )  # fmt: skip
-# Whatever the user's: a profile of Snakemake's; packages beside the environment's, as conda would see them
-FIXED = {"SNAKEMAKE_PROFILE": None, "PYTHONNOUSERSITE": "1", "PYTHONUTF8": "1", "HDF5_USE_FILE_LOCKING": "FALSE"}
+# Whatever the user's: windows for figures; Snakemake's profile; packages beside the environment's, as conda sees them
+FIXED = {
+    "MPLBACKEND": None, "SNAKEMAKE_PROFILE": None, "PYTHONNOUSERSITE": "1", "PYTHONUTF8": "1",
+    "HDF5_USE_FILE_LOCKING": "FALSE",
+}  # fmt: skip
 FOLDERS = {  # of programs, where the user's home has them
     "XDG_CACHE_HOME": ".cache", "XDG_CONFIG_HOME": ".config", "XDG_DATA_HOME": ".local/share",
     "XDG_STATE_HOME": ".local/state",

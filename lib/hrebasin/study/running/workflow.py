@@ -10,6 +10,7 @@ from contextlib import nullcontext, suppress
 from pathlib import Path
 
 from ...files import only_writer, project_root
+from ..settings import check_device
 from ..stages import NOTEBOOKS, QUESTIONS, WEIGHTS
 from . import cluster
 from .plan import PARTS, Plan, encoded
@@ -49,6 +50,10 @@ def run(
     folder = project_root() / plan.run
     if part == "questions":
         _check_questions(plan)
+    if cores not in (None, "all") and not (cores.isdecimal() and int(cores)):
+        raise ValueError(f"cores must be a positive number or all, got {cores!r}")
+    if not (elsewhere or dry_run):  # jobs would find out only when their last results are gone
+        check_device(plan.setting.device)
     command = snakemake_options(plan, values, part=part, cores=cores, elsewhere=elsewhere)
     _check_records(project_root() / ".snakemake")
     if dry_run:
