@@ -95,7 +95,8 @@ def test_questions_without_networks_name_what_is_missing(tmp_path, monkeypatch, 
 def test_names_reach_every_process_as_they_were_given(text, tmp_path, monkeypatch):
     for name in ("config", "notebooks", "pyproject.toml"):
         (tmp_path / name).symlink_to(ROOT / name)
-    (tmp_path / text / "train").mkdir(parents=True)
+    for split in ("train", "test"):
+        (tmp_path / text / split).mkdir(parents=True)
     monkeypatch.chdir(tmp_path)
     run = text if text.replace("_", "").isalnum() else "tiny"
     values = run_values(["setting=tiny", f"dataset={text}", f"run={run}", "epochs=3", "learning_rate=1e-5"])
@@ -140,7 +141,8 @@ def test_checkpoints_of_others_stay(tmp_path):
 
 def test_overrides_reach_the_notebooks(tmp_path):
     folder = tmp_path / "my images"
-    folder.mkdir()
+    for split in ("train", "test"):
+        (folder / split).mkdir(parents=True)
     plan = Plan.from_config({"setting": "tiny", "dataset": str(folder), "device": "cuda:1", "groups": 3, "epochs": 2})
     values = json.loads(plan.parameters(NOTEBOOKS["train"], 2))
     assert values["dataset"] == str(folder)
