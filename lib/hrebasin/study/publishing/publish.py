@@ -1,6 +1,7 @@
 """Published copies of a run's data sets: smaller, of one run or of several joined, whole or not at all."""
 
 import json
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,6 +21,8 @@ from . import notebook_pages
 from .places import data_folder, pages_folder
 
 IMAGE_GROUPS = 16  # groups of which values per image are published, for the sampling error of images; of 100: 40 MB
+
+NAME = re.compile(r"\w[\w.-]*")  # of a setting
 
 PER_IMAGE = ("correct", "perturbation_norm", "success", "robust", "correct_draws", "gradient_norm", "margin")
 
@@ -62,7 +65,9 @@ def _setting(run: Path) -> str:
     results = records.read_results(run / "results", needed=())
     path = run / "results" / "train.nc"
     first = next(iter(results.values())) if results and not path.is_file() else records.read(path, stage="train")
-    return first.attrs["setting"]
+    if not NAME.fullmatch(setting := first.attrs["setting"]):
+        raise ValueError(f"{run} tells the setting {setting!r}, which names no folder")
+    return setting
 
 
 def _publish(run: Path, folder: Path, source: str, add: bool) -> list[Path]:

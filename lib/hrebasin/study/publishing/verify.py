@@ -67,7 +67,7 @@ def verify(published: Path | str, drawn: Path | str) -> tuple[list[str], list[st
     for path in sorted(published.glob("*.nc")):
         try:
             results[path.stem] = records.read(path, stage=path.stem)
-        except ValueError as error:
+        except (ValueError, OSError) as error:  # also of a folder, or a link that leads nowhere
             wrong.append(str(error))
             continue
         wrong += [f"{path} {problem}" for problem in _origin_problems(results[path.stem])]

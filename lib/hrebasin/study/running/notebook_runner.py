@@ -33,7 +33,10 @@ COLOURS = re.compile(r"\x1b\[[0-9;]*m")  # of tracebacks
 
 def declared_parameters(notebook: Path | str) -> dict[str, str]:
     """Names and default values (as source text) of the parameters that a notebook declares."""
-    return {name: entry["default"] for name, entry in papermill.inspect_notebook(str(notebook)).items()}
+    try:
+        return {name: entry["default"] for name, entry in papermill.inspect_notebook(str(notebook)).items()}
+    except nbformat.reader.NotJSONError as error:
+        raise ValueError(f"{notebook} is no notebook: {error}") from error
 
 
 def run_notebook(

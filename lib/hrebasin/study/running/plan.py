@@ -150,15 +150,19 @@ class Plan:
             images: whether the rule has the digest of the images' files among its ``params``, for the data set to tell.
         """
         origin = (
-            f"--setting {shlex.quote(self.name)}" + " --images={params.images:q}" * images
+            f"--setting {_literal(self.name)}" + " --images={params.images:q}" * images
         )  # = since there may be none
         label = notebook if notebook in (PAPER, ANSWERS) else f"{notebook} {{wildcards.shard}}"
-        python = shlex.quote(sys.executable)
         return (
-            f"exec {python} -m hrebasin.study.command notebook "
+            f"exec {_literal(sys.executable)} -m hrebasin.study.command notebook "
             f"notebooks/{notebook}.ipynb {{output.notebook:q}} {{params.values:q}} "
             f"--place {{params.place:q}} {origin} --label '{label}' --threads {{threads}} --parent $PPID"
         )
+
+
+def _literal(text: str) -> str:
+    """A word of a rule's command, in which Snakemake fills in what stands in braces."""
+    return shlex.quote(text).replace("{", "{{").replace("}", "}}")
 
 
 def encoded(values: Mapping) -> str:
