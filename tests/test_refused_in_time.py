@@ -16,6 +16,7 @@ from hrebasin.study import records
 from hrebasin.study.publishing.publish import publish
 from hrebasin.study.running import workflow
 from hrebasin.study.running.notebook_runner import run_notebook
+from hrebasin.study.running.plan import Plan
 from hrebasin.study.settings import load_setting
 from hrebasin.weight_files import read_weights, write_weights
 
@@ -129,3 +130,15 @@ def test_a_hook_of_git_does_not_change_the_commit(monkeypatch):
     before = records.Clock().commit
     monkeypatch.setenv("GIT_DIR", "/nowhere")
     assert records.Clock().commit == before
+
+
+@pytest.mark.filterwarnings("ignore:The specified file")
+def test_a_file_that_is_no_notebook_is_named(tmp_path):
+    (tmp_path / "a.md").write_text("# A title")
+    with pytest.raises(ValueError, match=r"a\.md is no notebook"):
+        run_notebook(tmp_path / "a.md", tmp_path / "out.ipynb", {})
+
+
+def test_braces_in_the_place_of_python_are_none_of_snakemake_s(monkeypatch):
+    monkeypatch.setattr("sys.executable", "/a {x}/python")
+    assert "exec '/a {{x}}/python' -m" in Plan.from_config({"setting": "tiny"}).shell("01_train")
