@@ -33,7 +33,7 @@ from ..groups import (
     tree_stages,
 )
 from ..statistics import Test, defined
-from .wording import by_factor, signed
+from .wording import by_factor, signed, two_digits
 
 TITLE = "Does the Lipschitz bound fall by more than smaller weights explain?"
 SCHEMA = {
@@ -176,7 +176,7 @@ def _beside_l2(falls: Mapping, beside: Mapping[int, Mapping[str, Test]]) -> Iter
     """The bound beside that of networks that a penalty made as inaccurate."""
     for stage, tests in beside.items():
         ratio = 10 ** tests[f"log10 {next(iter(falls))}"].effect
-        yield f"At the accuracy of stage {stage}, the bound is {ratio:.2g} times that of L2-regularised networks."
+        yield f"At the accuracy of stage {stage}, the bound is {two_digits(ratio)} times that of L2-regularised networks."
 
 
 def _measured(values: xr.DataArray, dim: str) -> dict[str, xr.DataArray]:

@@ -9,12 +9,12 @@ from scipy.stats import spearmanr
 
 from ...merging.distances import CONVERGENCE
 from ...merging.looks import ENSEMBLE, LOOKS, RIVALS
-from ..figures.style import captioned
+from ..figures.style import FEWEST, captioned
 from ..groups import PERCENT, POINTS, by_group, differences, has_numbers, sweeps_in_words
 from ..statistics import Test, defined
 from .measured_mergers import BARRIERS, BESIDE, LEFT_OUT, measure
 from .merger_figure import draw_mergers
-from .wording import amount, listed, signed, within
+from .wording import amount, listed, signed, two_digits, within
 
 __all__ = ["BESIDE", "NAMES", "SCHEMA", "TITLE", "answer", "draw", "measure"]
 
@@ -72,7 +72,7 @@ def _recommended(ahead: Mapping[str, Test], times: Mapping[str, Test], size: int
         return
     ways, lead = len(times) + 1, f"{amount(ahead[best])} above the tree {within(ahead[best])}"
     yield f"{_begun(best)} is the most accurate of {ways} ways to merge {size} networks: {lead}."
-    yield f"It takes {times[best].effect:.2g} times the tree's time."
+    yield f"It takes {two_digits(times[best].effect)} times the tree's time."
     others = [name for name in known if name != best and ahead[name].n == ahead[best].n]
     if others:
         following = max(others, key=lambda name: ahead[name].effect)
@@ -81,7 +81,7 @@ def _recommended(ahead: Mapping[str, Test], times: Mapping[str, Test], size: int
     close = [name for name in known if ahead[name].effect >= ahead[best].effect - CLOSE]
     cheapest = min(close, key=lambda name: times[name].effect)
     if cheapest != best:
-        took = f"in {times[cheapest].effect:.2g} times the tree's time"
+        took = f"in {two_digits(times[cheapest].effect)} times the tree's time"
         yield f"{_begun(cheapest)} comes within {CLOSE:g} point of the best {took}."
 
 
@@ -239,7 +239,7 @@ def _outside_of_a_basin(data: xr.Dataset, size: int) -> Iterator[str]:
     )
     accuracy = by_group(_of_size(data, size).test_accuracy, method="merge-many", sweeps=CONVERGENCE)
     both = xr.align(worst - beside, accuracy)
-    if both[0].size > 2 and all(len(np.unique(each)) > 1 for each in both):
+    if both[0].size >= FEWEST and all(len(np.unique(each)) > 1 for each in both):
         rank = spearmanr(*both)
         told = "does not go" if rank.pvalue > 0.05 else "goes"
         lower = "lower" if rank.statistic < 0 or rank.pvalue > 0.05 else "higher"

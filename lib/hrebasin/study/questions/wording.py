@@ -17,8 +17,17 @@ def _number(value: float) -> str:
     return f"{value:.1f}" if abs(value) >= FEW_DIGITS or not value else f"{value:.2g}"
 
 
+def two_digits(ratio: float) -> str:
+    """A ratio with two digits.
+
+    >>> two_digits(1.84), two_digits(231.0)
+    ('1.8', '230')
+    """
+    return f"{float(f'{ratio:.2g}'):g}"
+
+
 def _factor(logarithm: float) -> str:
-    return f"{10**logarithm:.2g}"
+    return two_digits(10**logarithm)
 
 
 def amount(test: Test) -> str:
