@@ -175,8 +175,8 @@ def _certified(certificates: Mapping[str, Test], data: xr.Dataset) -> Iterator[s
 def _beside_l2(falls: Mapping, beside: Mapping[int, Mapping[str, Test]]) -> Iterator[str]:
     """The bound beside that of networks that a penalty made as inaccurate."""
     for stage, tests in beside.items():
-        ratio = 10 ** tests[f"log10 {next(iter(falls))}"].effect
-        yield f"At the accuracy of stage {stage}, the bound is {two_digits(ratio)} times that of L2-regularised networks."
+        ratio = two_digits(10 ** tests[f"log10 {next(iter(falls))}"].effect)
+        yield f"At the accuracy of stage {stage}, the bound is {ratio} times that of L2-regularised networks."
 
 
 def _measured(values: xr.DataArray, dim: str) -> dict[str, xr.DataArray]:
