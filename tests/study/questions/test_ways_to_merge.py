@@ -74,7 +74,13 @@ def test_seeds_and_trees_stand_side_by_side():
 def test_a_recommendation_names_the_best_the_next_a_cheaper_one_and_the_call():
     told = recommendation(mergers(groups=3, stages=3, noise=1.0, seed=0))
     assert told.startswith("Converged MergeMany is the most accurate of ")
-    for part in ("It takes ", "The next is ", " comes within 1 point of the best in ", '`method="merge-many"`.'):
+    for part in (
+        "It takes ",
+        "The next is ",
+        " comes within 1 point of the best in ",
+        "They are called ",
+        '`method="merge-many"`',
+    ):
         assert part in told
 
 

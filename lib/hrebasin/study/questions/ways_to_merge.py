@@ -131,9 +131,9 @@ def recommendation(data: xr.Dataset) -> str:
     size = int(data.n_merged.values[data.method.values == "tree"].max())
     ahead, times = _beside_the_tree(data, size)
     methods = {_begun(way): labels["method"] for way, labels in _ways(_of_size(data, size)).items()}
-    said = " ".join(_recommended(ahead, times, size))
-    called = [method for way, method in methods.items() if said.startswith(f"{way} is the most")]
-    return said + "".join(f' In Python it is `method="{method}"`.' for method in called)
+    said = [*_recommended(ahead, times, size), *_most_robust(data, size)]
+    called = [f'`method="{m}"`' for one in said for way, m in methods.items() if one.startswith(f"{way} is the most")]
+    return " ".join([*said, *([f"They are called {listed(list(dict.fromkeys(called)))}."] if called else [])])
 
 
 def _ways(data: xr.Dataset) -> dict[str, dict]:
