@@ -21,7 +21,7 @@ def test_curves_values_and_colours_are_those_drawn():
     live = live_figure(chart())
     assert live["names"] == [{"name": "tree", "colour": "#0072b2"}, {"name": "</script>", "colour": "#d55e00"}]
     text = json.dumps(json.loads(live["figure"]))
-    assert '"told", ["40 (38 to 42)", "30 (29 to 31.5)"]' in text
+    assert '"told", ["40.0 (38.0 to 42.0)", "30.0 (29.0 to 31.5)"]' in text
     assert '"x", [1.0, 2.0]' in text
     assert text.count('"tags": [1]') == 2 * 3  # line, points and intervals of a curve in both panels
 

@@ -51,7 +51,7 @@ def publish(run: Path | str, folder: Path | str | None = None, *, source: str = 
     """
     run, root = Path(run), project_root()
     place = data_folder(root, setting := _setting(run)) if folder is None else Path(folder)
-    if place.resolve().is_relative_to(run.resolve()):
+    if place.resolve() in (run.resolve(), (run / "results").resolve()):
         raise ValueError(f"{place} lies in the run itself: copies would take the place of its data sets")
     with only_writer(run), only_writer(place):
         written = _publish(run, place, source, add)
