@@ -2,12 +2,15 @@
 
 import re
 
+import numpy as np
 import pytest
+import xarray as xr
 import yaml
 
 from hrebasin.files import project_root
 from hrebasin.study.figures import registry as figures
 from hrebasin.study.publishing import readme as documents
+from hrebasin.study.publishing.first_screen import untried
 from hrebasin.study.stages import NOTEBOOKS
 
 ROOT = project_root()
@@ -83,3 +86,17 @@ def test_the_citation_and_the_changelog_name_the_version():
     assert citation["cff-version"] == "1.2.0"
     assert {"title", "authors", "message", "license", "references"} <= set(citation)
     assert re.search(rf"^## {re.escape(version)}", (ROOT / "CHANGELOG.md").read_text(), flags=re.MULTILINE)
+
+
+def test_what_pgd_has_not_tried_is_told_where_it_beats_early_stopping():
+    axes = {"epsilon": [0.015, 0.02], "attack": ["fgsm"]}
+    labels = {"method": ("model", ["tree", "activations", "star"]), "n_merged": ("model", [4, 4, 4])}
+    labels |= {"order": ("model", [0, 0, 0])}
+    mergers = xr.Dataset({"strong_accuracy": ("model", [0.2, 0.4, 0.3])}, coords=labels)
+    stopped = {"method": ("model", ["stopped", "stopped"]), "strength": ("model", [1.0, 2.0])}
+    robust = np.array([0.35, 0.1])[:, None, None].repeat(2, axis=2)
+    families = xr.Dataset({"robust_accuracy": (("model", "attack", "epsilon"), robust)}, coords=stopped | axes)
+    results = {"mergers": mergers, "controls": families, "train": xr.Dataset(attrs={"setting": "s"})}
+    assert "`activations` classify more images correctly under strong FGSM (up to 40 %) than" in untried(results)
+    assert untried({"mergers": mergers}) == ""
+    assert untried(results | {"mergers": mergers.isel(model=[0, 2])}) == ""

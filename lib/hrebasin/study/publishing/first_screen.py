@@ -3,8 +3,13 @@
 from collections.abc import Mapping
 from typing import NamedTuple
 
+import numpy as np
 import xarray as xr
 
+from ...merging.looks import RIVALS
+from ..figures.style import STOPPED as STOPPED_EARLY
+from ..groups import PERCENT, large
+from ..questions.wording import listed
 from ..statistics import rounded
 
 INTERVALS = "95 % intervals in brackets"
@@ -154,3 +159,24 @@ def _size(part: xr.Dataset | None, *, signed: bool = False) -> str:
     ends = (part.low.item(), part.high.item())[::turn]
     size, *ends = rounded(*(turn * end for end in (part.effect.item(), *ends)))
     return f"{size}{units}" + ("" if part.low.isnull() else f" ({' to '.join(ends)})")
+
+
+def untried(results: Mapping[str, xr.Dataset]) -> str:
+    """Whether some way to merge withstands FGSM better than all early-stopped networks, which PGD has not tried."""
+    if not {"mergers", "controls"} <= set(results) or "strong_accuracy" not in results["mergers"]:
+        return ""
+    merged, families = results["mergers"], results["controls"]
+    size = int(merged.n_merged[(merged.method == "tree").values].max())
+    rows = (merged.n_merged == size) & (merged.order == 0) & merged.method.isin(list(RIVALS))
+    by_way = merged.strong_accuracy[rows.values].groupby("method").mean()
+    robust = large(families.robust_accuracy.sel(attack="fgsm"))[(families.method == STOPPED_EARLY).values]
+    most = float(robust.groupby("strength").mean().max()) if robust.size else np.inf
+    ways = [str(way) for way, value in zip(by_way.method.values, by_way.values, strict=True) if value > most]
+    if not ways:
+        return ""
+    names, setting = listed([f"`{way}`" for way in ways]), results["train"].attrs["setting"]
+    return (
+        f"In `{setting}`, {names} classify more images correctly under strong FGSM (up to "
+        f"{PERCENT * float(by_way.max()):.0f} %) than early-stopped networks of any epoch ({PERCENT * most:.0f} %); we "
+        "have not tried PGD on them."
+    )

@@ -21,18 +21,9 @@ from ..questions import load
 from ..questions.ways_to_merge import recommendation
 from ..stages import EXTRA, NOTEBOOKS, PAPER, QUESTIONS, TRAINS_ITS_OWN
 from . import page
-from .across_settings import (
-    STOPPED,
-    Told,
-    early_stopped,
-    effects_table,
-    in_short,
-    paragraphs,
-    stages_table,
-    unknown,
-)
+from .across_settings import STOPPED, Told, early_stopped, effects_table, in_short, paragraphs, stages_table, unknown
 from .answers_text import by_question
-from .first_screen import INTERVALS, sentences
+from .first_screen import INTERVALS, sentences, untried
 from .ledger_text import counted, ledger_table, settings_table, trees
 from .pictures import title
 from .places import Place, benchmarks_file, places
@@ -132,7 +123,8 @@ def _recipe(results: Mapping[str, xr.Dataset]) -> str:
 def _unknown(everything: list[dict[str, xr.Dataset]], settings: Mapping[str, Told]) -> str:
     trained = [results["train"] for results in everything]
     networks = max(int((data.method == "unmerged").sum()) for data in trained)
-    return unknown(settings, networks=networks, devices={data.attrs.get("device", "") for data in trained})
+    said = unknown(settings, networks=networks, devices={data.attrs.get("device", "") for data in trained})
+    return " ".join([said, *filter(None, map(untried, everything))])
 
 
 def _recommended(settings: Mapping[str, Told], everything: Sequence[Mapping[str, xr.Dataset]]) -> str:
