@@ -225,7 +225,8 @@ def rounded(effect: float, low: float, high: float) -> tuple[str, str, str]:
     width = high - low
     if not width > 0 or abs(effect) >= LARGE:
         return f"{effect:.3g}", f"{low:.3g}", f"{high:.3g}"
-    decimals = int(np.clip(1 - np.floor(np.log10(width)), 0, MOST_DECIMALS))
+    three = 2 - np.floor(np.log10(max(abs(effect), width)))  # decimals that give the effect three digits
+    decimals = int(np.clip(min(1 - np.floor(np.log10(width)), three), 0, MOST_DECIMALS))
     return tuple(f"{round(value, decimals) + 0.0:.{decimals}f}" for value in (effect, low, high))  # + 0.0: no "-0"
 
 

@@ -33,7 +33,7 @@ def test_paragraphs_follow_the_verdicts(told):
     barrier = found["Is the drop in accuracy near zero, as the authors of Git Re-Basin report?"]
     assert "in `augmented`, the least." in barrier
     only = dict(paragraphs({"augmented": told["augmented"]}))
-    assert only["Are merged networks more robust than early-stopped ones of the same accuracy?"] == (
+    assert only["Are networks merged in a tree more robust than early-stopped ones of the same accuracy?"] == (
         "Not measured yet."
     )
     assert (

@@ -114,7 +114,7 @@ def test_groups_that_do_not_reach_the_accuracy_are_left_out_or_told(made):
 
 def test_the_answer_reads(made):
     told = answer(made)[1]
-    assert told.startswith("Yes. At the same accuracy (39 %), networks merged from 16 in a tree classify ")
+    assert told.startswith("Yes. At the same accuracy (39 %), networks merged from 16 classify ")
     assert " % of images correctly under strong FGSM and early-stopped ones " in told
     assert "The difference is 5." in told
     assert re.search(r"n = 8 trees\)\. It is above zero for .* 2, 4 and 8 \(5\.\d, 5\.\d and 5\.\d points\)", told)
@@ -131,7 +131,7 @@ def test_the_answer_reads(made):
 def test_networks_that_none_equals_in_accuracy_stand_beside_the_nearest(made):
     low = xr.where(made.method == "tree", 0.1, made.test_accuracy)
     told = answer(made.assign(test_accuracy=low))[1]
-    assert ". Networks merged from 16 in a tree classify " in told
+    assert ". Networks merged from 16 classify " in told
     assert " and the least accurate early-stopped networks, which are 2" in told
     assert "points more accurate, " in told
 

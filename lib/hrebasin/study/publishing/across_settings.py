@@ -30,7 +30,7 @@ OTHERS = {  # setting -> what it has that the main networks have not
 
 
 FALLS = {"accuracy": "C4a", "weight norms": "C7a", "Lipschitz bounds": "C8a"}
-STOPPED = "Are merged networks more robust than early-stopped ones of the same accuracy?"
+STOPPED = "Are networks merged in a tree more robust than early-stopped ones of the same accuracy?"
 NOTHING = "not measured"
 BARRIER = ": accuracy barrier after matching"  # end of the names of a recipe's comparisons
 AUGMENTED = "what crop and flip change of the gain"

@@ -12,6 +12,7 @@ from ..groups import PERCENT, large
 from ..questions.wording import listed
 from ..statistics import rounded
 
+SURVIVES_NOT = "does not survive the correction for the number of comparisons"
 INTERVALS = "95 % intervals in brackets"
 
 
@@ -22,7 +23,8 @@ class Saying(NamedTuple):
         subject: of the sentence.
         holds, fails: what follows where the part is reproduced, and where it is contradicted.
         asked: the part as a question after "whether".
-        sized: how sizes follow; ``{name}`` stands for what is compared, once a size.
+        sized: how sizes follow.
+        named: whether each size says what is compared.
         size: the part whose effect is told; by default the same.
     """
 
@@ -32,6 +34,7 @@ class Saying(NamedTuple):
     asked: str
     sized: str = ", by {}"
     size: str = ""
+    named: bool = False
 
 
 SAYINGS = {
@@ -49,7 +52,7 @@ SAYINGS = {
     ),
     "C5c fgsm": Saying(
         "At 0.010, where the paper finds all stages equally robust,", "they are equal within 1 point",
-        "they are not", "all stages are equally robust at 0.010", ": {name} is {}",
+        "they are not", "all stages are equally robust at 0.010", ": for instance, {}", named=True,
     ),
     "C10a gaussian": Saying(
         "Accuracy under Gaussian noise", "rises", "falls", "accuracy under Gaussian noise rises",
@@ -108,24 +111,23 @@ def _said(saying: Saying, verdicts: Mapping, sizes: Mapping, corrected: set[str]
         if not (names := [setting for setting, given in verdicts.items() if given == verdict]):
             continue
         told = [_size(sizes[name]) + f" in `{name}`" * several for name in names if _size(sizes[name])]
-        if told and "{name}" in saying.sized:
+        if saying.named:
             compared = (sizes[name].comparison.item().rpartition(": ")[2] for name in names)
-            filled = (saying.sized.format(one, name=name) for one, name in zip(told, compared, strict=True))
-            clauses.append(words + " and".join(filled).replace(" and: ", " and "))
-        elif told and saying.sized:
+            told = [f"{what} is {size}" for what, size in zip(compared, told, strict=False)]
+        if told and saying.sized:
             clauses.append(words + saying.sized.format(" and ".join(told)))
         else:  # all settings agree where none is named
             clauses.append(words + f" in {_named(names)}" * (several and len(names) < len(verdicts)))
     text = [f"{saying.subject} {', and '.join(clauses)}."] if clauses else []
-    if open_in:
-        told = [
-            _open(name, sizes[name] if saying.sized else None, name in corrected, several and not clauses)
-            for name in open_in
-        ]
-        about = "this is" if clauses else "it is"
-        whether = "" if clauses else f" whether {saying.asked}"
-        where = f"In {_named(open_in)} {about}" if several and (clauses or not any(told)) else about.capitalize()
-        text.append(f"{where} not resolved{whether}{': ' * any(told)}{'; '.join(filter(None, told))}.")
+    if open_in and clauses:
+        for name in open_in:
+            size = _size(sizes[name], signed=True) if saying.sized else ""
+            what = f"the difference, {size}," if size else "this"
+            text.append(f"In `{name}` {what} {SURVIVES_NOT if name in corrected else 'is not resolved'}.")
+    elif open_in:
+        told = [_open(name, sizes[name] if saying.sized else None, name in corrected, several) for name in open_in]
+        where = f"In {_named(open_in)} it is" if several and not any(told) else "It is"
+        text.append(f"{where} not resolved whether {saying.asked}{': ' * any(told)}{'; '.join(filter(None, told))}.")
     return " ".join(text)
 
 
@@ -133,7 +135,7 @@ def _open(name: str, part: xr.Dataset | None, corrected: bool, several: bool) ->
     """The size of what is not resolved in a setting, and whether only the correction for many comparisons says so."""
     if not (size := _size(part, signed=True)):
         return ""
-    why = ", which does not survive the correction for the number of comparisons" * corrected
+    why = f", which {SURVIVES_NOT}" * corrected
     return f"{size}{f' in `{name}`' * several}{why}"
 
 

@@ -26,7 +26,7 @@ from .equal_accuracy import Comparison, compare
 from .family_figure import draw_families
 from .wording import amount, listed, signed, within
 
-TITLE = "Are merged networks more robust than early-stopped ones of the same accuracy?"
+TITLE = "Are networks merged in a tree more robust than early-stopped ones of the same accuracy?"
 SCHEMA = {"model": "test_accuracy", "model attack epsilon": "robust_accuracy"}
 # Beside them may be ``withstood`` (model attack image) and ``zero_gradients`` (model), which data sets published first
 # lack: they hold medians, and shares of images that several networks get right, instead
@@ -154,9 +154,7 @@ def _sentences(pairs: dict[Key, Comparison], tests: dict[Key, Test], top: int) -
     pair = pairs[key]
     own, others = (PERCENT * side.mean() for side in (pair.own, pair.others))
     at = f"At the same accuracy ({PERCENT * pair.accuracy.mean():.0f} %), networks" if pair.equal else "Networks"
-    kept = (
-        f"{at} merged from {2**stage} in a tree classify {own:.0f} % of images correctly under strong {ATTACKS[kind]}"
-    )
+    kept = f"{at} merged from {2**stage} classify {own:.0f} % of images correctly under strong {ATTACKS[kind]}"
     beside = OTHERS[family].replace("networks", "ones") if pair.equal else f"{_end(pair, family)},"
     yield f"{_verdict(pairs, tests, key)}. {kept} and {beside} {others:.0f} %."
     yield f"The difference is {signed(tests[key])}."
@@ -220,7 +218,7 @@ def _seen(data: xr.Dataset) -> str:
     key = _headline(pairs)
     word = {"Yes": "better", "No": "worse"}.get(pairs[key].test("").yes_or_no())
     others = f"{OTHERS[key[3]]}{' of equal accuracy' if pairs[key].equal else ''}"
-    merged = f"networks merged from {2 ** key[2]}"
+    merged = f"networks merged from {2 ** key[2]} in a tree"
     if word is None:
         return f"It is not resolved whether {merged} withstand strong attacks better than {others}."
     return f"{merged.capitalize()} withstand strong attacks {word} than {others}."

@@ -130,10 +130,15 @@ def recommendation(data: xr.Dataset) -> str:
     """Which way to take for the most networks that were merged, in sentences with numbers, and how it is called."""
     size = int(data.n_merged.values[data.method.values == "tree"].max())
     ahead, times = _beside_the_tree(data, size)
-    methods = {_begun(way): labels["method"] for way, labels in _ways(_of_size(data, size)).items()}
     said = [*_recommended(ahead, times, size), *_most_robust(data, size)]
-    called = [f'`method="{m}"`' for one in said for way, m in methods.items() if one.startswith(f"{way} is the most")]
-    return " ".join([*said, *([f"They are called {listed(list(dict.fromkeys(called)))}."] if called else [])])
+    methods = {way: labels["method"] for way, labels in _ways(_of_size(data, size)).items()}
+    told = {
+        way: f"`{method}` for {_spoken(way)}"
+        for one in said
+        for way, method in methods.items()
+        if one.startswith(f"{_begun(way)} is the most") or one.startswith(f"The next is {_spoken(way)};")
+    }
+    return " ".join([*said, *([f"As `method=`, write {listed(list(told.values()))}."] if told else [])])
 
 
 def _ways(data: xr.Dataset) -> dict[str, dict]:
