@@ -36,7 +36,7 @@ def test_the_answer_names_the_settings_where_they_differ(claims):
     for part, verdict in (("C4a", "not resolved"), ("C7a", "contradicted"), ("C1a", "reproduced")):
         other.verdict[claims.part.values.tolist().index(part)] = verdict
     said = dict(zip(SAYINGS, sentences({"one": claims, "two": other}), strict=True))
-    corrected = r"costs .* in `one`\. In `two` this is not resolved: .* does not survive the correction for the number"
+    corrected = r"costs .* in `one`\. In `two` the difference, .*, does not survive the correction for the number"
     assert re.search(corrected, said["C4a"][0]), "the interval does not hold zero"
     other.low[claims.part.values.tolist().index("C4a")] = -1.0
     assert "correction" not in sentences({"one": claims, "two": other})[0][0]

@@ -78,8 +78,8 @@ def test_a_recommendation_names_the_best_the_next_a_cheaper_one_and_the_call():
         "It takes ",
         "The next is ",
         " comes within 1 point of the best in ",
-        "They are called ",
-        '`method="merge-many"`',
+        "As `method=`, write ",
+        "`merge-many` for converged MergeMany",
     ):
         assert part in told
 

@@ -136,7 +136,7 @@ def recommendation(data: xr.Dataset) -> str:
         way: f"`{method}` for {_spoken(way)}"
         for one in said
         for way, method in methods.items()
-        if one.startswith(f"{_begun(way)} is the most") or one.startswith(f"The next is {_spoken(way)};")
+        if one.startswith((f"{_begun(way)} is the most", f"The next is {_spoken(way)};"))
     }
     return " ".join([*said, *([f"As `method=`, write {listed(list(told.values()))}."] if told else [])])
 
