@@ -6,7 +6,6 @@ import shutil
 
 import numpy as np
 import pytest
-from matplotlib.figure import Figure
 from PIL import Image
 
 from hrebasin.files import project_root
@@ -73,14 +72,7 @@ def drawn(results, tmp_path_factory):
     for place in places(ROOT):
         if (pages := pages_folder(ROOT, place.setting)).is_dir():
             shutil.copytree(pages, pages_folder(root, place.setting))
-    savefig = Figure.savefig
-
-    def without_pdf(figure, target, **how):  # which nobody compares, and which takes as long as the rest
-        return target.write_bytes(b"") if how["format"] == "pdf" else savefig(figure, target, **how)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Figure, "savefig", without_pdf)
-        yield root / "figures", figures.draw_all(results, root / "figures")
+    return root / "figures", figures.draw_all(results, root / "figures")
 
 
 def test_tables_are_those_of_the_published_data(results):
