@@ -62,6 +62,12 @@ def test_a_setting_that_cannot_be_read_is_named(text, reason, tmp_path):
         load_setting(tmp_path / "mine.yaml")
 
 
+def test_a_folder_beside_does_not_hide_images_of_that_name(tmp_path, monkeypatch):
+    (tmp_path / "cifar10").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert load_setting(ROOT / "config" / "plain.yaml", dataset="cifar10").dataset == "cifar10"
+
+
 def test_an_archive_that_ends_between_two_images_is_refused(tmp_path):
     with tarfile.open(tmp_path / "a.tar", "w") as file:
         for name in ("train/a/1.png", "train/a/2.png"):

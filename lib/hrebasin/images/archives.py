@@ -72,8 +72,7 @@ def _unpack(archive: Path, target: Path) -> None:
     try:
         with tarfile.open(archive) as file:
             file.extractall(temporary, filter="data")  # refuses links and paths that lead outside, and devices
-            file.fileobj.seek(file.offset)
-            if file.fileobj.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):  # which ends a whole archive
+            if file.fileobj.tell() <= file.offset:  # no block of zeros was read behind the last member
                 raise EOFError("it ends before its end")
         sync_all()
         temporary.rename(target)

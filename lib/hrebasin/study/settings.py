@@ -38,9 +38,11 @@ def _power_of_two(value: int) -> int:
 
 
 def _images(dataset: str) -> str:
-    if dataset not in DATASETS and not Path(dataset).expanduser().exists():
-        raise ValueError(f"should be one of {DATASETS} or an existing folder or archive")
+    if dataset in DATASETS:  # whatever folder has that name
+        return dataset
     folder = Path(dataset).expanduser()
+    if not folder.exists():
+        raise ValueError(f"should be one of {DATASETS} or an existing folder or archive")
     if missing := [split for split in ("train", "test") if folder.is_dir() and not (folder / split).is_dir()]:
         raise ValueError(f"is a folder without {' and '.join(missing)}, which hold a folder of images a class")
     return dataset

@@ -140,7 +140,7 @@ def _open(name: str, part: xr.Dataset | None, corrected: bool, several: bool) ->
 
 
 def _named(names: list[str]) -> str:
-    return " and ".join(f"`{name}`" for name in names)
+    return listed([f"`{name}`" for name in names])
 
 
 def _off_zero(part: xr.Dataset) -> bool:
