@@ -109,7 +109,7 @@ def _check(tensor, wanted: torch.Tensor, what: str) -> None:
         raise ValueError(f"{what} is no tensor but {type(tensor).__name__}")
     if tensor.is_quantized or tensor.is_complex():
         raise ValueError(f"{what} is {tensor.dtype}: only real weights can be merged")
-    if tensor.layout != torch.strided or tensor.is_meta:
+    if not is_dense(tensor):
         raise ValueError(
             f"{what} is {'without values' if tensor.is_meta else tensor.layout}: give it as a dense tensor"
         )
@@ -121,6 +121,11 @@ def _check(tensor, wanted: torch.Tensor, what: str) -> None:
         raise ValueError(f"{what} is {tensor.dtype}; convert the weights by .float()")
     if tensor.is_floating_point() and not torch.isfinite(tensor).all():
         raise ValueError(f"{what} holds values that are not finite")
+
+
+def is_dense(tensor: torch.Tensor) -> bool:
+    """Whether a tensor holds a value for each of its elements."""
+    return tensor.layout == torch.strided and not tensor.is_meta
 
 
 def _some(names: Iterable[str]) -> str:

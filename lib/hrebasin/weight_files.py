@@ -10,7 +10,7 @@ from safetensors.torch import save
 
 from .checks import check_range
 from .files import replacing, write_atomically
-from .state_names import weights_in
+from .state_names import is_dense, weights_in
 
 SAFETENSORS, PYTORCH = (".safetensors",), (".pt", ".pth", ".bin", ".ckpt")
 
@@ -34,7 +34,7 @@ def read_weights(path: Path | str) -> tuple[dict[str, torch.Tensor], str]:
     for name, tensor in state.items():
         if not isinstance(name, str):
             raise ValueError(f"{path} has the name {name!r}, which is no text")
-        if isinstance(tensor, torch.Tensor) and (tensor.layout != torch.strided or tensor.is_meta):
+        if isinstance(tensor, torch.Tensor) and not is_dense(tensor):
             raise ValueError(f"{path}: {name!r} is no dense tensor with values")
     try:
         check_range(state)

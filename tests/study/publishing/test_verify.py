@@ -130,8 +130,11 @@ def test_sha256sum_reads_the_lists(copy):
 
 def test_a_setting_without_its_ledger_and_one_under_another_name_are_noticed(copy, tmp_path):
     copy[0].rename(mine := copy[0].with_name("mine"))
+    damage(mine / "attack.nc")
     (gone := mine.with_name("gone")).mkdir()
     shutil.copy(mine / manifest.NAME, gone)
     wrong = verify_all(tmp_path)[1]
     assert f"{gone / 'ledger.nc'} is missing" in wrong
     assert f"{mine / 'train.nc'} is of the setting 'augmented', not of 'mine'" in wrong
+    damage(mine / "train.nc")
+    assert any("train.nc" in problem for problem in verify_all(tmp_path)[1]), "and not the end of all checks"

@@ -28,10 +28,7 @@ def verify_all(root: Path) -> tuple[list[str], list[str]]:
     lists = folder.glob(f"*/{manifest.NAME}")
     wrong = [f"{path.parent / 'ledger.nc'} is missing" for path in sorted(lists) if path.parent not in there]
     for place in places(root):
-        found = verify(place.data, place.figures)
-        named = records.read(place.data / "train.nc", stage="train").attrs.get("setting") if found[0] else place.setting
-        if named != place.setting:
-            wrong.append(f"{place.data / 'train.nc'} is of the setting {named!r}, not of {place.setting!r}")
+        found = verify(place.data, place.figures, setting=place.setting)
         checked += [f"{place.setting}: {line}" for line in found[0]]
         wrong += found[1]
     for pages in (root / "figures" / FOLDER, *(pages_folder(root, place.setting) for place in places(root))):
@@ -48,12 +45,13 @@ def verify_all(root: Path) -> tuple[list[str], list[str]]:
     return checked, wrong
 
 
-def verify(published: Path | str, drawn: Path | str) -> tuple[list[str], list[str]]:
+def verify(published: Path | str, drawn: Path | str, *, setting: str = "") -> tuple[list[str], list[str]]:
     """Check a setting's published data sets and the figures drawn from them.
 
     Args:
         published: folder of data sets, the ledger among them, with their sums.
         drawn: folder of figures, with theirs.
+        setting: whose they must be; by default any.
 
     Returns:
         What was checked, and what is wrong, each in a sentence that names the file.
@@ -72,6 +70,9 @@ def verify(published: Path | str, drawn: Path | str) -> tuple[list[str], list[st
             continue
         wrong += [f"{path} {problem}" for problem in _origin_problems(results[path.stem])]
     checked.append(f"{len(results)} data sets follow their schema and say where they come from")
+    named = results["train"].attrs.get("setting") if "train" in results else setting
+    if setting and named != setting:
+        wrong.append(f"{published / 'train.nc'} is of the setting {named!r}, not of {setting!r}")
     stages = [*STAGES, "ledger"]
     missing = [f"{published / stage}.nc cannot be used" for stage in stages if stage not in results]
     if missing:
