@@ -46,7 +46,6 @@ rule train:
     params:
         values=lambda wildcards: plan.parameters(NOTEBOOKS["train"], int(wildcards.shard)),
         images=lambda wildcards: plan.images,
-        place=lambda wildcards, output, resources: plan.place(output.notebook, resources.gpu),
         code=lambda wildcards: code(NOTEBOOKS["train"]),
     message:
         "01_train: networks of shard {wildcards.shard}"
@@ -67,7 +66,6 @@ rule merge:
         gpu=plan.gpus,
     params:
         values=lambda wildcards: plan.parameters(NOTEBOOKS["merge"], int(wildcards.shard)),
-        place=lambda wildcards, output, resources: plan.place(output.notebook, resources.gpu),
         code=lambda wildcards: code(NOTEBOOKS["merge"]),
     message:
         "02_merge: tree, MergeMany and averages of shard {wildcards.shard}"
@@ -88,7 +86,6 @@ rule attack:
         gpu=plan.gpus,
     params:
         values=lambda wildcards: plan.parameters(NOTEBOOKS["attack"], int(wildcards.shard)),
-        place=lambda wildcards, output, resources: plan.place(output.notebook, resources.gpu),
         code=lambda wildcards: code(NOTEBOOKS["attack"]),
     message:
         "03_attack: FGSM, DeepFool and noise on shard {wildcards.shard}"
@@ -109,7 +106,6 @@ rule regularity:
         gpu=plan.gpus,
     params:
         values=lambda wildcards: plan.parameters(NOTEBOOKS["regularity"], int(wildcards.shard)),
-        place=lambda wildcards, output, resources: plan.place(output.notebook, resources.gpu),
         code=lambda wildcards: code(NOTEBOOKS["regularity"]),
     message:
         "04_regularity: norms and Lipschitz bounds of shard {wildcards.shard}"
@@ -129,7 +125,6 @@ rule ablations:
         gpu=plan.gpus,
     params:
         values=lambda wildcards: plan.parameters(NOTEBOOKS["ablations"], int(wildcards.shard)),
-        place=lambda wildcards, output, resources: plan.place(output.notebook, resources.gpu),
         code=lambda wildcards: code(NOTEBOOKS["ablations"]),
     message:
         "05_ablations: barriers and the choice of permutation on shard {wildcards.shard}"
@@ -146,9 +141,10 @@ rule paper:
         figures=figure_files(f"{run}/figures", STAGES),
         notebook=f"{run}/notebooks/06_paper.ipynb",
     threads: all_cores
+    resources:
+        gpu=0,
     params:
         values=lambda wildcards: plan.parameters(PAPER, None),
-        place=lambda wildcards, output: plan.place(output.notebook),
         code=lambda wildcards: code(PAPER),
     message:
         "06_paper: figures, claims and the page"
@@ -189,9 +185,6 @@ for question, name in QUESTIONS.items():
             notebook=name,
             images=lambda wildcards, question=question: plan.images if question in TRAINS_ITS_OWN else "",
             values=lambda wildcards, name=name: plan.parameters(name, int(wildcards.shard)),
-            place=lambda wildcards, output, resources, question=question: plan.place(
-                output.notebook, None if question in READS else resources.gpu
-            ),
             code=lambda wildcards, name=name: code(name),
         message:
             f"{name}: shard {{wildcards.shard}}"
@@ -207,9 +200,10 @@ rule answers:
         figures=figure_files(f"{run}/figures", plan.questions),
         notebook=f"{run}/notebooks/{ANSWERS}.ipynb",
     threads: all_cores
+    resources:
+        gpu=0,
     params:
         values=lambda wildcards: plan.parameters(ANSWERS, None),
-        place=lambda wildcards, output: plan.place(output.notebook),
         code=lambda wildcards: code(ANSWERS),
     message:
         "29_answers: open questions over all groups"

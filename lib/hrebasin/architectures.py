@@ -16,7 +16,7 @@ from torch.func import functional_call, vmap
 
 from .random_streams import generator
 from .symmetry import Symmetry, derive_symmetry, prove_symmetry
-from .symmetry.subject import check_tensors
+from .symmetry.subject import check_tensors, copied
 
 DRAWN = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 NORMS = (nn.modules.batchnorm._BatchNorm, nn.GroupNorm, nn.LayerNorm)
@@ -63,7 +63,9 @@ class NetworkArchitecture:
         if not isinstance(example, torch.Tensor) or example.ndim < 2 or not len(example):
             raise ValueError(f"an example must be a tensor (image, ...) of at least one image, got {_about(example)}")
         check_tensors(network)
-        template = copy.deepcopy(network).cpu().eval().requires_grad_(False)
+        if not isinstance(symmetry, Symmetry | None):
+            raise ValueError(f"symmetry must be a Symmetry, got {type(symmetry).__name__}")
+        template = copied(network).cpu().eval().requires_grad_(False)
         template.zero_grad(set_to_none=True)
         example = example.detach().cpu()
         example = example.float() / 255 if example.dtype == torch.uint8 else example  # as `prepare` does

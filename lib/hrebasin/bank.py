@@ -11,9 +11,10 @@ from torch import nn
 
 from . import bank_files
 from .architectures import RECIPE, NetworkArchitecture
-from .checks import check_alike, check_finite, check_module, check_outputs, check_same_architecture
+from .checks import check_alike, check_finite, check_module, check_outputs, check_same_architecture, listed
 from .networks import Architecture, is_mlp
 from .random_streams import generator
+from .resources import plain_torch
 from .symmetry import Symmetry
 
 # What each network is; the coordinates of every data set's `model` dimension.
@@ -78,6 +79,7 @@ class Bank:
         return complete
 
     @classmethod
+    @plain_torch()
     def stack(
         cls,
         networks: Sequence[nn.Module],
@@ -102,7 +104,7 @@ class Bank:
                 a symmetry of MLPs, or what `hrebasin.architectures.NetworkArchitecture.of` refuses. Network and tensor
                 are named.
         """
-        networks = list(networks)
+        networks = listed(networks)
         if not networks:
             raise ValueError("a bank needs at least one network, got none")
         for position, network in enumerate(networks):

@@ -12,7 +12,7 @@ from torch import nn
 
 from .architectures import NetworkArchitecture
 from .convolutional import build
-from .files import write_atomically
+from .files import check_readable, write_atomically
 from .networks import Architecture
 from .symmetry import Symmetry
 
@@ -35,6 +35,7 @@ def read(path: Path, network: nn.Module | None, device: str) -> tuple:
     """Architecture, tensors and labels of a bank's file, see `hrebasin.bank.Bank.load`."""
     if not path.is_file():
         raise FileNotFoundError(f"no bank of networks at {path}")
+    check_readable(path)
     try:
         with safe_open(path, framework="pt", device=device) as file:
             metadata = file.metadata() or {}

@@ -35,17 +35,19 @@ def check_pixels(architecture: Architecture, pixels: torch.Tensor, labels: torch
         raise ValueError(f"pixels must be uint8 or floats in [0, 1], got {pixels.dtype}")
     if pixels.dtype != torch.uint8 and not (pixels.min() >= 0 and pixels.max() <= 1):
         raise ValueError(f"pixels must lie in [0, 1], got {pixels.min():g} to {pixels.max():g}")
-    if labels is None:
-        return
-    if labels.dtype != torch.int64 or labels.ndim != 1:
-        raise ValueError(f"labels must be int64 (image,), got {labels.dtype} {tuple(labels.shape)}")
-    if len(labels) != len(pixels):
-        raise ValueError(f"{len(labels)} labels do not fit {len(pixels)} images")
-    if labels.min() < 0 or labels.max() >= architecture.n_classes:
-        raise ValueError(
-            f"labels from {labels.min()} to {labels.max()} do not fit {len(pixels)} images and "
-            f"{architecture.n_classes} classes"
-        )
+    if labels is not None:
+        check_labels(labels, len(pixels), architecture.n_classes)
+
+
+def check_labels(labels: torch.Tensor, n_images: int, n_classes: int | None = None) -> None:
+    """Raise ValueError unless labels are int64 (image,), one an image, from 0 to below the number of classes."""
+    if not isinstance(labels, torch.Tensor) or labels.dtype != torch.int64 or labels.ndim != 1:
+        given = f"{labels.dtype} {tuple(labels.shape)}" if isinstance(labels, torch.Tensor) else type(labels).__name__
+        raise ValueError(f"labels must be int64 (image,), got {given}")
+    if len(labels) != n_images:
+        raise ValueError(f"{len(labels)} labels do not fit {n_images} images")
+    if labels.min() < 0 or (n_classes is not None and labels.max() >= n_classes):
+        raise ValueError(f"labels from {labels.min()} to {labels.max()} do not fit networks of {n_classes} classes")
 
 
 def is_relu_mlp(architecture: Architecture | NetworkArchitecture) -> bool:
@@ -113,10 +115,19 @@ def _called(bank: "Bank", which) -> str:
     return f"the network {'of seed' if known else 'at position'} {', '.join(map(str, seeds if known else positions))}"
 
 
+def listed(networks: Iterable[nn.Module]) -> list[nn.Module]:
+    """Networks as a list; ValueError for one network, or what holds none."""
+    if isinstance(networks, nn.Module) or not isinstance(networks, Iterable):
+        raise ValueError(f"networks must be a list of modules, got one {type(networks).__name__}")
+    return list(networks)
+
+
 def check_module(position: int, network: nn.Module) -> None:
     """Raise ValueError for what is no module of real tensors with 32 or 64 bits; it names position and tensor."""
     if not isinstance(network, nn.Module):
         raise ValueError(f"network {position} is no torch.nn.Module but {type(network).__name__}")
+    if isinstance(network, torch.jit.ScriptModule):
+        raise ValueError(f"network {position} is a TorchScript module: give the module that it was made from")
     try:
         check_tensors(network)
         check_range(network.state_dict())

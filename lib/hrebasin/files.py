@@ -81,6 +81,11 @@ def write_atomically(path: Path, content: bytes | str) -> None:
         temporary.write_bytes(content.encode() if isinstance(content, str) else content)
 
 
+def check_readable(path: Path) -> None:
+    """Raise OSError, with the file's name, for a file that cannot be read; some libraries say that it is not there."""
+    path.open("rb").close()
+
+
 def read_text(path: Path | str) -> str:
     """The text of a file, which is UTF-8 whatever the locale.
 

@@ -1,9 +1,9 @@
 """Independent work side by side on CPU threads, never nested with the threads of a matrix product."""
 
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import TypeVar
 
 import psutil
@@ -32,6 +32,18 @@ def side_by_side(work: Callable, items: Iterable) -> list:
             return [future.result() for future in futures]
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
+
+
+@contextmanager
+def plain_torch() -> Iterator[None]:
+    """Inside, new tensors lie on the CPU and products keep their precision, whatever default the caller has set."""
+    with ExitStack() as stack:
+        if torch.get_default_device().type != "cpu":
+            stack.enter_context(torch.device("cpu"))
+        for kind in ("cpu", "cuda"):
+            if torch.is_autocast_enabled(kind):
+                stack.enter_context(torch.autocast(kind, enabled=False))
+        yield
 
 
 def limited_to(threads: int):

@@ -9,7 +9,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
 from .checks import check_range
-from .files import replacing, write_atomically
+from .files import check_readable, replacing, write_atomically
 from .state_names import is_dense, weights_in
 
 SAFETENSORS, PYTORCH = (".safetensors",), (".pt", ".pth", ".bin", ".ckpt")
@@ -48,6 +48,7 @@ def _read(path: Path) -> tuple[dict[str, torch.Tensor], str]:
         raise FileNotFoundError(f"no network at {path}")
     suffix = path.suffix.lower()
     if suffix in SAFETENSORS:
+        check_readable(path)
         try:
             with safe_open(path, framework="pt") as file:
                 return {name: file.get_tensor(name) for name in file.keys()}, ""  # noqa: SIM118

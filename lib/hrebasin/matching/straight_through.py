@@ -12,7 +12,7 @@ from torch.nn.functional import cross_entropy
 
 from ..bank import Bank, check_finite, check_same_architecture
 from ..batch_statistics import by_batch
-from ..checks import check_inputs
+from ..checks import check_inputs, check_labels
 from ..random_streams import Seed, generator
 from ..resources import side_by_side
 from .descent import Descent
@@ -54,11 +54,7 @@ def match_straight_through(
     if not len(reference) == len(moving) == len(seed):
         raise ValueError(f"{len(seed)} seeds for {len(reference)} reference and {len(moving)} moving networks")
     check_inputs(moving.architecture, pixels)
-    if len(labels) != len(pixels):
-        raise ValueError(f"{len(labels)} labels do not fit {len(pixels)} images")
-    if labels.min() < 0 or labels.max() >= moving.architecture.n_classes:
-        classes = moving.architecture.n_classes
-        raise ValueError(f"labels from {labels.min()} to {labels.max()} do not fit networks of {classes} classes")
+    check_labels(labels, len(pixels), moving.architecture.n_classes)
     for role, bank in (("reference", reference), ("moving", moving)):
         check_finite(bank, f"{role} networks")
 

@@ -15,7 +15,7 @@ import torch
 
 from ..bank import Bank, check_finite, check_same_architecture
 from ..random_streams import Seed
-from ..resources import side_by_side
+from ..resources import plain_torch, side_by_side
 from ..symmetry import inverse
 from .descent import TOLERANCE, Descent
 from .scale import lifted, overflow_named
@@ -60,6 +60,7 @@ class Alignment:
         return Alignment(inverse(self.permutations), self.objective, self.sweeps)
 
 
+@plain_torch()
 def match_weights(
     reference: Bank,
     moving: Bank,

@@ -6,12 +6,14 @@ from collections.abc import Mapping, Sequence
 
 import torch
 from torch import nn
+from torch.nn.utils.parametrize import is_parametrized
 
 from ..bank import Bank
-from ..checks import check_module
+from ..checks import check_labels, check_module, listed
 from ..images.sources import Images
 from ..networks import is_mlp
 from ..random_streams import Seed
+from ..resources import plain_torch
 from ..state_dicts import check_logits, checked_pair
 from ..state_names import loaded, renamed
 from ..symmetry import Symmetry
@@ -24,6 +26,7 @@ from .transport import fuse
 OTHER_MODULE = "Do the module's functions and numbers, which no state dict tells, differ from those of the training?"
 
 
+@plain_torch()
 def merge(
     networks: Sequence[nn.Module],
     example: torch.Tensor | None = None,
@@ -71,9 +74,7 @@ def merge(
         ValueError: fewer than two networks, a number that no tree has, an unknown method, networks without permutations
             to match, or what `hrebasin.Bank.stack` refuses; network (they count from 0) and tensor are named.
     """
-    if isinstance(networks, nn.Module):
-        raise ValueError(f"merging needs a list of networks, got one {type(networks).__name__}")
-    networks = list(networks)
+    networks = listed(networks)
     act = _checked_method(networks, method)
     for position, network in enumerate(networks):
         _check_network(position, network)
@@ -116,6 +117,8 @@ def merge_state_dicts(
         ValueError: a state dict that does not fit the network, or gives other logits than the reference, or what
             `merge` refuses; state dict and tensor are named.
     """
+    if not isinstance(network, nn.Module):
+        raise ValueError(f"network must be a torch.nn.Module, got {type(network).__name__}")
     states = list(states)
     names = list(names) or [f"state dict {position}" for position in range(len(states))]
     if len(names) != len(states):
@@ -172,6 +175,8 @@ def _checked_images(images, example) -> tuple[TrainingImages | None, torch.Tenso
         raise ValueError(f"images must be a tensor (image, ...) of the example's shape, got {shape}")
     if not len(pixels) or not (pixels.is_floating_point() or pixels.dtype == torch.uint8):
         raise ValueError(f"images must be some, uint8 or floats, got {len(pixels)} of {pixels.dtype}")
+    if labels is not None:
+        check_labels(labels, len(pixels))
     if not isinstance(images, Images):
         pixels = pixels.float() if pixels.is_floating_point() else pixels
         images = pixels if labels is None else (pixels, labels)
@@ -183,6 +188,12 @@ def _check_network(position: int, network: nn.Module) -> None:
     if isinstance(network, Mapping):
         raise ValueError(f"network {position} is a state dict: merge_state_dicts takes those, with a network")
     check_module(position, network)
+    if position == 0 and any(map(is_parametrized, network.modules())):
+        warnings.warn(
+            "the networks have parametrised weights, such as weight norm: what these are made of is averaged, not the "
+            "weights; torch.nn.utils.parametrize.remove_parametrizations makes them plain",
+            stacklevel=4,
+        )
     for name, tensor in network.state_dict().items():
         if isinstance(tensor, torch.Tensor) and not torch.isfinite(tensor).all():
             raise ValueError(f"network {position}: {name!r} holds values that are not finite")

@@ -26,6 +26,8 @@ def parts_of(images: TrainingImages | None) -> dict[str, torch.Tensor | None]:
     """Pixels and labels, None where there are none."""
     if isinstance(images, Images):
         images = images.pixels, images.labels
+    if isinstance(images, tuple) and len(images) != 2:
+        raise ValueError(f"images must be a tensor, `Images`, or a pair of inputs and labels, got {len(images)} parts")
     pixels, labels = images if isinstance(images, tuple) else (images, None)
     return {"pixels": pixels, "labels": labels}
 

@@ -67,7 +67,7 @@ def method_named(name: str) -> Method:
             "an ensemble keeps all networks, so no method merges into one: hrebasin.ensemble(bank) runs them as one "
             "module, and hrebasin.merging.distillation.distilled teaches that to a merged network"
         )
-    if name not in MERGES:
+    if not isinstance(name, str) or name not in MERGES:
         raise ValueError(f"unknown method {name!r}; there are {', '.join(MERGES)}")
     return MERGES[name]
 

@@ -87,11 +87,21 @@ def _notebook(given: argparse.Namespace) -> int:
         origin = {"setting": given.setting, "images_digest": given.images}
         origin = {name: value for name, value in origin.items() if value}
         how = {"label": given.label, "threads": given.threads, "origin": origin}
-        run_notebook(given.notebook, given.output, parameters | given.place, **how)
+        if given.device:
+            parameters |= _place(given)
+        run_notebook(given.notebook, given.output, parameters, **how)
     except (OSError, ValueError, RuntimeError) as error:
         print(f"[{given.label or given.notebook.stem}] {error}", file=sys.stderr)
         return FAILED
     return 0
+
+
+def _place(given: argparse.Namespace) -> dict:
+    """Where a job of a run computes and writes, of what its notebook declares."""
+    from .running.notebook_runner import declared_parameters
+
+    place = {"run_folder": str(given.output.parent.parent), "device": given.device if given.gpus else "cpu"}
+    return {name: place[name] for name in place.keys() & declared_parameters(given.notebook)}
 
 
 def _bench(given: argparse.Namespace) -> int:
@@ -187,7 +197,8 @@ def _parser() -> argparse.ArgumentParser:
     notebook.add_argument("-r", **many, nargs=2, metavar=("NAME", "TEXT"), help="a parameter that is a text")
     notebook.add_argument("-y", **many, metavar="YAML", help="parameters as YAML text")
     notebook.add_argument("-f", **many, metavar="FILE", type=Path, help="a YAML file of parameters")
-    notebook.add_argument("--place", default="{}", type=json.loads, help="JSON object: parameters, before all others")
+    notebook.add_argument("--device", help="parameter of a notebook that declares it; the copy's run is its run_folder")
+    notebook.add_argument("--gpus", type=int, default=1, help="that it may use; without one, the device is the CPU")
     whose = "whose values these are, for the data sets to tell; by default the run's name"
     notebook.add_argument("--setting", help=whose)
     notebook.add_argument("--images", metavar="DIGEST", help="of the files of images, for the data sets to tell")

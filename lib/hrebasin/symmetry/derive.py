@@ -12,6 +12,7 @@ import torch
 from torch import nn
 from torch.export.graph_signature import InputKind
 
+from ..resources import plain_torch
 from .axes import Axis, Factor, Symmetry, simplify
 from .calls import Call, Value
 from .factors import Factors, fixed
@@ -23,6 +24,7 @@ WRAPPERS = {"wrap_with_set_grad_enabled": 1, "wrap_with_autocast": 4}
 BY_HAND = "write the symmetry by hand with symmetry_from_spec and test it with prove_symmetry"
 
 
+@plain_torch()
 def derive_symmetry(network: nn.Module, example: Example) -> Symmetry:
     """Every permutation that the network's graph allows, for parameters and saved buffers.
 

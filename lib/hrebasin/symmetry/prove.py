@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
+from ..resources import plain_torch
 from .axes import Permutations, Symmetry, inverse
 from .subject import Example, Subject
 
@@ -28,6 +29,7 @@ class SymmetryRefutedError(ValueError):
         self.permutations, self.error = permutations, error
 
 
+@plain_torch()
 def prove_symmetry(
     network: nn.Module, symmetry: Symmetry, example: Example, *, seed: int | str = 0, tolerance: float = TOLERANCE
 ) -> float:

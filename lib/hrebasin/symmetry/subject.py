@@ -28,10 +28,7 @@ class Subject(nn.Module):
         if not isinstance(network, nn.Module):
             raise ValueError(f"a network must be a torch.nn.Module, got {type(network).__name__}")
         check_tensors(network)
-        try:
-            self.network = copy.deepcopy(network).cpu().eval()
-        except Exception as error:  # whatever a module's own code may raise
-            raise ValueError(f"the network {type(network).__name__} cannot be copied: {error}") from error
+        self.network = copied(network).cpu().eval()
         self.n_runs = 0
         for parameter in self.parameters():
             # without gradients, attention takes a shortcut of which an exported graph shows one opaque operation
@@ -92,6 +89,14 @@ def arguments(example: Example, subject: Subject) -> tuple[tuple, dict]:
         return (), {name: placed(value) for name, value in example.items()}
     args = tuple(example) if isinstance(example, (tuple, list)) else (example,)
     return tuple(map(placed, args)), {}
+
+
+def copied(network: nn.Module) -> nn.Module:
+    """A copy of a network; ValueError where it cannot be copied, such as one that is pruned."""
+    try:
+        return copy.deepcopy(network)
+    except Exception as error:  # whatever a module's own code may raise
+        raise ValueError(f"the network {type(network).__name__} cannot be copied: {error}") from error
 
 
 def check_tensors(network: nn.Module) -> None:

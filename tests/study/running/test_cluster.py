@@ -1,4 +1,3 @@
-import json
 import os
 import re
 
@@ -39,9 +38,9 @@ def test_a_run_on_slurm_is_planned_where_there_is_no_slurm(tmp_path):
     for device, output in zip(commands, outputs, strict=True):
         for stage, notebook in NOTEBOOKS.items():
             origin = "--setting tiny" + " --images=[0-9a-f]{64}" * (stage == "train")
-            [place] = re.findall(rf"--place '(.*)' {origin} --label '{notebook} 000' --threads {cores[stage]} ", output)
-            there = device if stage in ("train", "attack") else "cpu"
-            assert json.loads(place) == {"run_folder": "data/runs/tiny", "device": there}
+            work = rf"{origin} --label '{notebook} 000' --threads {cores[stage]} "
+            [gpus] = re.findall(rf"--device {device} --gpus (\d) {work}", output)
+            assert int(gpus) == (device == "cuda" and stage in ("train", "attack"))
         assert f"--label '{PAPER}' --threads {cores['paper']} " in output
 
 

@@ -25,6 +25,7 @@ from hrebasin.study.notebook_code import notebook_digest
 from hrebasin.study.records.data_sets import read
 from hrebasin.study.records.origins import describe
 from hrebasin.study.records.provenance import PROVENANCE
+from hrebasin.study.running import notebook_runner
 from hrebasin.study.running.notebook_runner import declared_parameters, failure, run_notebook
 from hrebasin.study.running.plan import Plan
 from hrebasin.study.settings import Setting
@@ -255,14 +256,18 @@ def test_a_failing_notebook_says_where_and_why_and_keeps_its_copy(tmp_path, caps
     assert (tmp_path / "out.failed.ipynb").is_file()
 
 
-def test_a_job_may_run_in_another_place_than_the_parameters_say(monkeypatch):
+@pytest.mark.parametrize(("gpus", "device"), [("1", "cuda"), ("0", "cpu")])
+def test_a_job_without_a_gpu_runs_on_the_cpu(gpus, device, monkeypatch):
     ran = []
-    monkeypatch.setattr(
-        "hrebasin.study.running.notebook_runner.run_notebook", lambda *values, **_: ran.append(values[2])
-    )
-    values = ["-p", "device", "cuda", "-p", "shard", "1"]
-    assert main(["notebook", "a.ipynb", "b.ipynb", *values, "--place", '{"device": "cpu"}']) == 0
-    assert ran == [{"device": "cpu", "shard": 1}]
+    monkeypatch.setattr(notebook_runner, "run_notebook", lambda *values, **_: ran.append(values[2]))
+    monkeypatch.setattr(notebook_runner, "declared_parameters", lambda _: dict.fromkeys(("device", "shard")))
+    assert main(["notebook", "a.ipynb", "b.ipynb", "-p", "shard", "1", "--device", "cuda", "--gpus", gpus]) == 0
+    assert ran == [{"device": device, "shard": 1}]
+
+
+def test_what_is_changed_in_a_run_s_place_or_device_makes_nothing_anew():
+    plans = [Plan.from_config({"setting": "tiny"} | other) for other in ({}, {"device": "cuda"}, {"run": "other"})]
+    assert len({plan.parameters("01_train", 0) for plan in plans}) == 1
 
 
 def test_the_runner_takes_parameters_as_papermill_does_and_logs_whole_lines(tmp_path, capsys):

@@ -79,16 +79,26 @@ def read(path: Path | str, *, stage: str) -> xr.Dataset:
     if dataset.attrs.get("format") != FORMAT:
         raise ValueError(f"{path}: format {dataset.attrs.get('format')!r} instead of {FORMAT!r}")
     _check(dataset, stage, str(path))
-    for name in ("parameters", "data_digest", "versions"):
-        try:
-            json.loads(dataset.attrs.get(name, "{}"))
-        except (TypeError, ValueError) as error:
-            raise ValueError(f"{path}: the attribute {name} is not valid JSON: {error}") from error
+    _check_attributes(dataset, str(path))
     if "profile" in dataset.attrs:
         former = dataset.attrs.pop("profile")
         dataset.attrs["setting"] = FORMER.get(former, former)
     halves = {name: v.astype("float32") for name, v in dataset.data_vars.items() if v.dtype == "float16"}
     return dataset.assign(halves)  # written until netCDF's types were checked: HDF5 has float16, netCDF does not
+
+
+def _check_attributes(dataset: xr.Dataset, path: str) -> None:
+    """Raise ValueError where an attribute that is read later is no text, or no JSON object."""
+    for name in ("networks", "setting", "code_commit", "code_digest", "data_source", "device", "created"):
+        if not isinstance(told := dataset.attrs.get(name, ""), str):
+            raise ValueError(f"{path}: the attribute {name} is no text but {told!r}")
+    for name in ("parameters", "data_digest", "versions"):
+        try:
+            told = json.loads(dataset.attrs.get(name, "{}"))
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"{path}: the attribute {name} is not valid JSON: {error}") from error
+        if not isinstance(told, dict):
+            raise ValueError(f"{path}: the attribute {name} is no JSON object but {told!r}")
 
 
 def _check_types(dataset: xr.Dataset, path: str) -> None:
@@ -117,6 +127,9 @@ def _check(dataset: xr.Dataset, stage: str, path: str) -> None:
     if "model" in dataset.dims:
         if missing := [label for label in ("model", *LABELS) if label not in dataset.coords]:
             raise ValueError(f"{path}: coordinates {missing} of the networks are missing")
+        for label, (default, _) in LABELS.items():
+            if dataset[label].dtype.kind not in ("OUT" if isinstance(default, str) else "iuf"):
+                raise ValueError(f"{path}: the coordinate {label} holds {dataset[label].dtype}, like no {default!r}")
         if not dataset.indexes["model"].is_unique:
             raise ValueError(f"{path}: the same network appears twice")
 

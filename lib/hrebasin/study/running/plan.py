@@ -22,6 +22,7 @@ from ..stages import ANSWERS, PAPER, QUESTIONS, READS
 SHORT = {"groups": "n_groups", "first": "first_group"}
 OVERRIDES = SHORT | {name: name for name in SINGLE}
 TEXTS = {"setting", "run", "ask", *(name for name, kind in SINGLE.items() if kind is str)}
+PLACE = ("run_folder", "device")  # parameters of notebooks that results do not depend on
 KNOWN = ("setting", "run", "ask", *OVERRIDES)
 ENCODED = "json:"  # what values begin with that `encoded` hands to Snakemake
 # Parts of a run, for machines that are lent for minutes: each ends with its files written, and the next goes on.
@@ -113,27 +114,18 @@ class Plan:
         """How many GPUs a notebook asks for."""
         return int(self.setting.device != "cpu")
 
-    def place(self, notebook: str, gpus: int | None = None) -> str:
-        """Parameters, as JSON, that a result does not depend on: where it is written, and where it is computed.
-
-        Args:
-            notebook: the executed copy, where Snakemake wants it.
-            gpus: that the job got, since an executor's profile may give none; None for a notebook without device.
-        """
-        place = {"run_folder": str(Path(notebook).parent.parent)}
-        if gpus is not None:
-            place["device"] = self.setting.device if gpus else "cpu"
-        return json.dumps(place)
-
     def parameters(self, notebook: str, shard: int | None) -> str:
-        """The parameters of a notebook as JSON: what it declares, from the setting and the wiring."""
+        """The parameters of a notebook as JSON: what it declares, from the setting and the wiring.
+
+        Without those that name a place or a machine: Snakemake makes anew what was made with other ones.
+        """
         groups = None if shard is None else self.shards[shard]
-        wiring = {"run_folder": self.run, "shard": shard, "groups": groups, "neighbour": self.neighbour(shard)}
+        wiring = {"shard": shard, "groups": groups, "neighbour": self.neighbour(shard)}
         if shard is None:  # over all shards, which the thousands of others must not list
             shards = {"shards": list(self.shards), "recipe_shards": self.asked("recipes")}
             wiring |= shards | {"questions": self.questions}
         values = {**vars(self.setting), **wiring}
-        declared = _declared(notebook)
+        declared = [name for name in _declared(notebook) if name not in PLACE]
         if strange := sorted(set(declared) - set(values)):
             raise ValueError(f"{notebook} declares parameters that no setting has: {strange}")
         return json.dumps({name: values[name] for name in declared}, sort_keys=True)
@@ -143,7 +135,7 @@ class Plan:
         return notebook_digest(project_root() / "notebooks" / f"{notebook}.ipynb")
 
     def shell(self, notebook: str, *, images: bool = False) -> str:
-        """The command of a rule.
+        """The command of a rule, which has the resource ``gpu``: an executor's profile may give none.
 
         Args:
             notebook: its name.
@@ -156,7 +148,8 @@ class Plan:
         return (
             f"exec {_literal(sys.executable)} -m hrebasin.study.command notebook "
             f"notebooks/{notebook}.ipynb {{output.notebook:q}} {{params.values:q}} "
-            f"--place {{params.place:q}} {origin} --label '{label}' --threads {{threads}} --parent $PPID"
+            f"--device {self.setting.device} --gpus {{resources.gpu}} {origin} --label '{label}' "
+            "--threads {threads} --parent $PPID"
         )
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from ...files import project_root
 from ..figures import figure_files
 from ..stages import ANSWERS, NOTEBOOKS, PAPER, QUESTIONS, TRAINING, WEIGHTS
-from .plan import Plan
+from .plan import PLACE, Plan
 
 
 def made_otherwise(plan: Plan, notebooks: Mapping[str, str] = NOTEBOOKS) -> list[str]:
@@ -84,4 +84,4 @@ def _made_so(path: Path, code: str, parameters: dict | None, images: str) -> boo
 def _comparable(parameters: dict) -> dict:
     """Parameters without those that name a place or a machine."""
     dataset = Path(parameters.get("dataset", "")).name
-    return {name: v for name, v in parameters.items() if name not in ("run_folder", "device")} | {"dataset": dataset}
+    return {name: value for name, value in parameters.items() if name not in PLACE} | {"dataset": dataset}

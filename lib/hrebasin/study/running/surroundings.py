@@ -20,10 +20,10 @@ OPTIONS = (
     "PYTHONDEVMODE", "PYTHONINSPECT", "PYTHONOPTIMIZE", "PYTHONSAFEPATH", "PYTHONSTARTUP", "PYTHONWARNDEFAULTENCODING",
     "PYTHONWARNINGS",
 )  # fmt: skip
-# Whatever the user's: windows for figures; Snakemake's profile; packages beside the environment's, as conda sees them
+# Whatever the user's: windows and dates of figures; Snakemake's profile; packages beside conda's
 FIXED = {
     "MPLBACKEND": None, "SNAKEMAKE_PROFILE": None, "PYTHONNOUSERSITE": "1", "PYTHONUTF8": "1",
-    "HDF5_USE_FILE_LOCKING": "FALSE",
+    "HDF5_USE_FILE_LOCKING": "FALSE", "SOURCE_DATE_EPOCH": None,
 }  # fmt: skip
 FOLDERS = {  # of programs, where the user's home has them
     "XDG_CACHE_HOME": ".cache", "XDG_CONFIG_HOME": ".config", "XDG_DATA_HOME": ".local/share",
@@ -124,6 +124,8 @@ def _unusable() -> list[str]:
 
 def _writable(folder: Path) -> bool:
     """Whether a folder, or the nearest one around it that is there, can be written to."""
+    if not folder.is_absolute():  # which the standard for XDG's variables forbids
+        return False
     there = next((each for each in (folder, *folder.parents) if os.path.exists(each)), Path())
     return there.is_dir() and os.access(there, os.W_OK | os.X_OK)
 
