@@ -47,7 +47,8 @@ def check_labels(labels: torch.Tensor, n_images: int, n_classes: int | None = No
     if len(labels) != n_images:
         raise ValueError(f"{len(labels)} labels do not fit {n_images} images")
     if labels.min() < 0 or (n_classes is not None and labels.max() >= n_classes):
-        raise ValueError(f"labels from {labels.min()} to {labels.max()} do not fit networks of {n_classes} classes")
+        within = f"{n_images} images and {n_classes} classes"
+        raise ValueError(f"labels from {labels.min()} to {labels.max()} do not fit {within}")
 
 
 def is_relu_mlp(architecture: Architecture | NetworkArchitecture) -> bool:

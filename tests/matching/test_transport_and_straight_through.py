@@ -128,7 +128,7 @@ def test_what_does_not_fit_is_refused(trained, train_images):
         match_straight_through(trained, trained, train_images.pixels, train_images.labels, seed=[1, 2, 3])
     with pytest.raises(ValueError, match="5 labels do not fit 96 images"):
         match_straight_through(trained, trained, train_images.pixels, train_images.labels[:5], seed=range(8))
-    with pytest.raises(ValueError, match="labels from 1 to 4 do not fit networks of 4 classes"):
+    with pytest.raises(ValueError, match="labels from 1 to 4 do not fit 96 images and 4 classes"):
         match_straight_through(trained, trained, train_images.pixels, train_images.labels + 1, seed=range(8))
     with pytest.raises(ValueError, match="2 reference networks cannot be paired with 8"):
         match_transport(trained.select(slice(2)), trained)
