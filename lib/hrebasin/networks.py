@@ -8,6 +8,7 @@ from functools import cached_property
 import torch
 from torch import nn
 
+from .resources import multiplies_bfloat16
 from .symmetry import Symmetry, symmetry_from_spec
 
 PermutationSpec = dict[str, tuple[str | None, ...]]
@@ -233,6 +234,12 @@ def permutation_spec(network: MLP | Architecture) -> PermutationSpec:
 
 
 def _affine(x, weight, bias):
+    if x.dtype == torch.bfloat16 and x.device.type == "cpu" and not multiplies_bfloat16():
+        return _product(x.float(), weight.float(), bias.float()).bfloat16()
+    return _product(x, weight, bias)
+
+
+def _product(x, weight, bias):
     n_models, n_out, n_in = weight.shape
     if n_models == 1:  # the plain product is as fast as a CPU gets
         # squeezed, not indexed: the gradient of an index is a copy into zeros
