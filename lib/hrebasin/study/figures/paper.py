@@ -34,7 +34,7 @@ from .style import (
 @captioned(
     "Test accuracy by the number of merged networks, all merged from the same leaves: above the tree (the paper's "
     "method) and MergeMany stopped after a number of sweeps; in the middle the average of networks that were not "
-    "matched; bottom: tree minus MergeMany. Faint points: a group each, the mean over its networks.",
+    "matched; bottom: tree minus MergeMany. Faint points: a tree each, the mean over its networks.",
     seen=headlines.accuracy,
 )
 def accuracy_by_merged(merge: xr.Dataset) -> Figure:
@@ -109,10 +109,10 @@ def _leaves_of_merge_many(merge: xr.Dataset) -> np.ndarray:
 
 @captioned(
     "Robust accuracy by the size of the attack (L-infinity, pixels in [0, 1]), and below it the same minus that of "
-    "stage 0, paired by group: a curve that rises through zero crosses there. DeepFool: an image withstands sizes "
+    "stage 0, paired by tree: a curve that rises through zero crosses there. DeepFool: an image withstands sizes "
     "below the norm of the perturbation found, which includes an overshoot of 2 %. For L1 and L2 we show the strength "
     "with the highest mean over sizes and attacks; for MergeMany, the network of most leaves. Bands leave out the "
-    "sampling error of the images, which all groups share; the ledger has it where it is known.",
+    "sampling error of the images, which all trees share; the ledger has it where it is known.",
     seen=headlines.attacks,
 )
 def robust_accuracy(attack: xr.Dataset) -> Figure:
@@ -223,7 +223,7 @@ def _choice(ablations: xr.Dataset) -> list[str]:
 @captioned(
     "Accuracy under random perturbation by its size (pixels in [0, 1]), and as a share of the accuracy without "
     "perturbation, by stage of the tree. Ends of intervals above 100 % are not drawn, and the "
-    "sampling error of the images, which all groups share, is not in them.",
+    "sampling error of the images, which all trees share, is not in them.",
     about=numbers_behind,
     seen=headlines.noise,
 )

@@ -117,12 +117,12 @@ def caption(name: str, results: Mapping[str, xr.Dataset]) -> str:
     function = _function(name)
     dataset = results[(FIGURES | TABLES)[name][1][0]]
     n = count_groups(dataset)
-    shown = describe_spread(n) + (" (studentised bootstrap over groups)" if n >= FEWEST else " over groups")
+    shown = describe_spread(n) + (" (studentised bootstrap over trees)" if n >= FEWEST else " over trees")
     spread = (
-        f"{'Mean' if name in TABLES else 'Lines or large markers: mean'} over n = {n} groups (trees); "
+        f"{'Mean' if name in TABLES else 'Lines or large markers: mean'} over n = {n} trees; "
         f"{'in brackets' if name in TABLES else 'bands or bars'}: {shown}."
         if n > 1
-        else "n = 1 group (tree): no interval can be given."
+        else "n = 1 tree: no interval can be given."
     )
     data = f"Data: {dataset.attrs.get('data_source', 'unknown')}."
     about = function.about(dataset)

@@ -241,6 +241,11 @@ def describe_spread(n: int) -> str:
     return "95 % interval" if n >= FEWEST else "range"
 
 
+def what_is_drawn(n: int) -> str:
+    """The title of a legend over n groups, which are trees."""
+    return f"mean and {describe_spread(n)}, n = {n} trees" if n > 1 else "n = 1 tree: no interval"
+
+
 def draw_curve(
     axes: Axes, x: np.ndarray, values: xr.DataArray, label: str, *, most: float | None = None, **look
 ) -> None:
@@ -302,10 +307,11 @@ def draw_legend(figure: Figure, n: int, *, columns: int) -> Figure:
     for axes in figure.axes:
         handles, labels = axes.get_legend_handles_labels()
         entries |= dict(zip(labels, handles, strict=True))
-    title = f"mean and {describe_spread(n)}, n = {n} groups" if n > 1 else "n = 1 group: no interval"
     labels = [fill(label, TITLE_WIDTH) for label in entries]
     for ncols in range(columns, 0, -1):  # fewer where a method has a long title
-        legend = figure.legend(entries.values(), labels, loc="outside lower center", ncols=ncols, title=title)
+        legend = figure.legend(
+            entries.values(), labels, loc="outside lower center", ncols=ncols, title=what_is_drawn(n)
+        )
         if ncols == 1 or legend.get_window_extent().width <= figure.bbox.width:
             break
         legend.remove()

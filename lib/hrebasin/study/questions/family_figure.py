@@ -13,7 +13,7 @@ from matplotlib.ticker import MaxNLocator
 
 from ...merging.looks import ENSEMBLE
 from ..figures.labels import label_curves
-from ..figures.style import COLUMN, DASHES, MARKERS, TITLE_WIDTH, UNKNOWN, describe_spread, looks, spread
+from ..figures.style import COLUMN, DASHES, MARKERS, TITLE_WIDTH, UNKNOWN, looks, spread, what_is_drawn
 from ..groups import PERCENT, count_groups, large
 
 # Families that were not merged: title and colour; merged ones have those of their method
@@ -51,8 +51,7 @@ def draw_families(data: xr.Dataset, kinds: Mapping[str, str], title: str) -> Fig
         if axes is panels[0]:
             curves = [unmerged, *lines]
     panels[-1].set_xlabel("test accuracy without attack (%)")
-    n = count_groups(data)
-    about = f"mean and {describe_spread(n)}, n = {n} groups" if n > 1 else "n = 1 group: no interval"
+    about = what_is_drawn(count_groups(data))
     legend = {"loc": "outside lower center", "ncols": 2, "title": about}
     whole = figure.legend(curves, [line.get_label() for line in curves], **legend)
     figure.draw_without_rendering()  # lays out panels, which names must fit into

@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from ...merging.looks import ENSEMBLE, LOOKS, RIVALS
-from ..figures.style import COLUMN, SWEEP_COLOURS, describe_spread, shape, spread
+from ..figures.style import COLUMN, SWEEP_COLOURS, shape, spread, what_is_drawn
 from ..groups import PERCENT, by_group, count_groups, has_numbers, sweeps_in_words
 
 BESIDE_ALL = ("tree", "ensemble")  # in every panel
@@ -59,8 +59,7 @@ def draw_mergers(data: xr.Dataset) -> Figure:
         axes.set_xticks(range(len(sizes)), map(str, sizes))
         axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.34), fontsize=6, handlelength=2.2, borderpad=0)
     panels[-1, 1].set_xlabel("networks merged (number)")
-    n = count_groups(data)
-    about = f"mean and {describe_spread(n)}, n = {n} groups" if n > 1 else "n = 1 group: no interval"
+    about = what_is_drawn(count_groups(data))
     figure.supxlabel(about, fontsize="medium")
     figure.align_ylabels()
     return figure
