@@ -32,7 +32,8 @@ def found(folder: Path, *, of_a_run: bool) -> dict[str, Path]:
         folder: that holds them.
         of_a_run: whether they were executed there; those that conclude are then still running.
     """
-    there = {_committed(path): path for path in sorted(folder.glob("[!.]*.ipynb"), reverse=True)}
+    whole = (path for path in folder.glob("[!.]*.ipynb") if not path.match("*.failed.ipynb"))
+    there = {_committed(path): path for path in sorted(whole, reverse=True)}
     return {name: there[name] for name in sorted(there) if not (of_a_run and name in (PAPER, ANSWERS))}
 
 
