@@ -207,7 +207,7 @@ def _merged(bank: Bank, act: Method, images: TrainingImages | None, seed: Seed, 
         warnings.warn(
             "the running statistics of batch norm were averaged, which costs a merged network most of its accuracy: "
             "give training images as images=",
-            stacklevel=3,
+            stacklevel=4,
         )
     with measured_later():  # as said above
         return act(bank, seed, images, repaired=repaired)

@@ -38,12 +38,14 @@ class Call:
         args: all its arguments by the names of its schema, defaults filled in; tensors are `Value`.
         shapes: of its outputs.
         used: of several outputs, positions of those that the network reads.
+        constants: tensors among the arguments whose numbers are all the same, and that nothing else reads.
     """
 
     target: torch._ops.OpOverload
     args: dict
     shapes: tuple[tuple[int, ...], ...]
     used: frozenset[int]
+    constants: tuple["Value", ...] = ()
 
     def __getattr__(self, name: str):
         return self.args.get(name)

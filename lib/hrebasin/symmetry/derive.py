@@ -14,9 +14,10 @@ from torch.export.graph_signature import InputKind
 
 from ..resources import plain_torch
 from .axes import Axis, Factor, Symmetry, simplify
-from .calls import Call, Value
+from .calls import Call, Rule, Value
 from .factors import Factors, fixed
 from .rules import find_rule
+from .shape_rules import constant
 from .subject import Example, Subject, arguments, own_random_state
 
 # Operations that run a graph, and the place of that among their arguments.
@@ -63,7 +64,7 @@ def derive_symmetry(network: nn.Module, example: Example) -> Symmetry:
     if without_rule:
         warnings.warn(
             f"no rule for {', '.join(without_rule)}: all axes that they touch stay, so permutations may be missing",
-            stacklevel=2,
+            stacklevel=3,
         )
     return _named(factors, values, without_rule)
 
@@ -124,18 +125,24 @@ def _walk_graph(factors: Factors, module: torch.fx.GraphModule, given: Iterator,
 def _outputs(factors: Factors, node: torch.fx.Node, values: dict, shapes: tuple) -> list[Value] | None:
     """The outputs of an operation by its rule, None if it has none."""
     args, kwargs = (torch.fx.map_arg(given, values.get) for given in (node.args, node.kwargs))
-    rule = find_rule(node.target) if isinstance(node.target, torch._ops.OpOverload) else None
+    rule = _rule_of(node)
     if rule is None:
         # what depends on no tensor and is not random is a constant
         random = torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ())
-        constant = not random and not any(True for _ in _values_in((args, kwargs)))
-        return [Value(map(fixed, shape)) for shape in shapes] if constant else None
+        known = not random and not any(True for _ in _values_in((args, kwargs)))
+        return [Value(map(fixed, shape)) for shape in shapes] if known else None
     named = {argument.name: argument.default_value for argument in node.target._schema.arguments}
     used = frozenset(user.args[1] for user in node.users if user.target is operator.getitem and user.users)
-    call = Call(node.target, named | dict(zip(named, args, strict=False)) | kwargs, shapes, used)
+    alone = [each for each in node.all_input_nodes if len(each.users) == 1]
+    constants = tuple(values[each] for each in alone if _rule_of(each) is constant)
+    call = Call(node.target, named | dict(zip(named, args, strict=False)) | kwargs, shapes, used, constants)
     out = rule(factors, call)
     # odd arguments of which the rule does not know what torch makes: it does not apply
     return None if out is None or tuple(value.shape for value in out) != shapes else list(out)
+
+
+def _rule_of(node: torch.fx.Node) -> Rule | None:
+    return find_rule(node.target) if isinstance(node.target, torch._ops.OpOverload) else None
 
 
 def _shapes(node: torch.fx.Node) -> tuple[tuple[int, ...], ...]:
@@ -179,7 +186,7 @@ def _fix_unused(factors: Factors, program, tensors: dict[str, torch.Tensor], val
         more = f" and {len(unused) - 3} more" if len(unused) > 3 else ""
         warnings.warn(
             f"{', '.join(unused[:3])}{more} take no part in the outputs in evaluation mode: nothing permutes them",
-            stacklevel=3,
+            stacklevel=4,
         )
 
 

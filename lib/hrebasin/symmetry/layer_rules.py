@@ -4,7 +4,7 @@ import re
 
 from .axes import axis_size
 from .calls import Call, Value, broadcast, given, rule
-from .factors import Factors, fixed
+from .factors import Factors, concatenation, fixed
 
 
 @rule("linear")
@@ -150,6 +150,41 @@ def attention(factors: Factors, call: Call):
         factors.fix(key[-2])
     broadcast(factors, scores, *given(call.attn_mask))
     return [Value((*heads, query[-2], value[-1]))]
+
+
+@rule("lstm", "gru", "rnn_tanh", "rnn_relu")
+def recurrent(factors: Factors, call: Call):
+    """The units of a layer and direction change places in all gates, and in the states that they keep."""
+    if call.input is None or call.train:  # sequences of several lengths, or dropout
+        return None
+    gates, batch = {"lstm": 4, "gru": 3}.get(call.name, 1), call.input[0 if call.batch_first else 1]
+    factors.fix(call.input[1 if call.batch_first else 0])
+    states = [call.hx] if isinstance(call.hx, Value) else list(call.hx)
+    asked = [state for state in states if not any(state is one for one in call.constants)]  # else they are zeros
+    for state in asked:
+        factors.fix(state[0])
+        factors.tie(state[1], batch)
+    n_directions = 2 if call.bidirectional else 1
+    n_each = len(call.params) // (call.num_layers * n_directions)
+    inputs, kept, ends, parameters = call.input[-1], [], [], iter(call.params)
+    for _ in range(call.num_layers):
+        for _ in range(n_directions):
+            weight_in, weight_state, *others = (next(parameters) for _ in range(n_each))
+            units = factors.new(axis_size(weight_in[0]) // gates)
+            projection = others.pop() if n_each % 2 else (units, units)  # of what the next step and layer see
+            for parameter in (weight_in, weight_state, *others):
+                factors.tie(parameter[0], factors.product([fixed(gates), units]))
+            factors.tie(weight_in[1], inputs)
+            factors.tie(weight_state[1], projection[0])
+            factors.tie(projection[1], units)
+            kept.append((projection[0], units))
+        inputs = concatenation(shown for shown, _ in kept[-n_directions:])
+    for number, state in enumerate(states):  # one tensor holds those of all layers
+        for axes in kept:
+            if number + 1 in call.used or any(state is one for one in asked):
+                factors.tie(axes[number], state[-1])
+        ends.append(Value((fixed(len(kept)), batch, kept[0][number])))
+    return [Value((*call.input[:2], inputs)), *ends]
 
 
 POOLS = ("avg_pool", "max_pool", "adaptive_avg_pool", "_adaptive_avg_pool", "adaptive_max_pool", "upsample_nearest")
