@@ -1,6 +1,7 @@
 """What settings have in common and what they change: a table of effects, and a paragraph a question."""
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import xarray as xr
@@ -10,6 +11,7 @@ from ..figures.alt_text import told
 from ..groups import PERCENT, Results, tree, tree_stages
 from ..questions.wording import listed
 from .answers_text import told_questions
+from .first_screen import untried
 from .places import ORDER
 
 # part of a claim -> what its effect is, in percentage points
@@ -34,6 +36,9 @@ STOPPED = "Are networks merged in a tree more robust than early-stopped ones of 
 NOTHING = "not measured"
 BARRIER = ": accuracy barrier after matching"  # end of the names of a recipe's comparisons
 AUGMENTED = "what crop and flip change of the gain"
+
+
+EQUAL = re.compile(r"FGSM, strong, at equal accuracy: tree of (\d+) minus early-stopped networks")
 
 
 class Told(NamedTuple):
@@ -76,12 +81,34 @@ def in_short(settings: Mapping[str, Told]) -> str:
     told = [f"{word} in {_in(strong, verdict)}" for verdict, word in words.items() if verdict in strong.values()]
     if told:
         said.append(f"Fully merged networks withstand strong FGSM {' and '.join(told)} than unmerged ones.")
-    leads = {name: lead.partition(".")[0] for name, each in settings.items() if (lead := _lead(each, "controls"))}
-    if "No" in leads.values():
-        said.append(
-            f"Early-stopped networks of the same accuracy withstand it better than trees in {_in(leads, 'No')}."
-        )
+    for word, sign in (("better", -1), ("worse", 1)):
+        if told := [
+            f"{found} in `{name}`" for name, each in settings.items() if (found := _beside_stopped(each, sign))
+        ]:
+            said.append(
+                f"At equal accuracy, early-stopped networks withstand it {word} than networks merged from "
+                f"{' and from '.join(told)}."
+            )
     return " ".join(said)
+
+
+def _beside_stopped(of: Told, sign: int) -> str:
+    """Numbers of networks whose tree is ahead of early-stopped networks as accurate under FGSM (1), or behind (-1)."""
+    if of.answers is None:
+        return ""
+    rows = [(EQUAL.fullmatch(str(row.comparison.item())), row) for row in _rows(of.answers, "early-stopped")]
+    ends = [(match[1], sign * row[("low", "high")[sign < 0]].item()) for match, row in rows if match]
+    return listed([size for size, end in ends if end > 0])
+
+
+def from_to(everything: Mapping[str, Results]) -> str:
+    """How accurate unmerged networks and those of the last stage are, by setting."""
+    told = []
+    for name, results in everything.items():
+        accuracy, stages = results["merge"].test_accuracy, tree_stages(results["merge"])
+        first, last = (PERCENT * float(tree(accuracy, stage).mean()) for stage in (0, stages[-1]))
+        told.append(f"from {first:.1f} % (unmerged) to {last:.1f} % ({2 ** stages[-1]} networks merged) in `{name}`")
+    return f"Test accuracy falls {' and '.join(told)}."
 
 
 def stages_table(everything: Mapping[str, Results]) -> tuple[list[str], list[list[str]]]:
@@ -95,6 +122,11 @@ def stages_table(everything: Mapping[str, Results]) -> tuple[list[str], list[lis
             values = [float(tree(each.rename("accuracy"), stage).mean()) * PERCENT for each in columns]
             rows.append([name, str(stage), *(f"{value:.1f}" for value in values)])
     return head, rows
+
+
+def with_untried(settings: Mapping[str, Told], everything: Sequence[Results]) -> str:
+    """`early_stopped`, and ways to merge that may change it."""
+    return " ".join([early_stopped(settings), *filter(None, map(untried, everything))])
 
 
 def early_stopped(settings: Mapping[str, Told]) -> str:

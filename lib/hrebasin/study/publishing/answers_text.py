@@ -10,8 +10,7 @@ from ..questions import OPEN, answers
 WORDS = 4  # a first sentence of fewer, such as "Not resolved.", takes the next one with it
 # begin sentences that belong to the one before
 BELONGS = (
-    "The difference is ", "It is above zero for ", "It is below zero for ", "It is not resolved for ",
-    "Early-stopped networks are never ",
+    "The difference is ", "Under PGD on the margin it is ", "Under FGSM it is ", "None of the early-stopped networks ",
 )  # fmt: skip
 SENTENCE_END = re.compile(r"(?<=[.!?]) (?=[A-Z])")
 

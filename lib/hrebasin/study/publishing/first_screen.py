@@ -12,7 +12,7 @@ from ..groups import PERCENT, large
 from ..questions.wording import listed
 from ..statistics import rounded
 
-SURVIVES_NOT = "does not survive the correction for the number of comparisons"
+SURVIVES_NOT = "is not significant once corrected for the number of tests"
 INTERVALS = "95 % intervals in brackets"
 
 
@@ -66,7 +66,7 @@ SAYINGS = {
     ),
     "C7b": Saying(
         "They", "fall linearly", "do not fall linearly", "they fall linearly",
-        ": the last step divided by the first, 1 if linear, is {}",
+        ": what the last merge takes off, divided by what the first takes off, is {}",
     ),
     "C8a": Saying(
         "Lipschitz bounds", "fall at every stage", "do not fall at every stage",
@@ -112,8 +112,7 @@ def _said(saying: Saying, verdicts: Mapping, sizes: Mapping, corrected: set[str]
             continue
         told = [_size(sizes[name]) + f" in `{name}`" * several for name in names if _size(sizes[name])]
         if saying.named:
-            compared = (sizes[name].comparison.item().rpartition(": ")[2] for name in names)
-            told = [f"{what} is {size}" for what, size in zip(compared, told, strict=False)]
+            told = [f"{_in_words(sizes[name])} {size}" for name, size in zip(names, told, strict=False)]
         if told and saying.sized:
             clauses.append(words + saying.sized.format(" and ".join(told)))
         else:  # all settings agree where none is named
@@ -129,6 +128,18 @@ def _said(saying: Saying, verdicts: Mapping, sizes: Mapping, corrected: set[str]
         where = f"In {_named(open_in)} it is" if several and not any(told) else "It is"
         text.append(f"{where} not resolved whether {saying.asked}{': ' * any(told)}{'; '.join(filter(None, told))}.")
     return " ".join(text)
+
+
+def _in_words(part: xr.Dataset) -> str:
+    """Which of two stages is ahead, of a comparison such as "FGSM, 0.010: stage 1 minus stage 4"."""
+    stages = part.comparison.item().rpartition(": ")[2].split(" minus ")
+    ahead, behind = stages if part.effect >= 0 else stages[::-1]
+    return f"{_merged_from(ahead)} are ahead of {_merged_from(behind)} by"
+
+
+def _merged_from(stage: str) -> str:
+    number = int(stage.removeprefix("stage "))
+    return f"networks merged from {2**number}" if number else "unmerged networks"
 
 
 def _open(name: str, part: xr.Dataset | None, corrected: bool, several: bool) -> str:
@@ -178,7 +189,7 @@ def untried(results: Mapping[str, xr.Dataset]) -> str:
         return ""
     names, setting = listed([f"`{way}`" for way in ways]), results["train"].attrs["setting"]
     return (
-        f"In `{setting}`, {names} classify more images correctly under strong FGSM (up to "
-        f"{PERCENT * float(by_way.max()):.0f} %) than early-stopped networks of any epoch ({PERCENT * most:.0f} %); we "
-        "have not tried PGD on them."
+        f"But in `{setting}`, {size} networks merged by {names} classify up to {PERCENT * float(by_way.max()):.0f} % "
+        f"correctly under strong FGSM, early-stopped networks of any epoch at most {PERCENT * most:.0f} %. We have not "
+        "tried PGD on the former."
     )

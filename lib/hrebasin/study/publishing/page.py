@@ -18,7 +18,7 @@ from ..questions import OPEN, answers
 from ..records import checksums as manifest
 from ..stages import EXTRA, NOTEBOOKS
 from . import notebook_pages
-from .across_settings import STOPPED, Told, early_stopped, effects_table, in_short, paragraphs
+from .across_settings import STOPPED, Told, effects_table, from_to, in_short, paragraphs, with_untried
 from .answers_text import by_question
 from .first_screen import INTERVALS, sentences
 from .ledger_text import MARKS, by_setting, counted, ledger_table, reported, rows, tally
@@ -84,13 +84,15 @@ def write_page(
     ledgers = {each.name: each.claims for each in settings}
     see = dict.fromkeys(claims.claim.values.tolist(), [])
     see |= {claim: _see(names, drawn, pages) for claim, names in CLAIM_FIGURES.items()}
+    stopped = with_untried(told, [each.results for each in settings])
+    said = [(from_to({each.name: each.results for each in settings}), "C4"), *sentences(ledgers)]
     html = (
         notebook_pages.templates()
         .get_template("page.html")
         .render(
             short=in_short(told),
-            first=(STOPPED, early_stopped(told), _see([FAMILIES], drawn, pages)) if asked is not None else None,
-            answer=[(sentence, [(claim, f"#{claim}"), *see[claim]]) for sentence, claim in sentences(ledgers)],
+            first=(STOPPED, stopped, _see([FAMILIES], drawn, pages)) if asked is not None else None,
+            answer=[(sentence, [(claim, f"#{claim}"), *see[claim]]) for sentence, claim in said],
             intervals=INTERVALS,
             counted=counted(claims, results),
             tally=[(verdict, MARKS[verdict], len(names)) for verdict, names in tally(claims).items()],
@@ -192,7 +194,7 @@ def _origin(stage: str, dataset: xr.Dataset) -> dict:
     attrs, digests = dataset.attrs, json.loads(dataset.attrs.get("data_digest", "{}"))
     return {
         "stage": stage,
-        "seconds": attrs.get("wall_seconds", float("nan")),
+        "seconds": records.seconds(dataset),
         "n": dataset.sizes.get("model", dataset.sizes.get("pair")),
         **{key: str(attrs.get(key, "")) for key in ("code_commit", "device", "created")},
         "digests": ", ".join(f"{split} {digest[:8]}" for split, digest in digests.items()),

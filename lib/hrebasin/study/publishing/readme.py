@@ -21,9 +21,19 @@ from ..questions import load
 from ..questions.ways_to_merge import recommendation
 from ..stages import EXTRA, NOTEBOOKS, PAPER, QUESTIONS, TRAINS_ITS_OWN
 from . import page
-from .across_settings import STOPPED, Told, early_stopped, effects_table, in_short, paragraphs, stages_table, unknown
+from .across_settings import (
+    STOPPED,
+    Told,
+    effects_table,
+    from_to,
+    in_short,
+    paragraphs,
+    stages_table,
+    unknown,
+    with_untried,
+)
 from .answers_text import by_question
-from .first_screen import INTERVALS, sentences, untried
+from .first_screen import INTERVALS, sentences
 from .ledger_text import counted, ledger_table, settings_table, trees
 from .pictures import title
 from .places import Place, benchmarks_file, places
@@ -55,6 +65,7 @@ def parts(root: Path) -> dict[str, str]:
     needs = needed_stages(read_text(root / "Snakefile"))
     return {
         "answer": first_screen(settings, everything),
+        "family-caption": _family_caption(everything),
         "unknown": f"**What is not known.** {_unknown(everything, settings)}\n",
         "published": "".join(
             f"- {published_by(each, place.figures.relative_to(root).as_posix())}\n"
@@ -98,7 +109,9 @@ def first_screen(settings: Mapping[str, Told], everything: Sequence[Mapping[str,
         everything: their data sets by stage, in the same order.
     """
     ledgers = {name: each.ledger for name, each in settings.items()}
-    said = [f"{STOPPED} {early_stopped(settings)}", *(sentence for sentence, _ in sentences(ledgers))]
+    stopped = f"{STOPPED} {with_untried(settings, everything)}"
+    accuracies = from_to(dict(zip(settings, everything, strict=True)))
+    said = [stopped, accuracies, *(sentence for sentence, _ in sentences(ledgers))]
     lines = [f"**Answer.** {in_short(settings)}", "", "We trained under these settings:", ""]
     lines += [f"- {_recipe(results)}" for results in everything]
     lines += ["", f"In detail, with {INTERVALS}:", "", *(f"- {one}" for one in said), ""]
@@ -123,8 +136,13 @@ def _recipe(results: Mapping[str, xr.Dataset]) -> str:
 def _unknown(everything: list[dict[str, xr.Dataset]], settings: Mapping[str, Told]) -> str:
     trained = [results["train"] for results in everything]
     networks = max(int((data.method == "unmerged").sum()) for data in trained)
-    said = unknown(settings, networks=networks, devices={data.attrs.get("device", "") for data in trained})
-    return " ".join([said, *filter(None, map(untried, everything))])
+    return unknown(settings, networks=networks, devices={data.attrs.get("device", "") for data in trained})
+
+
+def _family_caption(everything: Sequence[Mapping[str, xr.Dataset]]) -> str:
+    asked = [results["controls"] for results in everything if "controls" in results]
+    told = [f"In `{one.attrs['setting']}`, n = {count_groups(one)} trees" for one in asked[:1]]
+    return "".join(f"{one}; [what the curves are](figures/fig9_controls.md).\n" for one in told)
 
 
 def _recommended(settings: Mapping[str, Told], everything: Sequence[Mapping[str, xr.Dataset]]) -> str:
@@ -136,12 +154,7 @@ def _recommended(settings: Mapping[str, Told], everything: Sequence[Mapping[str,
 
 
 def published_by(results: Mapping[str, xr.Dataset], figures_at: str) -> str:
-    """What the published results were measured on, in a sentence or two.
-
-    Args:
-        results: of a setting, by stage.
-        figures_at: folder of its figures, from the project's.
-    """
+    """What a setting's published results were measured on; ``figures_at`` is their figures' folder."""
     attrs = results["train"].attrs
     values = json.loads(attrs["parameters"])
     trained = values["train_images"] or "all"
@@ -233,18 +246,10 @@ def _figure_row(name: str, link: str, results: Mapping, needs: Mapping, known: C
     stages = (figures.FIGURES | figures.TABLES)[name][1]
     chain = dict.fromkeys(each for stage in stages for each in (*needs.get(stage, ["train", "merge"]), stage))
     made_by = ", ".join(f"`{(NOTEBOOKS | EXTRA)[each]}`" for each in chain)
-    minutes = sum(_seconds(results[each]) / count_groups(results[each]) for each in chain) / 60
+    minutes = sum(records.seconds(results[each]) / count_groups(results[each]) for each in chain) / 60
     sources = ", ".join(f"`{setting}/{stage}.nc`" for stage in stages)
     commands = ", ".join(f"`{each}`" for each in dict.fromkeys(makes[stage] for stage in stages))
     return f"| [{title(name)}]({link}) | {made_by} | {sources} | {commands} | {minutes:.0f} |"
-
-
-def _seconds(data: xr.Dataset) -> float:
-    """What a stage took; training also counts what earlier runs, which left checkpoints, had done."""
-    took = data.attrs.get("wall_seconds", float("nan"))
-    if data.attrs["stage"] != "train":
-        return took
-    return max(took, float(data.seconds[(data.method != "stopped").values].sum()))
 
 
 def questions(settings: Mapping[str, Told]) -> str:

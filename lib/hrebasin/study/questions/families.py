@@ -38,7 +38,7 @@ OTHERS = {  # families that were not merged, and what a sentence calls them
     "l1": "L1-regularised networks",
     "l2": "L2-regularised networks",
 }
-MERGED = {"tree": "The tree", "merge-many": "MergeMany", "merge-many-from-tree": "MergeMany from the tree"}
+MERGED = {"tree": "the tree", "merge-many": "MergeMany", "merge-many-from-tree": "MergeMany from the tree"}
 ATTACKS = {"fgsm": "FGSM", "pgd-margin": "PGD on the margin"}
 Key = tuple[str, str, int, str]  # attack, method, stage, family of the others
 
@@ -158,17 +158,18 @@ def _sentences(pairs: dict[Key, Comparison], tests: dict[Key, Test], top: int) -
     beside = OTHERS[family].replace("networks", "ones") if pair.equal else f"{_end(pair, family)},"
     yield f"{_verdict(pairs, tests, key)}. {kept} and {beside} {others:.0f} %."
     yield f"The difference is {signed(tests[key])}."
-    alike = {2 ** k[2]: k for k in tests if (*k[:2], k[3]) == (*key[:2], family) and k != key}
-    yield from _sizes({str(n): tests[k] for n, k in alike.items() if pairs[k].equal})
-    beyond = [str(n) for n, k in alike.items() if not pairs[k].equal and pairs[k].beyond.mean() > 0]
-    if pair.equal and beyond:
-        yield f"{OTHERS[family].capitalize()} are never as inaccurate as those merged from {listed(beyond)}."
     for again in ATTACKS:
         if again != kind and (other := (again, *key[1:])) in tests:
-            yield f"Under {ATTACKS[again]} the difference is {signed(tests[other])}."
+            yield f"Under {ATTACKS[again]} it is {signed(tests[other])}."
+    alike = {2 ** k[2]: k for k in tests if (*k[:2], k[3]) == (*key[:2], family) and k != key}
+    yield from _sizes({str(n): tests[k] for n, k in alike.items() if pairs[k].equal}, ATTACKS[kind])
+    beyond = [str(n) for n, k in alike.items() if not pairs[k].equal and pairs[k].beyond.mean() > 0]
+    if pair.equal and beyond:
+        merged = f"those merged from {listed(beyond)}"
+        yield f"None of the {OTHERS[family]} is as inaccurate as {merged}: these have no equal."
     for method, name in MERGED.items():
         if (many := (kind, method, top, family)) in tests and many != key:
-            yield _beside(f"{name} of {2**top}", pairs[many], tests[many], family)
+            yield _beside(f"{name} of {2**top}", ATTACKS[kind], pairs[many], tests[many], family)
     beside = {OTHERS[k[3]]: tests[k] for k in pairs if k[:3] == key[:3] and k != key}
     signs = {1: "more robust than", -1: "less robust than", 0: "not resolved against"}
     told = [f"{signs[sign]} {listed(names)}" for sign, names in by_sign(beside).items() if names]
@@ -176,22 +177,24 @@ def _sentences(pairs: dict[Key, Comparison], tests: dict[Key, Test], top: int) -
         yield f"Among networks of about its accuracy, the tree of {2**stage} is {'; '.join(told)}."
 
 
-def _sizes(tests: dict[str, Test]) -> Iterator[str]:
+def _sizes(tests: dict[str, Test], attack_name: str) -> Iterator[str]:
     """How networks merged from other numbers stand beside early-stopped networks of the same accuracy."""
-    words = {1: "It is above zero", -1: "It is below zero", 0: "It is not resolved"}
+    words = {1: "above zero", -1: "below zero", 0: "not resolved"}
     for sign, names in by_sign(tests).items():
         if names:
             sizes = listed([f"{tests[name].effect:.1f}" for name in names])
-            yield f"{words[sign]} for networks merged from {listed(names)} ({sizes} points)."
+            yield f"Under {attack_name} it is {words[sign]} for networks merged from {listed(names)} ({sizes} points)."
 
 
-def _beside(name: str, pair: Comparison, test: Test, family: str) -> str:
+def _beside(name: str, attack_name: str, pair: Comparison, test: Test, family: str) -> str:
     """How much more or less some networks keep than others as accurate, or than the nearest in accuracy."""
     others = f"{OTHERS[family]} of the same accuracy" if pair.equal else _end(pair, family)
     if not test.sign:
-        return f"{name} is not resolved against {others}: {signed(test)}."
+        return (
+            f"Under {attack_name}, it is not resolved whether {name} keeps more or less than {others}: {signed(test)}."
+        )
     more, spread = "more" if test.sign > 0 else "less", within(test, mirrored=test.sign < 0)
-    return f"{name} keeps {amount(test)} {more} {spread} than {others}."
+    return f"Under {attack_name}, {name} keeps {amount(test)} {more} {spread} than {others}."
 
 
 def _end(pair: Comparison, family: str) -> str:

@@ -92,8 +92,8 @@ def _most_robust(data: xr.Dataset, size: int) -> Iterator[str]:
     if known:
         best = max(known, key=lambda name: known[name].effect)
         yield (
-            f"{_begun(best)} is the most accurate of the {len(known)} other ways under strong FGSM: the difference "
-            f"from the tree is {signed(known[best])}."
+            f"{_begun(best)} is the most accurate of all {len(known) + 1} under strong FGSM; the difference from the "
+            f"tree is {signed(known[best])}."
         )
 
 

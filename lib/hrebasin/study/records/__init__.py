@@ -1,7 +1,7 @@
 """Data sets: what each stage writes, with units and provenance, written whole and read back validated."""
 
 from .data_sets import FORMAT, concat, join, read, read_results, write
-from .origins import describe, misfits, networks_of
+from .origins import describe, misfits, networks_of, seconds
 from .provenance import PROVENANCE, Clock, derived, loaded, plain_values, provenance
 from .schemas import schema
 from .tables import columns
@@ -23,5 +23,6 @@ __all__ = [
     "read",
     "read_results",
     "schema",
+    "seconds",
     "write",
 ]

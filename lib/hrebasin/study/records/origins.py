@@ -62,6 +62,14 @@ def _digests(dataset: xr.Dataset) -> dict[str, str]:
     return json.loads(dataset.attrs.get("data_digest", "{}"))
 
 
+def seconds(dataset: xr.Dataset) -> float:
+    """What a stage took; training also counts what earlier runs, which left checkpoints, had done."""
+    took = dataset.attrs.get("wall_seconds", float("nan"))
+    if dataset.attrs["stage"] != "train":
+        return took
+    return max(took, float(dataset.seconds[(dataset.method != "stopped").values].sum()))
+
+
 def describe(dataset: xr.Dataset) -> str:
     """Which data set this is, for the metadata of figures drawn from it."""
     told = {"stage": "unknown", "setting": "unknown", "created": "unknown", "code_commit": "unknown"} | dataset.attrs
