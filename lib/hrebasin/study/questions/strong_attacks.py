@@ -30,7 +30,7 @@ from .strong_measures import FLOAT32, SOURCE_SEED, chosen, last_stage, measure
 from .wording import signed
 
 __all__ = ["SCHEMA", "SOURCE_SEED", "TITLE", "answer", "chosen", "draw", "last_stage", "measure"]
-TITLE = "Do merged networks look more robust only because FGSM is a poor attack?"
+TITLE = "Does a stronger attack than FGSM change how merged and unmerged networks compare?"
 SCHEMA = {"model attack epsilon": "robust_accuracy", "model": "zero_gradients"}
 # Beside them may be ``withstood`` (model attack image), ``zero_gradients_float32``, ``searched`` and ``found`` (model),
 # which data sets published first lack: these hold FGSM on rescaled logits and images of networks of the same tree
@@ -128,30 +128,29 @@ def _sentences(data: xr.Dataset, gains: dict, tests: dict, crossing: dict, top: 
     headline = HEADLINE if HEADLINE in gains else "fgsm"
     fair = {kind: gain for kind, gain in gains.items() if not kind.startswith("fgsm") and kind != OWN_IMAGES}
     signs = by_sign(fair)
-    word = {"Yes": "No", "No": "Yes"}.get(gains[headline].yes_or_no(), "Not resolved")
+    hard, looks = gains[headline].sign, gains["fgsm"].sign if "fgsm" in gains else 1
+    word = "Not resolved" if not hard or not looks else "No" if hard == looks else "Yes"
     if signs[1] and signs[-1]:
         word = "Partly"
     late, early = (PERCENT * tree(large(data.robust_accuracy.sel(attack=headline)), s).mean().item() for s in (top, 0))
-    looks = gains["fgsm"].sign if "fgsm" in gains else 1
-    if looks < 0:
-        word = f"No: merged networks are less robust under FGSM too. There the difference is {signed(gains['fgsm'])}"
-    elif not looks:
-        word = f"Not resolved. Whether they are ahead under FGSM is open: the difference is {signed(gains['fgsm'])}"
     yield (
         f"{word}. Under {IN_WORDS[headline]}, networks merged from {2**top} keep {late:.1f} % and unmerged ones "
         f"{early:.1f} %, a difference of {signed(gains[headline])}."
     )
+    if "fgsm" in gains and headline != "fgsm":
+        yield f"Under FGSM the difference is {signed(gains['fgsm'])}."
     if headline in crossing:
         yield f"The two cross at an epsilon of {signed(crossing[headline])}."
         if "fgsm" in crossing and headline != "fgsm":
             yield f"Under FGSM they cross at {crossing['fgsm'].effect:.4f}."
-    for kind in dict.fromkeys((*signs[-1], "transfer-pgd", "transfer-merged-pgd")):
+    for kind in dict.fromkeys((*signs[-looks], "transfer-pgd", "transfer-merged-pgd")):
         if kind in gains and kind != headline:
             yield f"Under {IN_WORDS.get(kind, kind)} the difference is {signed(gains[kind])}."
     if "many" in tests:
-        yield f"For MergeMany of {2**top} in place of the tree it is {signed(tests['many'])}."
+        yield f"Under {IN_WORDS[HEADLINE]}, MergeMany of {2**top} minus unmerged networks is {signed(tests['many'])}."
     if "stopped" in tests:
-        yield f"Beside early-stopped networks of about their accuracy it is {signed(tests['stopped'])}."
+        beside = f"the tree of {2**top} minus early-stopped networks of about its accuracy"
+        yield f"Under {IN_WORDS[HEADLINE]}, {beside} is {signed(tests['stopped'])}."
     if "zero_gradients_float32, 0" in tests:
         yield f"A gradient in float32 flatters unmerged networks by {signed(tests['float32, 0'])}."
         single, double = (tests[f"zero_gradients{name}, 0"].effect for name in ("_float32", ""))
