@@ -1,5 +1,8 @@
 """The same results on a CUDA GPU as on the CPU; skipped where there is none."""
 
+from dataclasses import replace
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
@@ -29,29 +32,18 @@ def test_training(architecture, train_images, trained, recipe):
 
 
 def test_training_in_bfloat16_learns(architecture, train_images, recipe):
-    from dataclasses import replace
-
     bank = train(architecture, train_images, [0, 1], replace(recipe, precision="bfloat16"), device="cuda")
     assert (bank.history.train_accuracy[:, -1] > 0.5).all()
 
 
-def test_matching(trained, on_gpu):
-    first, second = slice(0, 4), slice(4, 8)
-    here = match_weights(trained.select(first), trained.select(second))
-    there = match_weights(on_gpu.select(first), on_gpu.select(second))
-    for name, perm in here.permutations.items():
-        assert torch.equal(perm, there.permutations[name])
-    torch.testing.assert_close(here.objective, there.objective, rtol=1e-6, atol=0)
-
-
-@pytest.mark.parametrize("whole", [True, False])
-def test_matching_by_activations(trained, on_gpu, train_images, whole):
-    pixels = train_images.pixels if whole else train_images.pixels.float() / 255
-    first, second = slice(0, 4), slice(4, 8)
-    here = match_activations(trained.select(first), trained.select(second), pixels)
-    there = match_activations(on_gpu.select(first), on_gpu.select(second), pixels)
-    for name, perm in here.permutations.items():
-        assert torch.equal(perm, there.permutations[name])
+def test_matching(trained, on_gpu, train_images):
+    whole = train_images.pixels
+    for match in (match_weights, *(partial(match_activations, pixels=p) for p in (whole, whole.float() / 255))):
+        here, there = (match(bank.select(slice(0, 4)), bank.select(slice(4, 8))) for bank in (trained, on_gpu))
+        for name, perm in here.permutations.items():
+            assert torch.equal(perm, there.permutations[name])
+        if match is match_weights:
+            torch.testing.assert_close(here.objective, there.objective, rtol=1e-6, atol=0)
 
 
 def test_merging(trained, on_gpu):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 from safetensors.torch import save
@@ -29,7 +29,6 @@ STRANGE = st.one_of(
 )  # fmt: skip
 
 
-@settings(max_examples=40)
 @given(key=st.sampled_from(sorted(Setting.model_fields)), value=STRANGE)
 def test_a_strange_value_of_a_setting_is_taken_or_named(tmp_path_factory, key, value):
     path = tmp_path_factory.getbasetemp() / "mine.yaml"
@@ -89,18 +88,15 @@ READERS = {
 
 def damaged(whole, stream):
     """Some bytes changed, cut off, doubled or put in."""
-    content, n = bytearray(whole), len(whole)
-    place, length = int(stream.integers(n)), int(stream.integers(1, 9))
-    how = int(stream.integers(4))
-    if how == 0:
-        content[place : place + length] = stream.bytes(length)
-    elif how == 1:
-        del content[place:]
-    elif how == 2:
-        content[place:place] = content[:place]
-    else:
-        content[place:place] = stream.bytes(length)
-    return bytes(content)
+    place, length = int(stream.integers(len(whole))), int(stream.integers(1, 9))
+    before, after = whole[:place], whole[place:]
+    ways = (
+        before + stream.bytes(length) + after[length:],
+        before,
+        before + whole,
+        before + stream.bytes(length) + after,
+    )
+    return ways[int(stream.integers(4))]
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # h5netcdf's of what it could not open
@@ -108,13 +104,13 @@ def damaged(whole, stream):
 def test_a_damaged_file_is_read_or_named(name, tmp_path):
     make, read = READERS[name]
     whole, path, refused = make(), tmp_path / name, 0
-    for number in range(12):
+    for number in range(9):
         path.write_bytes(damaged(whole, np.random.default_rng(number)))
         try:
             read(path)
         except ValueError as error:
             assert path.name.split(".")[0] in str(error)  # noqa: PT017
             refused += 1
-    assert refused >= 4
+    assert refused >= 3
     path.write_bytes(whole)
     read(path)

@@ -77,45 +77,38 @@ MATCHING = {"solve", "bank", "table"}  # what counts for `match`
 RULES = {"linear", "helper"}
 
 
-@pytest.mark.parametrize(
-    ("source", "counting"),
-    [
-        ("from hrebasin.matching.weights import match\nmatch(1)", MATCHING),
-        ("from hrebasin.matching.weights import match as m\nm(1)", MATCHING),
-        ("from hrebasin.matching import weights\nweights.match(1)", MATCHING),
-        ("from hrebasin import matching\nmatching.weights.match(1)", MATCHING),
-        ("import hrebasin.matching.weights as w\nw.match(1)", MATCHING),
-        ("if True:\n    from hrebasin import match\n    match(1)", MATCHING),
-        ("import hrebasin\nhrebasin.match(1)", MATCHING),
-        ("import hrebasin\nhrebasin.merge_tree(1)", MATCHING | {"merge"}),
-        ("import hrebasin as h\nh.merge_tree(1)", MATCHING | {"merge"}),
-        ("from hrebasin.merging import merge\nmerge(1)", MATCHING | {"merge"}),
-        ("import hrebasin.bank\nhrebasin.merge_tree(1)", MATCHING | {"merge"}),
-        ("from hrebasin.study.notes import note\nnote()", MATCHING | {"merge", "own"}),
-        ("import hrebasin.matching.weights", MATCHING | {"show", "plot"}),
-        ("import hrebasin.study.notes", MATCHING | {"merge", "own"}),
-        ("from hrebasin.matching import weights\nvars(weights)", MATCHING | {"show", "plot"}),
-        ("from hrebasin import matching", set()),
-        ("import hrebasin.merging", MATCHING | {"merge"} | RULES),
-        ("from hrebasin.merging.rules import named\nnamed()", RULES),
-        ("from hrebasin.merging.table import helper\nhelper()", RULES),
-        ("from hrebasin.study.deep.page import page\npage()", {"html"}),
-        ("from hrebasin.study.deep.page import Bank\nBank()", {"bank"}),
-        ("from hrebasin.bank import Bank\nBank()", {"bank"}),
-        ("import numpy as match\nmatch.merge_tree", set()),
-    ],
-)
+FROM, MERGING = "from hrebasin.", MATCHING | {"merge"}
+REACHED = [
+    (FROM + "matching.weights import match\nmatch(1)", MATCHING),
+    (FROM + "matching.weights import match as m\nm(1)", MATCHING),
+    (FROM + "matching import weights\nweights.match(1)", MATCHING),
+    ("from hrebasin import matching\nmatching.weights.match(1)", MATCHING),
+    ("import hrebasin.matching.weights as w\nw.match(1)", MATCHING),
+    ("if True:\n    from hrebasin import match\n    match(1)", MATCHING),
+    ("import hrebasin\nhrebasin.match(1)", MATCHING),
+    ("import hrebasin as h\nh.merge_tree(1)", MERGING),
+    (FROM + "merging import merge\nmerge(1)", MERGING),
+    ("import hrebasin.bank\nhrebasin.merge_tree(1)", MERGING),
+    (FROM + "study.notes import note\nnote()", MERGING | {"own"}),
+    (FROM + "study.notes import other\nother()", {"bank", *MERGING, "own"}),  # a name's scope is not told
+    ("import hrebasin.matching.weights", MATCHING | {"show", "plot"}),
+    ("import hrebasin.study.notes", MERGING | {"own"}),
+    (FROM + "matching import weights\nvars(weights)", MATCHING | {"show", "plot"}),
+    ("from hrebasin import matching", set()),
+    ("import hrebasin.merging", MERGING | RULES),
+    (FROM + "merging.rules import named\nnamed()", RULES),
+    (FROM + "merging.table import helper\nhelper()", RULES),
+    (FROM + "study.deep.page import page\npage()", {"html"}),
+    (FROM + "study.deep.page import Bank\nBank()", {"bank"}),
+    ("import numpy as match\nmatch.merge_tree", set()),
+]
+
+
+@pytest.mark.parametrize(("source", "counting"), REACHED)
 def test_what_is_reached_counts_and_nothing_else(source, counting, digest):
     before = digest(source)
     assert before == digest(source)
     assert {name for name, change in CHANGES.items() if digest(source, *change) != before} == counting
-
-
-def test_imports_of_one_name_in_two_places_both_count(digest):
-    source = "from hrebasin.study.notes import other\nother()"  # a name's scope is not told
-    before = digest(source)
-    assert digest(source, *CHANGES["bank"]) != before
-    assert digest(source, *CHANGES["merge"]) != before
 
 
 def test_everything_in_a_module_counts_and_modules_may_be_left_out(digest):
@@ -129,28 +122,24 @@ def test_everything_in_a_module_counts_and_modules_may_be_left_out(digest):
     assert changed(modules={"merging.tree"}, without={"match"}) == MATCHING | {"merge"}
 
 
-@pytest.mark.parametrize(
-    ("line", "missing"),
-    [
-        ("import hrebasin.gone", "hrebasin.gone"),
-        ("from hrebasin.merging.gone import f", "hrebasin.merging.gone"),
-        ("from hrebasin.matching.weights.deeper import f", "hrebasin.matching.weights.deeper"),
-        ("from hrebasin import merge_forest", "merge_forest"),
-        ("from hrebasin.merging import forest", "forest"),
-        ("from hrebasin.matching.weights import solver", "solver"),
-    ],
-)
+ABSENT = {
+    "import hrebasin.gone": "hrebasin.gone",
+    "from hrebasin.merging.gone import f": "hrebasin.merging.gone",
+    "from hrebasin.matching.weights.deeper import f": "hrebasin.matching.weights.deeper",
+    "from hrebasin import merge_forest": "merge_forest",
+    "from hrebasin.matching.weights import solver": "solver",
+    "from .gone import f": "gone",
+    "from ..gone import f": "leads out",
+}
+
+
+@pytest.mark.parametrize(("line", "missing"), ABSENT.items())
 def test_an_import_that_is_not_there_is_an_error(line, missing, digest):
-    with pytest.raises(ModuleNotFoundError, match=missing):
-        digest(line)
     with pytest.raises(ModuleNotFoundError, match=missing):  # in the library too
         digest("import hrebasin.bank", "bank.py", "class Bank", f"{line}\nclass Bank")
-
-
-@pytest.mark.parametrize("line", ["from .gone import f", "from ..gone import f", "from ...bank import Bank"])
-def test_a_relative_import_that_leads_nowhere_is_an_error(line, digest):
-    with pytest.raises(ModuleNotFoundError, match="gone|leads out"):
-        digest("import hrebasin.merging.tree", MERGE, "def merge", f"{line}\ndef merge")
+    if "hrebasin" in line:
+        with pytest.raises(ModuleNotFoundError, match=missing):
+            digest(line)
 
 
 def test_code_counts_but_for_layout_comments_and_docstrings(digest):
@@ -158,9 +147,12 @@ def test_code_counts_but_for_layout_comments_and_docstrings(digest):
     assert digest(code.replace("in pixels", "range").replace("(sizes)", "( sizes )")) == digest(code)
     assert digest(code.replace("0.0", "0.1")) != digest(code)
     twice = "def f():\n    '''Told.'''\n    'more'\n"
-    assert code_digest(twice) == code_digest(twice.replace("Told", "Said"))
-    assert code_digest(twice) != code_digest(twice.replace("more", "less"))
+    assert (
+        code_digest(twice) == code_digest(twice.replace("Told", "Said")) != code_digest(twice.replace("more", "less"))
+    )
     assert code_digest("'''Told.'''\nf()") == code_digest("f()")
+    nothing = [code_digest(line) for line in ("f(None)", "f()", "f(0)", "f(False)", "f('')", "f([])", "f({})")]
+    assert len(set(nothing)) == len(nothing)
 
 
 def test_a_notebook_is_its_code(tmp_path):
@@ -178,10 +170,8 @@ def test_a_notebook_is_its_code(tmp_path):
 
 
 def test_every_notebook_has_a_digest_of_its_own():
-    paths = sorted((project_root() / "notebooks").glob("*.ipynb"))
-    digests = [notebook_digest(path) for path in paths]
-    assert all(len(digest) == 64 for digest in digests)
-    assert len(set(digests)) == len(paths) > 0
+    paths = sorted((project_root() / "notebooks").glob("0[1-3]*.ipynb"))
+    assert len({notebook_digest(path) for path in paths}) == len(paths) >= 3
     assert module_digest("training.train") != module_digest("merging.tree")
 
 
@@ -193,11 +183,6 @@ def test_fields_that_only_another_python_knows_do_not_count(line):
         node._fields = (*node._fields, "unheard_of")
         node.unheard_of = []
     assert _dump(tree) == told
-
-
-def test_values_that_are_nothing_count_where_they_stand():
-    codes = [code_digest(line) for line in ("f(None)", "f()", "f(0)", "f(False)", "f('')", "f([])", "f({})")]
-    assert len(set(codes)) == len(codes)
 
 
 # ---- digests of images
@@ -215,7 +200,7 @@ def test_the_digest_of_a_folder_is_over_names_and_contents_in_order(tmp_path):
     assert files_digest(tmp_path) == hashlib.sha256(told).hexdigest()
 
 
-def test_links_count_as_what_they_lead_to(tmp_path):
+def test_links_count_as_what_they_lead_to_and_circles_are_left_out(tmp_path):
     write_files(tmp_path / "set", {"train/cat/0.png": "A", "train/dog/0.png": "B", "test/cat/0.png": "C"})
     write_files(tmp_path / "away", {"dog/0.png": "B", "test/cat/0.png": "C"})
     write_files(tmp_path / "links", {"train/cat/0.png": "A"})
@@ -223,18 +208,15 @@ def test_links_count_as_what_they_lead_to(tmp_path):
     (tmp_path / "links" / "test").symlink_to(tmp_path / "away" / "test")
     digest = files_digest(tmp_path / "links")
     assert digest == files_digest(tmp_path / "set")
-    for changed in ("dog/0.png", "test/cat/0.png"):
-        before = (tmp_path / "away" / changed).read_text()
-        write_files(tmp_path / "away", {changed: "other"})
-        assert files_digest(tmp_path / "links") != digest
-        write_files(tmp_path / "away", {changed: before})
+    for name, target in (
+        ("train/cat/up", ".."),
+        ("train/all", tmp_path / "links"),
+        ("itself", "itself"),
+        ("gone", "no"),
+    ):
+        (tmp_path / "links" / name).symlink_to(target)
+    assert files_digest(tmp_path / "links") == digest
+    write_files(tmp_path / "away", {"test/cat/0.png": "other"})
+    changed = files_digest(tmp_path / "links")
     (tmp_path / "links" / "train" / "emu").symlink_to("cat")  # images that `load_images` would see twice
-    assert files_digest(tmp_path / "links") != digest
-
-
-def test_links_in_a_circle_are_left_out(tmp_path):
-    write_files(tmp_path, {"train/cat/0.png": "A"})
-    digest = files_digest(tmp_path)
-    for name, target in (("train/cat/up", ".."), ("train/all", tmp_path), ("itself", "itself"), ("gone", "nowhere")):
-        (tmp_path / name).symlink_to(target)
-    assert files_digest(tmp_path) == digest
+    assert len({digest, changed, files_digest(tmp_path / "links")}) == 3

@@ -19,9 +19,7 @@ from hrebasin.images.sources import load_images
 from hrebasin.study import records
 from hrebasin.study.settings import load_setting
 from hrebasin.training.train import train
-
-ROOT = project_root()
-# ---- bombs
+from hrebasin.weight_files import read_weights
 
 
 class Bomb:
@@ -51,44 +49,44 @@ def test_the_bomb_works(tmp_path):
     assert (tmp_path / "exploded").is_dir()
 
 
-KINDS = pytest.mark.parametrize("kind", ["pickle", "npy", "torch"])
+def load(source, folder):
+    return load_images(str(source), "train", root=folder)
 
 
-@KINDS
-def test_a_bomb_as_weights_or_data_set_is_refused(bomb, kind, tmp_path):
-    (tmp_path / "bank.safetensors").write_bytes(bomb[kind])
-    (tmp_path / "merge.nc").write_bytes(bomb[kind])
-    with pytest.raises(ValueError, match=r"bank\.safetensors is not a readable safetensors file"):
-        Bank.load(tmp_path / "bank.safetensors")
-    with pytest.raises(ValueError, match=r"merge\.nc is not a readable netCDF file"):
-        records.read(tmp_path / "merge.nc", stage="merge")
+READERS = {
+    "bank.safetensors": (Bank.load, "is not a readable safetensors file"),
+    "bank.pt": (read_weights, "cannot be read as tensors alone, without running what is in it"),
+    "merge.nc": (lambda path: records.read(path, stage="merge"), "is not a readable netCDF file"),
+    "set/train/dog/0.png": (lambda path: load(path.parents[2], path.parents[2]), "is not a readable image"),
+    "set.tar": (lambda path: load(path, path.parent), "cannot be unpacked"),
+    "cifar10-sample.nc": (lambda path: load("cifar10-sample", path.parent), "is damaged or not the shipped sample"),
+}
 
 
-@KINDS
-def test_a_bomb_as_image_archive_or_decoded_images_is_refused(bomb, kind, tmp_path):
-    folder = tmp_path / "set" / "train"
-    for name in ("cat", "dog"):
-        (folder / name).mkdir(parents=True)
-        (folder / name / "0.png").write_bytes(bomb[kind])
-    with pytest.raises(ValueError, match=r"cat/0\.png is not a readable image"):
-        load_images(str(tmp_path / "set"), "train", root=tmp_path)
-    (tmp_path / "set.tar").write_bytes(bomb[kind])
-    with pytest.raises(ValueError, match=r"set\.tar cannot be unpacked"):
-        load_images(str(tmp_path / "set.tar"), "train", root=tmp_path)
-    (tmp_path / "cifar10-sample.nc").write_bytes(bomb[kind])
-    with pytest.raises(ValueError, match=r"cifar10-sample\.nc is damaged or not the shipped sample"):
-        load_images("cifar10-sample", "train", root=tmp_path)
-
-
-def test_a_bomb_among_decoded_images_does_not_explode(bomb, tmp_path):
+@pytest.fixture
+def folder(tmp_path):
+    """A folder of images of two classes."""
     for name in ("cat", "dog"):
         (tmp_path / "set" / "train" / name).mkdir(parents=True)
         Image.new("RGB", (4, 4)).save(tmp_path / "set" / "train" / name / "0.png")
-    digest = load_images(str(tmp_path / "set"), "train", root=tmp_path).digest
+    return tmp_path / "set"
+
+
+@pytest.mark.parametrize("kind", ["pickle", "npy", "torch"])
+@pytest.mark.parametrize("name", READERS)
+def test_a_bomb_as_weights_data_set_or_images_is_refused(bomb, kind, name, folder, tmp_path):
+    read, reason = READERS[name]
+    (tmp_path / name).write_bytes(bomb[kind])
+    with pytest.raises(ValueError, match=rf"{name} {reason}"):
+        read(tmp_path / name)
+
+
+def test_a_bomb_among_decoded_images_does_not_explode(bomb, folder, tmp_path):
+    digest = load(folder, tmp_path).digest
     (cache,) = (tmp_path / "raw" / "decoded").iterdir()
     cache.write_bytes(bomb["npy"])
     with pytest.warns(UserWarning, match="are damaged and made anew"):
-        assert load_images(str(tmp_path / "set"), "train", root=tmp_path).digest == digest
+        assert load(folder, tmp_path).digest == digest
 
 
 def test_a_bomb_among_the_batches_of_cifar10_does_not_explode(bomb, tmp_path, monkeypatch):
@@ -102,13 +100,14 @@ def test_a_bomb_among_the_batches_of_cifar10_does_not_explode(bomb, tmp_path, mo
         load_images("cifar10", "train", root=tmp_path)
 
 
-@KINDS
-def test_a_bomb_as_checkpoint_does_not_explode(bomb, kind, shallow, train_images, recipe, tmp_path):
-    train(shallow, train_images, [0], recipe, checkpoints=tmp_path / "checkpoints")
+def test_a_bomb_as_checkpoint_does_not_explode(bomb, shallow, train_images, recipe, tmp_path):
+    whole = train(shallow, train_images, [0], recipe, checkpoints=tmp_path / "checkpoints")
     (checkpoint,) = (tmp_path / "checkpoints").iterdir()
-    checkpoint.write_bytes(bomb[kind])
-    with pytest.warns(UserWarning, match="is damaged and not used: .*header"):
-        train(shallow, train_images, [0], recipe, checkpoints=tmp_path / "checkpoints")
+    for damage in (*bomb.values(), checkpoint.read_bytes()[:-100]):
+        checkpoint.write_bytes(damage)
+        with pytest.warns(UserWarning, match=f"{checkpoint.name} .*is damaged and not used"):
+            again = train(shallow, train_images, [0], recipe, checkpoints=tmp_path / "checkpoints")
+        assert torch.equal(again.tensors["fc2.weight"], whole.tensors["fc2.weight"])
 
 
 def test_a_bomb_as_setting_is_refused(tmp_path):
@@ -128,6 +127,14 @@ def entry(name, kind=tarfile.REGTYPE, target=""):
     return member
 
 
+def archive(path, *members):
+    path.parent.mkdir(exist_ok=True)
+    with tarfile.open(path, "w:xz" if path.suffix == ".xz" else "w") as file:
+        for member in members:
+            file.addfile(member)
+    return path
+
+
 ESCAPES = {
     "parent": [entry("../outside.png")],
     "parent inside": [entry("train/../../outside.png")],
@@ -141,12 +148,8 @@ ESCAPES = {
 
 @pytest.mark.parametrize("members", ESCAPES.values(), ids=ESCAPES)
 def test_nothing_leaves_the_folder_of_an_archive(tmp_path, members):
+    path = archive(tmp_path / "in" / "set.tar.xz", *members)
     (tmp_path / "secret").write_text("secret")
-    path = tmp_path / "in" / "set.tar.xz"
-    path.parent.mkdir()
-    with tarfile.open(path, "w:xz") as file:
-        for member in members:
-            file.addfile(member)
     with pytest.raises(ValueError, match=r"set\.tar\.xz cannot be unpacked: "):
         unpacked(path, tmp_path / "raw")
     assert sorted(p.name for p in tmp_path.rglob("*") if not p.is_dir()) == [".lock", "secret", "set.tar.xz"]
@@ -154,9 +157,7 @@ def test_nothing_leaves_the_folder_of_an_archive(tmp_path, members):
 
 
 def test_an_absolute_path_stays_inside(tmp_path):
-    path = tmp_path / "set.tar"
-    with tarfile.open(path, "w") as file:
-        file.addfile(entry(f"{tmp_path}/outside.png"))
+    path = archive(tmp_path / "set.tar", entry(f"{tmp_path}/outside.png"))
     with pytest.raises(ValueError, match=r"set\.tar holds no train or test folder, at its top or in one folder there"):
         unpacked(path, tmp_path / "raw")
     assert not (tmp_path / "outside.png").exists()
@@ -164,10 +165,8 @@ def test_an_absolute_path_stays_inside(tmp_path):
 
 
 def test_git_keeps_files_byte_for_byte():
-    for name in ("figures/index.html", "data/published/SHA256SUMS", "README.md"):
-        told = subprocess.run(
-            ["git", "check-attr", "text", "--", name], cwd=ROOT, capture_output=True, encoding="utf-8", check=False
-        )
-        if told.returncode:
-            pytest.skip("this is no git repository")
-        assert told.stdout.strip().endswith("text: unset")
+    asked = ["git", "check-attr", "text", "--", "figures/index.html", "data/published/SHA256SUMS", "README.md"]
+    told = subprocess.run(asked, cwd=project_root(), capture_output=True, encoding="utf-8", check=False)
+    if told.returncode:
+        pytest.skip("this is no git repository")
+    assert [line.rpartition(" ")[2] for line in told.stdout.splitlines()] == ["unset"] * 3

@@ -17,7 +17,7 @@ def png(number):
     return stream.getvalue()
 
 
-def write_archive(path, members, mode="w:xz"):
+def write_archive(path, members, mode="w"):
     """A tar archive of {name: content}."""
     with tarfile.open(path, mode) as file:
         for name, content in members.items():
@@ -35,34 +35,25 @@ def images(top=""):
 
 
 @pytest.mark.parametrize(("ending", "top"), [("tar", ""), ("tar.gz", "set/"), ("tar.bz2", ""), ("tar.xz", "set/")])
-def test_an_archive_is_the_folder_in_it(tmp_path, top, ending):
+def test_an_archive_is_the_folder_in_it_whatever_lies_beside(tmp_path, top, ending):
     path = tmp_path / f"set.{ending}"
-    write_archive(path, images(top), f"w:{ending[4:]}")
+    beside = {"._set": b"x", "README.md": b"read", f"{top}train/cat/._0.png": b"x", f"{top}train/._cat": b"x"}
+    beside |= {f"{top}train/.cache/1.png": b"x", "notes/a.txt": b"a", f"{top}._train": b"x"}
+    write_archive(path, images(top) | beside, f"w:{ending[4:]}")
     for split in ("train", "test"):
         loaded = load_images(str(path), split, root=tmp_path / "data")
         assert loaded.classes == ("cat", "dog")
         assert torch.equal(loaded.pixels[:, 0, 0, 0], torch.tensor([0, 10], dtype=torch.uint8))
 
 
-def test_an_archive_is_unpacked_once_and_anew_when_it_changes(tmp_path):
-    path = tmp_path / "set.tar.xz"
+def test_an_archive_is_unpacked_once_and_anew_when_it_changes_even_if_size_and_time_stay(tmp_path):
+    path = tmp_path / "set.tar"
     write_archive(path, images())
+    before = path.stat()
     first = unpacked(path, tmp_path)
     (first / "mark").touch()
     assert (unpacked(path, tmp_path) / "mark").exists()
-    write_archive(path, images() | {"train/cat/7.png": png(70)})
-    os.utime(path, ns=(1, 1))
-    second = unpacked(path, tmp_path)
-    assert second != first
-    assert (second / "train" / "cat" / "7.png").is_file()
-
-
-def test_an_archive_overwritten_by_one_of_the_same_size_and_time_is_unpacked_anew(tmp_path):
-    path = tmp_path / "set.tar"
-    write_archive(path, images(), "w")
-    before = path.stat()
-    first = unpacked(path, tmp_path)
-    write_archive(path, images() | {"test/dog/1.png": png(11)}, "w")
+    write_archive(path, images() | {"test/dog/1.png": png(11)})
     while path.stat().st_ctime_ns == before.st_ctime_ns:  # a coarse clock
         path.touch()
     os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
@@ -73,7 +64,7 @@ def test_an_archive_overwritten_by_one_of_the_same_size_and_time_is_unpacked_ane
 
 
 def test_what_a_killed_process_left_is_cleared_away(tmp_path):
-    write_archive(tmp_path / "set.tar", images(), "w")
+    write_archive(tmp_path / "set.tar", images())
     raw = tmp_path / "data" / "raw"
     (raw / "unpacked" / ".hrebasin-9999999-0123abcd" / "train").mkdir(parents=True)
     (raw / "decoded").mkdir()
@@ -82,18 +73,8 @@ def test_what_a_killed_process_left_is_cleared_away(tmp_path):
     assert [path.name for path in raw.rglob(".*")] == [".lock"]
 
 
-@pytest.mark.parametrize("top", ["", "set/"])
-def test_files_beside_the_images_do_not_matter(tmp_path, top):
-    beside = {"._set": b"x", "README.md": b"read", "._README.md": b"x", f"{top}train/cat/._0.png": b"x"}
-    beside |= {f"{top}train/._cat": b"x", f"{top}train/.cache/1.png": b"x", "notes/a.txt": b"a", f"{top}._train": b"x"}
-    write_archive(tmp_path / "set.tar.xz", images(top) | beside)
-    loaded = load_images(str(tmp_path / "set.tar.xz"), "train", root=tmp_path / "data")
-    assert loaded.classes == ("cat", "dog")
-    assert len(loaded) == 2
-
-
 @pytest.mark.parametrize("members", [{}, images("a/") | images("b/"), images("a/b/"), {"cat/0.png": png(0)}])
 def test_an_archive_without_splits_is_refused_by_its_name(tmp_path, members):
-    write_archive(tmp_path / "set.tar.xz", members)
-    with pytest.raises(ValueError, match=r"set\.tar\.xz holds no train or test folder, at its top or in one"):
-        load_images(str(tmp_path / "set.tar.xz"), "train", root=tmp_path / "data")
+    write_archive(tmp_path / "set.tar", members)
+    with pytest.raises(ValueError, match=r"set\.tar holds no train or test folder, at its top or in one"):
+        load_images(str(tmp_path / "set.tar"), "train", root=tmp_path / "data")

@@ -1,17 +1,20 @@
+"""Work side by side on threads, sizes that fit into memory, and numbers that are too small for float32."""
+
 import threading
 import time
 
 import pytest
 import torch
 
-from hrebasin.resources import limited_to, side_by_side, subnormals_flushed
+from hrebasin import resources
+from hrebasin.resources import fitting, halving, limited_to, side_by_side, subnormals_flushed
 from hrebasin.robustness.attacks import attack
 
 
 @pytest.fixture
 def threads():
     """``threads(n)`` gives torch n threads until the test ends."""
-    yield lambda n: torch.set_num_threads(n)
+    yield torch.set_num_threads
     torch.set_num_threads(1)
 
 
@@ -32,6 +35,7 @@ def test_items_run_at_the_same_time_and_share_the_threads(threads):
 
     assert side_by_side(work, range(2)) == [2, 2]
     assert torch.get_num_threads() == 4
+    assert side_by_side(lambda _: torch.get_num_threads(), [0]) == [4], "one item takes all threads"
 
 
 def test_work_inside_work_stays_on_its_thread(threads):
@@ -42,13 +46,6 @@ def test_work_inside_work_stays_on_its_thread(threads):
         return set(names) == {threading.current_thread().name}
 
     assert side_by_side(outer, range(2)) == [True, True]
-
-
-def test_one_item_takes_all_threads(threads):
-    threads(3)
-    assert side_by_side(lambda _: (torch.get_num_threads(), threading.current_thread()), [0]) == [
-        (3, threading.current_thread())
-    ]
 
 
 def test_after_a_failure_nothing_more_begins(threads):
@@ -89,15 +86,36 @@ def test_subnormal_numbers_are_flushed_inside_and_nowhere_else(threads):
     with subnormals_flushed():
         with subnormals_flushed():
             pass
-        assert product() == 0  # as it was
-    assert product() > 0
+        assert product() == 0, "as it was"
 
 
 def test_flushing_changes_no_result(trained, pixels, test_images):
     """Weights as strong penalties leave them: the same as if the smallest were zero."""
-    tiny, none = trained.select([0, 1]), trained.select([0, 1])
-    for bank, value in ((tiny, 1e-40), (none, 0.0)):
+    found = []
+    for value in (1e-40, 0.0):
+        bank = trained.select([0, 1])
         bank.tensors["fc2.weight"][:, ::2] = value
-    few = pixels[:20], test_images.labels[:20]
-    found = [attack(bank, *few, kind="fgsm", epsilons=[0.0, 0.01, 0.05]).robust.values for bank in (tiny, none)]
-    assert (found[0] == found[1]).all()
+        found.append(attack(bank, pixels[:20], test_images.labels[:20], kind="fgsm", epsilons=[0.0, 0.01, 0.05]))
+    assert (found[0].robust.values == found[1].robust.values).all()
+
+
+def test_what_fits(monkeypatch):
+    monkeypatch.setattr(resources, "free_memory", lambda device: {"cpu": 1000, "cuda": 4000}[device])
+    assert (fitting(100, share=0.5), fitting(100, device="cuda", share=0.5)) == (5, 20)
+    assert (fitting(100, share=0.5, most=3), fitting(1e9)) == (3, 1)
+
+
+def test_the_size_is_halved_until_it_fits_and_no_other_error_is_hidden():
+    def work(size, fits=5):
+        if size > fits:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return 1 / (size != 3)
+
+    with pytest.warns(UserWarning, match="out of GPU memory") as told:
+        assert halving(work, 40, what="networks") == (1, 5)
+    assert [str(each.message)[-2:] for each in told] == ["20", "10", " 5"]
+    assert str(told[0].message) == "out of GPU memory with 40 networks at once: going on with 20"
+    with pytest.warns(UserWarning, match="going on with 1"), pytest.raises(torch.OutOfMemoryError):
+        halving(lambda size: work(size, fits=0), 2, what="networks")
+    with pytest.raises(ZeroDivisionError):
+        halving(work, 3, what="networks")
