@@ -135,10 +135,10 @@ def write_run(trained, train_images, test_images):
     """
     banks = {"unmerged": trained, "merged": trained.select([0, 1]).relabel(method="tree", stage=1, n_merged=2)}
     images = {"train": train_images, "test": test_images}
+    origin = records.provenance(setting="p", parameters={}, images=images, device="cpu", clock=records.Clock())
 
     def write(folder, *, change=(), attrs=None):
         changes = dict(change)
-        origin = records.provenance(setting="p", parameters={}, images=images, device="cpu", clock=records.Clock())
         for part, stage in (("unmerged", "train"), ("merged", "merge")):
             bank = banks[part]
             ones = {
