@@ -1,13 +1,9 @@
-"""What surroundings must not change: folders of a known name, hooks of git, braces in a path, a full disk."""
-
-import pytest
-import torch
+"""What surroundings must not change: folders of a known name, hooks of git, braces in a path."""
 
 from hrebasin.files import project_root
 from hrebasin.study import records
 from hrebasin.study.running.plan import Plan
 from hrebasin.study.settings import load_setting
-from hrebasin.weight_files import write_weights
 
 
 def test_a_folder_beside_does_not_hide_images_of_that_name(tmp_path, monkeypatch):
@@ -15,16 +11,6 @@ def test_a_folder_beside_does_not_hide_images_of_that_name(tmp_path, monkeypatch
     setting = project_root() / "config" / "plain.yaml"
     monkeypatch.chdir(tmp_path)
     assert load_setting(setting, dataset="cifar10").dataset == "cifar10"
-
-
-def test_a_full_disk_is_told_by_the_file(tmp_path, monkeypatch):
-    def full(*_):
-        raise RuntimeError("[enforce fail] . unexpected pos 64 vs 0")
-
-    monkeypatch.setattr(torch, "save", full)
-    with pytest.raises(OSError, match=r"a\.pt could not be written"):
-        write_weights(tmp_path / "a.pt", {"a": torch.ones(1)})
-    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_hook_of_git_does_not_change_the_commit(monkeypatch):
