@@ -4,11 +4,9 @@ A row is ``(act, *reasons)``: ``act`` gets a `Box`, prepares there what it needs
 message must hold every reason: the value, the file, the parameter.
 """
 
-import io
 import json
 import os
 import struct
-import tarfile
 import zlib
 from dataclasses import replace
 
@@ -43,6 +41,7 @@ from hrebasin.study.tour.attacked_image import closeup, first_correct
 from hrebasin.study.tour.landscape import landscape
 from hrebasin.training.run import DivergedError, initial_bank
 from hrebasin.weight_files import read_weights
+from image_files import image, tar
 
 ROOT = project_root()
 NAN, INF = float("nan"), float("inf")
@@ -172,13 +171,6 @@ COMMANDS = [
 # ---- images
 
 
-def image(shape=(4, 5, 3), dtype=np.uint8, form="png", mode=None, **options):
-    stream = io.BytesIO()
-    made = Image.fromarray(np.random.default_rng(0).integers(0, 256, shape).astype(dtype))
-    made.convert(mode or made.mode).save(stream, form, **options)
-    return stream.getvalue()
-
-
 def png(width=5, depth=16):
     """A PNG of four rows of black colours of a depth that Pillow cannot write."""
     rows = zlib.compress(bytes(4 * (1 + 5 * 3 * depth // 8)))
@@ -225,16 +217,6 @@ def dogs(name, content, form=""):
 def pipe(box):
     os.mkfifo(box.folder / "9.png")
     images_in(box.folder)
-
-
-def tar(files):
-    stream = io.BytesIO()
-    with tarfile.open(fileobj=stream, mode="w") as file:
-        for name, content in files.items():
-            member = tarfile.TarInfo(name)
-            member.size = len(content)
-            file.addfile(member, io.BytesIO(content))
-    return stream.getvalue()
 
 
 def archive(content):

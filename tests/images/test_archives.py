@@ -1,37 +1,16 @@
-import io
 import os
-import tarfile
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 from hrebasin.images.archives import unpacked
 from hrebasin.images.sources import load_images
-
-
-def png(number):
-    stream = io.BytesIO()
-    Image.fromarray(np.full((4, 5, 3), number, np.uint8)).save(stream, "png")
-    return stream.getvalue()
-
-
-def write_archive(path, members, mode="w"):
-    """A tar archive of {name: content}."""
-    with tarfile.open(path, mode) as file:
-        for name, content in members.items():
-            member = tarfile.TarInfo(name)
-            member.size = len(content)
-            file.addfile(member, io.BytesIO(content))
+from image_files import image, tar
 
 
 def images(top=""):
-    return {
-        f"{top}{split}/{name}/{number}.png": png(10 * number)
-        for split in ("train", "test")
-        for number, name in enumerate(("cat", "dog"))
-    }
+    classes = enumerate(("cat", "dog"))
+    return {f"{top}{split}/{c}/{n}.png": image(value=10 * n) for n, c in classes for split in ("train", "test")}
 
 
 @pytest.mark.parametrize(("ending", "top"), [("tar", ""), ("tar.gz", "set/"), ("tar.bz2", ""), ("tar.xz", "set/")])
@@ -39,7 +18,7 @@ def test_an_archive_is_the_folder_in_it_whatever_lies_beside(tmp_path, top, endi
     path = tmp_path / f"set.{ending}"
     beside = {"._set": b"x", "README.md": b"read", f"{top}train/cat/._0.png": b"x", f"{top}train/._cat": b"x"}
     beside |= {f"{top}train/.cache/1.png": b"x", "notes/a.txt": b"a", f"{top}._train": b"x"}
-    write_archive(path, images(top) | beside, f"w:{ending[4:]}")
+    path.write_bytes(tar(images(top) | beside, f"w:{ending[4:]}"))
     for split in ("train", "test"):
         loaded = load_images(str(path), split, root=tmp_path / "data")
         assert loaded.classes == ("cat", "dog")
@@ -48,23 +27,23 @@ def test_an_archive_is_the_folder_in_it_whatever_lies_beside(tmp_path, top, endi
 
 def test_an_archive_is_unpacked_once_and_anew_when_it_changes_even_if_size_and_time_stay(tmp_path):
     path = tmp_path / "set.tar"
-    write_archive(path, images())
+    path.write_bytes(tar(images()))
     before = path.stat()
     first = unpacked(path, tmp_path)
     (first / "mark").touch()
     assert (unpacked(path, tmp_path) / "mark").exists()
-    write_archive(path, images() | {"test/dog/1.png": png(11)})
+    path.write_bytes(tar(images() | {"test/dog/1.png": image(value=11)}))
     while path.stat().st_ctime_ns == before.st_ctime_ns:  # a coarse clock
         path.touch()
     os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
     assert (path.stat().st_size, path.stat().st_mtime_ns) == (before.st_size, before.st_mtime_ns)
     second = unpacked(path, tmp_path)
     assert second != first
-    assert (second / "test" / "dog" / "1.png").read_bytes() == png(11)
+    assert (second / "test" / "dog" / "1.png").read_bytes() == image(value=11)
 
 
 def test_what_a_killed_process_left_is_cleared_away(tmp_path):
-    write_archive(tmp_path / "set.tar", images())
+    (tmp_path / "set.tar").write_bytes(tar(images()))
     raw = tmp_path / "data" / "raw"
     (raw / "unpacked" / ".hrebasin-9999999-0123abcd" / "train").mkdir(parents=True)
     (raw / "decoded").mkdir()
@@ -73,8 +52,8 @@ def test_what_a_killed_process_left_is_cleared_away(tmp_path):
     assert [path.name for path in raw.rglob(".*")] == [".lock"]
 
 
-@pytest.mark.parametrize("members", [{}, images("a/") | images("b/"), images("a/b/"), {"cat/0.png": png(0)}])
+@pytest.mark.parametrize("members", [{}, images("a/") | images("b/"), images("a/b/"), {"cat/0.png": image()}])
 def test_an_archive_without_splits_is_refused_by_its_name(tmp_path, members):
-    write_archive(tmp_path / "set.tar", members)
+    (tmp_path / "set.tar").write_bytes(tar(members))
     with pytest.raises(ValueError, match=r"set\.tar holds no train or test folder, at its top or in one"):
         load_images(str(tmp_path / "set.tar"), "train", root=tmp_path / "data")
