@@ -102,7 +102,6 @@ SETTINGS = [
     (setting(yaml.safe_dump(TINY | {"n_group": 3})), "mine.yaml: unknown keys ['n_group']"),
     (setting(yaml.safe_dump({"widths": [4]})), "mine.yaml: missing keys ['ablation_pairs', ", "'epochs'"),
     (setting("- a\n- b\n"), "mine.yaml must hold keys and values"),
-    (setting("dataset: [cifar10\n"), "mine.yaml is not valid YAML", "line 2"),
     (setting("epochs: 8\nepochs: 3"), "mine.yaml is not valid YAML: ", "keys stand twice"),
     (setting("[" * 600), "mine.yaml is not valid YAML"),
     (setting(b"dataset: \xff\n"), "mine.yaml is not text in UTF-8"),
@@ -134,9 +133,7 @@ def itself(box):
 COMMANDS = [
     (run("profile=tiny"), "unknown values ['profile']; known are ('setting', "),
     (run("setting=huge"), "no setting 'huge'"),
-    (run("setting=tiny", "run=../elsewhere"), "got '../elsewhere'"),
     (run("setting=tiny", "device=gpu"), "device should match", "got 'gpu'"),
-    (run("setting=tiny", "dataset=cifar100"), "dataset should be one of", "got 'cifar100'"),
     (run("setting=tiny", "groups=0"), "n_groups should be greater than or equal to 1, got 0"),
     (run("setting=tiny", "first=3", "groups_per_shard=2"), "first_group", "multiple of groups_per_shard=2, got 3"),
     (run("setting=tiny", "ask=control"), "no open questions ['control']"),
@@ -160,11 +157,9 @@ COMMANDS = [
     (parameters("01_train", epochs="3"), "01_train.ipynb: epochs should be a valid integer, got '3'"),
     (parameters("01_train", leaves=12), "leaves should be a power of two", "got 12"),
     (parameters("01_train", groups=[0, 0]), "groups should increase, got [0, 0]"),
-    (parameters("01_train", device="cuda:99"), "device 'cuda:99' is not there"),
     (parameters("02_merge", merge_many_sizes=[2, 32]), "merge_many_sizes should lie in [2, leaves=8], got 32"),
     (parameters("03_attack", epsilons=[0.0, 1.5]), "epsilons[1] should be less than or equal to 1, got 1.5"),
     (parameters("06_paper", shards=[1, 0]), "shards should increase, got [1, 0]"),
-    (parameters("90_benchmarks", repeats="3"), "repeats should be a valid integer, got '3'"),
 ]
 
 
@@ -254,7 +249,6 @@ IMAGES = [
     *(dogs(f"0.{form}", deep, DEEP) for form, deep in (("png", png()), ("ppm", b"P6 5 4 65535\n" + bytes(120)))),
     (pictures(FEW | {f"{part}/{name}/0.tif": planes() for part in ("train", "test") for name in "ab"}), "0.tif", DEEP),
     dogs("1.png", image((4, 5, 4)), "is transparent somewhere"),
-    dogs("1.png", CLEAR, "is transparent somewhere"),
     dogs("2.tif", MOVING, "has 2 frames"),
     dogs("2.GIF", image(form="gif"), "has the type .GIF: images must be .jpg, "),
     (pictures({"train/dog/more/2.png": image()}), "set/train/dog/more is a folder in a class folder"),
@@ -263,7 +257,6 @@ IMAGES = [
     (archive(tar({"train/cat/0.png": image()})[:600]), "set.tar cannot be unpacked"),
     (archive(tar({"train/cat/0.png": b"", "train/cat/1.png": b""})[:512]), "cannot be unpacked: it ends before"),
     (tensor_images(pixels=torch.zeros(6, 3, 4, 5)), "torch.float32 (6, 3, 4, 5)"),
-    (tensor_images(labels=torch.zeros(5, dtype=torch.int64)), "6 images with 5 labels"),
     (tensor_images(labels=torch.arange(6) - 1, classes=tuple("abcdef")), "labels run from -1 to 4"),
 ]
 
@@ -341,7 +334,6 @@ WEIGHTS = [
     (weights(lambda t: t | {"fc2.bias": t["fc2.bias"].half()}), "bank.safetensors: fc2.bias is torch.float16, not tor"),
     (weights(nothing, {"widths": (12, 10, 7)}), "bank.safetensors holds no valid bank", "fc3.weight must be"),
     (weights(nothing, {"widths": (12, 10)}), "bank.safetensors holds no valid bank", "'fc4.bias'"),
-    (weights(nothing, {"depth": 4}), "bank.safetensors holds no valid bank", "'depth'"),
     (weights(lambda t: t | {"fc4.bias": t["fc4.bias"][:5]}), "no valid bank", "got lengths", "'fc4.bias': 5"),
     (weights(lambda t: {n: w[:0] for n, w in t.items()}), "no valid bank", "at least one network"),
     (twice, "'weight' twice"),
@@ -356,7 +348,6 @@ WEIGHTS = [
     (networks(record={"created": "2030-01-01T00:00:00+00:00"}), OTHER_IMAGES, "not written together: created 20"),
     (networks(images=other_images()), "networks of other images: test digest", "(mine)"),
     (networks(images=other_images(classes="abcde")), "(3, 4, 4) of 4 classes, but", "are (3, 4, 4) of 5 classes"),
-    (networks(images=other_images((1, 4, 4))), "the test images, mine, are (1, 4, 4) of 4 classes"),
 ]
 
 
@@ -431,7 +422,6 @@ DATA_SETS = [
     (written(format="hrebasin-record/2"), "merge.nc: format 'hrebasin-record/2' instead of 'hrebasin-record/1'"),
     (shards(), "no shards of stage 'merge' to join"),
     (shards({}, {}, own=0), "the same network appears twice"),
-    (shards({"setting": "one"}, {"setting": "two"}), "shard-1.nc differ in setting: 'one' and 'two'"),
     (shards({"data_digest": "[1]"}, {"data_digest": "[2]"}), "shard-1.nc differ in data_digest: '[1]' and '[2]'"),
     (shards({"parameters": "{}"}, {"parameters": '{"flip": true}'}), "shard-1.nc differ in flip: None and True"),
 ]
@@ -518,7 +508,6 @@ OF_IMAGES = [
 PIXELS = [
     (HALVES * NAN, "pixels must lie in [0, 1], got nan to nan"),
     (HALVES * 255, "pixels must lie in [0, 1], got 127.5 to 127.5"),
-    (HALVES - 1, "pixels must lie in [0, 1], got -0.5 to -0.5"),
     (HALVES[:, :1], "pixels must be (image, *(3, 4, 4)) of at least one image, got (2, 1, 4, 4)"),
     (HALVES[:0], "got (0, 3, 4, 4)"),
     (HALVES.int(), "pixels must be uint8 or floats in [0, 1], got torch.int32"),
@@ -545,37 +534,25 @@ NETWORKS = [
     (of(Bank.where, stage=7), "no network with {'stage': 7}"),
     (of(Bank.where, stages=1), "unknown label 'stages'"),
     (of(Bank.__call__, torch.zeros(2, 6, 3, 4, 4)), "(2, 6, 3, 4, 4) for 8 networks"),
-    *each(
-        lambda given: lambda box: hb.mlp(**given),
-        ({"widths": ()}, "widths=()"),
-        ({"widths": (4, 0)}, "widths must be positive integers, got (4, 0)"),
-        ({"n_classes": 1}, "n_classes=1"),
-        ({"image_shape": (3, 32)}, "(3, 32)"),
-        ({"mean": (0.5,)}, "mean (0.5,)"),
-        ({"std": (1.0, 0.0, 1.0)}, "(1.0, 0.0, 1.0)"),
-        ({"std": (1.0, INF, 1.0)}, "(1.0, inf, 1.0)"),
+    *(
+        (lambda box, name=name, bad=bad: hb.mlp(**{name: bad}), str(bad))
+        for name, *values in (("widths", (), (4, 0)), ("n_classes", 1), ("image_shape", (3, 32)), ("mean", (0.5,)))
+        for bad in values
     ),
-    *each(
-        lambda given: lambda box: Recipe(**given),
-        ({"optimizer": "lbfgs"}, "got 'lbfgs'"),
-        ({"precision": "float16"}, "got 'float16'"),
-        ({"learning_rate": NAN}, "learning_rate must be positive, got nan"),
-        ({"batch_size": 0}, "batch_size must be positive, got 0"),
-        ({"l2": -1.0}, "l2 must not be negative, got -1.0"),
-        ({"l1": 0.1, "l2": 0.1}, "got l1=0.1 and l2=0.1"),
-        ({"epochs": 1.5}, "epochs must be int, got 1.5"),
-        ({"learning_rate": INF}, "learning_rate must be finite, got inf"),
+    *((lambda box, bad=bad: hb.mlp(std=(1.0, bad, 1.0)), f"(1.0, {bad}, 1.0)") for bad in (0.0, INF)),
+    *(
+        (lambda box, name=name, bad=bad: Recipe(**{name: bad}), name, f"got {bad!r}")
+        for name, *values in (("optimizer", "lbfgs"), ("precision", "float16"), ("learning_rate", NAN, INF, 0.0))
+        + (("batch_size", 0), ("l2", -1.0), ("epochs", 1.5, True))
+        for bad in values
     ),
-    (training(images={"labels": torch.zeros(96)}), "labels must be int64 (image,), got torch.float32 (96,)"),
+    (lambda box: Recipe(l1=0.1, l2=0.1), "got l1=0.1 and l2=0.1"),
     (training(seeds=[]), "at least one, got []"),
     (training(seeds=[1, 2, 1]), "seeds must be distinct", "got [1, 2, 1]"),
     (training(recipe=[FAST, replace(FAST, epochs=7)]), "differ in l1 and l2 alone", "epochs=6", "epochs=7"),
     (training(recipe=[FAST]), "1 recipes given for 2 seeds"),
     (training(images={"pixels": GREY}), "images (1, 4, 4) of 4 classes do not fit the architecture's (3, 4, 4) and 4"),
-    *each(
-        lambda bad: training(snapshots=bad),
-        *((bad, "must increase between 0 and the recipe's 6 epochs, got") for bad in ([0], [6], [1, 1], [NAN])),
-    ),
+    *((training(snapshots=bad), "between 0 and the recipe's 6 epochs, got") for bad in ([0], [6], [1, 1], [NAN])),
     (training(recipe=replace(FAST, l2=1e-3), snapshots=[1]), "of networks without a penalty"),
     # one that diverges among good ones, and one at chance
     *((training([40, 41, 42], DIVERGING, bank_size=n), "the network of seed 41 diverged: ") for n in (1, 3)),
@@ -600,7 +577,6 @@ NETWORKS = [
     (lambda box: hb.interpolate(few(1)(box), box.trained, [0.5]), "1 networks cannot be paired with 8"),
     (of(hb.interpolate, others, [0.5]), "different architectures"),
     (of(hb.interpolate, poisoned, [0.5]), "second networks: ", *NOT_FINITE),
-    (of(path, few(8), lambda box: box.images["test"], [2.0]), "lambda must lie in [0, 1], got 2.0"),
     (lambda box: hb.merge_many(few(1)(box)), "MergeMany needs at least 2 networks, got 1"),
     *((of(hb.merge_many, limits=bad), f"positive and increasing, got {bad}") for bad in ([2, 1], [0, 1])),
     (lambda box: merge_many_sets([box.trained] * 2, seeds=[0]), "1 seeds given for 2 sets"),
@@ -618,7 +594,6 @@ NETWORKS = [
         lambda options: of(pgd, HALVES, TWO, **SIZES | options),
         ({"loss": "hinge"}, "loss must be one of", "got 'hinge'"),
         ({"steps": 0}, "steps and restarts must be at least 1, got 0 and 5"),
-        ({"epsilons": [0.2, 0.1]}, "epsilons must increase"),
     ),
     *each(lambda pixels: of(hb.gradient_norm, pixels), *PIXELS),
     *each(lambda labels: of(noise, HALVES, labels), *LABELS),

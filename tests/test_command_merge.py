@@ -155,13 +155,6 @@ def test_perceptrons_of_different_widths_are_fused(folder, capsys):
     assert main([*files, "--method", "ot-fusion"]) == 0
     for name, tensor in load_file("merged.safetensors").items():
         torch.testing.assert_close(tensor, load_file("a.safetensors")[name])
-    inputs = torch.rand(5, 12)
-    logits = torch.stack([perceptron(0)(inputs), wide(inputs)]).detach()
-    save_file({"inputs": inputs, "logits": logits}, "both.safetensors")
-    assert main([*files, "--method", "ot-fusion", "--reference", "both.safetensors"]) == 0
-    save_file({"inputs": inputs, "logits": logits + torch.tensor([0.0, 1.0])[:, None, None]}, "other.safetensors")
-    assert main([*files, "--method", "ot-fusion", "--reference", "other.safetensors"]) == 2
-    assert "wide.safetensors gives other logits than the reference" in capsys.readouterr().err
     assert main(files) == 2
     assert "only ot-fusion merges them" in capsys.readouterr().err
 
