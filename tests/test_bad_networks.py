@@ -42,6 +42,10 @@ class Asking(Net):
         return super().forward(-x if x.sum() > 1e9 else x)
 
 
+def both(make):
+    return [make(), make()]
+
+
 def pair(change, network=1):
     """Two networks of which one is changed, or another."""
     networks = [Net(), Net()]
@@ -71,14 +75,10 @@ def quantised(network):
 
 
 def masked():
-    networks = [Net(), Net()]
+    networks = both(Net)
     for number, network in enumerate(networks):
         network.register_buffer("mask", torch.arange(4) > number)
     return networks
-
-
-def both(make):
-    return [make(), make()]
 
 
 def flat(*layers):
@@ -105,23 +105,19 @@ def complex_weights():
 
 ACTIVATED = [flat(lambda: nn.Linear(192, 8), act, lambda: nn.Linear(8, 4))() for act in (nn.ReLU, nn.GELU)]
 MLPS = [mlp((8,), n_classes=4, image_shape=(3, 8, 8), mean=[m] * 3) for m in (0.4, 0.5)]
-THREE, SINGLE = [Net(), Net(), Net(classes=3), Net()], EXAMPLE[:1]
-AMONG, EVERY = "gives an image other outputs among others than alone", "gives other outputs at every call in evaluation"
+AMONG = "Net gives an image other outputs among others than alone"
 NETWORKS = {
     "other widths": (pair(lambda n: Net(width=7)), "network 1 has 'conv.bias' of shape (7,), but network 0 has"),
-    "other classes": (THREE, "network 2 has 'head.bias' of shape (3,)"),
     "other layers": (pair(lambda n: nn.Linear(3, 4)), "network 1 has 'bias' of shape (4,), but network 0 has n"),
     "other modules": (ACTIVATED, "network 1 has (2): GELU(approximate='none'), but network 0 has (2): ReLU()"),
     "other masks": (masked(), "network 1 has other numbers in 'mask' than network 0"),
     "no logits": (both(lambda: nn.Conv2d(3, 6, 3)), "Conv2d must give logits (image, class), got shape (2, 6, 6"),
-    "dropout": (both(with_dropout), f"Net {EVERY}", "random numbers"),
+    "dropout": (both(with_dropout), "Net gives other outputs at every call in evaluation mode", "random numbers"),
     "batch statistics": (both(normed), "other outputs among others than alone", "of the batch"),
     "half": (pair(Net.half), "network 1: 'conv.weight' has dtype torch.float16", "network.float()"),
-    "bfloat16": (pair(Net.bfloat16, 0), "network 0: 'conv.weight' has dtype torch.bfloat16"),
     "one half": (pair(lambda n: n.head.half() and n), "network 1: 'head.weight' has dtype torch.float16"),
     "complex": (complex_weights(), "network 1: '1.weight' is complex (torch.complex64); only real weights"),
     "nan": (planted(torch.nan), "network 1: 'conv.weight' holds values that are not finite"),
-    "infinite": (planted(torch.inf, "head.bias", 0), "network 0: 'head.bias' holds values that are not finite"),
     "quantised": (pair(quantised), "network 1: 'head._packed_params.dtype' is no tensor", "quantised?"),
     "lazy": (both(flat(lambda: nn.LazyLinear(4))), "network 0: '1.weight' is not init"),
     "meta": (pair(lambda n: n.to("meta")), "network 1: 'conv.weight' is on the meta device"),
@@ -135,17 +131,11 @@ NETWORKS = {
 EXAMPLES = {
     "other mlps": (MLPS, None, "network 1 has Architecture(", "mean=(0.5, 0.5, 0.5)", "network 0 has Architecture("),
     "no example": (both(Net), None, "Net needs example=, inputs such as images[:2]"),
-    "too few channels": (
-        both(Net),
-        EXAMPLE[:, :2],
-        "Net does not run on the example of shape (2, 2, 8, 8): RuntimeError",
-    ),
+    "too few channels": (both(Net), EXAMPLE[:, :2], "Net does not run on the example of shape (2, 2, 8, 8): Run"),
     "too few axes": (both(Net), EXAMPLE[0, 0, 0], "an example must be a tensor (image, ...) of at least one image"),
-    "no images": (both(Net), EXAMPLE[:0], "at least one image, got shape (0, 3, 8, 8)"),
     "an array": (both(Net), EXAMPLE.numpy(), "an example must be a tensor (image, ...)", "got ndarray"),
-    "dropout, one image": (both(with_dropout), SINGLE, f"Net {EVERY}"),
-    "a batch of one": (both(centred), SINGLE, f"Net {AMONG}"),
-    "a batch of zeros": (both(centred), torch.zeros(4, 3, 8, 8), f"Net {AMONG}"),
+    "a batch of one": (both(centred), EXAMPLE[:1], AMONG),
+    "a batch of zeros": (both(centred), torch.zeros(4, 3, 8, 8), AMONG),
 }
 ROWS = EXAMPLES | {name: (networks, EXAMPLE, *reasons) for name, (networks, *reasons) in NETWORKS.items()}
 

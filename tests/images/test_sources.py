@@ -108,16 +108,13 @@ def test_names_that_are_no_order_are_mixed_always_alike_and_keep_their_labels(tm
     assert images.digest == load(tmp_path / "set").digest
 
 
-def test_the_second_load_does_not_decode(folder, monkeypatch):
-    first = load(folder)
-    monkeypatch.setattr(hrebasin.images.sources, "decode", lambda paths: pytest.fail("decoded again"))
-    assert load(folder).digest == first.digest
-
-
-def test_changed_and_added_files_are_decoded_again_even_if_size_and_time_stay(tmp_path):
+def test_only_changed_and_added_files_are_decoded_again_even_if_size_and_time_stay(tmp_path, monkeypatch):
     pixels = random_pixels(4)
     folder = write_folder(tmp_path / "set", pixels, [0, 1, 1, 0], range(4), suffix=".bmp")
-    load(folder)
+    first = load(folder)
+    with monkeypatch.context() as patch:
+        patch.setattr(hrebasin.images.sources, "decode", lambda paths: pytest.fail("decoded again"))
+        assert load(folder).digest == first.digest
     path, pixels[1] = folder / "train" / "dog" / "1.bmp", random_pixels(1, seed=9)[0]
     before = path.stat()
     Image.fromarray(pixels[1]).save(path)
