@@ -13,7 +13,6 @@ from hrebasin.matching.activations import match_activations
 from hrebasin.merging.pairs import lines
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA GPU on this machine")
-EPSILONS = (0.0, 0.02, 0.1)
 
 
 @pytest.fixture(scope="module")
@@ -46,33 +45,28 @@ def test_matching(trained, on_gpu, train_images):
             torch.testing.assert_close(here.objective, there.objective, rtol=1e-6, atol=0)
 
 
-def test_merging(trained, on_gpu):
-    assert_close(merge_tree(trained)[-1], merge_tree(on_gpu)[-1], rtol=1e-4, atol=1e-5)
-    assert_close(merge_many(trained), merge_many(on_gpu), rtol=1e-4, atol=1e-5)
-
-
-def test_accuracy(on_gpu, trained, test_images):
-    here, there = evaluate(trained, test_images), evaluate(on_gpu, test_images)
-    np.testing.assert_allclose(there.accuracy, here.accuracy, atol=1 / 60 + 1e-9)
-    np.testing.assert_allclose(there.loss, here.loss, rtol=1e-4)
+def test_merging_accuracy_bounds_and_lines(trained, on_gpu, test_images):
+    few = test_images.pixels[:8], test_images.labels[:8]
+    here, there = (
+        (
+            *(merge_tree(bank)[-1], merge_many(bank), evaluate(bank, test_images)),
+            measure(bank, *few, radii=[0.1], bounded=4),
+            lines(bank.select([0, 1]), bank.select([2, 3]), {"test": test_images}, [0.0, 0.5, 1.0], seed=0),
+        )
+        for bank in (trained, on_gpu)
+    )
+    for k in range(2):
+        assert_close(here[k], there[k], rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(there[2].accuracy, here[2].accuracy, atol=1 / 60 + 1e-9)
+    np.testing.assert_allclose(there[2].loss, here[2].loss, rtol=1e-4)
+    for name in ("weight_norm", "lipschitz", "local_lipschitz", "gradient_norm"):
+        np.testing.assert_allclose(there[3][name], here[3][name], rtol=1e-5, err_msg=name)
+    np.testing.assert_allclose(there[4].loss, here[4].loss, rtol=1e-3)
 
 
 @pytest.mark.parametrize("kind", ["fgsm", "deepfool-linf", "deepfool-l2", "gaussian"])
 def test_attacks(trained, test_images, kind):
-    given = {"kind": kind, "epsilons": EPSILONS, "draws": 2}
+    given = {"kind": kind, "epsilons": (0.0, 0.02, 0.1), "draws": 2}
     here = attack(trained, test_images.pixels, test_images.labels, **given)
     there = attack(trained, test_images.pixels, test_images.labels, device="cuda", **given)
     np.testing.assert_allclose(there.robust_accuracy, here.robust_accuracy, atol=1 / 60 + 1e-9)
-
-
-def test_norms_and_bounds(trained, on_gpu, test_images):
-    given = test_images.pixels[:8], test_images.labels[:8]
-    here, there = (measure(bank, *given, radii=[0.1], bounded=4) for bank in (trained, on_gpu))
-    for name in ("weight_norm", "lipschitz", "local_lipschitz", "gradient_norm"):
-        np.testing.assert_allclose(there[name], here[name], rtol=1e-5, err_msg=name)
-
-
-def test_lines(trained, on_gpu, test_images):
-    given = {"test": test_images}, [0.0, 0.5, 1.0]
-    here, there = (lines(bank.select([0, 1]), bank.select([2, 3]), *given, seed=0) for bank in (trained, on_gpu))
-    np.testing.assert_allclose(there.loss, here.loss, rtol=1e-3)

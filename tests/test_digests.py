@@ -79,13 +79,11 @@ RULES = {"linear", "helper"}
 
 FROM, MERGING = "from hrebasin.", MATCHING | {"merge"}
 REACHED = [
-    (FROM + "matching.weights import match\nmatch(1)", MATCHING),
     (FROM + "matching.weights import match as m\nm(1)", MATCHING),
     (FROM + "matching import weights\nweights.match(1)", MATCHING),
     ("from hrebasin import matching\nmatching.weights.match(1)", MATCHING),
     ("import hrebasin.matching.weights as w\nw.match(1)", MATCHING),
     ("if True:\n    from hrebasin import match\n    match(1)", MATCHING),
-    ("import hrebasin\nhrebasin.match(1)", MATCHING),
     ("import hrebasin as h\nh.merge_tree(1)", MERGING),
     (FROM + "merging import merge\nmerge(1)", MERGING),
     ("import hrebasin.bank\nhrebasin.merge_tree(1)", MERGING),
@@ -124,7 +122,6 @@ def test_everything_in_a_module_counts_and_modules_may_be_left_out(digest):
 
 ABSENT = {
     "import hrebasin.gone": "hrebasin.gone",
-    "from hrebasin.merging.gone import f": "hrebasin.merging.gone",
     "from hrebasin.matching.weights.deeper import f": "hrebasin.matching.weights.deeper",
     "from hrebasin import merge_forest": "merge_forest",
     "from hrebasin.matching.weights import solver": "solver",
@@ -196,8 +193,7 @@ def write_files(folder, contents):
 
 def test_the_digest_of_a_folder_is_over_names_and_contents_in_order(tmp_path):
     write_files(tmp_path, {"b/0.png": "B", "a-b.png": "AB", "a/1.png": "longer", ".lock": "", "a/.hidden": ""})
-    told = b"a/1.png 6\nlongera-b.png 2\nABb/0.png 1\nB"
-    assert files_digest(tmp_path) == hashlib.sha256(told).hexdigest()
+    assert files_digest(tmp_path) == hashlib.sha256(b"a/1.png 6\nlongera-b.png 2\nABb/0.png 1\nB").hexdigest()
 
 
 def test_links_count_as_what_they_lead_to_and_circles_are_left_out(tmp_path):
