@@ -157,6 +157,12 @@ def test_perceptrons_of_different_widths_are_fused(folder, capsys):
         torch.testing.assert_close(tensor, load_file("a.safetensors")[name])
     assert main(files) == 2
     assert "only ot-fusion merges them" in capsys.readouterr().err
+    inputs = torch.rand(5, 12)
+    logits = torch.stack([perceptron(0)(inputs), wide(inputs)]).detach()
+    for shift, code in ((0.0, 0), (1.0, 2)):
+        save_file({"inputs": inputs, "logits": logits + torch.tensor([0.0, shift])[:, None, None]}, "both.safetensors")
+        assert main([*files, "--method", "ot-fusion", "--reference", "both.safetensors"]) == code
+    assert "wide.safetensors gives other logits than the reference" in capsys.readouterr().err
 
 
 def test_a_reference_is_checked(folder, capsys):
@@ -175,8 +181,6 @@ def test_a_reference_is_checked(folder, capsys):
 
 MERGE = ["merge", "a.safetensors", "b.pt", "--output"]
 CONV = ["merge", "conv-0.pth", "conv-1.pth", "--output", "m.pt", "--network"]
-
-
 EXAMPLE = ["--example", "3,8,8"]
 REFUSED = [
     ([*MERGE, "b.pt"], "b.pt is one of the networks: write the merged one elsewhere"),
