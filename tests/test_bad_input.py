@@ -7,6 +7,7 @@ message must hold every reason: the value, the file, the parameter.
 import json
 import os
 import struct
+import zlib
 from dataclasses import replace
 
 import numpy as np
@@ -105,6 +106,7 @@ SETTINGS = [
     (setting("[" * 600), "mine.yaml is not valid YAML"),
     (setting(b"dataset: \xff\n"), "mine.yaml is not text in UTF-8"),
     (lambda box: load_setting("config/huge.yaml"), "no setting 'huge': config holds augmented, convolutional"),
+    (lambda box: load_setting("huge.yaml"), "no setting 'huge': . holds none"),
     (tiny(depth=3), "unknown keys ['depth']"),
     (tiny(epochs="3"), "tiny.yaml: epochs should be", "got '3'"),
     (tiny(leaves=2, ablation_pairs=1), "lie in [2, leaves=2], got 4"),
@@ -132,6 +134,8 @@ def itself(box):
 COMMANDS = [
     (run("profile=tiny"), "unknown values ['profile']; known are ('setting', "),
     (run("setting=huge"), "no setting 'huge'"),
+    (run("setting=tiny", "run=../elsewhere"), "got '../elsewhere'"),
+    (run("setting=tiny", "dataset=cifar100"), "dataset should be one of", "got 'cifar100'"),
     (run("setting=tiny", "device=gpu"), "device should match", "got 'gpu'"),
     (run("setting=tiny", "groups=0"), "n_groups should be greater than or equal to 1, got 0"),
     (run("setting=tiny", "first=3", "groups_per_shard=2"), "first_group", "multiple of groups_per_shard=2, got 3"),
@@ -153,13 +157,25 @@ COMMANDS = [
     (parameters("01_train", epochs="3"), "01_train.ipynb: epochs should be a valid integer, got '3'"),
     (parameters("01_train", leaves=12), "leaves should be a power of two", "got 12"),
     (parameters("01_train", groups=[0, 0]), "groups should increase, got [0, 0]"),
+    (parameters("01_train", groups=[]), "groups should have at least 1 item", "got []"),
+    (parameters("01_train", shard=-1), "shard should be greater than or equal to 0, got -1"),
     (parameters("02_merge", merge_many_sizes=[2, 32]), "merge_many_sizes should lie in [2, leaves=8], got 32"),
     (parameters("03_attack", epsilons=[0.0, 1.5]), "epsilons[1] should be less than or equal to 1, got 1.5"),
     (parameters("06_paper", shards=[1, 0]), "shards should increase, got [1, 0]"),
+    (parameters("01_train", device="cuda:99"), "device 'cuda:99' is not there"),
+    (parameters("90_benchmarks", repeats="3"), "repeats should be a valid integer, got '3'"),
 ]
 
 
 # ---- images
+
+
+def png(width=5, depth=16):
+    """A PNG of four rows of black colours of a depth that Pillow cannot write."""
+    rows = zlib.compress(bytes(4 * (1 + 5 * 3 * depth // 8)))
+    chunks = {b"IHDR": struct.pack(">2I5B", width, 4, depth, 2, 0, 0, 0), b"IDAT": rows, b"IEND": b""}
+    coded = [struct.pack(">I", len(c)) + n + c + struct.pack(">I", zlib.crc32(n + c)) for n, c in chunks.items()]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(coded)
 
 
 def planes(start=8):
@@ -224,11 +240,13 @@ IMAGES = [
     dogs("1.png", image((5, 4, 3)), "is (channel, y, x) = (3, 5, 4)"),
     dogs("2.jpg", image(form="jpeg")[:-40]),
     dogs("2.ppm", b"P6 5 4 65536\n" + bytes(120)),
-    dogs("2.ppm", b"P6 1000000000 4 255\n", "is not a readable image: "),
+    (*dogs("1.png", png(10**9, depth=8)), "bomb"),
     dogs("0.png", image((4, 5), np.uint16), "has mode I"),
+    dogs("0.png", png(), DEEP),
     dogs("0.ppm", b"P6 5 4 65535\n" + bytes(120), DEEP),
     (pictures(FEW | {f"{part}/{name}/0.tif": planes() for part in ("train", "test") for name in "ab"}), "0.tif", DEEP),
     dogs("1.png", image((4, 5, 4)), "is transparent somewhere"),
+    dogs("1.png", CLEAR, "is transparent somewhere"),
     dogs("2.tif", MOVING, "has 2 frames"),
     dogs("2.GIF", image(form="gif"), "has the type .GIF: images must be .jpg, "),
     (pictures({"train/dog/more/2.png": image()}), "set/train/dog/more is a folder in a class folder"),
@@ -236,7 +254,11 @@ IMAGES = [
     (archive(tar({"train/cat/0.png": image()})[:600]), "set.tar cannot be unpacked"),
     (archive(tar({"train/cat/0.png": b"", "train/cat/1.png": b""})[:512]), "cannot be unpacked: it ends before"),
     (tensor_images(pixels=torch.zeros(6, 3, 4, 5)), "torch.float32 (6, 3, 4, 5)"),
+    (tensor_images(pixels=torch.zeros(6, 4, 5, dtype=torch.uint8)), "(6, 4, 5)"),
+    (tensor_images(labels=torch.zeros(6)), "labels must be int64 (image,), got torch.float32 (6,)"),
+    (tensor_images(labels=torch.zeros(5, dtype=torch.int64)), "6 images with 5 labels"),
     (tensor_images(labels=torch.arange(6) - 1, classes=tuple("abcdef")), "labels run from -1 to 4"),
+    (tensor_images(labels=torch.full((6,), 2)), "labels run from 2 to 2, classes: 2"),
 ]
 
 
@@ -301,6 +323,7 @@ WEIGHTS = [
     (weights(nothing, form="hrebasin-bank/2"), "bank.safetensors is not a bank", "'hrebasin-bank/2'"),
     (weights(lambda t: t | {"fc2.bias": t["fc2.bias"] * NAN}), "fc2.bias of the network of seed 41", "not finite"),
     (weights(lambda t: t | {"fc2.bias": t["fc2.bias"].half()}), "bank.safetensors: fc2.bias is torch.float16, not tor"),
+    (weights(lambda t: t | {"fc2.bias": t["fc2.bias"].int()}), "bank.safetensors: fc2.bias is torch.int32"),
     (weights(nothing, {"widths": (12, 10, 7)}), "bank.safetensors holds no valid bank", "fc3.weight must be"),
     (weights(nothing, {"widths": (12, 10)}), "bank.safetensors holds no valid bank", "'fc4.bias'"),
     (weights(lambda t: t | {"fc4.bias": t["fc4.bias"][:5]}), "no valid bank", "got lengths", "'fc4.bias': 5"),
@@ -317,6 +340,7 @@ WEIGHTS = [
     (networks(record={"created": "2030-01-01T00:00:00+00:00"}), OTHER_IMAGES, "not written together: created 20"),
     (networks(images=other_images()), "networks of other images: test digest", "(mine)"),
     (networks(images=other_images(classes="abcde")), "(3, 4, 4) of 4 classes, but", "are (3, 4, 4) of 5 classes"),
+    (networks(images=other_images((1, 4, 4))), "the test images, mine, are (1, 4, 4) of 4 classes"),
 ]
 
 
@@ -415,6 +439,10 @@ def poisoned(box):
     return replace(box.trained, tensors=tensors)
 
 
+def doubled(box):
+    return replace(box.trained, tensors={name: tensor.double() for name, tensor in box.trained.tensors.items()})
+
+
 def others(box):
     """A bank of another architecture."""
     return initial_bank(replace(box.trained.architecture, widths=(16,)), range(8))
@@ -467,6 +495,7 @@ OF_IMAGES = [
 PIXELS = [
     (HALVES * NAN, "pixels must lie in [0, 1], got nan to nan"),
     (HALVES * 255, "pixels must lie in [0, 1], got 127.5 to 127.5"),
+    (HALVES - 1, "pixels must lie in [0, 1], got -0.5 to -0.5"),
     (HALVES[:, :1], "pixels must be (image, *(3, 4, 4)) of at least one image, got (2, 1, 4, 4)"),
     (HALVES[:0], "got (0, 3, 4, 4)"),
     (HALVES.int(), "pixels must be uint8 or floats in [0, 1], got torch.int32"),
@@ -475,6 +504,7 @@ LABELS = [
     (TWO + 3, "labels from 3 to 4 do not fit 2 images and 4 classes"),
     (TWO - 1, "labels from -1 to 0 do not fit 2 images and 4 classes"),
     (TWO[:1], "1 labels do not fit 2 images"),
+    (TWO[None], "labels must be int64 (image,), got torch.int64 (1, 2)"),
     (TWO.float(), "labels must be int64 (image,), got torch.float32 (2,)"),
 ]
 UNFIT_IMAGES = [
@@ -482,9 +512,10 @@ UNFIT_IMAGES = [
     (lambda box: replace(box.images["train"], pixels=GREY), "images (1, 4, 4) of 4 classes do not fit"),
 ]
 BAD_ARCHITECTURES = [("widths", ()), ("widths", (4, 0)), ("n_classes", 1), ("image_shape", (3, 32)), ("mean", (0.5,))]
-BAD_ARCHITECTURES += [("std", (1.0, 0.0, 1.0)), ("std", (1.0, INF, 1.0))]
+BAD_ARCHITECTURES += [("std", (1.0, 0.0, 1.0)), ("std", (1.0, INF, 1.0)), ("mean", (0.0, NAN, 0.0))]
+BAD_ARCHITECTURES += [("widths", (4.5,)), ("image_shape", (3, 0, 32))]
 BAD_RECIPES = [("optimizer", "lbfgs"), ("precision", "float16"), ("learning_rate", NAN), ("learning_rate", INF)]
-BAD_RECIPES += [("batch_size", 0), ("l2", -1.0), ("epochs", 1.5), ("epochs", True)]
+BAD_RECIPES += [("batch_size", 0), ("l2", -1.0), ("l2", NAN), ("epochs", 1.5), ("epochs", True)]
 DIVERGING = [FAST, replace(FAST, l2=1e39), FAST]
 NETWORKS = [
     (lambda box: Bank.stack([]), "at least one network, got none"),
@@ -496,6 +527,7 @@ NETWORKS = [
     (of(Bank.select, []), "no network selected out of 8"),
     (of(Bank.where, stage=7), "no network with {'stage': 7}"),
     (of(Bank.where, stages=1), "unknown label 'stages'"),
+    (of(Bank.__call__, torch.zeros(5, 1, 4, 4)), "got (5, 1, 4, 4)"),
     (of(Bank.__call__, torch.zeros(2, 6, 3, 4, 4)), "(2, 6, 3, 4, 4) for 8 networks"),
     *each(
         lambda given: lambda box: hb.mlp(**given),
@@ -536,6 +568,7 @@ NETWORKS = [
     (lambda box: hb.interpolate(few(1)(box), box.trained, [0.5]), "1 networks cannot be paired with 8"),
     (of(hb.interpolate, others, [0.5]), "different architectures"),
     (of(hb.interpolate, poisoned, [0.5]), "second networks: ", *NOT_FINITE),
+    (lambda box: hb.interpolate(poisoned(box), box.trained, [0.5]), "first networks: ", *NOT_FINITE),
     (lambda box: hb.merge_many(few(1)(box)), "MergeMany needs at least 2 networks, got 1"),
     *((of(hb.merge_many, limits=bad), f"positive and increasing, got {bad}") for bad in ([2, 1], [0, 1])),
     (lambda box: merge_many_sets([box.trained] * 2, seeds=[0]), "1 seeds given for 2 sets"),
@@ -544,7 +577,10 @@ NETWORKS = [
     *each(
         lambda options: of(noise, HALVES, TWO, **options),
         ({"kind": "carlini"}, "unknown attack 'carlini'; known are ('fgsm'"),
-        *(({"epsilons": bad}, f"must increase within [0, 1], got {bad}") for bad in ([], [0.1, 0.1], [0.0, 1.5])),
+        *(
+            ({"epsilons": bad}, f"must increase within [0, 1], got {bad}")
+            for bad in ([], [0.1, 0.1], [0.0, 1.5], [-0.1, 0.1])
+        ),
         ({"epsilons": [NAN], "kind": "deepfool-l2"}, "epsilons must increase", "[nan]"),
         ({"draws": 0}, "draws must be at least 1, got 0"),
         ({"samples_at_once": 0}, "samples_at_once must be at least 1, got 0"),
@@ -553,6 +589,7 @@ NETWORKS = [
         lambda options: of(pgd, HALVES, TWO, **SIZES | options),
         ({"loss": "hinge"}, "loss must be one of", "got 'hinge'"),
         ({"steps": 0}, "steps and restarts must be at least 1, got 0 and 5"),
+        ({"epsilons": [0.2, 0.1]}, "epsilons must increase"),
     ),
     *each(lambda pixels: of(hb.gradient_norm, pixels), *PIXELS),
     *each(lambda labels: of(noise, HALVES, labels), *LABELS),
@@ -566,8 +603,10 @@ NETWORKS = [
     *((lambda box, ask=ask: ask(poisoned(box), box.images["test"]), *NOT_FINITE) for ask in OF_IMAGES),
     *((lambda box, ask=ask: ask(poisoned(box)), *NOT_FINITE) for ask in (hb.global_lipschitz, hb.eclipse_fast)),
     (lambda box: poisoned(box).save("bank.safetensors"), "bank.safetensors: ", *NOT_FINITE),
+    (lambda box: doubled(box).save("a.sf"), "a.sf: fc1.weight is torch.float64, not torch.float32"),
     *((of(ask, units="byte"), "units must be one of", "got 'byte'") for ask in (hb.global_lipschitz, hb.eclipse_fast)),
     (of(hb.gradient_norm, HALVES, units="byte"), "units must be one of", "got 'byte'"),
+    (of(hb.local_lipschitz, HALVES, radius=1, units="byte"), "units must be one of", "got 'byte'"),
     (of(measure, HALVES, TWO, radii=[0.1], bounded=0), "bounded must be at least 1, got 0"),
     *((of(hb.local_lipschitz, HALVES, radius=r), f"must be positive and finite, got {r}") for r in (0, NAN, INF)),
 ]

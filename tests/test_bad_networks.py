@@ -134,6 +134,8 @@ EXAMPLES = {
     "too few channels": (both(Net), EXAMPLE[:, :2], "Net does not run on the example of shape (2, 2, 8, 8): Run"),
     "too few axes": (both(Net), EXAMPLE[0, 0, 0], "an example must be a tensor (image, ...) of at least one image"),
     "an array": (both(Net), EXAMPLE.numpy(), "an example must be a tensor (image, ...)", "got ndarray"),
+    "no images": (both(Net), EXAMPLE[:0], "at least one image, got shape (0, 3, 8, 8)"),
+    "dropout, one image": (both(with_dropout), EXAMPLE[:1], "Net gives other outputs at every call in evaluation mode"),
     "a batch of one": (both(centred), EXAMPLE[:1], AMONG),
     "a batch of zeros": (both(centred), torch.zeros(4, 3, 8, 8), AMONG),
 }

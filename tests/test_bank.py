@@ -10,8 +10,7 @@ from hrebasin.bank_files import read_origin
 from hrebasin.random_streams import generator
 from hrebasin.training.run import initial_bank
 
-# Batched products differ from single ones in the last bits of float32.
-CLOSE = {"rtol": 1e-5, "atol": 1e-6}
+CLOSE = {"rtol": 1e-5, "atol": 1e-6}  # batched products differ from single ones in the last bits of float32
 
 
 def bank_of(widths, n=3, shape=(1, 4, 4)):
@@ -71,13 +70,8 @@ def test_stacking_networks_and_taking_them_out_again(trained):
     assert (plain["method"].tolist(), plain["node"].tolist()) == (["unmerged"] * 8, list(range(8)))
 
 
-SELECTED = [
-    ([2, 0], [2, 0]),
-    (slice(1, None, 2), [1, 3, 5, 7]),
-    (np.arange(8) % 3 == 0, [0, 3, 6]),
-    (-1, [7]),
-    (torch.tensor([1, 1]), [1, 1]),
-]
+SELECTED = [([2, 0], [2, 0]), (slice(1, None, 2), [1, 3, 5, 7]), (-1, [7]), (torch.tensor([1, 1]), [1, 1])]
+SELECTED += [(np.arange(8) % 3 == 0, [0, 3, 6]), (slice(None, None, -3), [7, 4, 1])]
 
 
 @pytest.mark.parametrize(("indices", "expected"), SELECTED)

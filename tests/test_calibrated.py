@@ -56,9 +56,8 @@ def test_a_bank_is_fitted_on_one_half_and_measured_on_the_other(trained, test_im
     np.testing.assert_allclose(found.nll, evaluate(trained, second).loss, rtol=1e-5)
     logits = trained(test_images.pixels).detach()
     np.testing.assert_allclose(found.temperature, fitted_temperature(logits[:, :30], test_images.labels[:30]))
-    sharper = Bank(trained.architecture, trained.tensors | {
-        name: 2 * trained.tensors[name] for name in ("fc4.weight", "fc4.bias")})  # fmt: skip
-    again = calibration(sharper, test_images)
+    doubled = {name: 2 * trained.tensors[name] for name in ("fc4.weight", "fc4.bias")}
+    again = calibration(Bank(trained.architecture, trained.tensors | doubled), test_images)
     for name in ("nll_fitted", "ece_fitted"):
         np.testing.assert_allclose(again[name], found[name], rtol=1e-4)
     assert (again.nll != found.nll).all()

@@ -102,7 +102,7 @@ def test_images_with_their_classes_reach_what_needs_them(folder, kind):
         assert main(["merge", *files, *options, *given]) == 0
         return torch.cat([tensor.flatten() for tensor in load_file("merged.safetensors").values()])
 
-    for name in ("tree", "merge-many", "naive", "activations", "straight-through"):
+    for name in ("tree", "merge-many", "naive", "activations", "straight-through", "ot-fusion"):
         plain = merged(f"--method={name}")
         assert name == "tree" or not torch.equal(plain, merged("--method=tree"))
         assert not torch.equal(plain, merged(f"--method={name}", "--repair"))

@@ -167,7 +167,7 @@ def test_a_notebook_is_its_code(tmp_path):
 
 
 def test_every_notebook_has_a_digest_of_its_own():
-    paths = sorted((project_root() / "notebooks").glob("0[1-3]*.ipynb"))
+    paths = sorted((project_root() / "notebooks").glob("0[136]*.ipynb"))
     assert len({notebook_digest(path) for path in paths}) == len(paths) >= 3
     assert module_digest("training.train") != module_digest("merging.tree")
 

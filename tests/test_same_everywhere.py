@@ -51,18 +51,14 @@ def compute(architecture, images, bank):
     alignment = match_weights(*halves)
     scores = evaluate(bank, test)
     attacked = attack_suite(bank, *given, epsilons=[0.0, 0.01, 0.05], magnitudes=[0.0, 0.2], draws=2)
+    attacked_accuracies = attacked.robust_accuracy, attacked.noise_accuracy
     measured = measure(bank, *given, radii=[0.1], bounded=4)
     curves, choice = lines(*halves, images, [0.0, 0.5, 1.0], seed=0), permutation_choice(*halves, test, seed=0)
     return {
         "training": [stacked(trained), trained.history.train_loss],
         "matching": [permutation.numpy() for permutation in alignment.permutations.values()],
         "merging": [stacked(*merge_tree(bank)[1:], merge_many(bank), merge_naive(bank))],
-        "accuracy": [
-            scores.accuracy,
-            *(attacked[name] for name in ("robust_accuracy", "noise_accuracy")),
-            curves.accuracy,
-            choice.choice_accuracy,
-        ],
+        "accuracy": [scores.accuracy, *attacked_accuracies, curves.accuracy, choice.choice_accuracy],
         "loss": [scores.loss, curves.loss, curves.loss_barrier],
         "perturbation": [attacked.perturbation_norm],
         "bounds": [measured.weight_norm, measured.lipschitz, measured.local_lipschitz],

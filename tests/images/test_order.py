@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
-import xarray as xr
 
 from hrebasin.files import project_root
 from hrebasin.images.order import in_order, mixes
+from hrebasin.images.sources import load_images
 
 RNG = np.random.default_rng(0)
 EVEN, UNEVEN, FEW = np.repeat(np.arange(10), 100), np.repeat([0, 1, 2], [700, 250, 50]), np.repeat([0, 1], 3)
@@ -16,12 +16,7 @@ def test_orders_drawn_at_random_mix_and_turns_do(labels):
     assert all(mixes(RNG.permutation(labels)) for _ in range(100))
     assert mixes(np.arange(1000) % 10)
     assert mixes(np.array([0]))
-
-
-@pytest.mark.parametrize("split", ["train", "test"])
-def test_cifar10s_order_mixes(split):
-    with xr.open_dataset(project_root() / "data" / "cifar10-sample.nc", engine="h5netcdf") as sample:
-        assert mixes(sample.label[sample.split == split].values)
+    assert mixes(load_images("cifar10-sample", "train", root=project_root() / "data").labels.numpy())
 
 
 BLOCKS = {
