@@ -43,11 +43,10 @@ def stacked(*banks):
     return np.concatenate([tensor.flatten() for bank in banks for tensor in bank.tensors.values()])
 
 
-def compute(architecture, images, bank):
+def compute(images, bank):
     """What every stage gives from the same networks, by the tolerance that it is held to."""
     test, halves = images["test"], pairs_of(bank, 2)
     given = test.pixels, test.labels
-    trained = train(architecture, images["train"], range(4), RECIPE)
     alignment = match_weights(*halves)
     scores = evaluate(bank, test)
     attacked = attack_suite(bank, *given, epsilons=[0.0, 0.01, 0.05], magnitudes=[0.0, 0.2], draws=2)
@@ -55,7 +54,6 @@ def compute(architecture, images, bank):
     measured = measure(bank, *given, radii=[0.1], bounded=4)
     curves, choice = lines(*halves, images, [0.0, 0.5, 1.0], seed=0), permutation_choice(*halves, test, seed=0)
     return {
-        "training": [stacked(trained), trained.history.train_loss],
         "matching": [permutation.numpy() for permutation in alignment.permutations.values()],
         "merging": [stacked(*merge_tree(bank)[1:], merge_many(bank), merge_naive(bank))],
         "accuracy": [scores.accuracy, *attacked_accuracies, curves.accuracy, choice.choice_accuracy],
@@ -69,11 +67,13 @@ def compute(architecture, images, bank):
 @pytest.fixture(scope="module")
 def results(architecture, images):
     """On one thread, on two, and on two once more."""
-    bank, made = train(architecture, images["train"], range(4), RECIPE), []
+    bank, made = None, []
     for n in (1, 2, 2):
         torch.set_num_threads(n)
         try:
-            made.append(compute(architecture, images, bank))
+            trained = train(architecture, images["train"], range(4), RECIPE)
+            bank = bank or trained
+            made.append({"training": [stacked(trained), trained.history.train_loss], **compute(images, bank)})
         finally:
             torch.set_num_threads(1)
     return made
