@@ -1,59 +1,51 @@
-"""Networks that others wrote: torchvision's, and the residual network of Git Re-Basin with its specification."""
+"""Networks that others wrote: torchvision's, small, and the residual network of Git Re-Basin with its specification."""
 
 import pytest
 import torch
-from torch import nn
 from torchvision import models
+from torchvision.models import convnext, efficientnet, mobilenetv3, regnet, resnet
 
 from hrebasin.study.benchmarks.any_network import ResNet20
 from hrebasin.symmetry import SymmetryRefutedError, derive_symmetry, prove_symmetry, symmetry_from_spec
 
-PERMUTATIONS = {  # at the least
-    "resnet18": 12,
-    "resnet50": 37,
-    "resnext50_32x4d": 53,
-    "vgg11_bn": 10,
-    "vgg16": 15,
-    "alexnet": 7,
-    "mobilenet_v2": 25,
-    "mobilenet_v3_small": 27,
-    "densenet121": 120,
-    "efficientnet_b0": 40,
-    "squeezenet1_1": 25,
-    "regnet_y_400mf": 69,
-    "shufflenet_v2_x0_5": 30,
-    "convnext_tiny": 22,
-    "googlenet": 57,
-    "vit_b_32": 37,
-    "swin_t": 40,
+
+def mobilenet_v3():
+    block = mobilenetv3.InvertedResidualConfig
+    return models.MobileNetV3(
+        [block(16, 3, 16, 16, True, "RE", 2, 1, 1), block(16, 5, 32, 16, True, "HS", 1, 1, 1)], 32
+    )
+
+
+def efficient():
+    block = efficientnet.MBConvConfig
+    return models.EfficientNet([block(1, 3, 1, 8, 8, 1), block(4, 3, 2, 8, 16, 2)], 0.0, last_channel=32)
+
+
+NETWORKS = {  # what makes one, and how many permutations it has
+    "basic ResNet": (lambda: models.ResNet(resnet.BasicBlock, [1] * 4), 8),
+    "ResNet": (lambda: models.ResNet(resnet.Bottleneck, [1] * 4, width_per_group=16), 13),
+    "ResNeXt": (lambda: models.ResNet(resnet.Bottleneck, [1] * 4, groups=4, width_per_group=4), 17),
+    "DenseNet": (lambda: models.DenseNet(8, (2, 2), 16), 10),
+    "MobileNetV2": (lambda: models.MobileNetV2(5, 0.5, [[1, 8, 1, 1], [6, 8, 2, 2]]), 6),
+    "MobileNetV3": (mobilenet_v3, 7),
+    "EfficientNet": (efficient, 8),
+    "SqueezeNet": (models.squeezenet1_1, 25),
+    "RegNet": (lambda: models.RegNet(regnet.BlockParams([2, 1], [16, 32], [8, 8], [1.0, 1.0], [2, 2], 0.25), 5, 8), 15),
+    "ShuffleNet": (lambda: models.ShuffleNetV2([2, 2, 2], [8, 16, 16, 16, 32]), 14),
+    "ConvNeXt": (lambda: models.ConvNeXt([convnext.CNBlockConfig(8, 16, 1), convnext.CNBlockConfig(16, None, 1)]), 4),
+    "ViT": (lambda: models.VisionTransformer(64, 32, 2, 2, 12, 16), 7),
+    "Swin": (lambda: models.SwinTransformer([4, 4], 12, [2, 2], [2, 4], [4, 4]), 14),
 }
-OPTIONS = {
-    # heads that only training uses would take no part
-    "googlenet": {"aux_logits": False, "init_weights": False},
-    "vit_b_32": {"image_size": 64},
-}
-IMAGE = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
 
 
-def vgg(name):
-    """VGG with 256 units instead of 4,096 in its classifier, which would hold 100 million weights."""
-    with torch.device("meta"):
-        network = getattr(models, name)(weights=None)
-        network.classifier[0], network.classifier[3] = nn.Linear(512 * 49, 256), nn.Linear(256, 256)
-        network.classifier[6] = nn.Linear(256, 1000)
-    network.to_empty(device="cpu")
-    for tensor in network.state_dict().values():
-        tensor.zero_()  # a proof draws its own
-    return network
-
-
-@pytest.mark.parametrize("name", PERMUTATIONS)
+@pytest.mark.parametrize("name", NETWORKS)
 def test_torchvision(name):
-    network = vgg(name) if name.startswith("vgg") else getattr(models, name)(weights=None, **OPTIONS.get(name, {}))
-    symmetry = derive_symmetry(network, IMAGE)
+    make, permutations = NETWORKS[name]
+    network, image = make(), torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    symmetry = derive_symmetry(network, image)
     assert symmetry.without_rule == ()
-    assert len(symmetry.permutations) >= PERMUTATIONS[name]
-    assert prove_symmetry(network, symmetry, IMAGE) <= 1e-10
+    assert len(symmetry.permutations) == permutations
+    assert prove_symmetry(network, symmetry, image) <= 1e-10
 
 
 def resnet20_spec():
@@ -65,47 +57,27 @@ def resnet20_spec():
     def norm(name, p):
         return {f"{name}.weight": (p,), f"{name}.bias": (p,)}
 
-    def block(name, p_in, p_inner, p_out):
-        return {
-            **conv(f"{name}.conv1", p_in, p_inner),
-            **norm(f"{name}.norm1", p_inner),
-            **conv(f"{name}.conv2", p_inner, p_out),
-            **norm(f"{name}.norm2", p_out),
-        }
-
-    def shortcut(name, p_in, p_out):
-        return {**conv(f"{name}.shortcut.0", p_in, p_out), **norm(f"{name}.shortcut.1", p_out)}
-
-    return {
-        **conv("conv1", None, "P_bg0"),
-        **norm("norm1", "P_bg0"),
-        **{k: v for n in range(3) for k, v in block(f"blockgroup1.{n}", "P_bg0", f"P_bg1_{n}", "P_bg0").items()},
-        **block("blockgroup2.0", "P_bg0", "P_bg2_0", "P_bg1"),
-        **shortcut("blockgroup2.0", "P_bg0", "P_bg1"),
-        **{k: v for n in (1, 2) for k, v in block(f"blockgroup2.{n}", "P_bg1", f"P_bg2_{n}", "P_bg1").items()},
-        **block("blockgroup3.0", "P_bg1", "P_bg3_0", "P_bg2"),
-        **shortcut("blockgroup3.0", "P_bg1", "P_bg2"),
-        **{k: v for n in (1, 2) for k, v in block(f"blockgroup3.{n}", "P_bg2", f"P_bg3_{n}", "P_bg2").items()},
-        "dense.weight": (None, "P_bg2"),
-        "dense.bias": (None,),
-    }
+    spec = conv("conv1", None, "P_bg0") | norm("norm1", "P_bg0")
+    for group, p_in in ((1, "P_bg0"), (2, "P_bg0"), (3, "P_bg1")):
+        p_out = f"P_bg{group - 1}"
+        for n in range(3):
+            name, inner = f"blockgroup{group}.{n}", f"P_bg{group}_{n}"
+            spec |= conv(f"{name}.conv1", p_out if n else p_in, inner) | norm(f"{name}.norm1", inner)
+            spec |= conv(f"{name}.conv2", inner, p_out) | norm(f"{name}.norm2", p_out)
+        if group > 1:
+            shortcut = f"blockgroup{group}.0.shortcut"
+            spec |= conv(f"{shortcut}.0", p_in, p_out) | norm(f"{shortcut}.1", p_out)
+    return spec | {"dense.weight": (None, "P_bg2"), "dense.bias": (None,)}
 
 
-class TestResNet20:
-    images = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
-
-    def test_the_specification_by_hand_agrees_with_the_derived_one(self):
-        network = ResNet20()
-        by_hand = symmetry_from_spec(resnet20_spec(), network.state_dict())
-        derived = derive_symmetry(network, self.images)
-        assert len(derived.permutations) == 12
-        assert derived.agrees_with(by_hand)
-        assert prove_symmetry(network, by_hand, self.images) <= 1e-10
-
-    def test_a_shortcut_that_is_forgotten_is_found(self):
-        network = ResNet20()
-        spec = resnet20_spec() | {"blockgroup2.0.shortcut.0.weight": ("P_bg1", None, None, None)}
-        wrong = symmetry_from_spec(spec, network.state_dict())
-        assert not derive_symmetry(network, self.images).agrees_with(wrong)
-        with pytest.raises(SymmetryRefutedError, match="because of P_bg0$"):
-            prove_symmetry(network, wrong, self.images)
+def test_the_specification_of_resnet20_agrees_with_the_derived_one_and_a_forgotten_shortcut_is_found():
+    network, images = ResNet20(), torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    by_hand, derived = symmetry_from_spec(resnet20_spec(), network.state_dict()), derive_symmetry(network, images)
+    assert len(derived.permutations) == 12
+    assert derived.agrees_with(by_hand)
+    assert prove_symmetry(network, by_hand, images) <= 1e-10
+    forgotten = resnet20_spec() | {"blockgroup2.0.shortcut.0.weight": ("P_bg1", None, None, None)}
+    wrong = symmetry_from_spec(forgotten, network.state_dict())
+    assert not derived.agrees_with(wrong)
+    with pytest.raises(SymmetryRefutedError, match="because of P_bg0$"):
+        prove_symmetry(network, wrong, images)

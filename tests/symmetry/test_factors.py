@@ -20,25 +20,22 @@ def names(factors, axis):
     return {f.name for segment in factors.resolve(axis) for f in segment if f.name is not None}
 
 
-def test_equal_axes_become_one():
-    factors = Factors()
-    a, b = factors.new(5), factors.new(5)
-    factors.tie(a, b)
-    assert factors.resolve(a) == factors.resolve(b)
+@pytest.fixture
+def factors():
+    return Factors()
 
 
-def test_a_fixed_axis_fixes_the_other():
-    factors = Factors()
+def test_a_fixed_axis_fixes_the_other(factors):
     a = factors.new(12)
     parts = factors.factorise(a, [3, 4])
     factors.tie(fixed(12), a)
     assert names(factors, a) == names(factors, parts[0]) == set()
 
 
-def test_refinements_hold_everywhere():
-    factors = Factors()
+def test_refinements_hold_everywhere(factors):
     a, b = factors.new(12), factors.new(12)
     factors.tie(a, b)
+    assert factors.resolve(a) == factors.resolve(b)
     major, minor = factors.factorise(a, [3, 4])
     assert factors.resolve(b) == factors.resolve(factors.product([major, minor]))
     first, second = factors.split(b, [4, 8])
@@ -46,61 +43,35 @@ def test_refinements_hold_everywhere():
     assert moved_alike(factors, b, concatenation([first, second]))
 
 
-def test_nested_products():
-    factors = Factors()
+def test_nested_products_and_those_without_a_common_refinement(factors):
     a = factors.new(24)
-    x = factors.factorise(a, [2, 12])
-    y = factors.factorise(a, [8, 3])
+    x, y = factors.factorise(a, [2, 12]), factors.factorise(a, [8, 3])
     assert len(names(factors, a)) == 3
     assert moved_alike(factors, factors.product(x), factors.product(y))
+    b = factors.new(24)
+    factors.factorise(b, [4, 6])
+    factors.factorise(b, [6, 4])
+    assert names(factors, b) == set()
 
 
-def test_products_without_a_common_refinement_are_fixed():
-    factors = Factors()
-    a = factors.new(24)
-    factors.factorise(a, [4, 6])
-    factors.factorise(a, [6, 4])
-    assert names(factors, a) == set()
-
-
-def test_repeated_concatenations():
-    factors = Factors()
+def test_repeated_concatenations(factors):
     pieces = concatenation([factors.new(2), factors.new(3)])
     counted = factors.product([fixed(3), pieces])
     assert len(factors.resolve(counted)) == 6
     heads = factors.new(3)
     assert moved_alike(factors, factors.product([heads, pieces]), counted)
     assert names(factors, heads) == set()  # a concatenation in every head: heads stay, their units move
-
-
-def test_what_would_be_too_long_is_fixed():
-    factors = Factors()
-    pieces = concatenation([factors.new(2), factors.new(3)])
     assert axis_size(factors.product([fixed(1000), pieces])) == 5000
-    assert names(factors, pieces) == set()
+    assert names(factors, pieces) == set()  # what would be too long is fixed
 
 
-def test_sizes_must_agree():
+def test_sizes_must_agree(factors):
     with pytest.raises(ValueError, match="axes of 3 and 4 units"):
-        Factors().tie(fixed(3), fixed(4))
-
-
-@st.composite
-def axes_of_one_size(draw):
-    """How an axis of 24 units is put together, several times, from a few shared parts."""
-    return [
-        draw(
-            st.lists(
-                st.sampled_from(["new", "halves", "product", "shared", "fixed first", "repeat", "nested"]),
-                min_size=2,
-                max_size=2,
-            )
-        )
-        for _ in range(draw(st.integers(1, 4)))
-    ]
+        factors.tie(fixed(3), fixed(4))
 
 
 def build(factors, kind, shared):
+    """An axis of 24 units."""
     new, product = factors.new, factors.product
     return {
         "new": lambda: new(24),
@@ -113,13 +84,16 @@ def build(factors, kind, shared):
     }[kind]()
 
 
-@given(axes_of_one_size())
+KINDS = st.sampled_from(["new", "halves", "product", "shared", "fixed first", "repeat", "nested"])
+
+
+@given(st.lists(st.tuples(KINDS, KINDS), min_size=1, max_size=4))
 def test_whatever_is_tied_is_moved_alike(pairs):
     factors = Factors()
     shared = {"four": factors.new(4), "six": factors.new(6), "sixteen": factors.new(16)}
     tied = []
-    for first, second in pairs:
-        tied.append((build(factors, first, shared), build(factors, second, shared)))
+    for pair in pairs:
+        tied.append([build(factors, kind, shared) for kind in pair])
         factors.tie(*tied[-1])
     for first, second in tied:
         assert moved_alike(factors, first, second)

@@ -4,13 +4,14 @@ import torch
 from hrebasin.symmetry import Factor, symmetry_from_spec
 
 
-def test_classic_form():
+def test_the_classic_form_and_sizes_that_are_given():
     spec = {"fc1.weight": ("P1", None), "fc1.bias": ("P1",), "fc2.weight": (None, "P1"), "fc2.bias": (None,)}
-    symmetry = symmetry_from_spec(
-        spec, {"fc1.weight": (8, 4), "fc1.bias": (8,), "fc2.weight": (3, 8), "fc2.bias": (3,)}
-    )
+    shapes = {"fc1.weight": (8, 4), "fc1.bias": (8,), "fc2.weight": (3, 8), "fc2.bias": (3,)}
+    symmetry = symmetry_from_spec(spec, shapes)
     assert symmetry.permutations == {"P1": 8}
     assert symmetry.axes["fc2.weight"] == (((Factor(None, 3),),), ((Factor("P1", 8),),))
+    given = symmetry_from_spec({"w": (("H", "U"),)}, {"w": (12,)}, sizes={"H": 3})
+    assert given.permutations == {"H": 3, "U": 4}
 
 
 def test_products_and_concatenations():
@@ -31,9 +32,8 @@ def test_products_and_concatenations():
 
 
 def test_a_state_dict_gives_shapes_and_its_counters_may_be_left_out():
-    norm = torch.nn.BatchNorm1d(4)
     spec = {name: ("P1",) for name in ("weight", "bias", "running_mean", "running_var")}
-    symmetry = symmetry_from_spec(spec, norm.state_dict())
+    symmetry = symmetry_from_spec(spec, torch.nn.BatchNorm1d(4).state_dict())
     assert symmetry.axes["num_batches_tracked"] == ()
 
 
@@ -55,8 +55,3 @@ def test_a_state_dict_gives_shapes_and_its_counters_may_be_left_out():
 def test_what_does_not_fit_is_named(spec, message):
     with pytest.raises(ValueError, match=message):
         symmetry_from_spec(spec, {"w": (4, 6), "b": (4,)})
-
-
-def test_sizes_may_be_given():
-    symmetry = symmetry_from_spec({"w": (("H", "U"),)}, {"w": (12,)}, sizes={"H": 3})
-    assert symmetry.permutations == {"H": 3, "U": 4}
