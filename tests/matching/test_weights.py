@@ -34,30 +34,19 @@ def permutations_of(alignment, k):
     return [alignment.permutations[name][k].numpy() for name in sorted(alignment.permutations)]
 
 
-def identity(bank):
-    return [np.arange(width) for width in bank.architecture.widths]
+def assert_alike(alignment, other):
+    for name, perm in alignment.permutations.items():
+        assert torch.equal(other.permutations[name], perm)
 
 
-def pair(architecture, n=2, offset=0):
+def pair(architecture, n=2):
     """Reference and moving networks, untrained."""
-    return (
-        initial_bank(architecture, range(offset, offset + n)),
-        initial_bank(architecture, range(offset + n, offset + 2 * n)),
-    )
+    return initial_bank(architecture, range(n)), initial_bank(architecture, range(n, 2 * n))
 
 
-def noisy(bank, scale, name="noise"):
-    """The bank with normal noise of ``scale`` times each tensor's standard deviation."""
-    stream = generator(f"test/{name}")
-    return replace(
-        bank,
-        tensors={
-            key: t + scale * t.std() * torch.empty(t.shape).normal_(generator=stream) for key, t in bank.tensors.items()
-        },
-    )
-
-
-# ---- what an alignment is
+@pytest.fixture(scope="module")
+def halves(trained):
+    return trained.select(slice(0, 4)), trained.select(slice(4, 8))
 
 
 @given(
@@ -72,35 +61,25 @@ def test_an_aligned_network_is_the_same_function(widths, image_shape, n, seed):
     reference, moving = pair(architecture, n)
     pixels = torch.rand(7, *image_shape, generator=generator("test/pixels"))
     alignment = match_weights(reference, moving, seed=seed)
-    for name, perm in alignment.permutations.items():
-        width = architecture.widths[int(name[1:]) - 1]
-        assert perm.dtype == torch.int64
-        assert torch.equal(perm.sort(1).values, torch.arange(width).expand(n, -1))
     torch.testing.assert_close(alignment.apply(moving)(pixels), moving(pixels), rtol=1e-4, atol=1e-5)
+    identity = [np.arange(width) for width in widths]
     for k in range(n):
-        expected = inner_product(reference, moving, k, permutations_of(alignment, k))
+        found = permutations_of(alignment, k)
+        assert [sorted(perm) for perm in found] == [list(range(width)) for width in widths]
+        expected = inner_product(reference, moving, k, found)
         assert alignment.objective[k].item() == pytest.approx(expected, rel=1e-12, abs=1e-12)
-        assert alignment.objective[k] >= inner_product(reference, moving, k, identity(moving)) - 1e-9
+        assert alignment.objective[k] >= inner_product(reference, moving, k, identity) - 1e-9
 
 
-def test_apply_permutes_as_written_by_hand(trained, random_permutations):
+def test_apply_permutes_as_written_by_hand_and_the_inverse_takes_back(trained, random_permutations):
     alignment = random_permutations(trained, "apply")
     aligned = alignment.apply(trained)
     for k in range(len(trained)):
         for name, expected in permute_by_hand(trained, k, permutations_of(alignment, k)).items():
             np.testing.assert_array_equal(aligned.tensors[name][k], expected)
-    assert torch.equal(aligned.tensors["fc4.bias"], trained.tensors["fc4.bias"])  # outputs keep their places
     assert (aligned.labels["seed"] == trained.labels["seed"]).all()
-
-
-def test_the_inverse_takes_back(trained, random_permutations):
-    alignment = random_permutations(trained, "inverse")
-    back = alignment.inverse().apply(alignment.apply(trained))
-    for name, tensor in trained.tensors.items():
-        assert torch.equal(back.tensors[name], tensor)
-
-
-# ---- how good it is
+    back = alignment.inverse().apply(aligned)
+    assert all(torch.equal(back.tensors[name], tensor) for name, tensor in trained.tensors.items())
 
 
 def test_with_itself_the_identity(trained):
@@ -112,117 +91,94 @@ def test_with_itself_the_identity(trained):
 
 
 def test_one_hidden_layer_gets_the_global_optimum():
-    architecture = replace(SMALL, widths=(5,))
-    reference, moving = pair(architecture, 6)
+    reference, moving = pair(replace(SMALL, widths=(5,)), 6)
     alignment = match_weights(reference, moving)
     for k in range(6):
         best = max(inner_product(reference, moving, k, [list(p)]) for p in itertools.permutations(range(5)))
         assert alignment.objective[k].item() == pytest.approx(best, rel=1e-6)
 
 
-@pytest.mark.parametrize("seed", [0, "another"])
-def test_two_hidden_layers_get_a_local_optimum(seed):
+def test_two_hidden_layers_get_a_local_optimum():
     reference, moving = pair(SMALL, 20)
-    alignment = match_weights(reference, moving, seed=seed)
+    alignment, best = match_weights(reference, moving), []
     everything = [list(p) for p in itertools.permutations(range(3))]
-    best = []
     for k in range(20):
         first, second = permutations_of(alignment, k)
         value = inner_product(reference, moving, k, [first, second])
         slack = 1e-6 * abs(value)
-        assert value >= inner_product(reference, moving, k, identity(moving)) - slack
         for other in everything:  # no layer alone can gain
             assert inner_product(reference, moving, k, [other, second]) <= value + slack
             assert inner_product(reference, moving, k, [first, other]) <= value + slack
         globally = max(inner_product(reference, moving, k, [p, q]) for p in everything for q in everything)
-        assert value <= globally + slack
         best.append(value >= globally - slack)
     assert np.mean(best) >= 0.5  # a local optimum is often the global one on 36 candidates
 
 
-@pytest.mark.parametrize("architecture_name", ["shallow", "architecture"])
+@pytest.mark.parametrize("name", ["shallow", "architecture"])
 @pytest.mark.parametrize("noise", [0.0, 0.05])
-def test_a_planted_permutation_is_matched(request, random_permutations, architecture_name, noise):
-    reference = initial_bank(request.getfixturevalue(architecture_name), range(8))
+def test_a_planted_permutation_is_matched(request, random_permutations, name, noise):
+    reference, stream = initial_bank(request.getfixturevalue(name), range(8)), generator("test/noise")
     planted = random_permutations(reference, "planted")
-    moving = noisy(planted.apply(reference), noise)
+    moving = planted.apply(reference)
+    noisy = {
+        key: t + noise * t.std() * torch.empty(t.shape).normal_(generator=stream) for key, t in moving.tensors.items()
+    }
+    moving = replace(moving, tensors=noisy)
     alignment = match_weights(reference, moving)
     for k in range(8):
-        inverse = permutations_of(planted.inverse(), k)
-        expected = inner_product(reference, moving, k, inverse)
+        expected = inner_product(reference, moving, k, permutations_of(planted.inverse(), k))
         assert alignment.objective[k].item() >= expected * (1 - 1e-6)
 
 
-def test_the_distance_never_grows_with_more_sweeps(trained):
-    reference, moving = trained.select(slice(0, 4)), trained.select(slice(4, 8))
+def test_the_objective_never_falls_with_more_sweeps(halves):
+    reference, moving = halves
     runs = [match_weights(reference, moving, max_sweeps=limit) for limit in (1, 2, 3, 100)]
     for fewer, more in itertools.pairwise(runs):
         assert (more.objective >= fewer.objective - 1e-9).all()
     assert (runs[0].sweeps == 1).all()
     assert (runs[-1].sweeps < 100).all()
     # a converged result is a fixed point: one more matching finds nothing to gain
-    aligned = runs[-1].apply(moving)
-    again = match_weights(reference, aligned, seed="again")
+    again = match_weights(reference, runs[-1].apply(moving), seed="again")
     for perm in again.permutations.values():
         assert torch.equal(perm, torch.arange(perm.shape[1]).expand(4, -1))
     assert (again.sweeps == 1).all()
 
 
-def test_the_bias_takes_part_in_matching():
+def test_the_bias_takes_part_in_matching_but_not_that_of_the_output():
     # equal weights: only the biases tell the units apart
     reference, _ = pair(replace(SMALL, widths=(3,)), 1)
     tensors = {name: torch.zeros_like(tensor) for name, tensor in reference.tensors.items()}
     a = replace(reference, tensors=tensors | {"fc1.bias": torch.tensor([[1.0, 2.0, 3.0]])})
     b = replace(reference, tensors=tensors | {"fc1.bias": torch.tensor([[3.0, 1.0, 2.0]])})
     assert match_weights(a, b).permutations["P1"].tolist() == [[1, 2, 0]]
-
-
-def test_the_output_bias_is_not_matched():
     reference, moving = pair(SMALL, 3)
     other = replace(moving, tensors=moving.tensors | {"fc3.bias": moving.tensors["fc3.bias"].flip(1) * 7})
-    plain, changed = match_weights(reference, moving), match_weights(reference, other)
-    for name, perm in plain.permutations.items():
-        assert torch.equal(perm, changed.permutations[name])
+    assert_alike(match_weights(reference, moving), match_weights(reference, other))
 
 
-# ---- what it does not depend on
-
-
-@pytest.mark.parametrize("exponent", [-70, -40, -10, 10])
-def test_scale_does_not_matter(trained, exponent):
-    reference, moving = trained.select(slice(0, 4)), trained.select(slice(4, 8))
-    plain = match_weights(reference, moving)
+@pytest.mark.parametrize("exponent", [-70, -40, 10])
+def test_scale_does_not_matter(halves, exponent):
+    plain = match_weights(*halves)
     # a power of two, so float32 scales exactly
-    scaled = (replace(b, tensors={n: t * 2.0**exponent for n, t in b.tensors.items()}) for b in (reference, moving))
+    scaled = (replace(b, tensors={n: t * 2.0**exponent for n, t in b.tensors.items()}) for b in halves)
     alignment = match_weights(*scaled)
-    for name, perm in plain.permutations.items():
-        assert torch.equal(alignment.permutations[name], perm)
+    assert_alike(plain, alignment)
     torch.testing.assert_close(alignment.objective, plain.objective * 4.0**exponent)
     assert torch.equal(alignment.sweeps, plain.sweeps)
 
 
-def test_a_pair_does_not_depend_on_its_company(trained):
-    reference, moving = trained.select(slice(0, 4)), trained.select(slice(4, 8))
+def test_a_pair_does_not_depend_on_its_company_but_on_its_seed(trained, halves):
+    reference, moving = halves
     seeds = ["a", "b", 3, 4]
     together = match_weights(reference, moving, seed=seeds)
-    for k, order in ((0, [0]), (2, [2]), (3, [3, 1, 2])):
+    for k, order in ((0, [0]), (3, [3, 1, 2])):
         company = match_weights(reference.select(order), moving.select(order), seed=[seeds[i] for i in order])
         for name, perm in together.permutations.items():
             assert torch.equal(company.permutations[name][0], perm[k])
         assert company.sweeps[0] == together.sweeps[k]
         assert company.objective[0].item() == pytest.approx(together.objective[k].item(), rel=1e-12)
-
-
-def test_the_same_seed_agrees_and_another_orders_layers_differently(trained):
-    index = list(itertools.permutations(range(8), 2))
+    index = list(itertools.permutations(range(8), 2))[:20]
     reference, moving = trained.select([i for i, _ in index]), trained.select([j for _, j in index])
-    first, again, other = (match_weights(reference, moving, seed=seed) for seed in (1, 1, 2))
-    for name, perm in first.permutations.items():
-        assert torch.equal(again.permutations[name], perm)
+    first, each, other = (match_weights(reference, moving, seed=seed) for seed in (1, [1] * len(index), 2))
+    assert_alike(first, each)  # one seed for all is that seed for each
     assert any((perm != other.permutations[name]).any() for name, perm in first.permutations.items())
-    each = match_weights(reference, moving, seed=[1] * len(index))  # one seed for all is that seed for each
-    for name, perm in first.permutations.items():
-        assert torch.equal(each.permutations[name], perm)
-
-
-# ---- errors
