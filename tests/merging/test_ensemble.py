@@ -1,4 +1,3 @@
-import numpy as np
 import pytest
 import torch
 
@@ -16,25 +15,22 @@ def test_its_probabilities_are_the_mean_of_those_of_its_members(trained, pixels,
     torch.testing.assert_close(whole(inputs)[0].exp(), bank(inputs).softmax(-1).mean(0))
 
 
-def test_it_is_no_method_and_whoever_asks_for_it_as_one_is_shown_the_way(trained):
-    for ask in (lambda: merge(list(trained), method="ensemble"), lambda: merge_sets([trained], ["ensemble"])):
-        with pytest.raises(ValueError, match=r"no method merges into one: hrebasin\.ensemble\(bank\) runs them"):
-            ask()
-
-
 def test_it_is_labelled_evaluated_and_attacked_as_a_network(trained, test_images):
-    whole = ensemble(trained.relabel(group=3))
+    whole, few = ensemble(trained.relabel(group=3)), test_images.first(20)
     told = [whole.labels[name].item() for name in ("method", "n_merged", "stage", "group")]
     assert told == ["ensemble", 8, 3, 3]
-    found = evaluate(whole, test_images)
-    answers = trained(test_images.pixels).softmax(-1).mean(0).argmax(-1)
-    np.testing.assert_allclose(found.accuracy, (answers == test_images.labels).double().mean())
-    few = test_images.first(20)
+
+    def accuracy(pixels):
+        return (trained(pixels).softmax(-1).mean(0).argmax(-1) == few.labels).double().mean().item()
+
     robust = attack(whole, few.pixels, few.labels, kind="fgsm", epsilons=[0.0, 0.02]).robust_accuracy
-    assert robust.sel(epsilon=0.0).item() == evaluate(whole, few).accuracy.item()
+    assert robust.sel(epsilon=0.0).item() == evaluate(whole, few).accuracy.item() == pytest.approx(accuracy(few.pixels))
     # one step of the sign of the gradient of the mean's loss
     x = (few.pixels.float() / 255).requires_grad_()
     loss = -trained(x).softmax(-1).mean(0).log().gather(1, few.labels[:, None]).sum()
     moved = (x + 0.02 * torch.autograd.grad(loss, x)[0].sign()).clamp(0, 1)
-    right = (trained(moved).softmax(-1).mean(0).argmax(-1) == few.labels).double().mean()
-    assert robust.sel(epsilon=0.02).item() == pytest.approx(float(right))
+    assert robust.sel(epsilon=0.02).item() == pytest.approx(accuracy(moved))
+    # and is no method: whoever asks for it as one is shown the way
+    for ask in (lambda: merge(list(trained), method="ensemble"), lambda: merge_sets([trained], ["ensemble"])):
+        with pytest.raises(ValueError, match=r"no method merges into one: hrebasin\.ensemble\(bank\) runs them"):
+            ask()

@@ -36,10 +36,15 @@ def registered():
         unregister(name)
 
 
-def test_a_method_is_run_labelled_and_timed(trained, registered, unchanged):
+@pytest.fixture
+def eight(trained, unchanged):
     unchanged(trained)
+    return trained.relabel(group=3)
+
+
+def test_a_method_is_run_labelled_and_timed(eight, registered):
     registered("mine", star)
-    merged = MERGES["mine"](trained.relabel(group=3), 0)
+    merged = MERGES["mine"](eight, 0)
     assert {name: values.tolist() for name, values in merged.labels.items()} == {
         "method": ["mine"], "stage": [3], "n_merged": [8], "group": [3], "node": [0], "seed": [0], "strength": [0.0],
         "sweeps": [0],
@@ -47,34 +52,28 @@ def test_a_method_is_run_labelled_and_timed(trained, registered, unchanged):
     assert set(merged.history.data_vars) == set(HISTORY)
     assert merged.history.seconds > 0
     # of two networks this method is the pair merge with the same layer order
-    pair = trained.select([0, 1])
-    seed = "0/group-0/stage-1/node-0"
+    pair = eight.select([0, 1])
+    seed = "0/group-3/stage-1/node-0"
     for name, tensor in merge_pairs(pair, seed=0).tensors.items():
         torch.testing.assert_close(MERGES["mine"](pair, seed).tensors[name], tensor)
+    registered("first", lambda bank, seed: bank.select([0]))  # it need not know its history
+    assert np.isnan(MERGES["first"](eight, 0).history.pairwise_distance)
 
 
-def test_a_method_need_not_know_its_history(trained, registered):
-    registered("first", lambda bank, seed: bank.select([0]))
-    merged = MERGES["first"](trained, 0)
-    assert np.isnan(merged.history.pairwise_distance)
-    assert merged.labels["n_merged"] == [8]
-
-
-@pytest.mark.parametrize(
-    ("merge", "message"),
-    [
-        (lambda bank, seed: bank, "must give one network of 48-12-10-8-4, got Bank.8 unmerged"),
-        (lambda bank, seed: bank.tensors, "must give one network"),
+def test_what_is_no_network_is_refused_with_the_name_of_the_method(eight, registered):
+    for number, (merge, message) in enumerate(
         (
-            lambda bank, seed: Bank(bank.architecture, {n: t[:1] / 0 for n, t in bank.tensors.items()}),
-            "fc1.weight holds",
-        ),
-    ],
-)
-def test_what_is_no_network_is_refused_with_the_name_of_the_method(trained, registered, merge, message):
-    registered("wrong", merge)
-    with pytest.raises(ValueError, match=f"method 'wrong'.*{message}"):
-        MERGES["wrong"](trained, 0)
+            (lambda bank, seed: bank, "must give one network of 48-12-10-8-4, got Bank.8 unmerged"),
+            (lambda bank, seed: bank.tensors, "must give one network"),
+            (
+                lambda bank, seed: Bank(bank.architecture, {n: t[:1] / 0 for n, t in bank.tensors.items()}),
+                "fc1.weight holds",
+            ),
+        )
+    ):
+        registered(f"wrong-{number}", merge)
+        with pytest.raises(ValueError, match=f"method 'wrong-{number}'.*{message}"):
+            MERGES[f"wrong-{number}"](eight, 0)
 
 
 def test_methods_get_names_and_colours_of_their_own(registered):
@@ -83,10 +82,13 @@ def test_methods_get_names_and_colours_of_their_own(registered):
     assert (LOOKS["mine"], LOOKS["other"]) == (("star: to the first", SPARE[0]), ("other", SPARE[1]))
     registered("mine", star, colour="#d62728")  # the cell of a notebook is run again
     assert LOOKS["mine"] == ("mine", "#D62728")
-    assert len({colour for _, colour in LOOKS.values()}) == len(LOOKS)
     assert added() == ["mine", "other"]
     unregister("mine")
     assert "mine" not in MERGES | LOOKS
+    for number in range(len(SPARE) - 1):
+        registered(f"method-{number}", star)
+    with pytest.raises(ValueError, match="no colour is left for 'one-more'"):
+        registered("one-more", star)
 
 
 @pytest.mark.parametrize(
@@ -95,9 +97,7 @@ def test_methods_get_names_and_colours_of_their_own(registered):
         ("Mine", {}, "small letters, digits and hyphens, got 'Mine'"),
         ("a star", {}, "got 'a star'"),
         ("", {}, "got ''"),
-        ("tree", {}, "'tree' is a method of the library"),
-        ("fold", {}, "'fold' is a method of the library"),
-        ("ensemble", {}, "'ensemble' is a method of the library"),
+        *((name, {}, f"'{name}' is a method of the library") for name in ("tree", "fold", "ensemble")),
         ("mine", {"needs": "answers"}, "needs one of .*, got 'answers'"),
         ("mine", {"colour": COLOURS["tree"]}, "colour #0072B2 of 'mine' is that of 'tree'"),
         ("mine", {"colour": "red"}, "must be like '#A89048', got 'red'"),
@@ -120,53 +120,29 @@ def test_spare_colours_are_apart_from_all_others_for_every_eye():
             assert min(seen) >= 10, f"{colour} and {other}"
 
 
-def test_no_colour_is_given_twice(registered):
-    for number in range(len(SPARE)):
-        registered(f"method-{number}", star)
-    with pytest.raises(ValueError, match="no colour is left for 'one-more'"):
-        registered("one-more", star)
-
-
-# ---- the library's own
-
-
-@pytest.fixture
-def eight(trained):
-    return trained.relabel(group=3)
-
-
 @pytest.mark.parametrize("name", MERGES)
-def test_a_method_tells_its_distance_repeats_and_leaves_what_it_is_given(eight, train_images, name, unchanged):
-    unchanged(eight)
-    merged, again = (MERGES[name](eight, 1, train_images) for _ in range(2))
+def test_a_method_tells_its_distance_repeats_and_is_repaired_to_the_moments_of_its_leaves(eight, train_images, name):
+    few = eight.select(slice(4))
+    merged, again, repaired = (MERGES[name](few, 1, train_images, repaired=choice) for choice in (False, False, True))
     labels = [merged.labels[label].item() for label in ("method", "n_merged", "stage", "group", "seed")]
-    assert labels == [name, 8, 3, 3, 0]
-    distance = pairwise_distance(squared_norms(eight)[None], merged)
+    assert labels == [name, 4, 2, 3, 0]
+    distance = pairwise_distance(squared_norms(few)[None], merged)
     np.testing.assert_allclose(merged.history.pairwise_distance, distance, rtol=1e-5)
     assert merged.history.seconds.item() > 0
     assert all(torch.equal(tensor, again.tensors[key]) for key, tensor in merged.tensors.items())
-
-
-@pytest.mark.parametrize("name", MERGES)
-def test_a_repaired_network_has_the_moments_of_its_leaves(eight, train_images, name):
-    pixels = train_images.pixels
-    plain, repaired = (MERGES[name](eight, 1, train_images, repaired=choice) for choice in (False, True))
     # sums over units do not depend on which of them stands where
     leaves, before, after = (
-        torch.tensor([layer.mean(0).sum() for layer in moments(bank, pixels).std]) for bank in (eight, plain, repaired)
+        torch.tensor([layer.mean(0).sum() for layer in moments(bank, train_images.pixels).std])
+        for bank in (few, merged, repaired)
     )
     torch.testing.assert_close(after, leaves, rtol=1e-3, atol=1e-3)
     assert (before < 0.99 * leaves).any()
 
 
-def test_repair_takes_the_moments_of_aligned_leaves(eight, train_images):
+def test_repair_takes_the_moments_of_aligned_leaves(eight, train_images, registered):
     aligned = match_weights(eight.select([0] * 8), eight, seed="x").apply(eight)
-    register("to-first", lambda bank, seed: Aligned(aligned, 1))
-    try:
-        repaired = MERGES["to-first"](eight, 1, train_images, repaired=True)
-    finally:
-        unregister("to-first")
-    pixels = train_images.pixels
+    registered("to-first", lambda bank, seed: Aligned(aligned, 1))
+    repaired, pixels = MERGES["to-first"](eight, 1, train_images, repaired=True), train_images.pixels
     wanted = moments(aligned, pixels).average([range(8)])
     for found, want in zip(moments(repaired, pixels).mean, wanted.mean, strict=True):
         torch.testing.assert_close(found, want, rtol=1e-3, atol=1e-3)
@@ -187,8 +163,8 @@ def test_what_a_method_needs_is_handed_over(eight, train_images, registered):
     for images, lacked in ((None, "pixels and labels"), (train_images.pixels, "labels")):
         with pytest.warns(UserWarning, match=f"left out for want of training images: mine .which needs {lacked}"):
             assert merge_sets([eight], ["mine"], images=images) == []
-    everything = merge_all(eight, pixels=train_images)
-    assert (everything.labels["method"] == "mine").sum() == 3
+    everything = merge_all(eight.select(slice(4)), pixels=train_images)
+    assert (everything.labels["method"] == "mine").sum() == 2
     given.clear()
     MERGES["mine"](eight, 0, (train_images.pixels, train_images.labels))
     assert set(given) == {"pixels", "labels"}
@@ -197,10 +173,10 @@ def test_what_a_method_needs_is_handed_over(eight, train_images, registered):
 
 
 def test_sets_that_a_method_does_not_take_are_left_out(eight, train_images):
-    sets = [eight.select(slice(n)) for n in (2, 3, 8)]
+    sets = [eight.select(slice(n)) for n in (2, 3, 4)]
     found = merge_sets(sets, ["merge-many-from-tree", "naive"])
     told = [(bank.labels["method"].item(), bank.labels["n_merged"].item()) for bank in found]
-    assert told == [("merge-many-from-tree", 2), ("merge-many-from-tree", 8), ("naive", 2), ("naive", 3), ("naive", 8)]
+    assert told == [("merge-many-from-tree", 2), ("merge-many-from-tree", 4), ("naive", 2), ("naive", 3), ("naive", 4)]
     [repaired] = merge_sets(sets[2:], ["star"], images=train_images, repaired=True)
     expected = MERGES["star"](sets[2], 0, train_images, repaired=True)
     assert all(torch.equal(tensor, expected.tensors[key]) for key, tensor in repaired.tensors.items())
@@ -228,73 +204,43 @@ def test_methods_side_by_side_leave_the_warnings_of_others_alone(registered):
     assert [str(warning.message)[:33] for warning in caught] == ["the running statistics of batch n"]
 
 
-# ---- every method at once
-
-
-def test_every_method_merges_the_networks_of_a_group(trained, registered, unchanged):
+def test_every_method_merges_the_networks_of_a_group(eight, registered):
     registered("mine", star)
-    six = trained.select(slice(6))
-    unchanged(six)
+    six = eight.select(slice(6))
     merged = merge_all(six, seed=1)
-    found = [
-        (m, int(n), int(k)) for m, n, k in zip(*(merged.labels[x] for x in ("method", "n_merged", "node")), strict=True)
-    ]
-    sets = [(2, 0), (4, 0), (6, 1)]
-    merged_by = {
-        method: sets[: 2 if method == "merge-many-from-tree" else 3] for method in ("merge-many", *of_every_run())
-    }
-    assert found == (
-        [("unmerged", 1, node) for node in range(6)]
-        + [("tree", 2, 0), ("tree", 2, 1), ("tree", 4, 0)]
-        + [(method, *place) for method, places in merged_by.items() for place in places]
-    )
+    labels = [merged.labels[name].tolist() for name in ("method", "n_merged", "node")]
+    expected = [("unmerged", 1, node) for node in range(6)] + [("tree", 2, 0), ("tree", 2, 1), ("tree", 4, 0)]
+    for method in ("merge-many", *of_every_run()):
+        expected += [(method, 2, 0), (method, 4, 0)] + [(method, 6, 1)] * (method != "merge-many-from-tree")
+    assert list(zip(*labels, strict=True)) == expected
     assert merged.history.indexes["model"].is_unique
     assert (merged.history.seconds.values[:6] == 0).all()
     everything = merge_many(six, seed=1)
     for name, tensor in merged.where(method="merge-many", n_merged=6).tensors.items():
         torch.testing.assert_close(tensor, everything.tensors[name])
+    for groups in ([0], [0, 1]):
+        with pytest.raises(ValueError, match=f"at least 2 networks of one group, got {len(groups)}"):
+            merge_all(eight.select(slice(len(groups))).relabel(group=groups))
 
 
-@pytest.mark.parametrize("groups", [[0], [0, 1]])
-def test_one_network_or_two_groups_are_refused(trained, groups):
-    with pytest.raises(ValueError, match=f"at least 2 networks of one group, got {len(groups)}"):
-        merge_all(trained.select(slice(len(groups))).relabel(group=groups))
-
-
-# ---- every figure
-
-
-def with_star(results):
-    """Made-up results in which the naive averages and the MergeMany networks stand for a new method too."""
-    grown = {}
-    for stage, data in results.items():
-        if "model" not in data.dims:
-            grown[stage] = data
-            continue
+def test_every_figure_shows_a_method_that_was_added(registered, tmp_path):
+    """Also where it was never heard of, with the looks that the file tells, or without any."""
+    registered("mine", star, title="my star")
+    files = {}
+    for stage, data in synthetic.results(groups=2, stages=["merge", "attack", "regularity"]).items():
+        # the MergeMany networks stand for the new method too
         some = data.isel(model=(data.method.values == "merge-many") & (data.sweeps.values == 100))
-        names = np.array([f"star/{name}" for name in some.model.values], dtype=object)
-        star = some.assign_coords(method=("model", np.full(some.sizes["model"], "mine", dtype=object)))
-        star = star.assign_coords(sweeps=("model", np.zeros(some.sizes["model"], int)), model=names)
-        grown[stage] = xr.concat([data, star], dim="model", combine_attrs="override") if some.sizes["model"] else data
-    return grown
-
-
-@pytest.mark.parametrize("known", ["in the file", "nowhere"])
-def test_every_figure_shows_a_method_that_was_added(known, registered, tmp_path):
-    results = with_star(synthetic.results(groups=2, stages=["merge", "attack", "regularity"]))
-    if known != "nowhere":
-        registered("mine", star, title="my star")
-    if known == "in the file":  # whoever draws may never have heard of the method
-        for stage, data in results.items():
-            records.write(data, tmp_path / f"{stage}.nc", stage=stage)
-        unregister("mine")
-        results = {stage: records.read(tmp_path / f"{stage}.nc", stage=stage) for stage in results}
+        names = {"method": ["mine"] * some.sizes["model"], "model": [f"star/{name}" for name in some.model.values]}
+        given = {name: ("model", np.array(values, dtype=object)) for name, values in names.items()}
+        star_too = some.assign_coords(**given, sweeps=("model", np.zeros(some.sizes["model"], int)))
+        files[stage] = xr.concat([data, star_too], dim="model", combine_attrs="override")
+        records.write(files[stage], tmp_path / f"{stage}.nc", stage=stage)
+    unregister("mine")
+    read = {stage: records.read(tmp_path / f"{stage}.nc", stage=stage) for stage in files}
     drawn = [(plots.accuracy_by_merged, "merge"), (plots.robust_accuracy, "attack"), (plots.noise, "attack")]
     drawn += [(regularity.weight_norm, "regularity"), (regularity.lipschitz, "regularity")]
-    for draw, stage in drawn:
-        lines = [line for axes in draw(results[stage]).axes for line in axes.lines]
-        [*mine] = [
-            line for line in lines if str(line.get_label()).startswith("mine" if known == "nowhere" else "my star")
-        ]
-        assert mine, draw.__name__
-        assert {line.get_color() for line in mine} == {"#777777" if known == "nowhere" else SPARE[0]}
+    for results, label, colour, shown in ((read, "my star", SPARE[0], drawn), (files, "mine", "#777777", drawn[:1])):
+        for draw, stage in shown:
+            lines = [line for axes in draw(results[stage]).axes for line in axes.lines]
+            mine = {line.get_color() for line in lines if str(line.get_label()).startswith(label)}
+            assert mine == {colour}, draw.__name__
