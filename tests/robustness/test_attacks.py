@@ -51,24 +51,14 @@ def clean(bank, pixels, labels):
         return np.stack([(network.eval()(pixels).argmax(1) == labels).numpy() for network in bank])
 
 
-def one_image_at_a_time(bank, pixels, labels, n, **options):
-    """Robust accuracy of single images, that is whether each survives, (model, epsilon, image)."""
-    singles = [attack(bank, pixels[i : i + 1], labels[i : i + 1], **options).robust_accuracy.values for i in range(n)]
-    return np.stack(singles, axis=-1)
-
-
-# ---- a bank at once, against each network alone
-
-
 def test_fgsm_on_a_bank_equals_plain_foolbox_on_each_network(trained, pixels, labels):
-    together = one_image_at_a_time(trained, pixels, labels, 20, kind="fgsm", epsilons=EPSILONS)
-    whole = attack(trained, pixels, labels, kind="fgsm", epsilons=EPSILONS).robust_accuracy
+    found = attack(trained, pixels, labels, kind="fgsm", epsilons=EPSILONS)
     for k in range(len(trained)):
         plain = LinfFastGradientAttack(random_start=False)
         _, _, broken = plain(alone(trained, k), pixels, Misclassification(labels), epsilons=EPSILONS)
-        np.testing.assert_array_equal(together[k], 1 - broken[:, :20].numpy())
-        np.testing.assert_allclose(whole[k], 1 - broken.numpy().mean(1), atol=1e-12)
-    assert 0.2 < whole.isel(epsilon=3).mean() < 0.9  # neither trivial
+        np.testing.assert_array_equal(found.robust[k], 1 - broken.numpy())
+        np.testing.assert_allclose(found.robust_accuracy[k], 1 - broken.numpy().mean(1), atol=1e-12)
+    assert 0.2 < found.robust_accuracy.isel(epsilon=3).mean() < 0.9  # neither trivial
 
 
 @pytest.mark.parametrize("kind", DEEPFOOL)
@@ -89,20 +79,16 @@ def test_deepfool_on_a_bank_equals_plain_foolbox_on_each_network(kind, trained, 
 
 
 @pytest.mark.parametrize("kind", ["fgsm", *DEEPFOOL])
-@pytest.mark.parametrize("samples_at_once", [1, 2 * 7])
-def test_the_number_of_samples_at_once_does_not_matter(kind, samples_at_once, trained, pixels, labels):
-    bank, few = trained.select([0, 3]), slice(0, 20 if samples_at_once > 1 else 5)
-    options = {"kind": kind, "epsilons": EPSILONS}
-    whole = attack(bank, pixels[few], labels[few], **options)
-    parts = attack(bank, pixels[few], labels[few], **options, samples_at_once=samples_at_once)
-    assert set(parts.data_vars) == set(whole.data_vars)
-    for name in whole.data_vars:
-        np.testing.assert_allclose(parts[name], whole[name], rtol=1e-3, atol=1e-6)
-        assert parts[name].attrs == whole[name].attrs
-    np.testing.assert_array_equal(parts.image, np.arange(len(pixels[few])))
-
-
-# ---- clean accuracy
+def test_the_number_of_samples_at_once_does_not_matter(kind, trained, pixels, labels):
+    bank, options = trained.select([0, 3]), {"kind": kind, "epsilons": EPSILONS}
+    for samples_at_once, n in ((1, 5), (2 * 7, 20)):
+        whole = attack(bank, pixels[:n], labels[:n], **options)
+        parts = attack(bank, pixels[:n], labels[:n], **options, samples_at_once=samples_at_once)
+        assert set(parts.data_vars) == set(whole.data_vars)
+        for name in whole.data_vars:
+            np.testing.assert_allclose(parts[name], whole[name], rtol=1e-3, atol=1e-6)
+            assert parts[name].attrs == whole[name].attrs
+        np.testing.assert_array_equal(parts.image, np.arange(n))
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -114,20 +100,14 @@ def test_nothing_at_epsilon_zero(kind, trained, pixels, labels, test_images):
 
 
 @pytest.mark.parametrize("kind", DEEPFOOL)
-def test_misclassified_images_are_left_alone(kind, trained, pixels, labels, deepfool):
-    wrong = ~clean(trained, pixels, labels)
+def test_robust_accuracy_follows_from_norms_and_misclassified_images_are_left_alone(
+    kind, trained, pixels, labels, deepfool
+):
+    result, wrong = deepfool[kind], ~clean(trained, pixels, labels)
     assert wrong.any()
-    assert (deepfool[kind].perturbation_norm.values[wrong] == 0).all()
-    assert (deepfool[kind].success.values[wrong] == 1).all()
-    assert (deepfool[kind].perturbation_norm.values[~wrong] > 0).all()
-
-
-# ---- DeepFool's rules
-
-
-@pytest.mark.parametrize("kind", DEEPFOOL)
-def test_robust_accuracy_follows_from_norm_success_and_correct(kind, deepfool):
-    result = deepfool[kind]
+    assert (result.perturbation_norm.values[wrong] == 0).all()
+    assert (result.success.values[wrong] == 1).all()
+    assert (result.perturbation_norm.values[~wrong] > 0).all()
     for epsilon in SIZES[kind]:
         robust = (result.correct == 1) & ((result.success == 0) | (result.perturbation_norm > epsilon))
         np.testing.assert_allclose(result.robust_accuracy.sel(epsilon=epsilon), robust.mean("image"))
@@ -164,40 +144,26 @@ def affine_bank(n=3):
     return Bank(architecture, tensors), direction
 
 
-def affine_images(direction, distance):
-    """One image per network at a known distance from its boundary, in class 0."""
-    return 0.5 + distance * direction / direction.norm(dim=1, keepdim=True)
-
-
-@pytest.mark.parametrize(("kind", "dual"), [("deepfool-l2", 2), ("deepfool-linf", 1)])
-def test_deepfool_finds_the_exact_distance_of_an_affine_network(kind, dual):
+@pytest.mark.parametrize(("kind", "dual"), [("deepfool-l2", 2), ("deepfool-linf", 1), ("fgsm", 1)])
+def test_the_distance_of_an_affine_network_is_found_exactly(kind, dual):
     bank, direction = affine_bank()
+    near = 0.5 + 0.2 * direction / direction.norm(dim=1, keepdim=True)  # of class 0, an image for each network
     for k in range(len(bank)):
-        pixels = affine_images(direction, 0.2)[k].float().view(1, 1, 2, 2)
+        pixels = near[k].float().view(1, 1, 2, 2)
         pixels = torch.cat([pixels, 1 - pixels])  # mirrored in the boundary: class 1
         with torch.no_grad():
             f = bank(pixels)[k].double() @ torch.tensor([1.0, -1.0], dtype=torch.float64)
         assert f[0] > 0 > f[1]
         expected = f.abs() / direction[k].norm(p=dual)
+        if kind == "fgsm":
+            epsilons = [factor * expected[0].item() for factor in (0.9, 0.99, 1.01, 1.1)]
+            result = attack(bank.select([k]), pixels[:1], torch.tensor([0]), kind=kind, epsilons=epsilons)
+            assert result.robust_accuracy[0].values.tolist() == [1, 1, 0, 0]
+            continue
         result = attack(bank.select([k]), pixels, torch.tensor([0, 1]), kind=kind, epsilons=[0.0])
         assert (result.success == 1).all()
         np.testing.assert_allclose(result.perturbation_norm[0], expected, rtol=0.05)
         assert (result.perturbation_norm[0].values > expected.numpy()).all()  # overshoot: the boundary is crossed
-
-
-def test_fgsm_breaks_an_affine_network_exactly_beyond_its_distance():
-    bank, direction = affine_bank()
-    for k in range(len(bank)):
-        pixels = affine_images(direction, 0.2)[k].float().view(1, 1, 2, 2)
-        with torch.no_grad():
-            f = -bank(pixels)[k, 0].double().diff().item()
-        distance = f / direction[k].abs().sum().item()
-        epsilons = [0.9 * distance, 0.99 * distance, 1.01 * distance, 1.1 * distance]
-        result = attack(bank.select([k]), pixels, torch.tensor([0]), kind="fgsm", epsilons=epsilons)
-        assert result.robust_accuracy[0].values.tolist() == [1, 1, 0, 0]
-
-
-# ---- noise
 
 
 @pytest.mark.parametrize(
@@ -206,41 +172,26 @@ def test_fgsm_breaks_an_affine_network_exactly_beyond_its_distance():
 )
 def test_noise_by_hand(kind, draw_noise, trained, pixels, labels):
     magnitudes = (0.0, 0.1, 0.4)
-    result = attack(trained, pixels, labels, kind=kind, epsilons=magnitudes, draws=3).robust_accuracy
+    found = attack(trained, pixels, labels, kind=kind, epsilons=magnitudes, draws=3)
+    result = found.robust_accuracy
     assert dict(result.sizes) == {"model": 8, "epsilon": 3, "draw": 3}
     for draw in range(3):
         noise = draw_noise(pixels.shape, generator=generator(f"noise/{kind}/{draw}"))
         for position, magnitude in enumerate(magnitudes):
             expected = clean(trained, (pixels + magnitude * noise).clamp(0, 1), labels).mean(1)
             np.testing.assert_allclose(result[:, position, draw], expected, atol=1e-12)
-    counts = attack(trained, pixels, labels, kind=kind, epsilons=magnitudes, draws=3).correct_draws
-    np.testing.assert_allclose(counts.mean("image") / 3, result.mean("draw"))
-    assert set(np.unique(counts[:, 0])) == {0, 3}
-
-
-@pytest.mark.parametrize("kind", ["gaussian", "uniform"])
-def test_all_networks_and_calls_see_the_same_noise(kind, trained, pixels, labels):
+    np.testing.assert_allclose(found.correct_draws.mean("image") / 3, result.mean("draw"))
+    assert set(np.unique(found.correct_draws[:, 0])) == {0, 3}
+    # networks see the same noise, which takes no global state and does not depend on how many draws there are
     twice = Bank.concat([trained.select([2]), trained.select([2])])
-    options = {"kind": kind, "epsilons": (0.3, 0.6), "draws": 4}
     torch.manual_seed(1)
-    result = attack(twice, pixels, labels, **options).robust_accuracy
-    np.testing.assert_array_equal(result[0], result[1])
-    torch.manual_seed(2)  # global state is not used
-    np.testing.assert_array_equal(attack(twice, pixels, labels, **options).robust_accuracy, result)
-    assert len(np.unique(result[0], axis=1).T) > 1  # draws differ
-    fewer = attack(twice, pixels, labels, **options | {"draws": 2}).robust_accuracy
-    np.testing.assert_array_equal(fewer, result.isel(draw=slice(2)))  # and do not depend on how many there are
+    fewer = attack(twice, pixels, labels, kind=kind, epsilons=magnitudes, draws=2).robust_accuracy
+    np.testing.assert_array_equal(fewer[0], result[2].isel(draw=slice(2)))
+    np.testing.assert_array_equal(fewer[1], fewer[0])
 
 
-# ---- all attacks
-
-
-@pytest.fixture(scope="module")
-def suite(trained, test_images, labels):
-    return attack_suite(trained, test_images.pixels, labels, epsilons=EPSILONS, magnitudes=(0.0, 0.3), draws=2)
-
-
-def test_the_suite_holds_each_attack(suite, trained, pixels, labels, deepfool):
+def test_the_suite_holds_each_attack(trained, pixels, test_images, labels, deepfool):
+    suite = attack_suite(trained, test_images.pixels, labels, epsilons=EPSILONS, magnitudes=(0.0, 0.3), draws=2)
     curves = suite.robust_accuracy
     fgsm = attack(trained, pixels, labels, kind="fgsm", epsilons=EPSILONS)
     np.testing.assert_array_equal(curves.sel(attack="fgsm"), fgsm.robust_accuracy)
@@ -276,22 +227,18 @@ class Shuffled(LinfBasicIterativeAttack):
         return super().run(*args, **kwargs)
 
 
-@pytest.mark.parametrize(
-    ("made", "reason"),
-    [
-        (LinfProjectedGradientDescentAttack, "'mine' draws random numbers"),
-        (LinfAdditiveUniformNoiseAttack, "'mine' draws random numbers"),
-        (Shuffled, "'mine' draws random numbers"),
-        (L2FastGradientAttack, "'mine' is of the norm L2: sizes of registered attacks are L-infinity norms"),
-    ],
-)
-def test_registered_attacks_of_another_norm_or_with_random_numbers_are_refused(
-    made, reason, trained, pixels, labels, monkeypatch
-):
+def test_registered_attacks_of_another_norm_or_with_random_numbers_are_refused(trained, pixels, labels, monkeypatch):
     given = {"kind": "mine", "epsilons": [0.1], "samples_at_once": 16}
-    monkeypatch.setitem(FIXED_SIZE, "mine", made)
-    with pytest.raises(ValueError, match=reason):
-        attack(trained.select([0, 1]), pixels[:4], labels[:4], **given)
+    draws = "'mine' draws random numbers"
+    for made, reason in (
+        (LinfProjectedGradientDescentAttack, draws),
+        (LinfAdditiveUniformNoiseAttack, draws),
+        (Shuffled, draws),
+        (L2FastGradientAttack, "'mine' is of the norm L2: sizes of registered attacks are L-infinity norms"),
+    ):
+        monkeypatch.setitem(FIXED_SIZE, "mine", made)
+        with pytest.raises(ValueError, match=reason):
+            attack(trained.select([0, 1]), pixels[:4], labels[:4], **given)
     monkeypatch.setitem(FIXED_SIZE, "mine", LinfBasicIterativeAttack)
-    once, again = (attack(trained, pixels[:20], labels[:20], **given).robust_accuracy for _ in range(2))
+    once, again = (attack(trained.select([0, 1]), pixels[:20], labels[:20], **given).robust_accuracy for _ in range(2))
     assert once.equals(again)

@@ -62,60 +62,37 @@ def test_each_network_is_attacked_as_by_plain_foolbox(bank, few, kind):
         model = PyTorchModel(network.eval(), bounds=(0, 1), device="cpu")
         raw, clipped, broken = PLAIN[kind](model, few[0], Misclassification(few[1]), epsilons=EPSILONS)
         name = "robust_accuracy" if kind == "fgsm" else "robust_accuracy_clipped"
-        expected = 1 - broken.double().mean(1)
-        np.testing.assert_allclose(found[name][k], expected, atol=ROUNDING + 1e-9)
-        if kind != "fgsm":
+        np.testing.assert_allclose(found[name][k], 1 - broken.double().mean(1), atol=ROUNDING + 1e-9)
+        if kind == "fgsm":  # the sign of plain autograd in float64
+            assert (found.robust[k] == fgsm_alone(network, *few)).mean() >= 1 - ROUNDING / 4
+        else:
             change = (raw[0] - few[0]).flatten(1)
             norm = change.abs().amax(1) if kind == "deepfool-linf" else change.norm(dim=1)
-            alike = np.isclose(found.perturbation_norm[k], norm, rtol=0.01, atol=1e-4)
-            assert alike.mean() >= 1 - ROUNDING
+            assert np.isclose(found.perturbation_norm[k], norm, rtol=0.01, atol=1e-4).mean() >= 1 - ROUNDING
             assert found.success[k].mean() > 0.9
 
 
-def test_fgsm_is_the_sign_of_plain_autograd_in_float64(bank, few):
-    found = attack(bank, *few, kind="fgsm", epsilons=EPSILONS)
-    for k, network in enumerate(bank):
-        assert (found.robust[k] == fgsm_alone(network, *few)).mean() >= 1 - ROUNDING / 4
-    np.testing.assert_array_equal(found.robust.mean("image"), found.robust_accuracy)
-
-
-def test_float64_leaves_counters_and_takes_constants_along(few):
-    class Blurred(torch.nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.register_buffer("kernel", torch.full((3, 3, 2, 2), 1 / 12), persistent=False)
-            self.norm, self.head = torch.nn.BatchNorm2d(3), torch.nn.Linear(147, 4)
-
-        def forward(self, x):
-            return self.head(self.norm(torch.nn.functional.conv2d(x, self.kernel)).flatten(1))
-
-    network = Blurred().eval()
-    bank = Bank.stack([network], few[0][:2])
-    found = attack(bank, *few, kind="fgsm", epsilons=EPSILONS).robust
-    np.testing.assert_array_equal(found[0], fgsm_alone(network, *few))
-    kinds = {name: t.dtype for name, t in BankModel(bank).in_float64.tensors.items()}
-    assert kinds.pop("norm.num_batches_tracked") == torch.int64
-    assert set(kinds.values()) == {torch.float64}
-
-
-def test_images_of_one_network_are_given_to_the_others(bank, few):
-    found = transferred(bank, bank.select([0]), *few, epsilons=EPSILONS)
+def test_one_step_of_the_other_attacks_by_hand(bank, few):
+    """Images of one network given to the others, PGD, and noise."""
+    pixels, labels = few
+    handed = transferred(bank, bank.select([0]), *few, epsilons=EPSILONS)
+    searched = pgd(bank, *few, epsilons=[0.05], steps=1, restarts=1)
+    noisy = attack(bank, *few, kind="gaussian", epsilons=[0.0, 0.3], draws=2).robust_accuracy
     sign = gradient(bank[0], *few).sign()
+    start = 2 * torch.rand(pixels.shape, generator=generator("pgd/starts")) - 1
+    first = (pixels + 0.05 * start).clamp(0, 1)
+    noise = torch.randn(pixels.shape, generator=generator("noise/gaussian/1"))
     for k, network in enumerate(bank):
+
+        def right(images, network=network):
+            return (network(images.clamp(0, 1)).argmax(1) == labels).numpy()
+
         for place, epsilon in enumerate(EPSILONS):
-            right = network((few[0] + epsilon * sign).clamp(0, 1)).argmax(1) == few[1]
-            assert (found[k, place].values == right.numpy()).mean() >= 1 - ROUNDING
-
-
-def test_one_step_of_pgd_by_hand(bank, few):
-    found = pgd(bank, *few, epsilons=[0.05], steps=1, restarts=1)
-    start = 2 * torch.rand(few[0].shape, generator=generator("pgd/starts")) - 1
-    first = (few[0] + 0.05 * start).clamp(0, 1)
-    for k, network in enumerate(bank):
-        moved = first + 2.5 * 0.05 * gradient(network, first, few[1]).sign()
-        moved = few[0] + (moved - few[0]).clamp(-0.05, 0.05)
-        right = (network(moved.clamp(0, 1)).argmax(1) == few[1]) & (network(few[0]).argmax(1) == few[1])
-        assert (found[k, 0].values == right.numpy()).mean() >= 1 - ROUNDING
+            assert (handed[k, place].values == right(pixels + epsilon * sign)).mean() >= 1 - ROUNDING
+        moved = first + 2.5 * 0.05 * gradient(network, first, labels).sign()
+        survives = right(pixels + (moved - pixels).clamp(-0.05, 0.05)) & right(pixels)
+        assert (searched[k, 0].values == survives).mean() >= 1 - ROUNDING
+        assert noisy[k, 1, 1].item() == pytest.approx(right(pixels + 0.3 * noise).mean(), abs=ROUNDING + 1e-9)
 
 
 def test_saturated_networks_have_no_gradient(bank, few):
@@ -128,12 +105,24 @@ def test_saturated_networks_have_no_gradient(bank, few):
     assert (found > 0.3).all()
 
 
-def test_noise_is_the_same_for_every_network(bank, few):
-    found = attack(bank, *few, kind="gaussian", epsilons=[0.0, 0.3], draws=2).robust_accuracy
-    noise = torch.randn(few[0].shape, generator=generator("noise/gaussian/1"))
-    for k, network in enumerate(bank):
-        expected = (network((few[0] + 0.3 * noise).clamp(0, 1)).argmax(1) == few[1]).double().mean()
-        assert found[k, 1, 1].item() == pytest.approx(expected.item(), abs=ROUNDING + 1e-9)
+class Blurred(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("kernel", torch.full((3, 3, 2, 2), 1 / 12), persistent=False)
+        self.norm, self.head = torch.nn.BatchNorm2d(3), torch.nn.Linear(147, 4)
+
+    def forward(self, x):
+        return self.head(self.norm(torch.nn.functional.conv2d(x, self.kernel)).flatten(1))
+
+
+def test_float64_leaves_counters_and_takes_constants_along(few):
+    network = Blurred().eval()
+    bank = Bank.stack([network], few[0][:2])
+    found = attack(bank, *few, kind="fgsm", epsilons=EPSILONS).robust
+    np.testing.assert_array_equal(found[0], fgsm_alone(network, *few))
+    kinds = {name: t.dtype for name, t in BankModel(bank).in_float64.tensors.items()}
+    assert kinds.pop("norm.num_batches_tracked") == torch.int64
+    assert set(kinds.values()) == {torch.float64}
 
 
 def test_what_autograd_keeps_of_an_image_is_counted():
