@@ -1,5 +1,4 @@
 from dataclasses import replace
-from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -14,7 +13,7 @@ from hrebasin.lipschitz.spectra import proven_eigenvalue
 from hrebasin.random_streams import generator
 
 UNITS = st.sampled_from(["pixel", "normalised"])
-RADII = (0.01, 0.1, 0.5, 2.0)
+RADII = (1e-9, 0.01, 0.1, 0.5, 2.0, 1e6)
 
 
 def weights_of(bank, k, units="pixel"):
@@ -168,16 +167,6 @@ def test_no_point_of_the_ball_breaks_the_local_bound(trained, pixels, radius):
             change = evaluate_by_hand(weights, biases, x0 + moves) - evaluate_by_hand(weights, biases, x0)
             ratio = np.linalg.norm(change, axis=1) / np.linalg.norm(moves, axis=1)
             assert ratio.max() <= result[k, image].item() * (1 + 1e-6)
-
-
-def test_the_local_bound_grows_with_the_radius_up_to_the_global_one(trained, pixels):
-    bounds = [local_lipschitz(trained, pixels[:3], radius=radius) for radius in (1e-9, 1e-3, *RADII, 1e6)]
-    for smaller, larger in pairwise(bounds):
-        assert (smaller <= larger * (1 + 1e-12)).all()
-    # in the smallest ball no unit switches
-    assert (bounds[0] >= gradient_norm(trained, pixels[:3]) * (1 - 1e-9)).all()
-    # in the largest one every unit switches, at nearly full slope
-    np.testing.assert_allclose(bounds[-1], global_lipschitz(trained).expand_dims(image=3, axis=1), rtol=1e-3)
 
 
 def test_one_active_unit_by_hand():

@@ -152,19 +152,6 @@ def test_the_trees_distance_by_double_loop_over_composed_alignments(trained):
         np.testing.assert_allclose(top.tensors[name][0], mean, rtol=1e-4, atol=1e-6)
 
 
-def test_merge_many_of_two_is_the_pair(trained):
-    bank, seed = trained.relabel(group=3), "other"
-    for k in range(0, 8, 2):
-        two = bank.select([k, k + 1])
-        many, pair = merge_many(two, seed=seed), merge_pairs(two, seed=seed)
-        for name, tensor in pair.tensors.items():
-            torch.testing.assert_close(many.tensors[name], tensor, rtol=1e-5, atol=1e-6)
-        np.testing.assert_allclose(many.history.pairwise_distance, pair.history.pairwise_distance, rtol=1e-5)
-        assert many.history.converged.item() == 1
-        for name in ("stage", "node", "n_merged", "group"):
-            assert many.labels[name] == pair.labels[name]
-
-
 @pytest.mark.parametrize(("bank_name", "size", "max_sweeps"), [("trained", 5, 2), ("trained_shallow", 4, 100)])
 def test_merge_many_follows_the_algorithm(request, bank_name, size, max_sweeps):
     bank = request.getfixturevalue(bank_name).select(slice(0, size))
@@ -174,13 +161,6 @@ def test_merge_many_follows_the_algorithm(request, bank_name, size, max_sweeps):
         np.testing.assert_allclose(merged.tensors[name][0], mean, rtol=1e-4, atol=1e-6)
     np.testing.assert_allclose(merged.history.pairwise_distance, [sum_of_distances(aligned)], rtol=1e-5)
     assert merged.history.sweeps_done.values.tolist() == [sweeps]
-
-
-def test_merge_many_finds_permuted_copies(trained_shallow, random_permutations, pixels):
-    copies = trained_shallow.select([1] * 5)
-    merged = merge_many(random_permutations(copies, "many").apply(copies))
-    torch.testing.assert_close(merged(pixels), trained_shallow.select([1])(pixels), **LOGITS)
-    assert merged.history.pairwise_distance.item() == pytest.approx(0, abs=1e-3)
 
 
 def test_converged_is_a_fixed_point_and_the_distance_that_of_a_double_loop(trained_shallow):

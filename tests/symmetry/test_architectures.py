@@ -3,7 +3,7 @@
 import pytest
 import torch
 from torchvision import models
-from torchvision.models import convnext, efficientnet, mobilenetv3, regnet, resnet
+from torchvision.models import convnext, mobilenetv3, resnet
 
 from hrebasin.study.benchmarks.any_network import ResNet20
 from hrebasin.symmetry import SymmetryRefutedError, derive_symmetry, prove_symmetry, symmetry_from_spec
@@ -16,21 +16,10 @@ def mobilenet_v3():
     )
 
 
-def efficient():
-    block = efficientnet.MBConvConfig
-    return models.EfficientNet([block(1, 3, 1, 8, 8, 1), block(4, 3, 2, 8, 16, 2)], 0.0, last_channel=32)
-
-
 NETWORKS = {  # what makes one, and how many permutations it has
-    "basic ResNet": (lambda: models.ResNet(resnet.BasicBlock, [1] * 4), 8),
-    "ResNet": (lambda: models.ResNet(resnet.Bottleneck, [1] * 4, width_per_group=16), 13),
     "ResNeXt": (lambda: models.ResNet(resnet.Bottleneck, [1] * 4, groups=4, width_per_group=4), 17),
     "DenseNet": (lambda: models.DenseNet(8, (2, 2), 16), 10),
-    "MobileNetV2": (lambda: models.MobileNetV2(5, 0.5, [[1, 8, 1, 1], [6, 8, 2, 2]]), 6),
     "MobileNetV3": (mobilenet_v3, 7),
-    "EfficientNet": (efficient, 8),
-    "SqueezeNet": (models.squeezenet1_1, 25),
-    "RegNet": (lambda: models.RegNet(regnet.BlockParams([2, 1], [16, 32], [8, 8], [1.0, 1.0], [2, 2], 0.25), 5, 8), 15),
     "ShuffleNet": (lambda: models.ShuffleNetV2([2, 2, 2], [8, 16, 16, 16, 32]), 14),
     "ConvNeXt": (lambda: models.ConvNeXt([convnext.CNBlockConfig(8, 16, 1), convnext.CNBlockConfig(16, None, 1)]), 4),
     "ViT": (lambda: models.VisionTransformer(64, 32, 2, 2, 12, 16), 7),

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from hrebasin.symmetry import Factor, Place, Symmetry, axis_size, compose, inverse, simplify
+from hrebasin.symmetry import Factor, Symmetry, axis_size, compose, inverse, simplify
 
 P, Q, R = Factor("P", 3), Factor("Q", 4), Factor("R", 2)
 
@@ -135,14 +135,6 @@ BIAS = {"first.bias": torch.zeros(3)}
 def test_what_cannot_be_permuted_is_refused(symmetry, tensors, permutations, message):
     with pytest.raises(ValueError, match=message):
         symmetry.apply(tensors, permutations)
-
-
-def test_places(symmetry):
-    first = [("first.weight", 0, 0, 0), ("first.bias", 0, 0, 0), ("mixed", 0, 0, 0), ("mixed", 1, 0, 1)]
-    assert symmetry.places() == {
-        "P": tuple(Place(*place) for place in (*first, ("square", 0, 0, 0), ("square", 1, 0, 0))),
-        "Q": (Place("mixed", 0, 1, 0), Place("mixed", 1, 0, 0)),
-    }
 
 
 def test_a_factor_of_another_size_is_refused():

@@ -109,15 +109,6 @@ def test_buffers_integers_and_scalars():
         assert derive_symmetry(network, EXAMPLE).permutations == {}
 
 
-def test_parametrised_modules():
-    network = Plain()
-    nn.utils.parametrizations.weight_norm(network.first)
-    nn.utils.parametrizations.spectral_norm(network.last)
-    symmetry = proven(network, torch.randn(2, 4))
-    assert symmetry.permutations["P1"] == 8
-    assert "first.parametrizations.weight.original1" in symmetry.axes
-
-
 def test_a_network_without_parameters_and_tensors_without_part_in_the_outputs():
     symmetry = proven(nn.Flatten(), torch.ones(2, 3, 3))
     assert (symmetry.permutations, symmetry.axes) == ({}, {})
