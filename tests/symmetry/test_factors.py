@@ -25,30 +25,11 @@ def factors():
     return Factors()
 
 
-def test_a_fixed_axis_fixes_the_other(factors):
-    a = factors.new(12)
+def test_a_fixed_axis_fixes_the_other_and_products_without_a_common_refinement_are_fixed(factors):
+    a, b = factors.new(12), factors.new(24)
     parts = factors.factorise(a, [3, 4])
     factors.tie(fixed(12), a)
     assert names(factors, a) == names(factors, parts[0]) == set()
-
-
-def test_refinements_hold_everywhere(factors):
-    a, b = factors.new(12), factors.new(12)
-    factors.tie(a, b)
-    assert factors.resolve(a) == factors.resolve(b)
-    major, minor = factors.factorise(a, [3, 4])
-    assert factors.resolve(b) == factors.resolve(factors.product([major, minor]))
-    first, second = factors.split(b, [4, 8])
-    assert len(names(factors, a)) == 2  # the major factor is 1 | 2, of which the first cannot move
-    assert moved_alike(factors, b, concatenation([first, second]))
-
-
-def test_nested_products_and_those_without_a_common_refinement(factors):
-    a = factors.new(24)
-    x, y = factors.factorise(a, [2, 12]), factors.factorise(a, [8, 3])
-    assert len(names(factors, a)) == 3
-    assert moved_alike(factors, factors.product(x), factors.product(y))
-    b = factors.new(24)
     factors.factorise(b, [4, 6])
     factors.factorise(b, [6, 4])
     assert names(factors, b) == set()
