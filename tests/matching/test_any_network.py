@@ -108,6 +108,7 @@ def planted(request, trained, pixels):
         bank = Bank.stack([Tied()], inputs[:2])
     elif request.param != "mlp":
         bank, inputs = untrained(request.param), torch.rand(20, *SHAPE, generator=generator("test/inputs"))
+        assert len(Bank.stack(list(bank))) == len(bank), "the library's own networks need no example"
     symmetry, stream = bank.architecture.symmetry, generator("test/moved")
     drawn = [symmetry.random_permutations(stream) for _ in range(len(bank))]
     stacked = {name: torch.stack([each[name] for each in drawn]) for name in drawn[0]}

@@ -131,6 +131,7 @@ VECTORS = {
     "torch.cat(x.split([0, 7, 0, 5], -1), 1) + x.unsafe_split(12, 1)[0]": [7, 5],
     "torch.mul(*x.chunk(2, 1))": [6],
     "torch.cat(x.tensor_split((-20, -3), -1), 1)": [9, 3],
+    "torch.cat(x.tensor_split((8, 4), 1), 1)": None,
     "sum(x.view(4, 3, 4).unbind(-2))": [4],
     "F.glu(x, -1)": [6],
     # joined, repeated, padded, moved
