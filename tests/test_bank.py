@@ -71,7 +71,7 @@ def test_stacking_networks_and_taking_them_out_again(trained):
 
 
 SELECTED = [([2, 0], [2, 0]), (slice(1, None, 2), [1, 3, 5, 7]), (-1, [7]), (torch.tensor([1, 1]), [1, 1])]
-SELECTED += [(np.arange(8) % 3 == 0, [0, 3, 6])]
+SELECTED += [(np.arange(8) % 3 == 0, [0, 3, 6]), (slice(None, None, -3), [7, 4, 1])]
 
 
 @pytest.mark.parametrize(("indices", "expected"), SELECTED)

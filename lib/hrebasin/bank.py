@@ -192,7 +192,7 @@ class Bank:
         if len(positions) == 0:
             raise ValueError(f"no network selected out of {len(self)}")
         forward = isinstance(indices, slice) and (indices.step or 1) > 0  # torch has no slices backwards
-        index = indices if forward else torch.as_tensor(positions, device=self.device)
+        index = indices if forward else torch.as_tensor(positions.copy(), device=self.device)
         return replace(
             self,
             tensors={name: tensor[index] for name, tensor in self.tensors.items()},

@@ -152,6 +152,40 @@ def test_local_bounds_of_several_images_at_once_are_those_of_each(trained, pixel
     np.testing.assert_allclose(local_lipschitz(bank, few, radius=0.3), alone, rtol=1e-8)
 
 
+@pytest.mark.parametrize("radius", [0.1, 2.0])
+def test_no_point_of_the_ball_breaks_the_local_bound(trained, pixels, radius):
+    bank, few = trained.select([1, 6]), pixels[:5]
+    result = local_lipschitz(bank, few, radius=radius)
+    stream = np.random.default_rng(1)
+    for k in range(2):
+        weights, biases = weights_of(bank, k)
+        for image, x0 in enumerate(input_of(bank, few)):
+            # random directions, half of them near the most sensitive one, at random distances up to the radius
+            steepest = np.linalg.svd(weights[0])[2][0]
+            moves = stream.normal(size=(500, len(x0))) + np.where(np.arange(500) % 2, 20, 0)[:, None] * steepest
+            moves *= (radius * stream.uniform(0.01, 1, 500) / np.linalg.norm(moves, axis=1))[:, None]
+            change = evaluate_by_hand(weights, biases, x0 + moves) - evaluate_by_hand(weights, biases, x0)
+            ratio = np.linalg.norm(change, axis=1) / np.linalg.norm(moves, axis=1)
+            assert ratio.max() <= result[k, image].item() * (1 + 1e-6)
+
+
+def test_one_active_unit_by_hand():
+    # f(x) = 3 relu(2 x - 0.5) in the first logit: from x0 = 0.2, y = -0.1 and, with radius 0.1, ybar = 0.1
+    tensors = {
+        "fc1.weight": torch.tensor([[[2.0]]]),
+        "fc1.bias": torch.tensor([[-0.5]]),
+        "fc2.weight": torch.tensor([[[3.0], [0.0]]]),
+        "fc2.bias": torch.zeros(1, 2),
+    }
+    bank = Bank(Architecture((1,), 2, (1, 1, 1), (0.0,), (1.0,)), tensors)
+    x0 = torch.full((1, 1, 1, 1), 0.2)
+    assert local_lipschitz(bank, x0, radius=0.1).item() == pytest.approx(0.5 * 2 * 3, rel=1e-6)
+    assert local_lipschitz(bank, x0, radius=0.04).item() == 0  # out of reach: constant
+    assert gradient_norm(bank, x0).item() == 0
+    assert global_lipschitz(bank).item() == pytest.approx(6)
+    assert local_lipschitz(bank, x0 + 0.1, radius=0.01).item() == pytest.approx(6)  # active throughout
+
+
 @pytest.mark.parametrize("layer", ["fc1", "fc4"])
 def test_a_layer_of_zeros_makes_every_bound_zero(trained, pixels, layer):
     """As a strong penalty may leave it; the other networks of the bank keep their bounds."""

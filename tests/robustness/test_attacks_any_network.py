@@ -11,6 +11,7 @@ from foolbox.criteria import Misclassification
 from torch.nn.functional import cross_entropy
 
 from hrebasin.bank import Bank
+from hrebasin.networks import is_mlp
 from hrebasin.random_streams import generator
 from hrebasin.robustness.attacks import attack
 from hrebasin.robustness.foolbox_model import BankModel
@@ -72,9 +73,10 @@ def test_each_network_is_attacked_as_by_plain_foolbox(bank, few, kind):
         model = PyTorchModel(network.eval(), bounds=(0, 1), device="cpu")
         raw, clipped, broken = PLAIN[kind](model, few[0], Misclassification(few[1]), epsilons=EPSILONS)
         name = "robust_accuracy" if kind == "fgsm" else "robust_accuracy_clipped"
-        np.testing.assert_allclose(found[name][k], 1 - broken.double().mean(1), atol=ROUNDING + 1e-9)
+        rounding = 0 if is_mlp(bank[k]) else ROUNDING  # flags of MLPs are Foolbox's
+        np.testing.assert_allclose(found[name][k], 1 - broken.double().mean(1), atol=rounding + 1e-9)
         if kind == "fgsm":  # the sign of plain autograd in float64
-            assert (found.robust[k] == fgsm_alone(network, *few)).mean() >= 1 - ROUNDING / 4
+            assert (found.robust[k] == fgsm_alone(network, *few)).mean() >= 1 - rounding / 4
         else:
             change = (raw[0] - few[0]).flatten(1)
             norm = change.abs().amax(1) if kind == "deepfool-linf" else change.norm(dim=1)
