@@ -4,7 +4,6 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from finished_runs import ATTRS, write_results
 
 import synthetic
 from hrebasin.bank import Bank
@@ -15,15 +14,11 @@ from hrebasin.merging.tree import merge_tree
 from hrebasin.study import records
 from hrebasin.study.claims.ledger import ledger
 from hrebasin.study.figures import registry as figures
-from hrebasin.study.publishing import page, publish
 from hrebasin.study.questions import answers, scale
-from hrebasin.study.stages import STAGES
 from hrebasin.study.tour import explore
 from other_networks import KINDS, SHAPE, untrained
 
 pytestmark = pytest.mark.usefixtures("few_resamples")
-
-SHOWN = ("fig3_weight_norm", "fig4_lipschitz", "fig12_scale")
 
 
 def without_bounds(data):
@@ -38,60 +33,30 @@ def without_bounds(data):
     return data.assign_attrs(comment=NOT_APPLICABLE)
 
 
-@pytest.fixture(scope="module", params=[3, 1], ids=["3 groups", "1 group"])
-def results(request):
-    found = synthetic.results(groups=request.param)
-    found |= {stage: without_bounds(found[stage]) for stage in ("regularity", "scale")}
-    return {stage: data.assign_attrs(ATTRS) for stage, data in found.items()}
-
-
-def test_the_parts_are_not_measured_and_say_why(results):
+@pytest.mark.parametrize("groups", [3, 1])
+def test_parts_questions_and_figures_say_what_is_not_applicable_and_show_what_there_is(groups):
+    results = synthetic.results(groups=groups)
+    results |= {stage: without_bounds(results[stage]) for stage in ("regularity", "scale")}
     found = ledger(results)
     for part in ("C8a", "C8b"):
         assert found.verdict.sel(part=part) == "not measured"
         assert found.reason.sel(part=part) == "not applicable: upper bounds are known for ReLU MLPs only"
     others = found.part.values[(found.claim != "C8").values & (found.title != "").values]
     assert "not measured" not in found.verdict.sel(part=others)
-
-
-def test_the_question_is_answered_with_what_there_is(results):
     tests, sentence = scale.answer(results["scale"])
     assert sentence.startswith("Not resolved: these networks could not be rescaled. Their sampled lower bound falls by")
-    assert "not applicable" in sentence
     assert not [test.name for test in tests if "global" in test.name or "certified" in test.name]
     assert "not applicable" in answers.table(answers.answer({"scale": results["scale"]}))
-
-
-def test_figures_show_the_gradient_norm_alone(results):
-    drawn = {name: figures.draw(name, results) for name in SHOWN}
-    labels = {name: [text.get_text() for text in figure.legends[0].get_texts()] for name, figure in drawn.items()}
-    assert labels["fig4_lipschitz"] == ["largest gradient norm (lower bound)"]
+    shown = {name: figures.draw(name, results) for name in ("fig3_weight_norm", "fig4_lipschitz", "fig12_scale")}
+    norms, bounds, scales = ([text.get_text() for text in each.legends[0].get_texts()] for each in shown.values())
+    assert bounds == ["largest gradient norm (lower bound)"]
     assert "Not applicable: upper bounds" in figures.caption("fig4_lipschitz", results)
-    assert f"{synthetic.N_IMAGES} test images" in figures.caption("fig4_lipschitz", results)
-    assert "tree, 13 other layers" in labels["fig3_weight_norm"]
-    assert sum("layer block" in label for label in labels["fig3_weight_norm"]) == 7
-    assert [label for label in labels["fig12_scale"] if "certified" in label or "rescaled" in label] == []
-    assert "median margin" in labels["fig12_scale"]
+    assert "tree, 13 other layers" in norms
+    assert sum("layer block" in label for label in norms) == 7
+    assert [label for label in scales if "certified" in label or "rescaled" in label] == []
     assert "Above: the largest gradient norm." in figures.caption("fig12_scale", results)
-
-
-def test_what_is_explored_leaves_bounds_out(results):
     measures = explore.measures(results).measure.values.tolist()
     assert measures == ["gradient norm, largest (from below)", "weight norm, sum over layers"]
-
-
-@pytest.mark.parametrize("results", [1], indirect=True)
-def test_the_page_is_published(results, tmp_path, monkeypatch):
-    monkeypatch.setattr(publish, "IMAGE_GROUPS", 2)
-    monkeypatch.setattr(figures, "drawable", lambda stages: ["fig4_lipschitz"])
-    monkeypatch.setattr(page.notebook_pages, "write", lambda *_: None)
-    run, published = tmp_path / "run", tmp_path / "published"
-    write_results({stage: results[stage] for stage in (*STAGES, "scale")}, run)
-    publish.publish(run, published)
-    page.redraw(published, tmp_path / "page")
-    html = (tmp_path / "page" / "index.html").read_text()
-    assert "not applicable: upper bounds are known for ReLU MLPs only" in html
-    assert "| not measured |" in (tmp_path / "page" / "ledger.md").read_text()
 
 
 @pytest.mark.parametrize("make", KINDS)

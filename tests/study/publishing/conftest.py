@@ -2,26 +2,26 @@ import pytest
 from finished_runs import ATTRS, SOME, write_results
 
 import synthetic
-from hrebasin.study import records, resampling
-from hrebasin.study.claims.ledger import ledger
+from hrebasin.study import resampling
 from hrebasin.study.publishing.publish import publish
 
 
 @pytest.fixture(scope="session")
-def run(tmp_path_factory):
-    """A finished run's folder with synthetic results of two groups."""
-    folder = tmp_path_factory.mktemp("page")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(resampling, "RESAMPLES", 999)  # which decide nothing here
-        claims = ledger(results := synthetic.results(groups=2, stages=SOME))
-    results = {stage: data.assign_attrs(ATTRS) for stage, data in results.items()}
-    write_results(results, folder)
-    records.write(claims, folder / "results" / "ledger.nc", stage="ledger", attrs=ATTRS)
-    return folder
+def halves(tmp_path_factory):
+    """Four groups in one run's folder, and two in each of two others, measured by different commits."""
+    root = tmp_path_factory.mktemp("halves")
+    found = synthetic.results(groups=4, leaves=4, stages=SOME)
+    for name, groups, commit in (("whole", range(4), "0; 1"), ("first", (0, 1), "0"), ("second", (2, 3), "1")):
+        attrs = ATTRS | {"code_commit": commit, "created": f"202{commit[-1]}"}
+        write_results({stage: data.assign_attrs(attrs) for stage, data in found.items()}, root / name, list(groups))
+    return root
 
 
 @pytest.fixture(scope="session")
-def published(run, tmp_path_factory):
+def published(halves, tmp_path_factory):
+    """The first two groups, published."""
     folder = tmp_path_factory.mktemp("published")
-    publish(run, folder)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(resampling, "RESAMPLES", 999)  # which decide nothing here
+        publish(halves / "first", folder)
     return folder

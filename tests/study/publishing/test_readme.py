@@ -46,47 +46,39 @@ def names(tmp_path_factory):
         registry.update(kept)
 
 
-def test_there_is_an_example_for_everything_that_can_be_added(names):
+def test_there_is_an_example_for_everything_that_can_be_added():
     text = (ROOT / "docs" / "extending.md").read_text()
     kinds = re.findall(r"^\| an? (?:open )?(.*?) \|", text, flags=re.MULTILINE)
     shown = re.findall(r"^An? ([a-z ]*?)(?:,| is| of|:)", text, flags=re.MULTILINE)
     assert set(kinds) - {"figure"} <= set(shown)  # a figure comes with a question
-    assert len(names["train_set"]) == 120
-    assert names["train_set"].classes == ("bright", "dark")
+    assert examples("docs/networks.md") == examples("README.md")
+    first_cells = re.findall(r"^\| `.*?\|", (ROOT / "docs" / "use.md").read_text(), flags=re.MULTILINE)
+    assert set(re.findall(r"`([a-z-]+)`", "".join(first_cells))) == set(methods.MERGES) - set(methods.added())
 
 
-def test_networks_are_merged_received_and_taught(names):
+def test_networks_are_merged_into_one_like_them_received_and_taught(names):
     for state in (names["one"].state_dict(), names["state"], names["taught"].state_dict()):
         assert list(state) == list(names["networks"][0].state_dict())
-    named = set(
-        re.findall(r"`([a-z-]+)`", "".join(re.findall(r"^\| `.*?\|", (ROOT / "docs/use.md").read_text(), re.MULTILINE)))
-    )
-    assert named == set(methods.MERGES) - set(methods.added())
-
-
-def test_networks_of_another_architecture_learn(names):
+    networks, merged = names["nets"], names["merged"]
+    assert type(merged) is type(networks[0])
+    assert list(merged.state_dict()) == list(networks[0].state_dict())
+    assert merged(names["images"]).shape == (8, 10)
+    assert not merged.training
+    assert names["train_set"].classes == ("bright", "dark")
     assert names["leaves"].architecture.units == (192, 24, 16, 16, 8, 2)
     assert (accuracy(names["leaves"], names["test_set"]) > 0.8).all()
 
 
-def test_an_added_method_is_merged_attacked_and_drawn(names):
-    found = names["bank"].where(method="both")
-    assert found.labels["n_merged"].tolist() == [2, 4]
-    assert names["attacked"].method.values.tolist().count("both") == 2
-    labels = plots.robust_accuracy(names["attacked"]).axes[0].get_legend_handles_labels()[1]
-    assert any(label.startswith("tree and MergeMany") for label in labels)
-
-
-def test_an_added_attack_is_in_the_data_set_and_the_figure(names):
-    attacked = names["attacked"]
+def test_added_methods_attacks_and_bounds_are_in_data_sets_and_figures(names):
+    attacked, measured = names["attacked"], names["measured"]
+    assert names["bank"].where(method="both").labels["n_merged"].tolist() == [2, 4]
+    assert attacked.method.values.tolist().count("both") == 2
     assert attacked.attack.values.tolist() == ["fgsm", "bim", "deepfool-linf", "deepfool-linf-clipped"]
     weaker = attacked.robust_accuracy.sel(attack="fgsm") >= attacked.robust_accuracy.sel(attack="bim")
     assert weaker.mean() > 0.9, "ten steps break more than one"
-    assert "bim" in [axes.get_title() for axes in plots.robust_accuracy(attacked).axes]
-
-
-def test_an_added_bound_is_in_the_data_set_and_the_figure(names):
-    measured = names["measured"]
+    axes = plots.robust_accuracy(attacked).axes
+    assert any(label.startswith("tree and MergeMany") for label in axes[0].get_legend_handles_labels()[1])
+    assert "bim" in [each.get_title() for each in axes]
     assert measured.bound.values.tolist() == ["global", "eclipse-fast", "frobenius"]
     assert (measured.lipschitz.sel(bound="frobenius") >= measured.gradient_norm.max("image")).all()
     assert "frobenius" in regularity_plots.lipschitz(measured).axes[0].get_legend_handles_labels()[1]
@@ -99,12 +91,3 @@ def test_an_added_claim_is_decided_and_an_added_question_answered(names):
     assert set(names["asked"].data_vars) == set(names["SCHEMA"]["model"].split())
     assert names["shown"].axes
     assert names["mine"].leaves == 8
-
-
-def test_own_networks_are_merged_into_one_like_them(names):
-    assert examples("docs/networks.md") == examples("README.md")
-    networks, merged = names["nets"], names["merged"]
-    assert type(merged) is type(networks[0])
-    assert list(merged.state_dict()) == list(networks[0].state_dict())
-    assert merged(names["images"]).shape == (8, 10)
-    assert not merged.training
