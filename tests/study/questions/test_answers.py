@@ -12,30 +12,19 @@ from hrebasin.study import questions, records
 from hrebasin.study.questions.answers import VARIABLES, answer, table
 
 
-@pytest.fixture(scope="module")
-def answers(measured):
-    return answer(measured)
-
-
-def test_data_sets_follow_their_schemas(measured, answers, tmp_path):
+def test_data_sets_follow_their_schemas_and_every_question_is_answered_with_intervals_and_n(measured, tmp_path):
     assert list(measured) == list(questions.OPEN)
+    answers = answer(measured)
     for stage, dataset in (measured | {"answers": answers}).items():
         records.write(dataset, tmp_path / f"{stage}.nc", stage=stage)
         xr.testing.assert_allclose(records.read(tmp_path / f"{stage}.nc", stage=stage), dataset)
-
-
-def test_every_question_is_answered_with_intervals_and_n(answers):
     assert answers.title.values.tolist() == [questions.load(stage).TITLE for stage in questions.OPEN]
     assert set(answers.data_vars) == {*VARIABLES, "sentence", "title"}
     assert set(answers.question.values) == set(answers.asked.values)
     assert (answers.n >= 1).all()
     several = answers.isel(row=((answers.n == 2) & answers.low.notnull()).values)  # equal values have no interval
     assert several.sizes["row"] > 50
-    assert (several.low <= several.effect).all()
-    assert (several.effect <= several.high).all()
-
-
-def test_only_what_was_measured_is_answered(measured):
+    assert ((several.low <= several.effect) & (several.effect <= several.high)).all()
     assert answer({"repair": measured["repair"], "merge": measured["mergers"]}).asked.values.tolist() == ["Q5"]
 
 
@@ -72,4 +61,3 @@ def test_a_question_without_numbers_is_not_defined(made_up):
     kept = ["accuracy" not in name and "loss recovered" not in name for name in of_repair.comparison.values]
     assert np.isfinite(of_repair.effect).values.tolist() == kept  # one comparison costs no other its own
     assert "nan" not in " ".join(found.sentence.values)
-    assert found.asked.size == 2

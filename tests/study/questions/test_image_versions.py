@@ -28,17 +28,17 @@ def test_every_image_is_found_again_in_another_order_and_version(test_images):
     assert torch.equal(order[found], torch.arange(40))
 
 
-def test_other_images_are_no_version(test_images, train_images):
-    few = Images(train_images.pixels[:30], train_images.labels[:30], train_images.classes, "a few others")
-    with pytest.raises(ValueError, match="a few others is no other version of .* images share their nearest"):
-        counterparts(test_images, few)
-    strange = Images(test_images.pixels, test_images.labels, ("x", *test_images.classes[1:]), "other classes")
-    with pytest.raises(ValueError, match="other classes has"):
-        counterparts(test_images, strange)
-    one_class = test_images.labels == 0
-    without = Images(test_images.pixels[one_class], test_images.labels[one_class], test_images.classes, "one class")
-    with pytest.raises(ValueError, match="one class has no image of class"):
-        counterparts(test_images, without)
+def test_other_images_are_no_version(trained, test_images, train_images):
+    pixels, labels, classes = test_images.pixels, test_images.labels, test_images.classes
+    for other, message in (
+        (train_images.first(30), "train images is no other version of .* images share their nearest"),
+        (Images(pixels, labels, ("x", *classes[1:]), "other classes"), "other classes has"),
+        (Images(pixels[labels == 0], labels[labels == 0], classes, "one class"), "one class has no image of class"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            counterparts(test_images, other)
+    with pytest.raises(ValueError, match="are not two versions of the same"):
+        measure(trained, test_images, shuffled(test_images)[0], epsilons=EPSILONS)
 
 
 def test_versions_are_measured_as_the_attacks_and_accuracies_alone(trained, test_images):
@@ -54,17 +54,4 @@ def test_versions_are_measured_as_the_attacks_and_accuracies_alone(trained, test
     np.testing.assert_allclose(found.agreement, (answers[0] == answers[1]).double().mean(1))
     error = (test_images.pixels[3].double() - other.pixels[3].double()).square().mean().item()
     assert found.psnr[3].item() == pytest.approx(10 * np.log10(255**2 / error))
-
-
-def test_a_version_of_itself_differs_in_nothing(trained, test_images):
-    same = measure(trained, test_images, test_images, epsilons=EPSILONS)
-    assert (same.agreement == 1).all()
-    assert np.isinf(same.psnr).all()
-    first, second = (same.robust_accuracy.isel(version=position) for position in (0, 1))
-    assert (first.values == second.values).all()
-
-
-def test_versions_with_other_labels_are_refused(trained, test_images):
-    other, _ = shuffled(test_images)
-    with pytest.raises(ValueError, match="are not two versions of the same"):
-        measure(trained, test_images, other, epsilons=EPSILONS)
+    assert np.isinf(measure(bank, test_images, test_images, epsilons=EPSILONS).psnr).all(), "of themselves"

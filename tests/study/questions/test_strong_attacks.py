@@ -7,17 +7,8 @@ from synthetic import results
 from synthetic_questions import effects
 
 
-@pytest.fixture
-def found(measured):
-    return measured["strong"]
-
-
-@pytest.fixture
-def made():
-    return results(stages=["strong"])["strong"]
-
-
-def test_the_worst_is_no_better_than_any_attack(found, trees, test_images):
+def test_the_worst_is_no_better_than_any_attack(measured, trees, test_images):
+    found = measured["strong"]
     assert (found.robust_accuracy.sel(attack="worst") <= found.robust_accuracy).all()
     few, epsilons = test_images.first(30), found.epsilon.values.tolist()
     expected = attack(trees, few.pixels, few.labels, kind="fgsm", epsilons=epsilons).robust_accuracy
@@ -40,7 +31,8 @@ def test_of_early_stopped_networks_those_nearest_to_a_stage_are_attacked(trees, 
     assert (few.labels["node"] == 0).all()
 
 
-def test_robustness_that_holds_and_that_does_not_reads_so(made):
+def test_robustness_that_holds_and_that_does_not_reads_so():
+    made = results(stages=["strong"])["strong"]
     told = answer(made)[1]
     assert told.startswith("No. Under PGD on the margin, networks merged from 16 keep ")
     assert "A random search, which needs no gradient, breaks 720 of 7,200 images that others leave." in told
@@ -60,7 +52,5 @@ def test_robustness_that_holds_and_that_does_not_reads_so(made):
     assert answer(bare)[1].startswith("No. Under PGD on the margin")
     planted = 0.5 + 2 * (made.epsilon - 0.012) * made.stage
     planted = planted.broadcast_like(made.robust_accuracy).transpose(*made.robust_accuracy.dims)
-    crossing = effects("strong", made.assign(robust_accuracy=planted))[
-        "PGD on the margin: crossing of stages 0 and 4 (8 of 8)"
-    ]
-    assert crossing == pytest.approx(0.012, abs=1e-6)
+    found = effects("strong", made.assign(robust_accuracy=planted))
+    assert found["PGD on the margin: crossing of stages 0 and 4 (8 of 8)"] == pytest.approx(0.012, abs=1e-6)

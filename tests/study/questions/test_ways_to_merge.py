@@ -1,3 +1,5 @@
+from itertools import product
+
 import numpy as np
 import pytest
 
@@ -8,8 +10,7 @@ from hrebasin.merging.many import merge_many
 from hrebasin.merging.methods import MERGES
 from hrebasin.merging.tree import merge_pairs
 from hrebasin.robustness.attacks import attack
-from hrebasin.study.questions.merger_figure import ROWS
-from hrebasin.study.questions.ways_to_merge import BESIDE, NAMES, answer, draw, recommendation
+from hrebasin.study.questions.ways_to_merge import BESIDE, NAMES, answer, recommendation
 from synthetic_questions import effects, mergers
 
 RIVALS = ("cycle-consistent", "correlations", "straight-through", "star")  # of the fixture
@@ -28,13 +29,20 @@ def test_every_way_merges_the_same_networks(measured):
     assert data.indexes["model"].is_unique
     ways = set(data.method.values) - {"unmerged", "leave-one-out"}
     assert ways == {*BESIDE, *RIVALS, "merge-many", "ensemble"}
-    for size in (2, 4):
-        for way in ways:
-            assert len(some(data, n_merged=size, method=way, order=0, group=1)) > 0
+    for size, way in product((2, 4), ways):
+        assert len(some(data, n_merged=size, method=way, order=0, group=1)) > 0
+    merged = data.isel(model=~np.isin(data.method.values, ["unmerged", "leave-one-out"]))
+    assert np.isfinite(merged.strong_accuracy).all()
+    merged = merged.isel(model=(merged.method != "ensemble").values)
+    assert np.isfinite(merged.repaired_accuracy).all()
+    assert (merged.seconds > 0).all()
 
 
 def test_measures_are_those_of_the_library(measured, trees, test_images, train_images):
     data, leaves = measured["mergers"], trees.where(method="unmerged", group=1)
+    again = MERGES["star"](leaves.select([0, 1]), "0/order-1", train_images)
+    drawn = some(data, method="star", n_merged=2, group=1, order=1)
+    np.testing.assert_allclose(drawn.test_accuracy, accuracy(again, test_images))
     tree = some(data, method="tree", n_merged=4, group=1, order=0)
     np.testing.assert_allclose(tree.test_accuracy, accuracy(trees.where(method="tree", stage=2, group=1), test_images))
     many = some(data, method="merge-many", n_merged=4, group=1, order=0, sweeps=100)
@@ -50,55 +58,7 @@ def test_measures_are_those_of_the_library(measured, trees, test_images, train_i
     np.testing.assert_allclose(whole.ece_fitted, calibration(ensemble(leaves), test_images).ece_fitted, rtol=1e-4)
 
 
-def test_every_merged_network_is_attacked_timed_and_repaired(measured, trees, test_images, train_images):
-    data = measured["mergers"]
-    merged = data.isel(model=~np.isin(data.method.values, ["unmerged", "leave-one-out", "ensemble"]))
-    assert np.isfinite(merged.strong_accuracy).all()
-    assert np.isfinite(merged.repaired_accuracy).all()
-    assert (merged.seconds > 0).all()
-    assert np.isfinite(some(data, method="ensemble").strong_accuracy).all()
-    again = MERGES["star"](trees.where(method="unmerged", group=1).select([0, 1]), "0/order-1", train_images)
-    drawn = some(data, method="star", n_merged=2, group=1, order=1)
-    np.testing.assert_allclose(drawn.test_accuracy, accuracy(again, test_images))
-
-
-def test_seeds_and_trees_stand_side_by_side():
-    data = mergers(groups=3, stages=3, noise=1.0, seed=0)
-    many = some(data, method="merge-many", sweeps=100, n_merged=8).test_accuracy.values.reshape(3, 2) * 100
-    own, trees = many.std(1, ddof=1).mean(), many.mean(1).std(ddof=1)
-    said = answer(data)[1]
-    assert f"Between 2 matching seeds the accuracy of 8 models deviates by {own:.2g} points (converged MergeM" in said
-    assert f"Between 3 trees it deviates by {trees:.2g} points." in said
-
-
-def test_a_recommendation_names_the_best_the_next_a_cheaper_one_and_the_call():
-    told = recommendation(mergers(groups=3, stages=3, noise=1.0, seed=0))
-    assert told.startswith("Converged MergeMany is the most accurate of ")
-    for part in (
-        "It takes ",
-        "The next is ",
-        " comes within 1 point of the best in ",
-        "As `method=`, write ",
-        "`merge-many` for converged MergeMany",
-    ):
-        assert part in told
-
-
-def test_the_figure_shows_every_way_and_what_naive_averages_that_lie_far_below_are():
-    data = mergers(groups=3, stages=4, noise=1.0, seed=0)
-    data["test_accuracy"] = data.test_accuracy.where(data.method != "naive", 0.1)
-    figure = draw(data)
-    labels = {label for axes in figure.axes for label in axes.get_legend_handles_labels()[1]}
-    ways = {NAMES[name].removeprefix("tree, ") for name in set(data.method.values) - {"unmerged", "leave-one-out"}}
-    ways = ways - {"MergeMany", "MergeMany from the tree"}
-    assert labels == {*ways, "from the tree", "1 sweep", "2 sweeps", "5 sweeps", "converged"}
-    assert [axes.get_ylabel() for axes in figure.axes[::3]] == list(ROWS.values())
-    assert [text.get_text() for axes in figure.axes for text in axes.texts] == ["naive: 10 %"]
-    former = draw(data.drop_vars(["strong_accuracy", "repaired_accuracy"]))
-    assert len(former.axes) == len(figure.axes) - 3
-
-
-def test_means_of_all_but_one_are_measured_before_and_after_sweeps(measured, trees, test_images):
+def test_means_of_all_but_one_and_barriers_of_pairs_are_measured(measured, trees, test_images):
     left = some(measured["mergers"], method="leave-one-out", group=0)
     assert sorted(set(left.sweeps.values)) == [0, 1, 100]
     plain = MERGES["naive"](trees.where(method="unmerged", group=0).select([0, 1, 3]))
@@ -106,21 +66,7 @@ def test_means_of_all_but_one_are_measured_before_and_after_sweeps(measured, tre
     np.testing.assert_allclose(found.test_loss, evaluate(plain, test_images).loss, rtol=1e-5)
     assert found.n_merged.values.tolist() == [3]
     assert set(measured["mergers"].images.values) == {len(test_images)}
-
-
-def test_means_outside_of_a_basin_are_told_with_what_they_cost():
-    data = mergers(groups=6, stages=3, noise=1.0, seed=0)
-    shift = 0.1 * (1 + data.group) * (data.method == "leave-one-out")
-    for sign, told in ((1, "Yes"), (-30, "No")):
-        said = answer(data.assign(test_loss=data.test_loss + sign * shift))[1]
-        assert f"Is a mean of all networks but one ever outside of a basin? {told}: its worst loss" in said
-    accuracy = data.test_accuracy - 0.1 * data.group
-    said = answer(data.assign(test_loss=data.test_loss + shift, test_accuracy=accuracy))[1]
-    assert "It goes with lower accuracy of converged MergeMany: their rank correlation over 6 trees is -1" in said
-    assert "basin" not in answer(data.drop_vars("images"))[1]
-
-
-def test_barriers_stand_beside_the_first_of_each_pair(measured, trees, test_images):
+    # barriers stand beside the first of each pair
     leaves = some(measured["mergers"], method="unmerged", group=1)
     assert leaves.loss_barrier.notnull().all("alignment").values.tolist() == [True, False, True, False]
     pair = trees.where(method="unmerged", group=1).select([0, 1])
@@ -144,10 +90,22 @@ def test_every_way_stands_beside_the_tree(measured):
     assert found["loss barrier of neighbours before matching"] == pytest.approx(
         leaves.loss_barrier.sel(alignment="before").mean().item()
     )
-
-
-def test_the_ensemble_is_no_way_to_merge_and_a_cheap_way_is_named(measured):
-    said = answer(measured["mergers"])[1]
+    said = answer(data)[1]
     assert said.startswith("Not resolved. The accuracy of converged MergeMany of 4 minus the tree's is ")
     assert "C2M3 is the most accurate of " in said
     assert "ensemble" not in said
+
+
+def test_seeds_trees_and_means_outside_of_a_basin_are_told_and_a_recommendation_names_the_best():
+    data = mergers(groups=6, stages=3, noise=1.0, seed=0)
+    many = some(data, method="merge-many", sweeps=100, n_merged=8).test_accuracy.values.reshape(6, 2) * 100
+    own, trees = many.std(1, ddof=1).mean(), many.mean(1).std(ddof=1)
+    shift = 0.1 * (1 + data.group) * (data.method == "leave-one-out")
+    for sign, told in ((1, "Yes"), (-30, "No")):
+        said = answer(data.assign(test_loss=data.test_loss + sign * shift))[1]
+        assert f"ever outside of a basin? {told}: its worst loss" in said
+    assert f"Between 2 matching seeds the accuracy of 8 models deviates by {own:.2g} points" in said
+    assert f"Between 6 trees it deviates by {trees:.2g} points." in said
+    told = recommendation(data)
+    assert told.startswith("Converged MergeMany is the most accurate of ")
+    assert "`merge-many` for converged MergeMany" in told

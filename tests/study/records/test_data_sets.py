@@ -14,11 +14,7 @@ import xarray as xr
 
 import hrebasin
 import synthetic
-from hrebasin.evaluation import evaluate
 from hrebasin.files import project_root
-from hrebasin.lipschitz.bounds import measure
-from hrebasin.merging.pairs import lines, pairs_of, permutation_choice
-from hrebasin.robustness.attacks import attack_suite
 from hrebasin.study import notebook_code, records
 from hrebasin.study.records.data_sets import concat, read, write
 from hrebasin.study.records.networks import load_networks
@@ -26,14 +22,14 @@ from hrebasin.study.records.provenance import Clock, provenance
 from hrebasin.training.run import initial_bank
 
 
-def merge_record(bank, *, method="tree", group=0, attrs=None):
+def merge_record(bank, *, method="tree", group=0):
     """A small but valid record of stage ``merge`` over the networks of a bank."""
     bank = bank.relabel(method=method, group=group)
     variables = {
         name: bank.array(np.arange(len(bank)) + group + place / 10, name=name, long_name=name, units="1")
         for place, name in enumerate(records.schema("merge"))
     }
-    return xr.Dataset(variables, attrs=attrs or {})
+    return xr.Dataset(variables)
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +47,11 @@ def path(tmp_path):
     return tmp_path / "records" / "merge.nc"
 
 
-# ---- parameters of a notebook
+def attributes(images, *, setting="tiny", parameters=(), device="cpu", clock=None):
+    """What `provenance` tells."""
+    clock = clock or Clock()
+    return provenance(setting=setting, parameters=dict(parameters), images=images, device=device, clock=clock)
+
 
 DECLARED = 'run_folder: str = "data"  # where\nepochs: int = 15  # passes'
 
@@ -68,9 +68,6 @@ def test_plain_values_are_the_parameters_and_what_papermill_sets_must_be_declare
     corrected = [*cells, DECLARED, "# Parameters\nepochs = 5\n"]  # the same kernel, run again
     assert records.plain_values(namespace | {"In": corrected})["epochs"] == 3
     assert records.plain_values({"epochs": 3}) == {"epochs": 3}  # outside of a notebook
-
-
-# ---- one record
 
 
 def test_a_record_is_read_as_it_was_written(dataset, path):
@@ -90,16 +87,14 @@ def test_a_record_is_read_as_it_was_written(dataset, path):
     xr.testing.assert_equal(read(path, stage="merge"), dataset)
 
 
-@pytest.mark.parametrize("kind", ["float16", "bool", "complex64"])
-def test_types_that_netcdf_does_not_have_are_refused(kind, dataset, path):
-    for change in ({"extra": dataset.test_loss.astype(kind)}, {}):
-        other = dataset.assign(change).assign_attrs({} if change else {"extra": np.ones(2, kind)})
-        with pytest.raises(ValueError, match=rf"merge\.nc: (attribute )?extra is .*{kind[:5]}.*, which netCDF-4 does"):
-            write(other, path, stage="merge")
+def test_types_that_netcdf_does_not_have_are_refused_but_float16_of_older_data_sets_is_read(dataset, path):
+    for kind in ("float16", "bool", "complex64"):
+        for change in ({"extra": dataset.test_loss.astype(kind)}, {}):
+            other = dataset.assign(change).assign_attrs({} if change else {"extra": np.ones(2, kind)})
+            match = rf"merge\.nc: (attribute )?extra is .*{kind[:5]}.*, which netCDF-4 does"
+            with pytest.raises(ValueError, match=match):
+                write(other, path, stage="merge")
     assert not path.exists()
-
-
-def test_float16_of_older_data_sets_is_read(dataset, path):
     write(dataset, path, stage="merge")
     kept = read(path, stage="merge")
     kept.assign(test_loss=kept.test_loss.astype("float16")).to_netcdf(path, engine="h5netcdf")
@@ -108,53 +103,17 @@ def test_float16_of_older_data_sets_is_read(dataset, path):
     assert np.array_equal(again, dataset.test_loss.astype("float16"))
 
 
-@pytest.fixture
-def made(trained, train_images, test_images):
-    """``made(stage)``: the record that the method gives for a stage of the study."""
-
-    def make(stage):
-        given, pairs = (test_images.pixels[:9], test_images.labels[:9]), pairs_of(trained, 2)
-        if stage == "train":
-            test = evaluate(trained, test_images)
-            return trained.history.assign(test_accuracy=test.accuracy, test_loss=test.loss)
-        if stage == "attack":
-            return attack_suite(trained, *given, epsilons=[0.0, 0.1], magnitudes=[0.0, 0.3], draws=2)
-        if stage == "regularity":
-            return measure(trained, *given, radii=[0.1, 1.0], bounded=7)
-        curves = lines(*pairs, {"train": train_images, "test": test_images}, [0.0, 0.5, 1.0], seed=0)
-        return xr.merge(
-            [curves, permutation_choice(*pairs, test_images, seed=0)], compat="identical", combine_attrs="override"
-        )
-
-    return make
-
-
-@pytest.mark.parametrize("stage", ["train", "attack", "regularity", "ablations"])
-def test_what_the_method_gives_is_a_record_of_its_stage(stage, made, path):
-    record = made(stage)
-    assert records.schema(stage).items() <= {name: record[name].dims for name in record.data_vars}.items()
-    for name, variable in record.variables.items():
-        assert {"long_name", "units"} <= set(variable.attrs), name
-    write(record, path, stage=stage)
-    xr.testing.assert_equal(read(path, stage=stage), record)
-
-
-def traced_as_without_locks(*command):
-    """A command's run where the system has no locks; skips where strace is missing or may not trace."""
+def test_a_file_system_without_locks_lets_records_be_read(dataset, path):
     strace = ["strace", "-f", "-qq", "-o", os.devnull, "-e", "trace=flock"]
     if not shutil.which("strace") or subprocess.run([*strace, "true"], capture_output=True, check=False).returncode:
-        pytest.skip("no strace here")
-    inject = ["-e", "inject=flock:error=ENOLCK"]
-    return subprocess.run([*strace, *inject, *command], capture_output=True, encoding="utf-8", check=False)
-
-
-def test_a_file_system_without_locks_lets_records_be_read(dataset, path):
+        pytest.skip("strace is not here, or may not trace")
     write(dataset, path, stage="merge", attrs={"parameters": "{}", "code_digest": "code"})
     code = (
         "import sys; from hrebasin.study.records import read; from hrebasin.study.running.stale import _made_so\n"
         "print(_made_so(sys.argv[1], 'code', {'dataset': ''}, ''), read(sys.argv[1], stage='merge').sizes)"
     )
-    done = traced_as_without_locks(sys.executable, "-c", code, str(path))
+    command = [*strace, "-e", "inject=flock:error=ENOLCK", sys.executable, "-c", code, str(path)]
+    done = subprocess.run(command, capture_output=True, encoding="utf-8", check=False)
     assert (done.returncode, done.stdout.split(" ")[0]) == (0, "True"), done.stderr
 
 
@@ -172,19 +131,10 @@ def test_a_failing_write_leaves_the_old_record(dataset, path, monkeypatch):
     assert list(path.parent.iterdir()) == [path]
 
 
-# ---- provenance
-
-
 def test_provenance_says_where_a_record_comes_from(dataset, path, train_images):
     parameters = {"leaves": 16, "limits": [1, 2], "strength": 0.5, "name": "Größe", "run_folder": "data/runs/cpu"}
     places = {"dataset": "/home/me/images.tar.xz", "other": "their/originals"}  # told without their folders
-    attrs = provenance(
-        setting="tiny",
-        parameters=parameters | places,
-        images={"train": train_images.first(9)},
-        device="cpu",
-        clock=Clock(),
-    )
+    attrs = attributes({"train": train_images.first(9)}, parameters=parameters | places)
     write(dataset, path, stage="merge", attrs=attrs)
     attrs = read(path, stage="merge").attrs
     assert set(attrs) == {
@@ -204,30 +154,38 @@ def test_provenance_says_where_a_record_comes_from(dataset, path, train_images):
     assert datetime.fromisoformat(attrs["created"]).utcoffset().total_seconds() == 0
 
 
-def test_the_commit_is_the_checkouts_or_unknown(train_images, monkeypatch):
-    def of(run=subprocess.run):
+def test_what_a_notebook_is_told_stands_in_its_data_sets(monkeypatch, train_images):
+    notebook = project_root() / "notebooks" / "01_train.ipynb"
+    monkeypatch.setattr(notebook_code, "executed", told := {})
+    monkeypatch.setattr(sys.modules[Clock.__module__], "executed", told)
+    notebook_code.executing(notebook, setting="sample", images_digest="abc")
+    attrs = attributes({"train": train_images}, setting="folder")
+    assert (attrs["setting"], attrs["images_digest"]) == ("sample", "abc")
+    assert attrs["code_digest"] == notebook_code.notebook_digest(notebook)
+
+
+def test_the_commit_is_the_checkouts_or_unknown(tmp_path, monkeypatch):
+    real = subprocess.run
+    assert re.fullmatch("[0-9a-f]{40}|unknown", Clock().commit)
+    for status, expected in (
+        ("", ("abc", False)),
+        (" M lib/hrebasin/bank.py\n", ("abc", True)),
+        (None, ("unknown", False)),
+    ):
+
+        def run(command, status=status, **_):
+            if status is None:
+                raise FileNotFoundError("git")
+            return subprocess.CompletedProcess(command, 0, stdout="abc\n" if "rev-parse" in command else status)
+
         monkeypatch.setattr(subprocess, "run", run)
-        attrs = provenance(setting="p", parameters={}, images={"train": train_images}, device="cpu", clock=Clock())
-        return attrs["code_commit"], attrs["code_changed"]
-
-    def answers(commit, status):
-        def run(command, **_):
-            return subprocess.CompletedProcess(command, 0, stdout=commit if "rev-parse" in command else status)
-
-        return run
-
-    def fails(command, **_):
-        raise FileNotFoundError("git")
-
-    commit, changed = of()
-    assert re.fullmatch("[0-9a-f]{40}|unknown", commit)
-    assert changed in (0, 1)
-    assert of(answers("abc\n", "")) == ("abc", 0)
-    assert of(answers("abc\n", " M lib/hrebasin/bank.py\n")) == ("abc", 1)
-    assert of(fails) == ("unknown", 0)
-
-
-# ---- shards
+        assert (Clock().commit, Clock().dirty) == expected
+    monkeypatch.setattr(subprocess, "run", real)  # an installed copy, in another project's repository
+    commit = ["commit", "--quiet", "--allow-empty", "--message", "of another project"]
+    for words in (["init", "--quiet"], ["-c", "user.name=a", "-c", "user.email=a", *commit]):
+        subprocess.run(["git", *words], cwd=tmp_path, check=True)
+    monkeypatch.setattr(sys.modules[Clock.__module__], "__file__", str(tmp_path / "provenance.py"))
+    assert (Clock().commit, Clock().dirty) == ("unknown", False)
 
 
 def write_shards(bank, folder, changes=None, strings=object):
@@ -259,19 +217,13 @@ def test_shards_join_without_cutting_names(bank, tmp_path, strings):
 
 
 def test_joined_shards_tell_what_they_have_in_common_and_every_commit(bank, tmp_path):
-    def made(shard):
-        origin = {
-            "code_commit": "ab"[shard],
-            "code_changed": shard,
-            "created": f"2026-0{2 - shard}",
-            "device": "cpu",
-        }
+    made = []
+    for shard, commit in enumerate("ab"):
         parameters = {"epochs": 15, "shard": shard, "groups": [shard], "run_folder": "r"}
         versions = {"torch": f"2.{shard}", "numpy": "2"}
-        return origin | {"parameters": json.dumps(parameters), "versions": json.dumps(versions)}
-
-    same = made(0), made(1)
-    attrs = concat(write_shards(bank, tmp_path, same), stage="merge").attrs
+        origin = {"code_commit": commit, "code_changed": shard, "created": f"2026-0{2 - shard}", "device": "cpu"}
+        made.append(origin | {"parameters": json.dumps(parameters), "versions": json.dumps(versions)})
+    attrs = concat(write_shards(bank, tmp_path, made), stage="merge").attrs
     assert json.loads(attrs["parameters"]) == {"epochs": 15}
     assert (attrs["code_commit"], attrs["code_changed"], attrs["created"]) == ("a; b", 1, "2026-02")
     assert (attrs["device"], json.loads(attrs["versions"])) == ("cpu", {"torch": "2.0; 2.1", "numpy": "2"})
@@ -297,28 +249,6 @@ def test_networks_that_were_loaded_are_told_until_the_next_clock(write_run, trai
     write_run(tmp_path)
     clock = Clock()
     load_networks(tmp_path, 0, images=images)
-    given = {"setting": "p", "parameters": {}, "images": images, "device": "cpu"}
     expected = records.networks_of(read(tmp_path / "train" / "shard-000.nc", stage="train"))
-    assert provenance(**given, clock=clock)["networks"] == expected
-    assert "networks" not in provenance(**given, clock=Clock())
-
-
-def test_an_installed_copy_does_not_tell_the_commit_of_the_project_around_it(tmp_path, monkeypatch):
-    subprocess.run(["git", "init", "--quiet"], cwd=tmp_path, check=True)
-    identity = ["-c", "user.name=a", "-c", "user.email=a"]
-    subprocess.run(
-        ["git", *identity, "commit", "--quiet", "--allow-empty", "--message", "of another project"],
-        cwd=tmp_path, check=True,
-    )  # fmt: skip
-    monkeypatch.setattr(sys.modules[Clock.__module__], "__file__", str(tmp_path / "provenance.py"))
-    assert (Clock().commit, Clock().dirty) == ("unknown", False)
-
-
-def test_what_a_notebook_is_told_stands_in_its_data_sets(monkeypatch, train_images):
-    notebook = project_root() / "notebooks" / "01_train.ipynb"
-    monkeypatch.setattr(notebook_code, "executed", told := {})
-    monkeypatch.setattr(sys.modules[Clock.__module__], "executed", told)
-    notebook_code.executing(notebook, setting="sample", images_digest="abc")
-    attrs = provenance(setting="folder", parameters={}, images={"train": train_images}, device="cpu", clock=Clock())
-    assert (attrs["setting"], attrs["images_digest"]) == ("sample", "abc")
-    assert attrs["code_digest"] == notebook_code.notebook_digest(notebook)
+    assert attributes(images, clock=clock)["networks"] == expected
+    assert "networks" not in attributes(images)
