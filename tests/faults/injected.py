@@ -12,11 +12,10 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
-from sandbox import PATIENCE, Sandbox, stopped_at_last
+from sandbox import Sandbox, stopped_at_last
 
 from hrebasin.files import read_text
 from hrebasin.study.records import checksums as manifest
@@ -38,10 +37,8 @@ HELD = 0.15  # seconds that a call lasts longer than it would, so that a kill co
 def available() -> bool:
     """Whether strace is here and may trace."""
     with suppress(OSError):
-        return (
-            subprocess.run(["strace", "-qq", "-o", os.devnull, "true"], capture_output=True, check=False).returncode
-            == 0
-        )
+        trial = ["strace", "-qq", "-o", os.devnull, "true"]
+        return subprocess.run(trial, capture_output=True, check=False).returncode == 0
     return False
 
 
@@ -60,10 +57,10 @@ class Traced:
             shutil.copytree(before, folder, symlinks=True)
         self.sandbox = Sandbox(folder, *values, notebooks=notebooks)
 
-    def _strace(self, call: str, what: str, *more: str) -> None:
+    def _strace(self, call: str, what: str) -> None:
         self.trace.unlink(missing_ok=True)
         given = ["-f", "-qq", "-y", "-o", str(self.trace), "-e", f"trace={call}", "-e", f"inject={call}:{what}"]
-        self.sandbox.before = ["strace", *given, *more]
+        self.sandbox.before = ["strace", *given, "--seccomp-bpf"]  # faster, and loses signals, not errors
 
     def stop(self, call: str, number: int) -> str | None:
         """Kill the run right after the ``number``-th call of a kind in any of its processes; None if it ended before.
@@ -79,40 +76,38 @@ class Traced:
 
     def _killed_in(self, call: str, number: int, which: str) -> str | None:
         """Hold each call, or those of a thread that ``which`` tells; kill the run while the ``number``-th is held."""
-        self._strace(call, f"delay_exit={HELD:.6f}s{which}", "--seccomp-bpf")
+        self._strace(call, f"delay_exit={HELD:.6f}s{which}")
         with stopped_at_last(self.sandbox.start()) as process:
             while process.poll() is None:
-                held = [line for line in self._traced().splitlines() if "(DELAYED)" in line and self._told(call, line)]
+                held = [line for line in self._traced() if "(DELAYED)" in line and self._told(call, line)]
                 if len(held) >= number:
                     last = held[number - 1]
-                    self._kill(process, int(last.split()[0]))
+                    with suppress(ProcessLookupError):  # which is stopped, or in a session of its own
+                        os.kill(int(last.split()[0]), signal.SIGKILL)
+                    os.killpg(process.pid, signal.SIGKILL)
+                    process.wait()
+                    self.sandbox.before = []
+                    self.sandbox.wait_for_end()
                     return self._told(call, last)
                 time.sleep(LOOK)
         return None
 
     def fail(self, call: str, when: int, error: str) -> int:
         """Let the ``when``-th call of a kind fail in every thread that makes so many; the run's exit code."""
-        self._strace(call, f"error={error}:when={when}", "--seccomp-bpf")  # faster, and loses signals, not errors
+        self._strace(call, f"error={error}:when={when}")
         code = self.sandbox.finish()
         self.sandbox.before = []
         return code
 
     def count(self, *calls: str) -> dict[str, int]:
         """Run undisturbed; how many calls of each kind that takes."""
-        self._strace(",".join(calls), "error=EIO:when=65535", "--seccomp-bpf")  # which never comes
-        if code := self.sandbox.finish():
+        if code := self.fail(",".join(calls), 65535, "EIO"):  # which never comes
             raise SystemExit(f"{self.sandbox.values} ended with exit code {code}:\n{read_text(self.sandbox.log)}")
-        self.sandbox.before = []
-        lines = self._traced().splitlines()
+        lines = self._traced()
         return {call: sum(bool(self._told(call, line)) for line in lines) for call in calls}
 
-    def again(self) -> int:
-        """The same command, undisturbed; its exit code."""
-        self.sandbox.before = []
-        return self.sandbox.finish()
-
-    def _traced(self) -> str:
-        return read_text(self.trace) if self.trace.exists() else ""
+    def _traced(self) -> list[str]:
+        return read_text(self.trace).splitlines() if self.trace.exists() else []
 
     def _told(self, call: str, line: str) -> str:
         """A call in words; "" where it is another one, or meets nothing in the folder."""
@@ -121,38 +116,10 @@ class Traced:
         where = os.path.relpath(os.path.join(self.folder, names[-1]), self.folder) if names else ""
         return f"{call} {where}" if f" {call}(" in line and where and not where.startswith("..") else ""
 
-    def _kill(self, process: subprocess.Popen, *threads: int) -> None:
-        """Kill all of a run, processes that are stopped or in a session of their own too."""
-        for thread in threads:
-            _send(thread, signal.SIGKILL)
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-        self.sandbox.before, start = [], time.perf_counter()
-        while self.sandbox.processes() and time.perf_counter() - start < PATIENCE:
-            time.sleep(LOOK)
-
-
-def _send(process: int, number: signal.Signals) -> None:
-    with suppress(ProcessLookupError):
-        os.kill(process, number)
-
 
 def spread(n: int, most: int) -> list[int]:
     """At most ``most`` of the numbers 1 to ``n``, evenly."""
     return sorted({1 + k * n // most for k in range(min(n, most))}) if n > most else list(range(1, n + 1))
-
-
-def wrong_after(part: Traced, whole: Mapping[str, str]) -> list[str]:
-    """Repeat the command; what is wrong with what it leaves."""
-    sandbox = part.sandbox
-    code, contents = part.again(), sandbox.contents()
-    wrong = [f"exit code {code}: {read_text(sandbox.log)[-2000:]}"] if code else []
-    wrong += [f"differs: {name}" for name in sorted(whole | contents) if whole.get(name) != contents.get(name)]
-    wrong += [f"left: {path.relative_to(part.folder)}" for path in sandbox.leftovers()]
-    wrong += [f"process left: {process}" for process in sandbox.processes()]
-    return wrong + [
-        text for sums in part.folder.glob("data/**/SHA256SUMS") for text in manifest.compare(sums.parent)[1]
-    ]
 
 
 def series(report, folder: Path, *values: str, most: int) -> None:
@@ -171,9 +138,7 @@ def series(report, folder: Path, *values: str, most: int) -> None:
         counts = whole.count("rename", *OTHERS, "write")
         contents, start = whole.sandbox.contents(), before
         print(f"{name}: {', '.join(f'{n} x {call}' for call, n in counts.items())}", flush=True)
-        points = [
-            ("killed right after a rename", "stop", "rename", number) for number in range(1, counts["rename"] + 1)
-        ]
+        points = [("killed right after a rename", "stop", "rename", n + 1) for n in range(counts["rename"])]
         points += [
             (f"killed after one of the calls {call}", "stop", call, n)
             for call in OTHERS
@@ -185,10 +150,12 @@ def series(report, folder: Path, *values: str, most: int) -> None:
             if (kind, place := PART * position + which) in report:
                 continue
             trial = Traced(folder / "trial", start, *given)
-            done = _act(trial, how, call, which)
-            wrong = [] if done is None else [*done[1], *wrong_after(trial, contents)]
-            if done:
-                report.note(kind, place, f"{name}: {done[0]}", wrong, of=counts[call])
+            if done := _act(trial, how, call, which):
+                what, wrong = done
+                wrong += trial.sandbox.repeat(contents)
+                sums = trial.folder.glob("data/**/SHA256SUMS")
+                wrong += [text for listed in sums for text in manifest.compare(listed.parent)[1]]
+                report.note(kind, place, f"{name}: {what}", wrong, of=counts[call])
             shutil.rmtree(trial.folder)
         before = whole.folder
 
@@ -197,8 +164,7 @@ def _act(trial: Traced, how: str, call: str, which: int) -> tuple[str, list[str]
     """Do it; what was done, and what is wrong with how the run ended; None where there was no such call."""
     if how in ("stop", "kill"):
         what = getattr(trial, how)(call, which)
-        left = [f"process left: {process}" for process in trial.sandbox.processes()]
-        return what and (what, left)
+        return what and (what, [f"process left: {process}" for process in trial.sandbox.processes()])
     code, log = trial.fail(call, which, how), read_text(trial.sandbox.log)
     if "(INJECTED)" not in read_text(trial.trace):
         return None

@@ -54,26 +54,15 @@ def moments(generator: np.random.Generator, n: int, duration: float) -> list[flo
     return ((np.arange(n) + generator.random(n)) / max(n, 1) * duration).tolist()
 
 
-def compare(whole: dict, sandbox: Sandbox) -> list[str]:
-    """What is wrong with a finished run."""
-    contents = sandbox.contents()
-    wrong = [f"differs: {name}" for name in sorted(whole | contents) if whole.get(name) != contents.get(name)]
-    wrong += [f"left: {path.relative_to(sandbox.folder)}" for path in sandbox.leftovers()]
-    return wrong + [f"process left: {process}" for process in sandbox.processes()]
-
-
 def interrupted(whole: dict, folder: Path, moment: float, stop: signal.Signals) -> tuple:
     """Interrupt a run and repeat it; how, and what is wrong with it then."""
     while (stopped := Sandbox(folder, *VALUES).interrupt(moment, stop)) is None:  # faster than the undisturbed run
         shutil.rmtree(folder)
         moment *= 0.8
-    sandbox = Sandbox(folder, *VALUES)
-    code = sandbox.finish()
     wrong = [f"processes left: {stopped.processes}"] if stopped.processes else []
     wrong += ["exit code 0 when stopped"] if stopped.code == 0 else []
-    wrong += [f"exit code {code}: {sandbox.log.read_text(encoding='utf-8')[-2000:]}"] if code else []
-    wrong += [f"written again: {path.name}" for path in stopped.repeated()]
-    return stopped, wrong + compare(whole, sandbox)
+    wrong += Sandbox(folder, *VALUES).repeat(whole)
+    return stopped, wrong + [f"written again: {path.name}" for path in stopped.repeated()]
 
 
 def damaged(whole: dict, sandbox: Sandbox, name: str, *, delete: bool) -> list[str]:
@@ -82,12 +71,11 @@ def damaged(whole: dict, sandbox: Sandbox, name: str, *, delete: bool) -> list[s
     if not delete:
         path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
         if sandbox.finish() == 0:  # noticed and made again
-            return compare(whole, sandbox)
+            return sandbox.repeat(whole)
         if path.name not in (message := read_text(sandbox.log).splitlines()[-1]):
             wrong.append(f"not named: {message}")
     path.unlink(missing_ok=True)
-    code = sandbox.finish()
-    return wrong + ([f"exit code {code}"] if code else []) + compare(whole, sandbox)
+    return wrong + sandbox.repeat(whole)
 
 
 def on_small_disks(whole: dict, folder: Path) -> list[str] | None:
@@ -96,15 +84,15 @@ def on_small_disks(whole: dict, folder: Path) -> list[str] | None:
     with small_disk(folder / "data" / "runs") as mount:
         if mount is None:
             return None
+        sandbox = Sandbox(folder, *VALUES)
         for size in SIZES:
             mount(size)
-            sandbox = Sandbox(folder, *VALUES)
             if sandbox.finish() == 0:
                 break
-            if "No space left on device" not in read_text(sandbox.log):
-                wrong.append(f"{size}: {sandbox.log.read_text(encoding='utf-8')[-2000:]}")
-            print(f"full disk of {size}: {sandbox.log.read_text(encoding='utf-8').splitlines()[-1]}", flush=True)
-        return wrong + compare(whole, sandbox)
+            log = read_text(sandbox.log)
+            wrong += [] if "No space left on device" in log else [f"{size}: {log[-2000:]}"]
+            print(f"full disk of {size}: {log.splitlines()[-1]}", flush=True)
+        return wrong + sandbox.repeat(whole)
 
 
 class Report:
@@ -117,11 +105,7 @@ class Report:
 
     def __init__(self, path: Path):
         self.path, self.faults = path, []
-        self.by = {
-            "code": fault_code(),
-            "commit": records.Clock().commit[:12],
-            "device": describe_device("cpu"),
-        }
+        self.by = {"code": fault_code(), "commit": records.Clock().commit[:12], "device": describe_device("cpu")}
         if path.exists():
             self.faults = [json.loads(line) for line in read_text(path).splitlines()]
             print(f"{len(self._own())} faults of this code are recorded in {path}", flush=True)
@@ -133,15 +117,10 @@ class Report:
         return fault in {(known["kind"], known["number"]) for known in self._own()}
 
     def note(self, kind: str, number: int, what: str, wrong: list[str], **measured: float) -> None:
-        """Print what came of a fault, and keep it.
+        """Print what came of the ``number``-th fault of a kind, a row of the table, and keep it.
 
-        Args:
-            kind: of the fault; a row of the table.
-            number: which of its kind.
-            what: was done.
-            wrong: what was wrong afterwards.
-            measured: of an interruption, files ``finished`` and ``repeated``, and ``seconds`` until all had ended; of a
-                call of the system, ``of`` how many of the part it is one, which older records do not tell.
+        ``measured``: of an interruption, files ``finished`` and ``repeated``, and ``seconds`` until all had ended; of a
+        call of the system, ``of`` how many of the part it is one, which older records do not tell.
         """
         print(f"{what}: {'; '.join(wrong) or 'identical'}", flush=True)
         fault = {"kind": kind, "number": number, "what": what, "wrong": wrong, **measured, **self.by}
@@ -164,12 +143,9 @@ def table(faults: Sequence[dict]) -> str:
     if stopped := [fault for fault in faults if "seconds" in fault]:
         kept, again = (sum(fault[name] for fault in stopped) for name in ("finished", "repeated"))
         slowest = max(fault["seconds"] for fault in stopped)
-        lines += [
-            "",
-            f"Of the {kept} files that were finished when a run was stopped, {again or 'none'} "
-            f"{'were' if again > 1 else 'was'} written again. Its last process had ended {slowest:.1f} s after the "
-            "signal at the latest.",
-        ]
+        were = f"{again or 'none'} {'were' if again > 1 else 'was'} written again"
+        lines += ["", f"Of the {kept} files that were finished when a run was stopped, {were}. "]
+        lines[-1] += f"Its last process had ended {slowest:.1f} s after the signal at the latest."
     if tried := sorted({fault["number"] // injected.PART for fault in faults if "of" in fault}):
         parts = (", ".join(injected.PARTS[k] for k in chosen) for chosen in (tried, range(len(injected.PARTS))))
         lines += ["", "Calls were stopped or failed in these parts of a run: {}, of {}.".format(*parts)]
@@ -207,12 +183,11 @@ def run_together(report: Report, folder: Path, n: int, cores: int) -> None:
         return
     one_by_one = Sandbox(folder / "one-by-one", *VALUES, *ONE_THREAD, *ONE_BY_ONE, cores=cores)
     if code := one_by_one.finish():
-        raise SystemExit(f"jobs one by one ended with exit code {code}:\n{one_by_one.log.read_text(encoding='utf-8')}")
+        raise SystemExit(f"jobs one by one ended with exit code {code}:\n{read_text(one_by_one.log)}")
     whole = one_by_one.contents()
     for number in numbers:
         sandbox = Sandbox(folder / "parallel", *VALUES, *ONE_THREAD, cores=cores)
-        code = sandbox.finish()
-        wrong = [f"exit code {code}"] if code else compare(whole, sandbox)
+        wrong = sandbox.repeat(whole)
         wrong += [line for line in read_text(sandbox.log).splitlines() if any(fault in line for fault in FAULTS)]
         report.note(kind, number, f"run {number + 1} with {cores} cores", wrong)
         shutil.rmtree(folder / "parallel")
@@ -220,12 +195,11 @@ def run_together(report: Report, folder: Path, n: int, cores: int) -> None:
 
 def damage(report: Report, whole: dict, folder: Path, undisturbed: Sandbox) -> None:
     """Damage results, and run on full disks."""
-    for delete in (False, True):
-        how = "deleted" if delete else "truncated"
+    for how in ("truncated", "deleted"):
         kind = f"a finished result {how}"
         for number, name in enumerate(DAMAGED):
             if (kind, number) not in report:
-                wrong = damaged(whole, undisturbed, name, delete=delete)
+                wrong = damaged(whole, undisturbed, name, delete=how == "deleted")
                 report.note(kind, number, f"{name} {how}", wrong)
     kind = "on a disk that is full, and enlarged each time"
     if (kind, 0) not in report and (wrong := on_small_disks(whole, folder / "small")) is not None:
@@ -243,9 +217,7 @@ def main() -> int:
     parser.add_argument("--points", type=int, default=4, help="of a part, for each call of the system but renames")
     parser.add_argument("--no-injection", action="store_true", help="nothing that needs strace")
     parser.add_argument("--seed", type=int, default=0, help="of the moments")
-    parser.add_argument(
-        "--record", type=Path, help="file of what came of every fault, by which a stopped series goes on"
-    )
+    parser.add_argument("--record", type=Path, help="file of what came of every fault, by which a series goes on")
     parser.add_argument("--table", type=Path, help="Markdown file for the numbers")
     given = parser.parse_args()
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it, and so would runs
@@ -256,7 +228,7 @@ def main() -> int:
             injected.series(report, folder, *VALUES, "groups=1", most=given.points)
         undisturbed, start = Sandbox(folder / "undisturbed", *VALUES), time.perf_counter()
         if code := undisturbed.finish():
-            print(f"the undisturbed run ended with exit code {code}:\n{undisturbed.log.read_text(encoding='utf-8')}")
+            print(f"the undisturbed run ended with exit code {code}:\n{read_text(undisturbed.log)}")
             return 1
         duration, whole = time.perf_counter() - start, undisturbed.contents()
         print(f"undisturbed: {duration:.0f} s, {len(whole)} data sets, banks and figures", flush=True)

@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ import xarray as xr
 from PIL import Image
 from safetensors import safe_open
 
-from hrebasin.files import LEFTOVER, project_root
+from hrebasin.files import LEFTOVER, project_root, read_text
 from hrebasin.study.stages import WEIGHTS
 
 MARK = "HREBASIN_FAULTS"  # in the environment of every process of a run
@@ -41,24 +42,17 @@ class Sandbox:
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             if not (folder / name).is_symlink():
                 (folder / name).symlink_to(source)
-        self.temporary = folder / "tmp"
+        self.temporary, self.runs, self.log = folder / "tmp", folder / "data" / "runs", folder / "log.txt"
         self.temporary.mkdir(exist_ok=True)
-        self.runs = folder / "data" / "runs"
-        self.log = folder / "log.txt"
 
     def start(self) -> subprocess.Popen:
         """Start the run, or go on with it, in a process group of its own."""
         self.starts += 1
         command = [sys.executable, "-m", "hrebasin.study.command", "run", "--cores", str(self.cores), *self.values]
+        where = {"cwd": self.folder, "env": os.environ | {MARK: self._mark(), "TMPDIR": str(self.temporary)}}
         with self.log.open("w", encoding="utf-8") as log:
-            return subprocess.Popen(
-                [*self.before, *command],
-                cwd=self.folder,
-                env=os.environ | {MARK: self._mark(), "TMPDIR": str(self.temporary)},
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
+            how = {"stdout": log, "stderr": subprocess.STDOUT, "start_new_session": True}
+            return subprocess.Popen([*self.before, *command], **where, **how)
 
     def finish(self) -> int:
         """Run to the end; the exit code."""
@@ -85,10 +79,15 @@ class Sandbox:
             (os.killpg if group else os.kill)(process.pid, stop)
             start = time.perf_counter()
             code = process.wait()
-        while self.processes() and time.perf_counter() - start < PATIENCE:
-            time.sleep(0.05)
+        self.wait_for_end()
         seconds = time.perf_counter() - start
         return Interruption(stop, moment, working, code, seconds, self.processes(), self.finished())
+
+    def wait_for_end(self) -> None:
+        """Until no process of the latest start is left, or patience ends."""
+        start = time.perf_counter()
+        while self.processes() and time.perf_counter() - start < PATIENCE:
+            time.sleep(0.05)
 
     def _mark(self) -> str:
         return f"{self.folder}/{self.starts}"
@@ -97,11 +96,9 @@ class Sandbox:
         """What is alive of the latest start, in whichever session and under whichever parent."""
         found = []
         for process in psutil.process_iter():
-            try:
+            with suppress(psutil.Error):
                 if process.environ().get(MARK) == self._mark() and process.status() != psutil.STATUS_ZOMBIE:
                     found.append(process)
-            except psutil.Error:
-                continue
         return found
 
     def working(self) -> list[str]:
@@ -121,20 +118,16 @@ class Sandbox:
 
     def finished(self) -> dict[Path, tuple[int, int]]:
         """Inode and time of all that finished notebooks wrote: of those that Snakemake no longer counts as begun."""
-        begun = {base64.urlsafe_b64decode(mark.name).decode() for mark in self._marks()}
-        done = {}
+        marks = (self.folder / ".snakemake" / "incomplete").glob("*")
+        begun, written = {base64.urlsafe_b64decode(mark.name).decode() for mark in marks}, []
         for copy in self.runs.glob("*/notebooks/[0-9]*.ipynb"):
             if str(copy.relative_to(self.folder)) in begun or ".failed" in copy.name:
                 continue
             stage, _, shard = copy.stem[3:].partition("-")
             run = copy.parent.parent
-            written = [copy, *run.glob(f"{stage}/shard-{shard}.nc")]
+            written += [copy, *run.glob(f"{stage}/shard-{shard}.nc")]
             written += run.glob(f"weights/{WEIGHTS.get(stage)}-{shard}.safetensors")
-            done |= {path: (path.stat().st_ino, path.stat().st_mtime_ns) for path in written}
-        return done
-
-    def _marks(self) -> Iterator[Path]:
-        return (self.folder / ".snakemake" / "incomplete").glob("*")
+        return {path: (path.stat().st_ino, path.stat().st_mtime_ns) for path in written}
 
     def contents(self) -> dict[str, str]:
         """A digest of every data set, bank and figure, of all but time stamps and durations."""
@@ -143,6 +136,14 @@ class Sandbox:
             if kind := {".nc": data_set, ".safetensors": weights, ".png": picture}.get(path.suffix):
                 digests[str(path.relative_to(data))] = hashlib.sha256(kind(path)).hexdigest()
         return digests
+
+    def repeat(self, whole: dict[str, str]) -> list[str]:
+        """Give the same command again; what is wrong with what it leaves, beside the contents of a whole run."""
+        code, contents = self.finish(), self.contents()
+        wrong = [f"exit code {code}: {read_text(self.log)[-2000:]}"] if code else []
+        wrong += [f"differs: {name}" for name in sorted(whole | contents) if whole.get(name) != contents.get(name)]
+        wrong += [f"left: {path.relative_to(self.folder)}" for path in self.leftovers()]
+        return wrong + [f"process left: {process}" for process in self.processes()]
 
 
 @contextmanager
@@ -161,18 +162,16 @@ def small_disk(folder: Path) -> Iterator[Callable[[str], None] | None]:
 
     def mount(size: str) -> None:
         again = ["-o", "remount"] if folder.is_mount() else []
-        subprocess.run(["mount", "-t", "tmpfs", *again, "-o", f"size={size}", "tmpfs", folder], check=True)
+        command = ["mount", "-t", "tmpfs", *again, "-o", f"size={size}", "tmpfs", folder]
+        subprocess.run(command, check=True, capture_output=True)
 
     folder.mkdir(parents=True)
     try:
-        trial = subprocess.run(["mount", "-t", "tmpfs", "tmpfs", folder], capture_output=True, check=False)
-    except FileNotFoundError:
+        mount("1m")
+        subprocess.run(["umount", folder], check=True)
+    except (FileNotFoundError, subprocess.CalledProcessError):
         yield None
         return
-    if trial.returncode:
-        yield None
-        return
-    subprocess.run(["umount", folder], check=True)
     try:
         yield mount
     finally:
@@ -180,12 +179,17 @@ def small_disk(folder: Path) -> Iterator[Callable[[str], None] | None]:
             subprocess.run(["umount", folder], check=True)
 
 
+@dataclass(frozen=True)
 class Interruption:
     """How a run was stopped and what was left of it."""
 
-    def __init__(self, stop, moment, working, code, seconds, processes, finished):
-        self.stop, self.moment, self.working, self.code, self.seconds = stop, moment, working, code, seconds
-        self.processes, self.finished = processes, finished
+    stop: signal.Signals
+    moment: float
+    working: list[str]
+    code: int
+    seconds: float
+    processes: list[psutil.Process]
+    finished: dict[Path, tuple[int, int]]
 
     def repeated(self) -> list[Path]:
         """Files of finished notebooks that were written again since."""
@@ -193,23 +197,18 @@ class Interruption:
         return [p for p, then in self.finished.items() if p not in now or (now[p].st_ino, now[p].st_mtime_ns) != then]
 
     def __str__(self):
-        where = ", ".join(self.working) or "no notebook"
-        return f"{self.stop.name} after {self.moment:5.1f} s in {where}"
+        return f"{self.stop.name} after {self.moment:5.1f} s in {', '.join(self.working) or 'no notebook'}"
 
 
 def data_set(path: Path) -> bytes:
     """All values and attributes of a netCDF file but those that tell when and how long."""
-    with xr.open_dataset(path, engine="h5netcdf") as file:
-        dataset = file.load().drop_vars("seconds", errors="ignore")
-    attrs = {name: value for name, value in dataset.attrs.items() if name not in MOMENTARY}
-    parameters = json.loads(attrs.pop("parameters", "{}"))
-    attrs["parameters"] = {name: value for name, value in parameters.items() if name not in MOMENTARY}
-    parts = [json.dumps(attrs, sort_keys=True, default=str)]
-    for name, variable in sorted(dataset.variables.items()):
-        parts.append(f"{name} {variable.dims} {variable.shape} {variable.dtype} {sorted(variable.attrs.items())}")
-        values = variable.values
-        parts.append(str(values.tolist()) if values.dtype.kind == "O" else np.ascontiguousarray(values).tobytes().hex())
-    return "\n".join(parts).encode()
+    dataset = xr.load_dataset(path, engine="h5netcdf").drop_vars("seconds", errors="ignore")
+    dataset.attrs["parameters"] = json.loads(dataset.attrs.get("parameters", "{}"))
+    for told in (dataset.attrs, dataset.attrs["parameters"]):
+        for name in MOMENTARY:
+            told.pop(name, None)
+    types = {name: str(variable.dtype) for name, variable in dataset.variables.items()}
+    return json.dumps([types, dataset.to_dict()], sort_keys=True, default=str).encode()
 
 
 def weights(path: Path) -> bytes:

@@ -23,27 +23,17 @@ def test_nodes_are_averaged_within_a_group_first():
         by_group(array, group=1)
 
 
-def test_stage_0_of_the_tree_are_the_unmerged_networks():
+def test_tree_and_merge_many_are_compared_on_the_same_leaves_in_the_same_order():
     merge = synthetic.results(groups=2, noise=0, stages=["merge"])["merge"]
     np.testing.assert_allclose(tree(merge.test_accuracy, 0), synthetic.UNMERGED)
-
-
-def test_tree_and_merge_many_are_compared_on_the_same_leaves():
-    merge = synthetic.results(groups=2, noise=0, stages=["merge"])["merge"]
-    merge = merge.isel(model=((merge.method != "merge-many") | (merge.node == 0)).values)  # it merged the first sets
-    other = (merge.method == "tree") & (merge.n_merged == 4) & (merge.node > 0)
-    accuracy = merge.test_accuracy.where(~other, 0.0)
     sides = {"method": "tree", "n_merged": 4}, {"method": "merge-many", "n_merged": 4, "sweeps": 100}
-    merged, many = on_same_leaves(accuracy, *sides)
+    few = merge.isel(model=((merge.method != "merge-many") | (merge.node == 0)).values)  # it merged the first sets
+    other = (few.method == "tree") & (few.n_merged == 4) & (few.node > 0)
+    merged, many = on_same_leaves(few.test_accuracy.where(~other, 0.0), *sides)
     np.testing.assert_allclose(merged - many, 0.03)
-
-
-def test_pairs_of_same_leaves_stand_in_the_same_order():
-    merge = synthetic.results(groups=2, noise=0, stages=["merge"])["merge"]
     leaves = (10 * merge.group + merge.node).rename("leaves")
-    many = (merge.method == "merge-many").values
-    backwards = leaves.isel(model=np.concatenate([np.flatnonzero(~many), np.flatnonzero(many)[::-1]]))
-    sides = {"method": "tree", "n_merged": 4}, {"method": "merge-many", "n_merged": 4, "sweeps": 100}
+    of_many = (merge.method == "merge-many").values
+    backwards = leaves.isel(model=np.concatenate([np.flatnonzero(~of_many), np.flatnonzero(of_many)[::-1]]))
     for array in (leaves, backwards):
         first, second = pairs_of_same_leaves(array, *sides)
         np.testing.assert_array_equal(first, second)

@@ -14,16 +14,16 @@ CONFIG = project_root() / "config"
 PATHS = sorted(CONFIG.glob("*.yaml"))
 NAN, INF = float("nan"), float("inf")
 TINY = yaml.safe_load((CONFIG / "tiny.yaml").read_text())
-SETTINGS = pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
 
 
-@SETTINGS
-def test_every_setting_loads_with_the_same_keys_in_the_same_order(path):
-    values = yaml.safe_load(path.read_text())
-    assert list(values) == list(Setting.model_fields)
-    found = load_setting(path).model_dump()
-    assert found == values  # nothing is altered on the way
-    assert json.loads(json.dumps(found)) == found  # as notebooks' parameters
+def test_every_setting_loads_with_the_same_keys_in_the_same_order():
+    for path in PATHS:
+        values = yaml.safe_load(path.read_text())
+        assert list(values) == list(Setting.model_fields)
+        found = load_setting(path).model_dump()
+        assert found == values  # nothing is altered on the way
+        assert json.loads(json.dumps(found)) == found  # as notebooks' parameters
+        assert path.read_text().startswith("# yaml-language-server: $schema=setting.schema.json\n")
 
 
 def test_the_schema_is_the_committed_one_and_says_what_the_settings_say():
@@ -32,9 +32,7 @@ def test_the_schema_is_the_committed_one_and_says_what_the_settings_say():
     found = json.loads(text)["properties"]
     assert list(found) == list(Setting.model_fields)
     assert all(entry["description"] for entry in found.values())
-    assert found["optimizer"]["enum"] == ["adam", "sgd"]
     assert found["epsilons"]["items"] == {"type": "number", "minimum": 0, "maximum": 1}
-    assert all(path.read_text().startswith("# yaml-language-server: $schema=setting.schema.json\n") for path in PATHS)
 
 
 def test_the_setting_named_paper_is_the_paper_s():
@@ -44,14 +42,6 @@ def test_the_setting_named_paper_is_the_paper_s():
     assert [round(epsilon * 1000) for epsilon in paper.epsilons] == list(range(21))
     assert {4, 8} <= set(paper.merge_many_sizes)
     assert paper.n_lambdas == 25
-    assert paper.n_groups * paper.ablation_pairs >= 100
-    assert paper.attacked_images >= 1000
-
-
-def test_whole_numbers_become_floats_where_floats_are_meant():
-    changed = checked({"learning_rate": 1, "epsilons": [0, 1], "share": 1}, others={"share": float})
-    assert changed == {"learning_rate": 1.0, "epsilons": [0.0, 1.0], "share": 1.0}
-    assert all(isinstance(value, float) for value in [changed["learning_rate"], changed["share"], *changed["epsilons"]])
 
 
 # The smallest of each whole number -> their names
@@ -96,52 +86,46 @@ def test_every_key_refuses_what_it_cannot_be_and_shows_it():
             shown = bad[0] if f"{name}[0]" in str(refused.value) else bad
             assert str(refused.value).startswith(name)
             assert str(refused.value).endswith(f", got {shown!r}"), f"{name}: {bad}"
+    for name in GRIDS:
+        last, none = TINY[name][-1], name == "snapshot_epochs" or name.endswith("strengths")  # there may be none
+        for bad in ([last, last], [2 * last, last], [NAN], *([] if none else [[]])):
+            with pytest.raises(ValueError, match=name):
+                checked({name: bad})
 
 
-@pytest.mark.parametrize("name", GRIDS)
-def test_a_grid_increases_and_may_not_be_empty(name):
-    *_, last = TINY[name]
-    for bad in ([last, last], [2 * last, last], [NAN]):
-        with pytest.raises(ValueError, match=name):
-            checked({name: bad})
-    if name != "snapshot_epochs" and not name.endswith("strengths"):  # there may be none of these networks
-        with pytest.raises(ValueError, match=f"{name} should have at least 1 item"):
-            checked({name: []})
-
-
-@pytest.mark.parametrize(
-    ("bad", "said"),
-    [
-        ({"leaves": 6}, "leaves should be a power of two, for a tree of as many leaves, got 6"),
-        ({"noise_magnitudes": [0.1, 0.2]}, "noise_magnitudes should start at 0, to compare with, got [0.1, 0.2]"),
-        ({"attacked_methods": ["tree"]}, "attacked_methods lacks ['unmerged'], which every comparison needs"),
-        ({"regularised_models": 5}, "regularised_models=5 exceeds leaves=4"),
-        ({"snapshot_models": 4}, "snapshot_models should be below leaves=4, got 4"),
-        ({"ablation_pairs": 6}, "ablation_pairs=6 exceeds the 5 of leaves=4"),
-        ({"merge_many_sizes": [2, 8]}, "merge_many_sizes should lie in [2, leaves=4], got 8"),
-        ({"merger_sizes": [4, 8]}, "merger_sizes should lie in [2, leaves=4], got 8"),
-        ({"strong_networks": 4}, "strong_networks should be below leaves=4, got 4"),
-        ({"first_group": 3, "groups_per_shard": 2}, "first_group should be a multiple of groups_per_shard=2, got 3"),
-    ],
-)
+@pytest.mark.parametrize(("bad", "said"), [
+    ({"leaves": 6}, "leaves should be a power of two, for a tree of as many leaves, got 6"),
+    ({"noise_magnitudes": [0.1, 0.2]}, "noise_magnitudes should start at 0, to compare with, got [0.1, 0.2]"),
+    ({"attacked_methods": ["tree"]}, "attacked_methods lacks ['unmerged'], which every comparison needs"),
+    ({"regularised_models": 5}, "regularised_models=5 exceeds leaves=4"),
+    ({"snapshot_models": 4}, "snapshot_models should be below leaves=4, got 4"),
+    ({"ablation_pairs": 6}, "ablation_pairs=6 exceeds the 5 of leaves=4"),
+    ({"merge_many_sizes": [2, 8]}, "merge_many_sizes should lie in [2, leaves=4], got 8"),
+    ({"merger_sizes": [4, 8]}, "merger_sizes should lie in [2, leaves=4], got 8"),
+    ({"strong_networks": 4}, "strong_networks should be below leaves=4, got 4"),
+    ({"first_group": 3, "groups_per_shard": 2}, "first_group should be a multiple of groups_per_shard=2, got 3"),
+])  # fmt: skip
 def test_values_that_do_not_go_together_are_named(bad, said):
     with pytest.raises(ValueError, match=re.escape(said)):
         checked(TINY | bad)
 
 
-@pytest.mark.parametrize(
-    "changes",
-    [
+def test_values_at_the_edge_are_accepted_and_whole_numbers_become_floats_where_floats_are_meant():
+    for changes in (
         {"leaves": 2, "merge_many_sizes": [2], "merger_sizes": [2], "ablation_pairs": 1},
         {"l1_strengths": [], "l2_strengths": [], "regularised_groups": 0},  # no regularised networks
         {"regularised_models": 4, "ablation_pairs": 5, "n_lambdas": 2, "epsilons": [0.0, 1.0]},
         {"device": "cuda:1", "train_images": 0, "test_images": 0},
         {"optimizer": "sgd", "momentum": 0.0, "crop_padding": 4, "flip": True, "precision": "bfloat16"},
-    ],
-)
-def test_values_at_the_edge_are_accepted(changes):
-    assert Setting(**(TINY | changes)).model_dump() == TINY | changes
-    assert checked(changes) == changes  # of a notebook's parameters too
+    ):
+        assert Setting(**(TINY | changes)).model_dump() == TINY | changes
+        assert checked(changes) == changes  # of a notebook's parameters too
+    changed = checked({"learning_rate": 1, "epsilons": [0, 1], "share": 1}, others={"share": float})
+    assert changed == {"learning_rate": 1.0, "epsilons": [0.0, 1.0], "share": 1.0}
+    assert all(isinstance(value, float) for value in [changed["learning_rate"], changed["share"], *changed["epsilons"]])
+    changed = load_setting(CONFIG / "tiny.yaml", n_groups=5, device=None, train_images=0, l1_strengths=[])
+    expected = {"n_groups": 5, "train_images": 0, "l1_strengths": []}  # None keeps a value; 0 and [] are values too
+    assert changed.model_dump() == TINY | expected
 
 
 def test_a_setting_gives_a_recipe_and_refuses_what_a_recipe_refuses():
@@ -155,12 +139,6 @@ def test_a_setting_gives_a_recipe_and_refuses_what_a_recipe_refuses():
             except (ValueError, TypeError):
                 with pytest.raises(ValueError, match=name):
                     checked({name: value})
-
-
-def test_overrides_replace_values_and_none_keeps_them():
-    changed = load_setting(CONFIG / "tiny.yaml", n_groups=5, device=None, train_images=0, l1_strengths=[])
-    expected = {"n_groups": 5, "train_images": 0, "l1_strengths": []}  # 0 and [] are values too
-    assert changed.model_dump() == TINY | expected
 
 
 @given(n_groups=st.integers(1, 120), size=st.integers(1, 130), before=st.integers(0, 3))

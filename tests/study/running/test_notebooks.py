@@ -10,14 +10,13 @@ import pytest
 import torchvision
 import yaml
 from matplotlib.figure import Figure
-from papermill.parameterize import parameterize_notebook
+from pages import check_links
 from PIL import Image
 
 from hrebasin.files import project_root
 from hrebasin.merging import methods
 from hrebasin.merging.looks import LOOKS
 from hrebasin.merging.methods import MERGES
-from hrebasin.study import records
 from hrebasin.study.benchmarks import growth, speed
 from hrebasin.study.command import main
 from hrebasin.study.figures.registry import BENCHMARKS
@@ -37,7 +36,6 @@ PATHS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 PIPELINE = [*NOTEBOOKS.values(), PAPER]
 STAGE_NOTEBOOKS = [*PIPELINE, *QUESTIONS.values(), ANSWERS]
 WIRING = {"run_folder", "shard", "shards", "groups", "neighbour", "questions", "recipe_shards"}
-NOTEBOOK = pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
 MOST_CELLS, MOST_LINES, MOST_LINES_A_CELL = 14, 80, 15
 
 
@@ -49,44 +47,29 @@ def is_parameters(cell):
     return "parameters" in cell.metadata.get("tags", [])
 
 
-def test_every_stage_has_its_notebook():
-    assert {path.stem for path in PATHS} >= set(STAGE_NOTEBOOKS)
-
-
-@NOTEBOOK
-def test_notebooks_open_with_a_question_and_stay_thin_and_empty(path):
+@pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
+def test_notebooks_open_with_a_question_stay_thin_and_empty_and_declare_typed_explained_parameters(path):
     code = cells(path)
     assert "**Question.**" in cells(path, "markdown")[0].source
     assert all(not cell.outputs and cell.execution_count is None for cell in code)
     assert str(ROOT) not in path.read_text()
-    code = [cell for cell in code if not is_parameters(cell)]
+    [parameters] = filter(is_parameters, code)
+    after = code[code.index(parameters) + 1]
+    assert "records.plain_values(globals())" in "".join(after.source.splitlines()[:2])
+    code.remove(parameters)
     lines = [[line for line in cell.source.splitlines() if line.strip()] for cell in code]
     assert len(code) <= MOST_CELLS
     assert sum(map(len, lines)) <= MOST_LINES
     assert max(map(len, lines)) <= MOST_LINES_A_CELL
     kinds = {type(node) for cell in code for node in ast.walk(ast.parse(cell.source))}
     assert not kinds & {ast.FunctionDef, ast.ClassDef, ast.AsyncFunctionDef}, "what needs a function belongs to lib/"
-
-
-@NOTEBOOK
-def test_parameters_are_typed_explained_literals_in_one_cell_and_checked_in_the_next(path):
-    [cell] = filter(is_parameters, cells(path))
-    for statement in ast.parse(cell.source).body:
-        assert isinstance(statement, ast.AnnAssign)
-        ast.literal_eval(statement.value)
-    declared = papermill.inspect_notebook(str(path))
-    assert len(declared) == len(ast.parse(cell.source).body) > 0
-    assert [name for name, entry in declared.items() if not entry["help"]] == []
-    assert {entry["inferred_type_name"] for entry in declared.values()} <= {"str", "int", "float", "bool", "list"}
-    after = cells(path)[cells(path).index(cell) + 1]
-    assert "records.plain_values(globals())" in "".join(after.source.splitlines()[:2])
-
-
-def test_papermill_alone_refuses_a_parameter_that_is_not_declared():
-    notebook = papermill.iorw.load_notebook_node(str(ROOT / "notebooks" / "01_train.ipynb"))
-    sources = [cell.source for cell in parameterize_notebook(notebook, {"epsilons": [0.1]}).cells]
-    with pytest.raises(ValueError, match=r"not declare the parameters \['epsilons'\]; it declares"):
-        records.plain_values({"In": sources, "epsilons": [0.1]})
+    statements = ast.parse(parameters.source).body
+    assert all(isinstance(statement, ast.AnnAssign) for statement in statements)
+    assert all(ast.literal_eval(statement.value) is not None for statement in statements)
+    declared = papermill.inspect_notebook(str(path)).values()
+    assert len(declared) == len(statements) > 0
+    assert all(entry["help"] for entry in declared)
+    assert {entry["inferred_type_name"] for entry in declared} <= {"str", "int", "float", "bool", "list"}
 
 
 def test_default_parameters_are_the_sample_setting():
@@ -145,31 +128,39 @@ def executed(tmp_path_factory):
         values = json.loads(plan.parameters(name, None if name == PAPER else 0))
         values |= {key: value for key, value in smaller.items() if key in values}
         if name == NOTEBOOKS["train"]:
-            run_notebook(ROOT / "notebooks" / f"{name}.ipynb", folder / f"{name}.ipynb", values, threads=1)
+            copy = folder / "notebooks" / f"{name}-000.ipynb"
+            run_notebook(ROOT / "notebooks" / f"{name}.ipynb", copy, values, threads=1)
         else:
             assert figures_in(run_here(name, added="" if name == PAPER else lines, **values)), name
     return folder
 
 
-def test_every_notebook_runs_and_writes_its_data_set(executed):
-    for stage in STAGES:
-        assert read(executed / stage / "shard-000.nc", stage=stage).attrs["setting"] == executed.name
-    ledger = read(executed / "results" / "ledger.nc", stage="ledger")
-    assert set(ledger.verdict.values) <= {"no verdict", "not measured", "reported"}, "one group decides nothing"
-    assert (executed / "index.html").stat().st_size > 100_000
-
-
-def test_every_result_tells_where_it_comes_from(executed):
+def test_every_notebook_runs_and_its_data_set_tells_where_it_comes_from(executed):
     paths = [*executed.glob("*/shard-000.nc"), *executed.glob("results/*.nc")]
-    assert {path.stem for path in paths} >= {*STAGES, "ledger"}
-    for path in paths:
-        stage = path.stem if path.parent.name == "results" else path.parent.name
-        attrs = read(path, stage=stage).attrs
-        assert all(attrs.get(name, "") != "" for name in PROVENANCE), path
+    stages = {path: path.stem if path.parent.name == "results" else path.parent.name for path in paths}
+    assert sorted(stages.values()) == sorted([*STAGES, *STAGES, "ledger"])
+    for path, stage in stages.items():
+        record = read(path, stage=stage)
+        assert record.attrs["setting"] == executed.name
+        assert all(record.attrs.get(name, "") != "" for name in PROVENANCE), path
+        if stage in ("merge", "attack", "regularity"):  # the added method takes part in every stage
+            assert (record.method == "median").sum() == 1, path
     code = notebook_digest(ROOT / "notebooks" / "01_train.ipynb")
     assert read(executed / "train" / "shard-000.nc", stage="train").attrs["code_digest"] == code
+    ledger = read(executed / "results" / "ledger.nc", stage="ledger")
+    assert set(ledger.verdict.values) <= {"no verdict", "not measured", "reported"}, "one group decides nothing"
     with Image.open(executed / "figures" / "fig1_accuracy.png") as png:
         assert png.info["Description"] == describe(read(executed / "results" / "merge.nc", stage="merge"))
+    check_links(executed / "index.html")
+    regularity = read(executed / "results" / "regularity.nc", stage="regularity")
+    title, colour = json.loads(regularity.method.attrs["looks"])["median"]
+    html = (executed / "index.html").read_text(encoding="utf-8")
+    assert title in html
+    assert colour.lower().replace("#", "%23") in html.lower()  # as an address of data has it
+    assert [path.name for path in executed.iterdir() if path.name.startswith(".")] == []
+    copy = executed / "notebooks" / "01_train-000.ipynb"
+    assert not [output for cell in cells(copy) for output in cell.outputs if output.output_type == "error"]
+    assert pictures(copy) >= 1
 
 
 def test_a_stage_refuses_networks_that_were_trained_on_other_images(executed, tmp_path):
@@ -182,13 +173,6 @@ def test_a_stage_refuses_networks_that_were_trained_on_other_images(executed, tm
     with pytest.raises(ValueError, match=r"unmerged-000\.safetensors.* networks of other images: test digest"):
         run_here("03_attack", dataset=str(tmp_path / "mine"), run_folder=str(executed), attacked_images=10)
     assert record.read_bytes() == before
-
-
-def test_an_executed_copy_is_whole_and_leaves_nothing_behind(executed):
-    assert [path.name for path in executed.iterdir() if path.name.startswith(".")] == []
-    copy = executed / "01_train.ipynb"
-    assert not [o for cell in cells(copy) for o in cell.outputs if o.output_type == "error"]
-    assert pictures(copy) >= 1
 
 
 def pictures(path):
@@ -210,12 +194,10 @@ def test_the_explorer_runs_and_leaves_figure_and_tables(tmp_path):
 @pytest.mark.filterwarnings("ignore::ResourceWarning")  # a temporary folder goes with the namespace
 def test_own_networks_run(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
-    networks, images, mean, std = write_example(
-        tmp_path, data=ROOT / "data", n=3, widths=(24, 16), epochs=8, n_images=400
-    )
+    how = {"n": 3, "widths": (24, 16), "epochs": 8, "n_images": 400}
+    networks, images, mean, std = write_example(tmp_path, data=ROOT / "data", **how)
     values = {"networks": f"~/{networks.relative_to(tmp_path)}", "images": str(images), "mean": mean, "std": std}
-    values |= {"merged_folder": "~/out"}
-    values |= {"attacked_images": 8, "bounded_images": 2, "epsilons": [0.0, 0.01]}
+    values |= {"merged_folder": "~/out", "attacked_images": 8, "bounded_images": 2, "epsilons": [0.0, 0.01]}
     with pytest.warns(UserWarning, match="read as ReLU after all but the last layer, in the order 1, 3, 5"):
         shown = run_here("11_your_networks", **values)
     assert figures_in(shown) == 4
@@ -234,26 +216,24 @@ def test_federated_averaging_runs():
     assert "ensemble" in shown[2].columns
 
 
-def test_an_added_method_takes_part_in_every_stage(executed):
-    for stage in ("merge", "attack", "regularity"):
-        for folder in (executed / stage, executed / "results"):
-            [path] = [*folder.glob("shard-*.nc"), *folder.glob(f"{stage}.nc")]
-            assert (read(path, stage=stage).method == "median").sum() == 1, path
-    html = (executed / "index.html").read_text(encoding="utf-8")
-    title, colour = json.loads(read(path, stage=stage).method.attrs["looks"])["median"]
-    assert (title, colour) != ("median", "")
-    assert title in html
-    assert colour.lower().replace("#", "%23") in html.lower()  # as an address of data has it
+def write_notebook(path, *sources, parameters=""):
+    cells = [nbformat.v4.new_code_cell(parameters, metadata={"tags": ["parameters"]})] if parameters else []
+    cells += map(nbformat.v4.new_code_cell, sources)
+    kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
+    nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=kernel), path)
 
 
-def test_a_failing_notebook_says_where_and_why_and_keeps_its_copy(tmp_path, capsys):
-    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("x = 1"), nbformat.v4.new_code_cell("1 / 0")])
-    nbformat.write(notebook, tmp_path / "bad.ipynb")
+def test_a_failing_notebook_and_a_kernel_that_dies_say_where_and_why_and_keep_the_copy(tmp_path, capsys):
+    write_notebook(tmp_path / "bad.ipynb", "x = 1", "1 / 0")
     assert main(["notebook", str(tmp_path / "bad.ipynb"), str(tmp_path / "out.ipynb"), "--label", "shard 7"]) == 1
     message = capsys.readouterr().err
     assert "[shard 7] bad.ipynb failed in cell 2: ZeroDivisionError: division by zero" in message
-    assert not (tmp_path / "out.ipynb").exists()
-    assert (tmp_path / "out.failed.ipynb").is_file()
+    assert {path.name for path in tmp_path.iterdir()} == {"bad.ipynb", "out.failed.ipynb"}
+    write_notebook(tmp_path / "greedy.ipynb", "import os; os.kill(os.getpid(), 9)")
+    with pytest.raises(RuntimeError, match=r"greedy.ipynb: Kernel died; .* memory did not suffice"):
+        run_notebook(tmp_path / "greedy.ipynb", tmp_path / "end.ipynb", {})
+    assert failure(tmp_path / "end.failed.ipynb").startswith("end failed: its kernel died (see ")
+    assert not (tmp_path / "end.ipynb").exists()
 
 
 @pytest.mark.parametrize(("gpus", "device"), [("1", "cuda"), ("0", "cpu")])
@@ -270,24 +250,29 @@ def test_what_is_changed_in_a_run_s_place_or_device_makes_nothing_anew():
     assert len({plan.parameters("01_train", 0) for plan in plans}) == 1
 
 
-def test_the_runner_takes_parameters_as_papermill_does_and_logs_whole_lines(tmp_path, capsys):
+def test_the_runner_takes_parameters_as_papermill_does_and_logs_whole_lines(tmp_path, capsys, monkeypatch):
+    (long := tmp_path / ("long name " * 9)).mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(long))  # too long for sockets
     source = "import sys, time\nfrom hrebasin import progress\nprogress.SECONDS = 0\n"
     source += "for _ in progress.track(range(3), label='work'): time.sleep(0.01)\nprint(a, b, c, d)"
     declared = "a: int = 1  # first\nb: float = 1.0  # second\nc: list = []  # third\nd: str = ''  # fourth"
-    parameters = nbformat.v4.new_code_cell(declared, metadata={"tags": ["parameters"]})
-    kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
-    notebook = nbformat.v4.new_notebook(cells=[parameters, nbformat.v4.new_code_cell(source)], metadata=kernel)
-    nbformat.write(notebook, tmp_path / "in.ipynb")
+    write_notebook(tmp_path / "in.ipynb", source, parameters=declared)
     (tmp_path / "more.yaml").write_text("a: 2\nc: [2]\n")
     command = ["notebook", str(tmp_path / "in.ipynb"), str(tmp_path / "out.ipynb"), '{"a": 0, "d": "json"}']
     command += ["-p", "b", "1e-5", "-y", "a: 3", "-f", str(tmp_path / "more.yaml"), "--label", "a run"]
     assert main(command) == 0
     [printed] = [o.text for cell in cells(tmp_path / "out.ipynb") for o in cell.outputs if o.get("name") == "stdout"]
     assert printed == "3 1e-05 [2] json\n"
-    lines = capsys.readouterr().err.split("\n")
-    assert lines.pop() == ""
+    *lines, last = capsys.readouterr().err.split("\n")
+    assert last == ""
     assert len(lines) >= 3
     assert all(line.startswith("[a run] work: ") and "\r" not in line for line in lines)
+    ran, values = [], ["-p", "device", "cuda", "-p", "shard", "1"]
+    monkeypatch.setattr(
+        "hrebasin.study.running.notebook_runner.run_notebook", lambda *values, **_: ran.append(values[2])
+    )
+    assert main(["notebook", "a.ipynb", "b.ipynb", *values, "--place", '{"device": "cpu"}']) == 0
+    assert ran == [{"device": "cpu", "shard": 1}], "a job may run in another place than the parameters say"
 
 
 @pytest.mark.parametrize(
@@ -305,41 +290,20 @@ def test_parameters_that_cannot_be_are_an_error_in_words(tmp_path, capsys, optio
     assert not list(tmp_path.iterdir())
 
 
-def test_a_kernel_that_dies_is_told_apart_and_leaves_the_copy(tmp_path):
-    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("import os; os.kill(os.getpid(), 9)")])
-    nbformat.write(notebook, tmp_path / "greedy.ipynb")
-    with pytest.raises(RuntimeError, match=r"greedy.ipynb: Kernel died; .* memory did not suffice"):
-        run_notebook(tmp_path / "greedy.ipynb", tmp_path / "out.ipynb", {})
-    assert failure(tmp_path / "out.failed.ipynb").startswith("out failed: its kernel died (see ")
-    assert not (tmp_path / "out.ipynb").exists()
-
-
-def test_kernels_are_reached_even_where_temporary_files_have_long_names(tmp_path, monkeypatch):
-    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("1")])
-    nbformat.write(notebook, tmp_path / "one.ipynb")
-    (long := tmp_path / ("long name " * 9)).mkdir()
-    monkeypatch.setattr(tempfile, "tempdir", str(long))
-    run_notebook(tmp_path / "one.ipynb", tmp_path / "out.ipynb", {})
-    assert nbformat.read(tmp_path / "out.ipynb", as_version=4).cells[0].outputs
-
-
 @pytest.mark.filterwarnings("ignore")  # lines through one point
 def test_the_benchmark_notebook_runs(tmp_path, monkeypatch):
     monkeypatch.setattr(speed, "product_rate", partial(speed.product_rate, repeats=2))
     monkeypatch.setattr(growth, "ProcessPoolExecutor", lambda *_, **__: ThreadPoolExecutor(1))  # starts in no time
     monkeypatch.setattr(torchvision.models, "resnet50", torchvision.models.resnet18)
+    rows = ["training-float32", "cycle-consistent-2", "vgg16"]
     values = {"train_images": 600, "widths": [32, 32, 16], "batch_size": 16, "epochs": 3, "repeats": 1, "workers": 0}
-    values |= {
-        "rows_wanted": ["training-float32", "matching", "cycle-consistent-2", "cycle-consistent-4", "vgg16"],
-        "counts": [16],
-    }
-    values |= {"full_counts": [], "epochs_timed": 2, "stages_wanted": ["merge"], "small": True}
+    values |= {"rows_wanted": rows, "counts": [16], "full_counts": [], "stages_wanted": ["merge"]}
+    values |= {"epochs_timed": 2, "small": True}
     values |= dict.fromkeys(("run_folder", "output_folder", "figures_folder"), str(tmp_path))
     run_here("90_benchmarks", **values)
     record = read(tmp_path / "benchmarks.nc", stage="benchmarks")
-    assert record.row.values.tolist() == values["rows_wanted"]
-    for name in ("derivation_seconds", "proving_seconds", "planted_loss"):
-        assert record[name].notnull(), name
+    assert record.row.values.tolist() == rows
+    assert all(record[name].notnull() for name in ("derivation_seconds", "proving_seconds", "planted_loss"))
     assert record.share.sel(row="training-float32") > 0
     assert (record.scaling_seconds > 0).all()
     assert (record.scaling_memory >= 0).all()

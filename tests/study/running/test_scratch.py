@@ -24,35 +24,11 @@ with only_writer(folder), scratch(folder) as temporary, replacing(folder / "deep
 """
 
 
-@pytest.fixture
-def holder(tmp_path):
-    """A process that holds ``tmp_path`` and is about to write a file there."""
-    with subprocess.Popen([sys.executable, "-c", HOLD, str(tmp_path)], stdout=subprocess.PIPE, text=True) as process:
-        process.temporary = process.stdout.readline().strip()
-        yield process
-        process.kill()
-
-
 def files_in(folder):
     return {path.name for path in folder.rglob("*") if path.is_file()}
 
 
-def test_a_folder_has_one_writer_and_a_killed_one_leaves_neither_lock_nor_files(tmp_path, holder):
-    with pytest.raises(ValueError, match=f"another process is writing to {tmp_path}"), only_writer(tmp_path):
-        pass
-    assert len(files_in(tmp_path)) == 2, "the other's lock and half-written file"
-    holder.kill()
-    holder.wait()
-    with only_writer(tmp_path), scratch(tmp_path) as temporary:
-        assert files_in(tmp_path) == {".lock"}
-        assert str(temporary) == holder.temporary
-        assert not list(temporary.iterdir())
-        assert tempfile.gettempdir() == os.environ["TMPDIR"] == str(temporary)
-    assert not temporary.exists()
-    assert tempfile.gettempdir() == str(temporary.parent)
-
-
-def test_who_waits_writes_when_the_other_has_finished(tmp_path, holder):
+def test_a_folder_has_one_writer_and_a_killed_one_leaves_neither_lock_nor_files(tmp_path):
     held = threading.Event()
 
     def wait():
@@ -60,11 +36,23 @@ def test_who_waits_writes_when_the_other_has_finished(tmp_path, holder):
             held.set()
 
     waiting = threading.Thread(target=wait)
-    waiting.start()
-    assert not held.wait(0.5)
-    holder.kill()
+    with subprocess.Popen([sys.executable, "-c", HOLD, str(tmp_path)], stdout=subprocess.PIPE, text=True) as holder:
+        held_there = holder.stdout.readline().strip()
+        with pytest.raises(ValueError, match=f"another process is writing to {tmp_path}"), only_writer(tmp_path):
+            pass
+        assert len(files_in(tmp_path)) == 2, "the other's lock and half-written file"
+        waiting.start()
+        assert not held.wait(0.5)
+        holder.kill()
     assert held.wait(30)
     waiting.join()
+    with only_writer(tmp_path), scratch(tmp_path) as temporary:
+        assert files_in(tmp_path) == {".lock"}
+        assert str(temporary) == held_there
+        assert not list(temporary.iterdir())
+        assert tempfile.gettempdir() == os.environ["TMPDIR"] == str(temporary)
+    assert not temporary.exists()
+    assert tempfile.gettempdir() == str(temporary.parent)
 
 
 def test_only_temporary_files_are_cleared_away(tmp_path):
@@ -97,10 +85,10 @@ LATE = """
 import os, time
 if os.fork():
     os._exit(0)  # so that the writer has lost its parent
-time.sleep(1)
+time.sleep(0.5)
 os.makedirs(os.environ["TMPDIR"], exist_ok=True)
 open(os.environ["TMPDIR"] + "/late", "w").close()
-time.sleep(1)
+time.sleep(0.5)
 """
 
 
@@ -108,5 +96,5 @@ def test_scratch_outlasts_those_who_use_it(tmp_path):
     with scratch(tmp_path) as temporary:
         subprocess.run([sys.executable, "-c", LATE], check=True)
     assert not temporary.exists()
-    time.sleep(3)
+    time.sleep(1.5)
     assert not temporary.exists(), "made anew by a process that had not ended"

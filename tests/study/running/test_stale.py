@@ -6,12 +6,14 @@ import os
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import h5py
-import pytest
 
+from hrebasin import digests
 from hrebasin.files import project_root
 from hrebasin.study.figures import figure_files
+from hrebasin.study.notebook_code import notebook_digest
 from hrebasin.study.running.plan import Plan
 from hrebasin.study.stages import NOTEBOOKS, PAPER
 
@@ -20,11 +22,9 @@ ALL = {*NOTEBOOKS, "paper"}
 LIBRARY, RUN = "lib/hrebasin", "data/runs/tiny"
 # name, file that changes, old text, new text, what is given, stages that are due then
 STEPS = [
-    ("nothing", "", "", "", [], set()),
-    ("a value of merging", "", "", "", ["merge_many_sets=2"], ALL - {"train", "ablations"}),
-    ("code of training", f"{LIBRARY}/training/run.py", "+= losses *", "+= 2 * losses *", [], ALL),
-    ("code of one stage", f"{LIBRARY}/robustness/deepfool.py", "(1, 3, 50)", "(1, 3, 51)", [], {"attack", "paper"}),
     ("a docstring", f"{LIBRARY}/training/train.py", "Train one network for", "Train a network for", [], set()),
+    ("a value of merging", "", "", "", ["merge_many_sets=2"], ALL - {"train", "ablations"}),
+    ("code of one stage", f"{LIBRARY}/robustness/deepfool.py", "(1, 3, 50)", "(1, 3, 51)", [], {"attack", "paper"}),
     ("other images of the same name", "data/cifar10-sample.nc", "images", "others", [], ALL),
     ("deleted networks", f"{RUN}/weights/unmerged-000.safetensors", "", "deleted", [], ALL),
     ("a deleted data set", f"{RUN}/merge/shard-001.nc", "", "deleted", [], ALL - {"train", "ablations"}),
@@ -32,7 +32,6 @@ STEPS = [
     ("a job that did not end", "", "", "", [], ALL - {"train", "ablations"}),
     ("a copied folder", "", "", "", [], set()),
     ("a copied folder, another value", "", "", "", ["noise_draws=3"], {"attack", "paper"}),
-    ("a copied folder, other conclusions", f"{LIBRARY}/study/resampling.py", "= 19_999", "= 19_998", [], {"paper"}),
 ]
 DRIVER = """
 import json, shutil, sys
@@ -96,28 +95,49 @@ def write_results(folder):
         path.touch()
 
 
-@pytest.fixture(scope="module")
-def due(tmp_path_factory):
-    """For each step, the stages that a dry-run says are due."""
-    folder = tmp_path_factory.mktemp("stale")
+def test_what_a_change_makes_due(tmp_path):
     for name in ("config", "notebooks", "lib"):
-        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("Snakefile", "pyproject.toml"):
-        shutil.copy(ROOT / name, folder)
-    write_results(folder)
+        shutil.copy(ROOT / name, tmp_path)
+    write_results(tmp_path)
     run = subprocess.run(
         [sys.executable, "-c", DRIVER, json.dumps([step[:-1] for step in STEPS])],
-        cwd=folder, env=os.environ | {"PYTHONPATH": str(folder / "lib")}, text=True, check=False,
+        cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(tmp_path / "lib")}, text=True, check=False,
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
     )  # fmt: skip
     assert run.returncode == 0, run.stdout
-    return {
-        part.splitlines()[0].strip(): {line.split()[0] for line in part.splitlines() if len(line.split()) == 2}
-        for part in run.stdout.split("STEP")[1:]
-    }
+    due = {}
+    for part in run.stdout.split("STEP")[1:]:
+        name, *lines = part.splitlines()
+        due[name.strip()] = ALL & {line.split()[0] for line in lines if len(line.split()) == 2}
+    assert due == {name: stages for name, *_, stages in STEPS}
 
 
-@pytest.mark.parametrize("step", STEPS, ids=lambda step: step[0])
-def test_what_a_change_makes_due(step, due):
-    name, *_, expected = step
-    assert due[name] & ALL == expected
+def test_what_is_found_by_name_makes_conclusions_due_and_what_only_shows_results_no_results(tmp_path, monkeypatch):
+    concluding = {"06_paper", "29_answers"}
+    names = {"23_scale", "24_repair", *concluding}
+    shutil.copytree(Path(digests.__file__).parent, folder := tmp_path / "hrebasin")
+    monkeypatch.setattr(digests, "__file__", str(folder / "digests.py"))
+
+    def now():
+        for each in vars(digests).values():
+            getattr(each, "cache_clear", int)()
+        return {name: notebook_digest(ROOT / "notebooks" / f"{name}.ipynb") for name in names}
+
+    before = now()
+    for module, old, new, changed in (
+        ("study/questions/scale", 'set_yscale("log")', 'set_yscale("linear")', concluding),
+        ("study/questions/scale", ".prod(1)", ".prod(0)", {"23_scale"}),
+        ("study/questions/scale", '"""Frobenius norms', '"""The Frobenius norms', set()),
+        ("study/claims/accuracy", "SMALL, LARGE = 4, 8", "SMALL, LARGE = 4, 16", {"06_paper"}),
+        ("merging/repair", "SMALLEST = 1e-6", "SMALLEST = 1e-5", {"24_repair"}),
+    ):
+        source = (file := folder / f"{module}.py").read_text()
+        assert old in source
+        file.write_text(source.replace(old, new, 1))
+        after = now()
+        assert {name for name in names if before[name] != after[name]} == changed, new
+        file.write_text(source)
+    monkeypatch.undo()
+    now()  # so that nothing of the copy is remembered

@@ -17,58 +17,55 @@ from hrebasin.study.settings import load_setting
 from hrebasin.study.stages import ANSWERS, NOTEBOOKS, PAPER, QUESTIONS, READS
 
 ROOT = project_root()
-SETTINGS = ("tiny", "paper")
 RULES = {*NOTEBOOKS, "paper", *QUESTIONS, "answers"}
-
-
 NEEDS = {"train": set(), "merge": {"train"}, "attack": {"train", "merge"}, "measure": {"train", "merge"}}
 NEEDS |= {"publish": set(NOTEBOOKS), "questions": set()}
-LAST = "data/runs/many/train/shard-1000.nc"
-PLANNED = {setting: ["--cores", "2", "--dry-run", f"setting={setting}"] for setting in SETTINGS}
-PLANNED |= {part: ["--cores", "2", "--dry-run", "--part", part, "setting=tiny"] for part in PARTS}
-PLANNED |= {"other recipes": ["--dry-run", "--part", "questions", "setting=tiny", "run=none", "ask=recipes"]}
-PLANNED |= {"more than a thousand": ["--dry-run", "setting=tiny", "run=many", "groups=1001", "--", LAST]}
 
 
-@pytest.fixture(scope="module")
-def planned(tmp_path_factory):
-    """Rules and numbers of their jobs, of each of `PLANNED`, where the tiny setting's networks alone are there."""
-    project = copy_project(tmp_path_factory.mktemp("workflow") / "copy")
-    folder = project / "data" / "runs" / "tiny"
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    """A folder with what plans are made from, in which commands are given."""
+    for name in ("config", "notebooks", "pyproject.toml"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_dry_runs_plan_the_jobs_of_settings_and_parts(tmp_path):
+    """Where the networks of the tiny setting alone are there."""
+    folder = (project := copy_project(tmp_path / "copy")) / "data" / "runs" / "tiny"
     for shard in range(2):
         for name in ("weights/unmerged-{}.safetensors", "weights/merged-{}.safetensors", "merge/shard-{}.nc"):
             path = folder / name.format(f"{shard:03d}")
             path.parent.mkdir(parents=True, exist_ok=True)
             path.touch()
-    counted = map(counts, call(project, *PLANNED.values()))
-    return {
-        name: {rule: int(jobs[rule]) for rule in RULES & set(jobs)} for name, jobs in zip(PLANNED, counted, strict=True)
-    }
+    last = "data/runs/many/train/shard-1000.nc"
+    dry = ["--cores", "2", "--dry-run"]
+    commands = [[*dry, f"setting={setting}"] for setting in ("tiny", "paper")]
+    commands += [[*dry, "--part", part, "setting=tiny"] for part in PARTS]
+    commands += [[*dry, "--part", "questions", "setting=tiny", "run=none", "ask=recipes"]]
+    commands += [[*dry, "setting=tiny", "run=many", "groups=1001", "--", last]]
+    counted = map(counts, call(project, *commands))
+    tiny, paper, *parts, recipes, many = [{rule: int(jobs[rule]) for rule in RULES & set(jobs)} for jobs in counted]
+    for setting, planned in (("tiny", tiny), ("paper", paper)):
+        shards = len(load_setting(ROOT / "config" / f"{setting}.yaml").shards)
+        assert planned == dict.fromkeys(NOTEBOOKS, shards) | {"paper": 1}
+    for (part, stages), planned in zip(PARTS.items(), parts, strict=True):
+        assert set(planned) == NEEDS[part] | set(stages)
+    assert recipes == {"recipes": 2, "answers": 1}, "which need no networks"
+    assert many == {"train": 1}, "more than a thousand shards have names"
 
 
-@pytest.mark.parametrize("setting", SETTINGS)
-def test_the_workflow_plans_one_job_a_stage_and_shard(setting, planned):
-    shards = len(load_setting(ROOT / "config" / f"{setting}.yaml").shards)
-    assert planned[setting] == dict.fromkeys(NOTEBOOKS, shards) | {"paper": 1}
-
-
-@pytest.mark.parametrize("part", PARTS)
-def test_a_part_runs_its_stages_and_what_they_need(part, planned):
-    assert set(planned[part]) == NEEDS[part] | set(PARTS[part])
-
-
-def test_other_recipes_alone_need_no_networks(planned):
-    assert planned["other recipes"] == {"recipes": 2, "answers": 1}
-
-
-def test_a_shard_s_neighbour_stays_the_same_when_shards_are_added():
+def test_further_groups_are_further_shards_and_neighbours_stay():
+    plan = Plan.from_config({"setting": "tiny", "first": 1, "groups": 3, "ask": "strong recipes"})
+    assert plan.shards == {1: [1], 2: [2], 3: [3]}
+    values = json.loads(plan.parameters(ANSWERS, None))
+    assert values["questions"] == ["strong", "recipes"]
+    assert (values["shards"], values["recipe_shards"]) == ([1, 2, 3], [1])  # of the first two groups
+    assert "recipes" not in Plan.from_config({"setting": "tiny", "first": 2}).questions
     three = Plan.from_config({"setting": "plain", "groups": 3})
     assert [three.neighbour(shard) for shard in (*three.shards, None)] == [1, 0, 1, -1]
     assert Plan.from_config({"setting": "plain", "groups": 1}).neighbour(0) == -1
-
-
-def test_more_than_a_thousand_shards_have_names(planned):
-    assert planned["more than a thousand"] == {"train": 1}
 
 
 @pytest.mark.parametrize("digest", ["6910328c", ""])
@@ -83,25 +80,19 @@ def test_the_digest_of_images_is_one_argument_although_there_may_be_none(digest)
     assert {"a b.ipynb", '{"a": 1}'} < set(words)
 
 
-def test_questions_without_networks_name_what_is_missing(tmp_path, monkeypatch, capsys):
-    for name in ("config", "notebooks", "pyproject.toml"):
-        (tmp_path / name).symlink_to(ROOT / name)
-    monkeypatch.chdir(tmp_path)
+def test_questions_without_networks_name_what_is_missing(project, capsys):
     assert main(["run", "--dry-run", "--part", "questions", "setting=tiny"]) == 2
     assert "data/runs/tiny/weights/unmerged-000.safetensors is not there" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("text", ["im #2", "y: [z]", "007", "1e3", "null", "\"q'", "$x"])
-def test_names_reach_every_process_as_they_were_given(text, tmp_path, monkeypatch):
-    for name in ("config", "notebooks", "pyproject.toml"):
-        (tmp_path / name).symlink_to(ROOT / name)
+def test_names_reach_every_process_as_they_were_given(text, project):
     for split in ("train", "test"):
-        (tmp_path / text / split).mkdir(parents=True)
-    monkeypatch.chdir(tmp_path)
+        (project / text / split).mkdir(parents=True)
     run = text if text.replace("_", "").isalnum() else "tiny"
     values = run_values(["setting=tiny", f"dataset={text}", f"run={run}", "epochs=3", "learning_rate=1e-5"])
     plan = Plan.from_config(values)
-    assert plan.setting.dataset == str((tmp_path / text).resolve())
+    assert plan.setting.dataset == str((project / text).resolve())
     options = snakemake_options(plan, values)
     entries = [option for option in options[options.index("--config") + 1 :] if "=" in option]
     assert Plan.from_config(parse_config(entries)) == plan
@@ -109,20 +100,14 @@ def test_names_reach_every_process_as_they_were_given(text, tmp_path, monkeypatc
     assert (plan.setting.epochs, plan.setting.learning_rate) == (3, 1e-5)
 
 
-def test_further_groups_are_further_shards():
-    plan = Plan.from_config({"setting": "tiny", "first": 1, "groups": 3, "ask": "strong recipes"})
-    assert plan.shards == {1: [1], 2: [2], 3: [3]}
-    values = json.loads(plan.parameters(ANSWERS, None))
-    assert values["questions"] == ["strong", "recipes"]
-    assert (values["shards"], values["recipe_shards"]) == ([1, 2, 3], [1])  # of the first two groups
-    later = Plan.from_config({"setting": "tiny", "first": 2})
-    assert "recipes" not in later.questions
-
-
-def test_every_stage_is_in_one_part():
+def test_every_stage_is_in_one_part_and_a_notebook_gets_what_it_declares():
     read = {stage for stages in READS.values() for stage in stages}  # by questions, and measured for them if need be
     parts = [rule for name, rules in PARTS.items() for rule in rules if name != "questions" or rule not in read]
     assert sorted(parts) == sorted(RULES)
+    plan = Plan.from_config({"setting": "tiny"})
+    for notebook in (*NOTEBOOKS.values(), PAPER, *QUESTIONS.values(), ANSWERS):
+        values = json.loads(plan.parameters(notebook, None if notebook in (PAPER, ANSWERS) else 0))
+        assert set(values) == set(declared_parameters(ROOT / "notebooks" / f"{notebook}.ipynb")), notebook
 
 
 def test_checkpoints_of_others_stay(tmp_path):
@@ -140,24 +125,13 @@ def test_checkpoints_of_others_stay(tmp_path):
 
 
 def test_overrides_reach_the_notebooks(tmp_path):
-    folder = tmp_path / "my images"
     for split in ("train", "test"):
-        (folder / split).mkdir(parents=True)
-    plan = Plan.from_config({"setting": "tiny", "dataset": str(folder), "device": "cuda:1", "groups": 3, "epochs": 2})
+        (tmp_path / split).mkdir()
+    given = {"dataset": str(tmp_path), "device": "cuda:1", "epochs": 2}
+    plan = Plan.from_config({"setting": "tiny", "groups": 3} | given)
     values = json.loads(plan.parameters(NOTEBOOKS["train"], 2))
-    assert values["dataset"] == str(folder)
-    assert values["device"] == "cuda:1"
-    assert values["groups"] == [2]
-    assert values["epochs"] == 2
-    assert values["run_folder"] == "data/runs/tiny"
-    assert Plan.from_config({"setting": "tiny", "run": "again"}).run == "data/runs/again"
-
-
-@pytest.mark.parametrize("notebook", [*NOTEBOOKS.values(), PAPER, *QUESTIONS.values(), ANSWERS])
-def test_a_notebook_gets_what_it_declares(notebook):
-    shard = None if notebook in (PAPER, ANSWERS) else 0
-    values = json.loads(Plan.from_config({"setting": "tiny"}).parameters(notebook, shard))
-    assert set(values) == set(declared_parameters(ROOT / "notebooks" / f"{notebook}.ipynb"))
+    assert given.items() <= values.items()
+    assert (values["groups"], values["run_folder"]) == ([2], "data/runs/tiny")
 
 
 def test_a_place_where_snakemake_can_keep_no_records_is_refused_by_name(tmp_path):
