@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -19,7 +19,6 @@ MARK = "HREBASIN_TEST_SLURM"  # variable that every process of the block inherit
 # Snakemake's options for this cluster: two jobs of one core at once, no accounting, eager polling
 ONE_NODE = ["--jobs", "2", "--max-threads", "1", "--latency-wait", "5"]
 ONE_NODE += ["--slurm-no-account", "--slurm-status-command", "squeue", "--slurm-init-seconds-before-status-checks", "1"]
-PROGRAMS = ("munged", "slurmctld", "slurmd", "srun", "sinfo", "squeue", "scancel")
 
 CONF = """\
 ClusterName=test
@@ -51,24 +50,33 @@ NodeName=localhost NodeHostname={host} NodeAddr=127.0.0.1 CPUs={cpus} RealMemory
 PartitionName=main Nodes=localhost Default=YES MaxTime=INFINITE State=UP
 """
 
+# The executor takes SLURM_* away from what runs inside a job, SLURM_CONF included; this file is not where srun looks.
+SRUN = """\
+#!/bin/sh
+SLURM_CONF={folder}/slurm.conf exec {srun} "$@"
+"""
+
 
 @contextmanager
 def slurm(folder: Path) -> Iterator[dict[str, str]]:
     """Run munged, slurmctld and slurmd with all their files in ``folder``; the environment in which to use them.
 
     At the end, however it comes (Ctrl-C, kill, a closed terminal), every process that was started is gone.
+
+    Raises:
+        FileNotFoundError: Slurm or MUNGE is not installed.
+        RuntimeError: a daemon does not start; the message shows its log.
     """
-    programs = {name: shutil.which(name, path=f"{os.environ['PATH']}:/usr/sbin:/sbin") for name in PROGRAMS}
-    if missing := [name for name, path in programs.items() if path is None]:
-        raise FileNotFoundError(f"{missing} are not installed; on Debian: apt-get install slurm-wlm munge")
-    environment = _write_files(folder, programs["srun"])
-
-    def answer(*command: str) -> str:
-        return subprocess.run(command, env=environment, capture_output=True, text=True, check=False).stdout
-
-    munge = ["--foreground", f"--socket={folder}/munge.socket", f"--key-file={folder}/munge.key"]
-    munge += [f"--{kind}-file={folder}/munged.{kind}" for kind in ("pid", "log", "seed")]
-    daemons = {"munged": munge, "slurmctld": ["-D"], "slurmd": ["-D", "-N", "localhost"]}
+    programs = {
+        name: _program(name) for name in ("munged", "slurmctld", "slurmd", "srun", "sinfo", "squeue", "scancel")
+    }
+    environment = _write_files(folder, programs)
+    daemons = {
+        "munged": ["--foreground", f"--socket={folder}/munge.socket", f"--key-file={folder}/munge.key"]
+        + [f"--{kind}-file={folder}/munged.{kind}" for kind in ("pid", "log", "seed")],
+        "slurmctld": ["-D"],
+        "slurmd": ["-D", "-N", "localhost"],
+    }
     handlers = {event: signal.getsignal(event) for event in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
     for event, handler in handlers.items():
         if handler is signal.SIG_DFL:  # not what nohup ignores
@@ -76,29 +84,30 @@ def slurm(folder: Path) -> Iterator[dict[str, str]]:
     started = []
     try:
         for name, options in daemons.items():
-            with (folder / f"{name}.out").open("w") as output:
-                how = {"env": environment, "stdout": output, "stderr": output}
-                # A session of its own: Ctrl-C is for us, and we stop the daemons in order.
-                started.append(psutil.Popen([programs[name], *options], start_new_session=True, **how))
+            started.append(_start(programs[name], options, environment, folder))
             _wait(started, folder, (folder / "munge.socket").exists)
-        _wait(started, folder, lambda: answer(programs["sinfo"], "--noheader", "--format=%T") == "idle\n")
+        states = [programs["sinfo"], "--noheader", "--format=%T"]
+        _wait(started, folder, lambda: _answer(states, environment) == "idle\n")
         yield environment
     finally:
         for event in handlers:  # a second Ctrl-C must not keep the rest from being stopped
             signal.signal(event, signal.SIG_IGN)
         # The daemons last: without them, the processes that watch over jobs do not end, nor can we find those.
         _end([process for process in _processes(folder) if process not in started])
-        for _ in range(100):
-            if not answer(programs["squeue"], "--me", "--noheader"):  # nor where Slurm did not start
-                break
-            answer(programs["scancel"], "--me")
-            time.sleep(0.2)
+        _empty_queue(programs, environment)
         _end(_processes(folder))
         for event, handler in handlers.items():
             signal.signal(event, handler)
 
 
-def _write_files(folder: Path, srun: str) -> dict[str, str]:
+def _program(name: str) -> str:
+    path = shutil.which(name, path=f"{os.environ['PATH']}:/usr/sbin:/sbin")
+    if path is None:
+        raise FileNotFoundError(f"{name} is not installed; on Debian: apt-get install slurm-wlm munge")
+    return path
+
+
+def _write_files(folder: Path, programs: dict[str, str]) -> dict[str, str]:
     folder.chmod(0o711)  # munged wants its socket reachable by all
     for name in ("state", "spool", "bin", "temporary"):  # the last for what a killed job leaves
         (folder / name).mkdir()
@@ -112,15 +121,21 @@ def _write_files(folder: Path, srun: str) -> dict[str, str]:
     (folder / "gres.conf").write_text("NodeName=localhost Name=gpu File=/dev/null\n")
     (folder / "munge.key").write_bytes(os.urandom(128))
     (folder / "munge.key").chmod(0o600)
-    # The executor takes SLURM_* away from what runs inside a job, SLURM_CONF too; this file is not where srun looks.
-    (folder / "bin" / "srun").write_text(f'#!/bin/sh\nSLURM_CONF={folder}/slurm.conf exec {srun} "$@"\n')
-    (folder / "bin" / "srun").chmod(0o755)
+    srun = folder / "bin" / "srun"
+    srun.write_text(SRUN.format(folder=folder, srun=programs["srun"]))
+    srun.chmod(0o755)
     path = f"{folder}/bin:{Path(sys.executable).parent}:{os.environ['PATH']}"
     ours = {"SLURM_CONF": f"{folder}/slurm.conf", "TMPDIR": f"{folder}/temporary", "PATH": path, MARK: str(folder)}
     return {**os.environ, **ours}
 
 
-def _wait(daemons: list[psutil.Popen], folder: Path, ready) -> None:
+def _start(program: str, options: list[str], environment: dict[str, str], folder: Path) -> psutil.Popen:
+    with (folder / f"{Path(program).name}.out").open("w") as output:
+        # A session of its own: Ctrl-C is for us, and we stop the daemons in order.
+        return psutil.Popen([program, *options], env=environment, stdout=output, stderr=output, start_new_session=True)
+
+
+def _wait(daemons: list[psutil.Popen], folder: Path, ready: Callable[[], bool]) -> None:
     for _ in range(150):
         if ready():
             return
@@ -129,6 +144,18 @@ def _wait(daemons: list[psutil.Popen], folder: Path, ready) -> None:
         time.sleep(0.2)
     logs = "\n".join(f"== {path.name}\n{path.read_text()}" for path in sorted(folder.glob("*.out")))
     raise RuntimeError(f"Slurm does not start\n{logs}")
+
+
+def _answer(command: list[str], environment: dict[str, str]) -> str:
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False).stdout
+
+
+def _empty_queue(programs: dict[str, str], environment: dict[str, str]) -> None:
+    for _ in range(100):
+        if not _answer([programs["squeue"], "--me", "--noheader"], environment):  # nor where Slurm did not start
+            return
+        _answer([programs["scancel"], "--me"], environment)
+        time.sleep(0.2)
 
 
 def _end(processes: list[psutil.Process]) -> None:
@@ -146,7 +173,9 @@ def _processes(folder: Path) -> list[psutil.Process]:
     """All processes of the block: daemons, steps of jobs and what they run."""
     found = []
     for process in psutil.process_iter():
-        with suppress(psutil.AccessDenied, psutil.NoSuchProcess):
+        try:
             if process.environ().get(MARK) == str(folder):
                 found.append(process)
+        except (psutil.AccessDenied, psutil.NoSuchProcess):
+            continue
     return found

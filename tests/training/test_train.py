@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
-from hrebasin import Architecture, Recipe, train
+from hrebasin import Architecture, Recipe, networks, train
 from hrebasin.random_streams import generator
 from hrebasin.training import batches, run
 from hrebasin.training import train as training
@@ -317,3 +317,14 @@ def test_snapshots_are_the_same_training_cut_short(shallow, train_images, tmp_pa
         damage(min(tmp_path.glob("*-*")))
         with pytest.warns(UserWarning, match="or a copy beside it is damaged and not used"):
             assert_same(train(shallow, train_images, [3, 5], ADAM, **given, checkpoints=tmp_path), bank)
+
+
+@pytest.mark.parametrize("n_models", [1, 3])
+def test_products_in_bfloat16_are_rounded_once_with_or_without_instructions_for_them(n_models, monkeypatch):
+    draw = torch.Generator().manual_seed(0)
+    x, weight = (torch.randn(n_models, n, 300, generator=draw).bfloat16() for n in (64, 50))
+    bias = torch.randn(n_models, 50, generator=draw).bfloat16()
+    exact = (x.double() @ weight.double().mT + bias.double()[:, None]).bfloat16()
+    for native in (True, False):
+        monkeypatch.setattr(networks, "multiplies_bfloat16", lambda native=native: native)
+        assert (networks._affine(x, weight, bias) != exact).float().mean() < 0.01

@@ -112,7 +112,8 @@ def test_executed_notebooks_of_a_run_become_pages_that_name_no_folder_of_the_mac
         cell = nbformat.v4.new_code_cell(f"dataset = '{images}'", id="a")
         notebook = nbformat.v4.new_notebook(cells=[cell], metadata={"papermill": {"parameters": {"dataset": images}}})
         (tmp_path / run / "notebooks").mkdir(parents=True)
-        for name in ("01_train-000", "01_train-001", *(["02_merge-003", "06_paper"] if run == "second" else [])):
+        more = ["02_merge-003", "06_paper"] if run == "second" else []
+        for name in ("01_train-000", "01_train-001", "03_attack-000.failed", *more):
             nbformat.write(notebook, tmp_path / run / "notebooks" / f"{name}.ipynb")
         notebook_pages.keep(tmp_path / run, pages, add=True)
     found = notebook_pages.executed(pages)  # the first shard that has ended

@@ -267,12 +267,6 @@ def test_the_runner_takes_parameters_as_papermill_does_and_logs_whole_lines(tmp_
     assert last == ""
     assert len(lines) >= 3
     assert all(line.startswith("[a run] work: ") and "\r" not in line for line in lines)
-    ran, values = [], ["-p", "device", "cuda", "-p", "shard", "1"]
-    monkeypatch.setattr(
-        "hrebasin.study.running.notebook_runner.run_notebook", lambda *values, **_: ran.append(values[2])
-    )
-    assert main(["notebook", "a.ipynb", "b.ipynb", *values, "--place", '{"device": "cpu"}']) == 0
-    assert ran == [{"device": "cpu", "shard": 1}], "a job may run in another place than the parameters say"
 
 
 @pytest.mark.parametrize(
