@@ -12,7 +12,10 @@ import nbformat
 import pytest
 
 from hrebasin.digests import files_digest
+from hrebasin.files import project_root
+from hrebasin.study.running.plan import Plan
 from hrebasin.study.running.surroundings import FOLDERS, jupyters, own_surroundings, variables
+from hrebasin.study.settings import load_setting
 
 TELL = """
 import json, sys, warnings
@@ -176,3 +179,21 @@ with own_surroundings():
     assert (folder / ".page.md").read_bytes() == "Grün größer".encode()
     alone = "import sys; from pathlib import Path; from hrebasin.digests import files_digest\n"
     assert told("print(files_digest(Path(sys.argv[1])))", not_utf8, str(folder), prelude=alone) == [digest]
+
+
+def test_a_folder_beside_does_not_hide_images_of_that_name(tmp_path, monkeypatch):
+    (tmp_path / "cifar10").mkdir()
+    setting = project_root() / "config" / "plain.yaml"
+    monkeypatch.chdir(tmp_path)
+    assert load_setting(setting, dataset="cifar10").dataset == "cifar10"
+
+
+def test_a_hook_of_git_does_not_change_the_commit(monkeypatch):
+    before = records.Clock().commit
+    monkeypatch.setenv("GIT_DIR", "/nowhere")
+    assert records.Clock().commit == before
+
+
+def test_braces_in_the_place_of_python_are_none_of_snakemake_s(monkeypatch):
+    monkeypatch.setattr("sys.executable", "/a {x}/python")
+    assert "exec '/a {{x}}/python' -m" in Plan.from_config({"setting": "tiny"}).shell("01_train")
