@@ -13,6 +13,7 @@ import pytest
 
 from hrebasin.digests import files_digest
 from hrebasin.files import project_root
+from hrebasin.study import records
 from hrebasin.study.running.plan import Plan
 from hrebasin.study.running.surroundings import FOLDERS, jupyters, own_surroundings, variables
 from hrebasin.study.settings import load_setting
