@@ -232,7 +232,11 @@ class Kept(nn.Module):
         return self.last(self.second(self.act(self.first(x - self.mean)) * self.scale).relu())
 
 
-@pytest.mark.parametrize("other", [{"act": torch.tanh}, {"scale": 100.0}, {"mean": 5.0}, {"tied": False}], ids=str)
+@pytest.mark.parametrize(
+    "other",
+    [{"act": torch.tanh}, {"scale": 100.0}, {"mean": 5.0}, {"tied": False}],
+    ids=lambda other: next(iter(other)),
+)
 @pytest.mark.parametrize("example", [torch.randn(4, 6), torch.zeros(4, 6), torch.zeros(4, 6, dtype=torch.uint8)])
 def test_networks_that_only_their_outputs_tell_apart_are_refused(other, example):
     with pytest.raises(ValueError, match="network 1 gives other outputs than network 0 .* they differ in ties"):
