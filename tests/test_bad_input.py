@@ -405,7 +405,12 @@ DATA_SETS = [
     (written(format="hrebasin-record/2"), "merge.nc: format 'hrebasin-record/2' instead of 'hrebasin-record/1'"),
     (shards(), "no shards of stage 'merge' to join"),
     (shards({}, {}, own=0), "the same network appears twice"),
-    (shards({"data_digest": "[1]"}, {"data_digest": "[2]"}), "shard-1.nc differ in data_digest: '[1]' and '[2]'"),
+    (
+        shards({"data_digest": '{"a": 1}'}, {"data_digest": '{"a": 2}'}),
+        """shard-1.nc differ in data_digest: '{"a": 1}' and '{"a": 2}'""",
+    ),
+    (shards({"data_digest": "[1]"}), "shard-0.nc: the attribute data_digest is no JSON object but [1]"),
+    (shards({"networks": 3}), "shard-0.nc: the attribute networks is no text but"),
     (shards({"parameters": "{}"}, {"parameters": '{"flip": true}'}), "shard-1.nc differ in flip: None and True"),
 ]
 

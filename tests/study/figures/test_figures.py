@@ -155,7 +155,7 @@ def test_every_figure_and_caption_tells_n_and_no_legend_covers_data(groups):
         says = below[0].get_title().get_text() if figure.legends else figure.get_supxlabel()
         caption = registry.caption(name, results)
         for told in (says, caption):
-            assert f"n = {groups} group" in told, name
+            assert f"n = {groups} tree" in told, name
             assert ("no interval" in told) == (groups == 1), name
         assert ("studentised bootstrap" in caption) == (groups > 1), name
         assert "synthetic images" in caption, name

@@ -30,10 +30,10 @@ def test_the_answer_names_the_settings_where_they_differ(claims):
     for part, verdict in (("C4a", "not resolved"), ("C7a", "contradicted"), ("C1a", "reproduced")):
         other.verdict[claims.part.values.tolist().index(part)] = verdict
     said = dict(zip(SAYINGS, sentences({"one": claims, "two": other}), strict=True))
-    corrected = r"costs .* in `one`\. In `two` the difference, .*, does not survive the correction for the number"
+    corrected = r"costs .* in `one`\. In `two` the difference, .*, is not significant once corrected for the number"
     assert re.search(corrected, said["C4a"][0]), "the interval does not hold zero"
     other.low[claims.part.values.tolist().index("C4a")] = -1.0
-    assert "correction" not in sentences({"one": claims, "two": other})[0][0]
+    assert "corrected" not in sentences({"one": claims, "two": other})[0][0]
     assert said["C7a"][0] == "Weight norms fall at every stage in `one`, and do not fall at every stage in `two`."
     assert said["C8a"][0] == "Lipschitz bounds fall at every stage."
     _, low, high = rounded(*(claims.sel(part="C5b fgsm")[name].item() for name in ("effect", "low", "high")))

@@ -95,7 +95,7 @@ def test_merged_networks_are_five_points_ahead_as_planted(made):
 def test_the_answer_says_who_is_ahead_at_the_same_accuracy_and_who_has_none_beside(made):
     told = answer(made)[1]
     assert told.startswith("Yes. At the same accuracy (39 %), networks merged from 16 classify ")
-    assert re.search(r"difference is 5\..* It is above zero for .* 2, 4 and 8 \(5\.\d, 5\.\d and 5\.\d points\)", told)
+    assert re.search(r"difference is 5\..* it is above zero for .* 2, 4 and 8 \(5\.\d, 5\.\d and 5\.\d points\)", told)
     assert all(effect > 0 for name, effect in effects("controls", made).items() if "tree of 16" in name)
     # the same robustness as others lose it
     flat = made.withstood - 2 * ((made.method == "tree") * (made.withstood.mean("image") > 0)).astype(np.int8)

@@ -123,10 +123,10 @@ def executed(tmp_path_factory):
     assert len(lines.splitlines()) <= 10
     folder, plan = tmp_path_factory.mktemp("own") / "run", Plan.from_config({"setting": "tiny"})
     smaller = {"leaves": 2, "merge_many_sizes": [2], "epochs": 4, "ablation_pairs": 1, "train_images": 300, "shard": 0}
-    smaller |= {"groups": [0], "shards": [0], "attacked_images": 10, "bounded_images": 2, "run_folder": str(folder)}
+    smaller |= {"groups": [0], "shards": [0], "attacked_images": 10, "bounded_images": 2}
     for name in PIPELINE:
         values = json.loads(plan.parameters(name, None if name == PAPER else 0))
-        values |= {key: value for key, value in smaller.items() if key in values}
+        values |= {key: value for key, value in smaller.items() if key in values} | {"run_folder": str(folder)}
         if name == NOTEBOOKS["train"]:
             copy = folder / "notebooks" / f"{name}-000.ipynb"
             run_notebook(ROOT / "notebooks" / f"{name}.ipynb", copy, values, threads=1)

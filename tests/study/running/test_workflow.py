@@ -11,7 +11,7 @@ from hrebasin.files import project_root
 from hrebasin.study.command import main
 from hrebasin.study.running.command_line import run_values
 from hrebasin.study.running.notebook_runner import declared_parameters
-from hrebasin.study.running.plan import PARTS, Plan
+from hrebasin.study.running.plan import PARTS, PLACE, Plan
 from hrebasin.study.running.workflow import _check_records, _remove_checkpoints, snakemake_options
 from hrebasin.study.settings import load_setting
 from hrebasin.study.stages import ANSWERS, NOTEBOOKS, PAPER, QUESTIONS, READS
@@ -70,8 +70,13 @@ def test_further_groups_are_further_shards_and_neighbours_stay():
 
 @pytest.mark.parametrize("digest", ["6910328c", ""])
 def test_the_digest_of_images_is_one_argument_although_there_may_be_none(digest):
-    params = SimpleNamespace(values='{"a": 1}', place="{}", images=digest)
-    given = {"output": SimpleNamespace(notebook="a b.ipynb"), "wildcards": SimpleNamespace(shard="000"), "threads": 1}
+    params = SimpleNamespace(values='{"a": 1}', images=digest)
+    given = {
+        "resources": SimpleNamespace(gpu=0),
+        "output": SimpleNamespace(notebook="a b.ipynb"),
+        "wildcards": SimpleNamespace(shard="000"),
+        "threads": 1,
+    }
     command = Plan.from_config({"setting": "tiny"}).shell("25_recipes", images=True)
     words = shlex.split(snakemake_format(command, params=params, **given))
     assert f"--images={digest}" in words
@@ -107,7 +112,7 @@ def test_every_stage_is_in_one_part_and_a_notebook_gets_what_it_declares():
     plan = Plan.from_config({"setting": "tiny"})
     for notebook in (*NOTEBOOKS.values(), PAPER, *QUESTIONS.values(), ANSWERS):
         values = json.loads(plan.parameters(notebook, None if notebook in (PAPER, ANSWERS) else 0))
-        assert set(values) == set(declared_parameters(ROOT / "notebooks" / f"{notebook}.ipynb")), notebook
+        assert set(values) == set(declared_parameters(ROOT / "notebooks" / f"{notebook}.ipynb")) - set(PLACE), notebook
 
 
 def test_checkpoints_of_others_stay(tmp_path):
@@ -130,8 +135,8 @@ def test_overrides_reach_the_notebooks(tmp_path):
     given = {"dataset": str(tmp_path), "device": "cuda:1", "epochs": 2}
     plan = Plan.from_config({"setting": "tiny", "groups": 3} | given)
     values = json.loads(plan.parameters(NOTEBOOKS["train"], 2))
-    assert given.items() <= values.items()
-    assert (values["groups"], values["run_folder"]) == ([2], "data/runs/tiny")
+    assert (values["groups"], values["dataset"], values["epochs"]) == ([2], str(tmp_path), 2)
+    assert "--device cuda:1 --gpus {resources.gpu}" in plan.shell(NOTEBOOKS["train"])
 
 
 def test_a_place_where_snakemake_can_keep_no_records_is_refused_by_name(tmp_path):
