@@ -1,11 +1,14 @@
 """Arguments that nobody means, and defaults of torch that a caller has set: an error in words, or the usual result."""
 
+from contextlib import contextmanager
+
 import pytest
 import torch
 from torch import nn
 from torch.nn.utils import parametrizations, prune
 
 import hrebasin
+from hrebasin.random_streams import generator
 
 
 def _network():
@@ -18,7 +21,7 @@ def _pruned():
     return network
 
 
-EXAMPLE, LABELS = torch.rand(8, 3), torch.zeros(8, dtype=torch.int64)
+EXAMPLE, LABELS = torch.rand(8, 3, generator=generator("example")), torch.zeros(8, dtype=torch.int64)
 NETWORKS = [_network(), _network()]
 
 
@@ -28,6 +31,9 @@ NETWORKS = [_network(), _network()]
         (None, {}, "networks must be a list of modules, got one NoneType"),
         (NETWORKS[0], {}, "networks must be a list of modules, got one Sequential"),
         ([_pruned(), _pruned()], {}, "Sequential cannot be copied"),
+        ([nn.DataParallel(net) for net in NETWORKS], {}, r"network 0 is wrapped in DataParallel: give its \.module"),
+        (NETWORKS, {"example": EXAMPLE.to("meta")}, "an example must be a dense tensor with values, got .* on meta"),
+        (NETWORKS, {"example": EXAMPLE.to_sparse()}, "an example must be a dense tensor with values, got .*sparse_coo"),
         (NETWORKS, {"symmetry": "P"}, "symmetry must be a Symmetry, got str"),
         (NETWORKS, {"method": ["tree"]}, r"unknown method \['tree'\]"),
         (NETWORKS, {"images": (EXAMPLE,)}, "pair of inputs and labels, got 1 parts"),
@@ -44,7 +50,7 @@ NETWORKS = [_network(), _network()]
 )
 def test_an_odd_argument_is_named(networks, options, reason):
     with pytest.raises(ValueError, match=reason):
-        hrebasin.merge(networks, EXAMPLE, **options)
+        hrebasin.merge(networks, **({"example": EXAMPLE} | options))
 
 
 @pytest.mark.filterwarnings("ignore:`torch.jit")
@@ -58,12 +64,63 @@ def test_state_dicts_need_a_module():
         hrebasin.merge_state_dicts(None, [NETWORKS[0].state_dict()] * 2, EXAMPLE)
 
 
-@pytest.mark.parametrize("defaults", [torch.device("meta"), torch.autocast("cpu", torch.bfloat16)])
-def test_defaults_of_torch_change_nothing(defaults):
-    usual = hrebasin.merge(NETWORKS, EXAMPLE)
-    with defaults:
-        merged = hrebasin.merge(NETWORKS, EXAMPLE)
+@contextmanager
+def default_dtype(dtype):
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    yield
+    assert torch.get_default_dtype() == dtype
+    torch.set_default_dtype(before)
+
+
+DEFAULTS = {
+    "device": lambda: torch.device("meta"),
+    "autocast": lambda: torch.autocast("cpu", torch.bfloat16),
+    "no gradients": torch.no_grad,
+    "inference": torch.inference_mode,
+    "dtype": lambda: default_dtype(torch.float64),
+}
+
+
+@pytest.mark.parametrize("method", ["merge-many-from-tree", "cycle-consistent", "straight-through"])
+@pytest.mark.parametrize("defaults", DEFAULTS)
+def test_defaults_of_torch_change_nothing(defaults, method):
+    given = {"example": EXAMPLE, "method": method, "images": (EXAMPLE, LABELS)}
+    usual = hrebasin.merge(NETWORKS, **given)
+    with DEFAULTS[defaults]():
+        merged = hrebasin.merge(NETWORKS, **given)
     assert all(map(torch.equal, merged.parameters(), usual.parameters()))
+
+
+class Squared(nn.Module):
+    """A bilinear layer of the same units twice: one permutation stands on two axes of its weight."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.both, self.last = nn.Linear(3, 6), nn.Bilinear(6, 6, 5), nn.Linear(5, 2)
+
+    def forward(self, x):
+        x = self.first(x)
+        return self.last(self.both(x, x))
+
+
+def test_a_permutation_on_two_axes_beside_another_is_matched():
+    network = Squared().requires_grad_(False)
+    symmetry, moved, state = hrebasin.derive_symmetry(network, EXAMPLE), Squared(), network.state_dict()
+    planted = symmetry.random_permutations(generator("planted"))
+    moved.load_state_dict({name: symmetry.permute_tensor(name, state[name], planted) for name in state})
+    torch.testing.assert_close(hrebasin.merge([network, moved], EXAMPLE)(EXAMPLE), network(EXAMPLE))
+
+
+def test_images_beyond_the_range_of_batch_norm_are_refused():
+    networks = [nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.ReLU(), nn.Linear(4, 2)) for _ in range(2)]
+    with pytest.raises(ValueError, match=r"1\.running_var is not finite on these images, whose values reach"):
+        hrebasin.merge(networks, EXAMPLE, images=EXAMPLE * 1e30)
+
+
+@pytest.mark.parametrize("precise", [torch.float16, torch.float64])
+def test_an_example_of_any_precision_will_do(precise):
+    assert hrebasin.merge(NETWORKS, EXAMPLE.to(precise)) is not None
 
 
 def test_parametrised_weights_are_told():

@@ -62,6 +62,8 @@ class NetworkArchitecture:
         """
         if not isinstance(example, torch.Tensor) or example.ndim < 2 or not len(example):
             raise ValueError(f"an example must be a tensor (image, ...) of at least one image, got {_about(example)}")
+        if example.is_meta or example.layout != torch.strided:
+            raise ValueError(f"an example must be a dense tensor with values, got {example.layout} on {example.device}")
         check_tensors(network)
         if not isinstance(symmetry, Symmetry | None):
             raise ValueError(f"symmetry must be a Symmetry, got {type(symmetry).__name__}")
@@ -69,6 +71,8 @@ class NetworkArchitecture:
         template.zero_grad(set_to_none=True)
         example = example.detach().cpu()
         example = example.float() / 255 if example.dtype == torch.uint8 else example  # as `prepare` does
+        if example.is_floating_point():
+            example = example.to(next((p.dtype for p in template.parameters()), torch.float32))
         n_classes = _n_classes(template, example)
         symmetry = symmetry or derive_symmetry(network, example)
         if prove:

@@ -47,7 +47,7 @@ def check_labels(labels: torch.Tensor, n_images: int, n_classes: int | None = No
     if len(labels) != n_images:
         raise ValueError(f"{len(labels)} labels do not fit {n_images} images")
     if labels.min() < 0 or (n_classes is not None and labels.max() >= n_classes):
-        within = f"{n_images} images and {n_classes} classes"
+        within = f"{n_images} images" + ("" if n_classes is None else f" and {n_classes} classes")
         raise ValueError(f"labels from {labels.min()} to {labels.max()} do not fit {within}")
 
 
@@ -127,6 +127,8 @@ def check_module(position: int, network: nn.Module) -> None:
     """Raise ValueError for what is no module of real tensors with 32 or 64 bits; it names position and tensor."""
     if not isinstance(network, nn.Module):
         raise ValueError(f"network {position} is no torch.nn.Module but {type(network).__name__}")
+    if isinstance(network, nn.DataParallel | nn.parallel.DistributedDataParallel):
+        raise ValueError(f"network {position} is wrapped in {type(network).__name__}: give its .module")
     if isinstance(network, torch.jit.ScriptModule):
         raise ValueError(f"network {position} is a TorchScript module: give the module that it was made from")
     try:
@@ -183,10 +185,11 @@ def check_outputs(bank: "Bank", networks: Iterable[nn.Module], example: torch.Te
     weights that network 0 ties may differ elsewhere.
     """
     inputs = telling_inputs(bank.architecture.prepare(example.detach().cpu()))  # zeros would hide what differs
+    inputs = inputs.float() if inputs.is_floating_point() else inputs
     for position, (network, ours) in enumerate(zip(networks, bank(inputs), strict=True)):
         own = copy.deepcopy(network).cpu().float().eval()
         with torch.no_grad(), torch.random.fork_rng(devices=[]):
-            theirs = own(inputs.float() if inputs.is_floating_point() else inputs)
+            theirs = own(inputs)
         difference = float((theirs - ours).abs().max() / theirs.abs().max().clamp(min=1e-30))
         if theirs.isfinite().all() and not difference <= SAME_OUTPUTS:
             raise ValueError(

@@ -6,11 +6,12 @@ import xarray as xr
 from .bank import Bank, check_finite
 from .checks import check_images
 from .images.sources import Images
-from .resources import halving
+from .resources import halving, plain_torch
 
 IMAGES_AT_ONCE = 2500
 
 
+@plain_torch()
 def evaluate(
     bank: Bank, images: Images, *, device: str | None = None, images_at_once: int = IMAGES_AT_ONCE
 ) -> xr.Dataset:

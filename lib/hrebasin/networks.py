@@ -8,7 +8,7 @@ from functools import cached_property
 import torch
 from torch import nn
 
-from .resources import multiplies_bfloat16
+from .resources import multiplies_bfloat16, plain_torch
 from .symmetry import Symmetry, symmetry_from_spec
 
 PermutationSpec = dict[str, tuple[str | None, ...]]
@@ -202,6 +202,7 @@ def is_mlp(network: nn.Module) -> bool:
     return [type(module) for module in network] == [Normalize, nn.Flatten, *hidden, nn.Linear]
 
 
+@plain_torch()
 def mlp(
     widths=(512, 512, 256),
     *,

@@ -37,8 +37,18 @@ def side_by_side(work: Callable, items: Iterable) -> list:
 
 @contextmanager
 def plain_torch() -> Iterator[None]:
-    """Inside, new tensors lie on the CPU and products keep their precision, whatever default the caller has set."""
+    """Inside, new tensors are float32 on the CPU, products keep their precision, and gradients can be taken.
+
+    Whatever default the caller has set; it is as before afterwards.
+    """
     with ExitStack() as stack:
+        if torch.get_default_dtype() != torch.float32:
+            stack.callback(torch.set_default_dtype, torch.get_default_dtype())
+            torch.set_default_dtype(torch.float32)
+        if torch.is_inference_mode_enabled():
+            stack.enter_context(torch.inference_mode(False))
+        if not torch.is_grad_enabled():
+            stack.enter_context(torch.enable_grad())
         if torch.get_default_device().type != "cpu":
             stack.enter_context(torch.device("cpu"))
         for kind in ("cpu", "cuda"):

@@ -15,7 +15,7 @@ import xarray as xr
 from ..bank import Bank, check_finite
 from ..checks import check_pixels, is_relu_mlp
 from ..progress import track
-from ..resources import fitting, side_by_side
+from ..resources import fitting, plain_torch, side_by_side
 from .gradients import gradient_norm, margin
 from .layers import LIPSCHITZ, NOT_APPLICABLE, layer_weights
 from .norms import children, weight_norm
@@ -87,6 +87,7 @@ def _join(parts: dict, axis: xr.Variable) -> xr.DataArray:
     return xr.concat(list(parts.values()), dim=axis, coords="minimal", compat="override", combine_attrs="override")
 
 
+@plain_torch()
 def global_lipschitz(bank: Bank, *, units: str = "pixel") -> xr.DataArray:
     """Upper bound everywhere of ReLU MLPs, (model,): the product of the layers' spectral norms.
 
@@ -104,6 +105,7 @@ def global_lipschitz(bank: Bank, *, units: str = "pixel") -> xr.DataArray:
     return bank.array(product, name="global_lipschitz", long_name="product of spectral norms", units=LIPSCHITZ[units])
 
 
+@plain_torch()
 def eclipse_fast(bank: Bank, *, units: str = "pixel") -> xr.DataArray:
     """Upper bound everywhere of ReLU MLPs, (model,), by ECLipsE-Fast (Xu & Sivaranjani, NeurIPS 2024).
 
@@ -131,6 +133,7 @@ def eclipse_fast(bank: Bank, *, units: str = "pixel") -> xr.DataArray:
 BOUNDS: dict[str, Callable[[Bank], xr.DataArray]] = {"global": global_lipschitz, "eclipse-fast": eclipse_fast}
 
 
+@plain_torch()
 def local_lipschitz(bank: Bank, pixels: torch.Tensor, *, radius: float, units: str = "pixel") -> xr.DataArray:
     """Upper bound of |f(x) - f(x0)| / |x - x0| for |x - x0| <= radius around each image x0, (model, image).
 

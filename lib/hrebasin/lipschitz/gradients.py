@@ -7,7 +7,7 @@ import xarray as xr
 
 from ..bank import Bank, check_finite
 from ..checks import check_pixels, is_relu_mlp
-from ..resources import fitting, side_by_side
+from ..resources import fitting, plain_torch, side_by_side
 from .layers import LIPSCHITZ, check_units, layer_weights
 from .spectra import largest_eigenvalue
 
@@ -15,6 +15,7 @@ IMAGES_AT_ONCE = 50  # Jacobians of 37 networks take 80 MB
 COPIES = 4  # of a Jacobian in float64
 
 
+@plain_torch()
 def gradient_norm(bank: Bank, pixels: torch.Tensor, *, units: str = "pixel") -> xr.DataArray:
     """Spectral norm of the logits' Jacobian at each image, (model, image): the largest is a lower bound.
 

@@ -119,7 +119,8 @@ class Descent:
         """<unit i of A, unit j of B> over one place of a permutation, the others as they are, (unit, unit)."""
         axes = self.symmetry.axes[place.tensor]
         own = axes[place.axis][place.segment][place.factor].name
-        if len(others) == 1 and others[0] != own and _is_simple(self.symmetry, place.tensor):
+        once = sorted(_names(self.symmetry, place.tensor)) == sorted({own, *others})
+        if len(others) == 1 and once and _is_simple(self.symmetry, place.tensor):
             return self._inner_product(place, others[0])
         state = [self.permutations[other] for other in others]
         product, used = self.products.get(place, (None, None))

@@ -9,7 +9,7 @@ import torch
 
 from ..bank import Bank
 from ..checks import check_inputs
-from ..resources import side_by_side
+from ..resources import plain_torch, side_by_side
 
 IMAGES_AT_ONCE = 500
 MEASURED_LATER = ContextVar("MEASURED_LATER", default=False)  # of a thread: `finished` need not warn
@@ -28,6 +28,7 @@ def measured_later() -> Iterator[None]:
         MEASURED_LATER.reset(token)
 
 
+@plain_torch()
 def measure_batch_norm(bank: Bank, pixels: torch.Tensor) -> Bank:
     """The bank with every running mean and variance measured on images, the mean over batches of `IMAGES_AT_ONCE`.
 
@@ -63,6 +64,11 @@ def measure_batch_norm(bank: Bank, pixels: torch.Tensor) -> Bank:
         return {name: buffer for name, buffer in network.named_buffers() if name.rpartition(".")[0] in names}
 
     found = side_by_side(measured, range(len(bank)))
+    for each in found:
+        if bad := [name for name, buffer in each.items() if not torch.isfinite(buffer).all()]:
+            raise ValueError(
+                f"{bad[0]} is not finite on these images, whose values reach {float(pixels.abs().max()):.1e}"
+            )
     tensors = bank.tensors | {name: torch.stack([each[name] for each in found]) for name in found[0]}
     return Bank(bank.architecture, tensors, bank.labels, bank.history)
 

@@ -7,6 +7,7 @@ from torch import nn
 
 from ..architectures import NetworkArchitecture
 from ..bank import Bank, check_finite
+from ..resources import plain_torch
 from ..symmetry import Factor, Symmetry
 from .distances import merged_labels
 
@@ -24,6 +25,7 @@ class Ensemble(nn.Module):
         return each.logsumexp(0) - math.log(len(self.members))
 
 
+@plain_torch()
 def ensemble(bank: Bank) -> Bank:
     """All networks of a bank as a bank of one, method ``ensemble``, to be evaluated and attacked as any other.
 

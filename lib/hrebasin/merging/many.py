@@ -13,12 +13,13 @@ from ..matching.scale import lifted, overflow_named
 from ..matching.weights import match_weights
 from ..progress import track
 from ..random_streams import Seed, generator
-from ..resources import side_by_side
+from ..resources import plain_torch, side_by_side
 from .averages import merge_naive
 from .batch_norm import finished
 from .distances import CONVERGENCE, merged_labels, pairwise_distance, squared_norms, with_history
 
 
+@plain_torch()
 def merge_many(
     bank: Bank,
     *,
@@ -47,6 +48,7 @@ def merge_many(
     return merge_many_sets([bank], limits=limits or (max_sweeps,), seeds=[seed], pixels=pixels)[0]
 
 
+@plain_torch()
 def merge_many_sets(
     banks: Sequence[Bank],
     *,

@@ -11,6 +11,7 @@ from ..bank import Bank
 from ..images.sources import Images
 from ..matching.weights import match_weights
 from ..random_streams import Seed
+from ..resources import plain_torch
 from .averages import Aligned, average_aligned
 from .batch_norm import finished, measured_later
 from .distances import HISTORY, merged_labels, with_history
@@ -58,6 +59,7 @@ class Method:
         """Whether so many networks can be merged."""
         return n >= 2 and not (self.trees and n & (n - 1))
 
+    @plain_torch()
     def __call__(
         self, bank: Bank, seed: Seed = 0, images: TrainingImages | None = None, *, repaired: bool = False
     ) -> Bank:

@@ -9,6 +9,7 @@ import torch
 from ..bank import Bank, check_finite
 from ..checks import check_inputs, check_pixels, check_relu_mlp, is_relu_mlp
 from ..random_streams import Seed
+from ..resources import plain_torch
 from .activations import layer_moments, layers_called, layers_never_called
 from .batch_norm import measure_batch_norm
 from .tree import align_tree, average_blocks
@@ -56,6 +57,7 @@ def moments(bank: Bank, pixels: torch.Tensor) -> Moments:
     return Moments([m + b[:, 0] for m, b in zip(mean, _biases(bank), strict=True)], std)
 
 
+@plain_torch()
 def repair(bank: Bank, targets: Moments, pixels: torch.Tensor) -> Bank:
     """Rescale and shift every unit's pre-activation to the target moments, fused into weights and biases.
 

@@ -12,11 +12,13 @@ from ..matching.activations import match_activations
 from ..matching.straight_through import match_straight_through
 from ..matching.weights import Alignment, match_weights
 from ..random_streams import Seed, generator
+from ..resources import plain_torch
 from .averages import Aligned, aligned_by, average_aligned, place_of
 from .batch_norm import finished, measure_batch_norm
 from .distances import CONVERGENCE, merged_labels, pairwise_distance, squared_distances, squared_norms, with_history
 
 
+@plain_torch()
 def merge_pairs(
     bank: Bank,
     *,
@@ -78,6 +80,7 @@ def merge_pairs(
     )
 
 
+@plain_torch()
 def merge_tree(
     bank: Bank, *, leaves: int | None = None, seed: Seed = 0, pixels: torch.Tensor | None = None
 ) -> list[Bank]:

@@ -8,7 +8,7 @@ import xarray as xr
 
 from ..bank import Bank, check_finite
 from ..checks import check_pixels
-from ..resources import halving, subnormals_flushed
+from ..resources import halving, plain_torch, subnormals_flushed
 from .deepfool import deepfool
 from .fixed_size import COMPARED, FIXED_SIZE, fixed_size
 from .foolbox_model import NETWORKS_AT_ONCE, SAMPLES_AT_ONCE, fitting_samples, in_pieces
@@ -18,6 +18,7 @@ KINDS = ("fgsm", "deepfool-linf", "deepfool-l2", "gaussian", "uniform")
 
 
 @subnormals_flushed()
+@plain_torch()
 def attack(
     bank: Bank,
     pixels: torch.Tensor,

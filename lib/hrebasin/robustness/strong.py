@@ -10,7 +10,7 @@ from foolbox.attacks import LinfProjectedGradientDescentAttack
 
 from ..bank import Bank
 from ..random_streams import generator
-from ..resources import subnormals_flushed
+from ..resources import plain_torch, subnormals_flushed
 from .attacks import check_attack, robust_flags
 from .fixed_size import FGSM
 from .foolbox_model import NETWORKS_AT_ONCE, SAMPLES_AT_ONCE, fitting_samples, in_pieces, run, select
@@ -43,6 +43,7 @@ class _PGD(LinfProjectedGradientDescentAttack):
 
 
 @subnormals_flushed()
+@plain_torch()
 def pgd(
     bank: Bank,
     pixels: torch.Tensor,

@@ -5,6 +5,7 @@ the graph that ``torch.export`` reads ties axes by its rule. What is not fixed i
 """
 
 import operator
+import re
 import warnings
 from collections.abc import Iterator
 
@@ -22,6 +23,7 @@ from .subject import Example, Subject, arguments, own_random_state
 
 # Operations that run a graph, and the place of that among their arguments.
 WRAPPERS = {"wrap_with_set_grad_enabled": 1, "wrap_with_autocast": 4}
+ADDRESS = re.compile(r"<function (\w+) at 0x[0-9a-f]+>")
 BY_HAND = "write the symmetry by hand with symmetry_from_spec and test it with prove_symmetry"
 
 
@@ -115,7 +117,7 @@ def _walk_graph(factors: Factors, module: torch.fx.GraphModule, given: Iterator,
         elif shapes or getattr(getattr(node.target, "_schema", None), "is_mutable", False):
             out = _outputs(factors, node, values, shapes)
             if out is None:
-                without_rule[str(node.target)] = None
+                without_rule[ADDRESS.sub(r"\1", str(node.target))] = None
                 _fix_all(factors, node, values)
                 out = [Value(map(fixed, shape)) for shape in shapes]
             values[node] = out if isinstance(node.meta["val"], (tuple, list)) or not out else out[0]

@@ -22,7 +22,7 @@ from ..digests import module_digest
 from ..files import write_atomically
 from ..networks import Architecture
 from ..random_streams import generator
-from ..resources import multiplies_bfloat16
+from ..resources import multiplies_bfloat16, plain_torch
 
 CHECKPOINT_SECONDS = 10.0  # between two states of unfinished networks; with moments, one is three times their weights
 CHECKPOINT_SHARE = 0.05  # of the time, at most, for states of large banks
@@ -33,6 +33,7 @@ class DivergedError(RuntimeError):
     """A network whose training failed; the message names its seed."""
 
 
+@plain_torch()
 def initial_bank(architecture: Architecture | NetworkArchitecture, seeds: Sequence[int]) -> Bank:
     """Untrained networks: weights and biases uniform in +-1/sqrt(fan in), PyTorch's default; norms at scale 1.
 

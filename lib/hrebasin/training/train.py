@@ -15,7 +15,7 @@ from ..checks import check_images
 from ..images.sources import Images
 from ..networks import Architecture
 from ..progress import track
-from ..resources import fitting, halving, limited_to
+from ..resources import fitting, halving, limited_to, plain_torch
 from .batches import Batches
 from .recipe import Recipe
 from .run import TrainingRun
@@ -23,6 +23,7 @@ from .run import TrainingRun
 BANK_SIZE = 128  # networks in one product on a GPU, at most; more are hardly faster
 
 
+@plain_torch()
 def train(
     architecture: Architecture | NetworkArchitecture,
     images: Images,

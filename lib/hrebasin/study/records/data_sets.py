@@ -74,9 +74,9 @@ def read(path: Path | str, *, stage: str) -> xr.Dataset:
     try:
         with xr.open_dataset(path, engine="h5netcdf") as file:
             dataset = file.load().drop_encoding()
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError, TypeError) as error:
         raise ValueError(f"{path} is not a readable netCDF file: {error}") from error
-    if dataset.attrs.get("format") != FORMAT:
+    if str(dataset.attrs.get("format")) != FORMAT:
         raise ValueError(f"{path}: format {dataset.attrs.get('format')!r} instead of {FORMAT!r}")
     _check(dataset, stage, str(path))
     _check_attributes(dataset, str(path))
@@ -92,10 +92,13 @@ def _check_attributes(dataset: xr.Dataset, path: str) -> None:
     for name in ("networks", "setting", "code_commit", "code_digest", "data_source", "device", "created"):
         if not isinstance(told := dataset.attrs.get(name, ""), str):
             raise ValueError(f"{path}: the attribute {name} is no text but {told!r}")
+    for name in ("code_changed", "shards", "wall_seconds", "n_classes"):
+        if not np.isscalar(told := dataset.attrs.get(name, 0)) or isinstance(told, str):
+            raise ValueError(f"{path}: the attribute {name} is no number but {told!r}")
     for name in ("parameters", "data_digest", "versions"):
         try:
             told = json.loads(dataset.attrs.get(name, "{}"))
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, RecursionError) as error:
             raise ValueError(f"{path}: the attribute {name} is not valid JSON: {error}") from error
         if not isinstance(told, dict):
             raise ValueError(f"{path}: the attribute {name} is no JSON object but {told!r}")

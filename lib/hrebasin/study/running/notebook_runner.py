@@ -122,7 +122,9 @@ def _checked_parameters(notebook: Path, given: dict) -> dict:
     defaults = {name: ast.literal_eval(text) for name, text in declared_parameters(notebook).items()}
     if unknown := sorted(set(given) - set(defaults)):
         raise ValueError(f"{notebook.name} does not declare the parameters {unknown}; it declares {sorted(defaults)}")
-    if empty := [name for name in given if name.endswith("_folder") and not given[name] and defaults[name]]:
+    if empty := [
+        name for name in given if name.endswith("_folder") and not str(given[name]).strip() and defaults[name]
+    ]:
         raise ValueError(f"{notebook.name}: {empty[0]} must name a folder, got {given[empty[0]]!r}")
     try:
         together = checked(defaults | given, others={name: type(value) for name, value in defaults.items()})
