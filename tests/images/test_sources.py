@@ -20,7 +20,8 @@ from torchvision.datasets import CIFAR10, FashionMNIST
 
 import hrebasin.images.sources
 from hrebasin.files import project_root
-from hrebasin.images.sources import Images, load_images, write_sample
+from hrebasin.images.sample import write_sample
+from hrebasin.images.sources import Images, load_images
 from image_files import tar
 
 DATA = project_root() / "data"

@@ -9,6 +9,7 @@ from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator
 
 from ..groups import PERCENT, NotMeasuredError, by_group, count_groups, minus, on_same_leaves, tree, tree_stages
 from . import headlines
+from .captions import captioned, numbers_behind
 from .style import (
     COLOURS,
     COLUMN,
@@ -16,7 +17,6 @@ from .style import (
     NAMES,
     SWEEP_COLOURS,
     added_methods,
-    captioned,
     draw_curve,
     draw_legend,
     draw_points,
@@ -24,7 +24,6 @@ from .style import (
     fewer,
     looks,
     method_label,
-    numbers_behind,
     spread,
     stacked,
     stage_look,

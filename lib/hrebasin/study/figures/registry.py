@@ -15,8 +15,9 @@ from ..benchmarks import plots as benchmark_plots
 from ..groups import count_groups
 from ..records import checksums as manifest
 from . import FIGURES, TABLES, drawable
+from .captions import images_of_parameters
 from .legibility import outside
-from .style import FEWEST, describe_spread, images_of_parameters, save
+from .style import FEWEST, describe_spread, save
 
 BENCHMARKS: dict[str, tuple[Callable[[xr.Dataset], Figure], str]] = {
     "bench1_speed": (

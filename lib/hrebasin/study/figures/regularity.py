@@ -8,13 +8,13 @@ from matplotlib.ticker import LogFormatter
 from ...merging.distances import CONVERGENCE
 from ..groups import by_group, count_groups, has_numbers, tree, tree_stages
 from . import headlines
+from .captions import captioned
 from .style import (
     COLOURS,
     COLUMN,
     NAMES,
     STAGE_COLOURS,
     added_methods,
-    captioned,
     draw_legend,
     draw_points,
     draw_stages,

@@ -18,7 +18,7 @@ from ...progress import track
 from ...robustness.attacks import along, attack
 from ...robustness.strong import STEPS, pgd
 from ...training.recipe import Recipe
-from ..figures.style import captioned
+from ..figures.captions import captioned
 from ..groups import PERCENT, NotMeasuredError, strong, tree_stages
 from ..statistics import Test, by_sign
 from .control_networks import narrow, noised

@@ -9,7 +9,8 @@ import xarray as xr
 from ...bank import Bank
 from ...images.sources import Images
 from ...robustness.attacks import along, attack
-from ..figures.style import NAMES, numbers_behind, spread, tabled
+from ..figures.captions import numbers_behind, tabled
+from ..figures.style import NAMES, spread
 from ..groups import PERCENT, tree, tree_stages
 
 SCHEMA = {"model version attack epsilon": "robust_accuracy", "model": "agreement", "image": "psnr"}

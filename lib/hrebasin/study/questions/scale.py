@@ -9,17 +9,8 @@ from matplotlib.figure import Figure
 
 from ...bank import Bank
 from ...checks import is_relu_mlp
-from ..figures.style import (
-    COLOURS,
-    NAMES,
-    STAGE_COLOURS,
-    captioned,
-    draw_legend,
-    draw_points,
-    label_stages,
-    shape,
-    stacked,
-)
+from ..figures.captions import captioned
+from ..figures.style import COLOURS, NAMES, STAGE_COLOURS, draw_legend, draw_points, label_stages, shape, stacked
 from ..groups import (
     PERCENT,
     POINTS,

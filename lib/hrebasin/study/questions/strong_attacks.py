@@ -7,7 +7,8 @@ import numpy as np
 import xarray as xr
 from matplotlib.figure import Figure
 
-from ..figures.style import captioned, draw_legend, draw_stage_curves, stacked
+from ..figures.captions import captioned
+from ..figures.style import draw_legend, draw_stage_curves, stacked
 from ..groups import (
     BROKEN,
     PERCENT,

@@ -22,7 +22,8 @@ from ...random_streams import Seed
 from ...robustness.attacks import robust_accuracies
 from ...training.recipe import Recipe
 from ...training.train import train
-from ..figures.style import COLOURS, COLUMN, MARKERS, NAMES, captioned, draw_legend, spoken, spread
+from ..figures.captions import captioned
+from ..figures.style import COLOURS, COLUMN, MARKERS, NAMES, draw_legend, spoken, spread
 from ..groups import (
     PERCENT,
     POINTS,

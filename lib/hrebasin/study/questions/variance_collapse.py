@@ -15,17 +15,8 @@ from ...merging.repair import moments, pre_activations, repaired_tree
 from ...merging.tree import align_tree
 from ...random_streams import Seed
 from ...robustness.attacks import robust_accuracies
-from ..figures.style import (
-    COLOURS,
-    STAGE_COLOURS,
-    captioned,
-    draw_legend,
-    draw_points,
-    label_stages,
-    shape,
-    spoken,
-    stacked,
-)
+from ..figures.captions import captioned
+from ..figures.style import COLOURS, STAGE_COLOURS, draw_legend, draw_points, label_stages, shape, spoken, stacked
 from ..groups import PERCENT, POINTS, by_group, count_groups, differences, large, tree, tree_stages
 from ..statistics import Test, defined
 from .wording import amount, signed, within

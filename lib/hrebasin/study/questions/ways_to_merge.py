@@ -9,12 +9,13 @@ from scipy.stats import spearmanr
 
 from ...merging.distances import CONVERGENCE
 from ...merging.looks import ENSEMBLE, LOOKS, RIVALS
-from ..figures.style import FEWEST, captioned
+from ..figures.captions import captioned
+from ..figures.style import FEWEST
 from ..groups import PERCENT, POINTS, by_group, differences, has_numbers, sweeps_in_words
 from ..statistics import Test, defined
 from .measured_mergers import BARRIERS, BESIDE, LEFT_OUT, measure
 from .merger_figure import draw_mergers
-from .wording import amount, listed, signed, two_digits, within
+from .wording import amount, listed, signed, two_digits, way_at_first, way_in_words, within
 
 __all__ = ["BESIDE", "NAMES", "SCHEMA", "TITLE", "answer", "draw", "measure"]
 
@@ -71,18 +72,18 @@ def _recommended(ahead: Mapping[str, Test], times: Mapping[str, Test], size: int
         yield f"No way makes a more accurate network of {size} than the tree."
         return
     ways, lead = len(times) + 1, f"{amount(ahead[best])} above the tree {within(ahead[best])}"
-    yield f"{_begun(best)} is the most accurate of {ways} ways to merge {size} networks: {lead}."
+    yield f"{way_at_first(best)} is the most accurate of {ways} ways to merge {size} networks: {lead}."
     yield f"It takes {two_digits(times[best].effect)} times the tree's time."
     others = [name for name in known if name != best and ahead[name].n == ahead[best].n]
     if others:
         following = max(others, key=lambda name: ahead[name].effect)
         behind = defined("behind", ahead[best].values - ahead[following].values, POINTS)
-        yield f"The next is {_spoken(following)}; the difference is {signed(behind)}."
+        yield f"The next is {way_in_words(following)}; the difference is {signed(behind)}."
     close = [name for name in known if ahead[name].effect >= ahead[best].effect - CLOSE]
     cheapest = min(close, key=lambda name: times[name].effect)
     if cheapest != best:
         took = f"in {two_digits(times[cheapest].effect)} times the tree's time"
-        yield f"{_begun(cheapest)} comes within {CLOSE:g} point of the best {took}."
+        yield f"{way_at_first(cheapest)} comes within {CLOSE:g} point of the best {took}."
 
 
 def _most_robust(data: xr.Dataset, size: int) -> Iterator[str]:
@@ -92,8 +93,8 @@ def _most_robust(data: xr.Dataset, size: int) -> Iterator[str]:
     if known:
         best = max(known, key=lambda name: known[name].effect)
         yield (
-            f"{_begun(best)} is the most accurate of all {len(known) + 1} under strong FGSM; the difference from the "
-            f"tree is {signed(known[best])}."
+            f"{way_at_first(best)} is the most accurate of all {len(known) + 1} under strong FGSM; the difference from "
+            f"the tree is {signed(known[best])}."
         )
 
 
@@ -104,26 +105,12 @@ def _spreads(data: xr.Dataset) -> Iterator[str]:
         return
     size, seeds = several[-1]
     (orders, groups), own = next(iter(seeds.values())).shape, [each.std(0, ddof=1).mean() for each in seeds.values()]
-    ways = f"the median of {len(seeds)} ways" if len(seeds) > 1 else _spoken(next(iter(seeds)))
+    ways = f"the median of {len(seeds)} ways" if len(seeds) > 1 else way_in_words(next(iter(seeds)))
     told = f"accuracy of {size} models deviates by {np.median(own):.2g} points ({ways})"
     yield f"Between {orders} matching seeds the {told}."
     if groups > 1:
         trees = np.median([each.mean(0).std(ddof=1) for each in seeds.values()])
         yield f"Between {groups} trees it deviates by {trees:.2g} points."
-
-
-def _begun(way: str) -> str:
-    """A way's name as it begins a sentence."""
-    name = _spoken(way)
-    return f"{name[0].upper()}{name[1:]}"
-
-
-def _spoken(way: str) -> str:
-    """A way's name as it stands in a sentence."""
-    name, comma, which = way.partition(", ")
-    if name != "MergeMany":
-        return f"{name} ({which})" if comma else name
-    return f"converged {name}" if which == sweeps_in_words(CONVERGENCE) else f"{name} after {which}"
 
 
 def recommendation(data: xr.Dataset) -> str:
@@ -133,10 +120,10 @@ def recommendation(data: xr.Dataset) -> str:
     said = [*_recommended(ahead, times, size), *_most_robust(data, size)]
     methods = {way: labels["method"] for way, labels in _ways(_of_size(data, size)).items()}
     told = {
-        way: f"`{method}` for {_spoken(way)}"
+        way: f"`{method}` for {way_in_words(way)}"
         for one in said
         for way, method in methods.items()
-        if one.startswith((f"{_begun(way)} is the most", f"The next is {_spoken(way)};"))
+        if one.startswith((f"{way_at_first(way)} is the most", f"The next is {way_in_words(way)};"))
     }
     return " ".join([*said, *([f"As `method=`, write {listed(list(told.values()))}."] if told else [])])
 
@@ -196,7 +183,7 @@ def _strong_beside(part: xr.Dataset, size: int) -> dict[str, tuple[Test, bool]]:
 def _between_orders(data: xr.Dataset, size: int) -> list[Test]:
     """How much each way varies over the orders of networks, layers and images, where there are several."""
     return [
-        defined(f"deviation between orders of {_spoken(way)}, {size} models", values.std(0, ddof=1), POINTS)
+        defined(f"deviation between orders of {way_in_words(way)}, {size} models", values.std(0, ddof=1), POINTS)
         for way, values in _orders(data, size).items()
     ]
 

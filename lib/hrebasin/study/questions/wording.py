@@ -4,7 +4,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from ..groups import POINTS
+from ...merging.distances import CONVERGENCE
+from ..groups import POINTS, sweeps_in_words
 from ..statistics import LEVEL, Test
 
 FEW_DIGITS = 0.1  # below it one decimal says too little
@@ -93,6 +94,20 @@ def recipe_in_words(recipe: str) -> str:
         return f"{recipe.removeprefix(WIDTH)} times the width"
     optimizer, *more = (RECIPES.get(part, part) for part in recipe.split(", "))
     return f"{optimizer} with {listed(', '.join(more).split(', '))}" if more else optimizer
+
+
+def way_at_first(way: str) -> str:
+    """A way's name as it begins a sentence."""
+    name = way_in_words(way)
+    return f"{name[0].upper()}{name[1:]}"
+
+
+def way_in_words(way: str) -> str:
+    """A way's name as it stands in a sentence."""
+    name, comma, which = way.partition(", ")
+    if name != "MergeMany":
+        return f"{name} ({which})" if comma else name
+    return f"converged {name}" if which == sweeps_in_words(CONVERGENCE) else f"{name} after {which}"
 
 
 def _unit(test: Test) -> str:
