@@ -18,6 +18,7 @@ import psutil
 import pytest
 
 from hrebasin.files import project_root
+from hrebasin.study import records
 from hrebasin.study.claims.verdicts import VERDICTS
 from hrebasin.study.running.lab import environment
 
@@ -231,7 +232,9 @@ def test_the_tour_runs_in_two_minutes_and_shows_its_figures(page, server, projec
     assert not [output for output in outputs(notebook) if output.output_type == "error"]
     assert len(pictures(page)) == 5
     cells = page.locator("td").all_text_contents()
-    assert sum(cell.strip() in VERDICTS for cell in cells) == 10, cells
+    ledger = records.read(ROOT / "data" / "published" / "augmented" / "ledger.nc", stage="ledger")
+    given = [verdict for verdict in ledger.verdict.values if verdict in VERDICTS]
+    assert [cell.strip() for cell in cells if cell.strip() in VERDICTS] == given
     print(f"00_tour: {seconds:.0f} s", file=sys.stderr)
     if not os.environ.get("HREBASIN_BUSY"):
         assert seconds < 120
@@ -258,12 +261,7 @@ def test_the_explorer_follows_its_slider(page, server, project):
         arg=after,
     )
     photograph(page, "10_explore-moved")
-    notebook = saved(page, project, "10_explore")
-    assert not [output for output in outputs(notebook) if output.output_type == "error"]
-    moved = pictures(page)
-    open_notebook(page, server, "10_explore")  # as saved, with a new kernel
-    page.locator(".jp-RenderedImage img").first.wait_for()
-    assert pictures(page) == moved
+    assert outputs(saved(page, project, "10_explore")) == []  # to look at a notebook changes no file of the checkout
 
 
 @IN_BROWSER
