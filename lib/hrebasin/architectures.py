@@ -16,7 +16,7 @@ from torch.func import functional_call, vmap
 
 from .random_streams import generator
 from .symmetry import Symmetry, derive_symmetry, prove_symmetry
-from .symmetry.subject import check_tensors, copied
+from .symmetry.subject import check_tensors, copied, is_dense
 
 DRAWN = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 NORMS = (nn.modules.batchnorm._BatchNorm, nn.GroupNorm, nn.LayerNorm)
@@ -62,7 +62,7 @@ class NetworkArchitecture:
         """
         if not isinstance(example, torch.Tensor) or example.ndim < 2 or not len(example):
             raise ValueError(f"an example must be a tensor (image, ...) of at least one image, got {_about(example)}")
-        if example.is_meta or example.layout != torch.strided:
+        if not is_dense(example):
             raise ValueError(f"an example must be a dense tensor with values, got {example.layout} on {example.device}")
         check_tensors(network)
         if not isinstance(symmetry, Symmetry | None):

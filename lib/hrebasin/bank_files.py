@@ -1,6 +1,5 @@
 """Files of banks: weights as safetensors, whose header tells architecture, labels and origin."""
 
-import copy
 import json
 from collections.abc import Collection, Mapping
 from pathlib import Path
@@ -15,6 +14,7 @@ from .convolutional import build
 from .files import check_readable, write_atomically
 from .networks import Architecture
 from .symmetry import Symmetry
+from .symmetry.subject import copied
 
 FORMAT = "hrebasin-bank/1"
 
@@ -69,7 +69,7 @@ def _architecture(told: Mapping, network: nn.Module | None) -> Architecture | Ne
         network = build(told["recipe"])
     if network is None:
         raise ValueError(f"its networks are {told['module']}, which only a module tells: give one as network=")
-    template = copy.deepcopy(network).cpu().eval().requires_grad_(False)
+    template = copied(network).cpu().eval().requires_grad_(False)
     shape, symmetry = tuple(told["image_shape"]), Symmetry.from_json(told["symmetry"])
     architecture = NetworkArchitecture(template, shape, told["n_classes"], symmetry, told["recipe"])
     if type(network).__name__ != told["module"] or not set(architecture.shapes) <= set(symmetry.axes):

@@ -1,10 +1,11 @@
 """Names in other people's state dicts: what wrappers add to them is found, taken away, and put back."""
 
-import copy
 from collections.abc import Iterable, Mapping
 
 import torch
 from torch import nn
+
+from .symmetry.subject import copied, is_dense
 
 WRAPPERS = ("module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")  # of DDP, compile, FSDP
 CHECKPOINTS = ("state_dict", "model_state_dict", "model", "net")  # where training scripts keep weights
@@ -94,9 +95,9 @@ def loaded(network: nn.Module, state: Mapping[str, torch.Tensor], where: str) ->
             raise ValueError(f"{where} has {name!r}, which {type(network).__name__} lacks; that has {_some(wanted)}")
         if isinstance(wanted[name], torch.Tensor):
             _check(own[name], wanted[name], f"{where}: {name!r}")
-    copied = copy.deepcopy(network)
-    copied.load_state_dict(own)
-    return copied
+    network = copied(network)
+    network.load_state_dict(own)
+    return network
 
 
 def renamed(state: Mapping[str, torch.Tensor], like: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -121,11 +122,6 @@ def _check(tensor, wanted: torch.Tensor, what: str) -> None:
         raise ValueError(f"{what} is {tensor.dtype}; convert the weights by .float()")
     if tensor.is_floating_point() and not torch.isfinite(tensor).all():
         raise ValueError(f"{what} holds values that are not finite")
-
-
-def is_dense(tensor: torch.Tensor) -> bool:
-    """Whether a tensor holds a value for each of its elements."""
-    return tensor.layout == torch.strided and not tensor.is_meta
 
 
 def _some(names: Iterable[str]) -> str:

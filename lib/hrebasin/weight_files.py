@@ -10,7 +10,8 @@ from safetensors.torch import save
 
 from .checks import check_range
 from .files import check_readable, replacing, write_atomically
-from .state_names import is_dense, weights_in
+from .state_names import weights_in
+from .symmetry.subject import is_dense
 
 SAFETENSORS, PYTORCH = (".safetensors",), (".pt", ".pth", ".bin", ".ckpt")
 

@@ -9,6 +9,7 @@ from ..bank import Bank, average, check_finite
 from ..matching.transport import match_transport
 from ..matching.weights import match_weights
 from ..random_streams import Seed
+from ..resources import plain_torch
 from .batch_norm import finished
 from .distances import CONVERGENCE, merged_labels, pairwise_distance, squared_norms, with_history
 
@@ -27,6 +28,7 @@ class Aligned(NamedTuple):
     converged: bool = True
 
 
+@plain_torch()
 def merge_naive(bank: Bank, *, pixels: torch.Tensor | None = None) -> Bank:
     """The mean of all networks of a bank as they are, without any alignment: a bank of one network."""
     check_finite(bank, "naive average")

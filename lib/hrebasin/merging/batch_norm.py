@@ -81,7 +81,7 @@ def finished(merged: Bank, pixels: torch.Tensor | None) -> Bank:
         warnings.warn(
             "the running statistics of batch norm were averaged, which costs a merged network most of its accuracy: "
             "give training images as pixels=, or call measure_batch_norm",
-            stacklevel=3,
+            stacklevel=4,
         )
         return merged
     return merged if pixels is None else measure_batch_norm(merged, pixels)

@@ -59,7 +59,6 @@ class Method:
         """Whether so many networks can be merged."""
         return n >= 2 and not (self.trees and n & (n - 1))
 
-    @plain_torch()
     def __call__(
         self, bank: Bank, seed: Seed = 0, images: TrainingImages | None = None, *, repaired: bool = False
     ) -> Bank:
@@ -81,6 +80,7 @@ class Method:
         """What the method makes, without and with REPAIR; arguments as above."""
         return self._merged(bank, seed, images, plain=True, repaired=True)
 
+    @plain_torch()
     def _merged(self, bank: Bank, seed: Seed, images, *, plain: bool, repaired: bool) -> list[Bank]:
         if not self.takes(len(bank)):
             numbers = "2, 4, 8, ..." if self.trees else "two or more"

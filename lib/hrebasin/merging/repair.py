@@ -98,7 +98,7 @@ def _to_repair(bank: Bank, pixels: torch.Tensor) -> dict[int, str]:
         warnings.warn(
             f"REPAIR leaves {', '.join(left)} as they are: it needs layers that are called by themselves and have a "
             "weight and a bias of their own",
-            stacklevel=3,
+            stacklevel=4,
         )
     return to_repair
 

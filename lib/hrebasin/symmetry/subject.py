@@ -91,6 +91,11 @@ def arguments(example: Example, subject: Subject) -> tuple[tuple, dict]:
     return tuple(map(placed, args)), {}
 
 
+def is_dense(tensor: torch.Tensor) -> bool:
+    """Whether a tensor holds a value for each of its elements."""
+    return tensor.layout == torch.strided and not tensor.is_meta
+
+
 def copied(network: nn.Module) -> nn.Module:
     """A copy of a network; ValueError where it cannot be copied, such as one that is pruned."""
     try:

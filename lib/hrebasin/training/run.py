@@ -22,7 +22,7 @@ from ..digests import module_digest
 from ..files import write_atomically
 from ..networks import Architecture
 from ..random_streams import generator
-from ..resources import multiplies_bfloat16, plain_torch
+from ..resources import plain_torch
 
 CHECKPOINT_SECONDS = 10.0  # between two states of unfinished networks; with moments, one is three times their weights
 CHECKPOINT_SHARE = 0.05  # of the time, at most, for states of large banks
@@ -68,11 +68,6 @@ class TrainingRun:
         self.rounded, self.mixed = None, recipe.precision == "bfloat16"
         if self.mixed and isinstance(self.architecture, Architecture):
             self.rounded = {n: torch.empty_like(t, dtype=torch.bfloat16) for n, t in self.tensors.items()}
-        elif self.mixed and self.device.type == "cpu" and not multiplies_bfloat16():
-            warnings.warn(
-                "this processor has no instructions for bfloat16, which makes training far slower: take float32",
-                stacklevel=4,
-            )
         self.penalties = {
             power: torch.tensor([getattr(r, name) for r in recipes], device=device)
             for name, power in (("l1", 1), ("l2", 2))

@@ -2,6 +2,7 @@
 
 import math
 import threading
+import warnings
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -15,7 +16,7 @@ from ..checks import check_images
 from ..images.sources import Images
 from ..networks import Architecture
 from ..progress import track
-from ..resources import fitting, halving, limited_to, plain_torch
+from ..resources import fitting, halving, limited_to, multiplies_bfloat16, plain_torch
 from .batches import Batches
 from .recipe import Recipe
 from .run import TrainingRun
@@ -76,6 +77,12 @@ def train(
         raise ValueError(f"snapshots must increase between 0 and the recipe's {epochs} epochs, got {snapshots}")
     if snapshots and any(r.l1 or r.l2 for r in recipes):
         raise ValueError(f"snapshots are kept of networks without a penalty, got {recipes}")
+    slow = recipes[0].precision == "bfloat16" and not isinstance(architecture, Architecture)
+    if slow and torch.device(device).type == "cpu" and not multiplies_bfloat16():
+        warnings.warn(
+            "this processor has no instructions for bfloat16, which makes training far slower: take float32",
+            stacklevel=3,
+        )
     batches = Batches(architecture, images.to(device), recipes[0])
     if torch.device(device).type != "cpu":
         most = fitting(network_bytes(architecture, recipes[0]), device=device, share=0.5, most=BANK_SIZE)
