@@ -20,7 +20,7 @@ OPTIONS = (
     "PYTHONDEVMODE", "PYTHONINSPECT", "PYTHONOPTIMIZE", "PYTHONSAFEPATH", "PYTHONSTARTUP", "PYTHONWARNDEFAULTENCODING",
     "PYTHONWARNINGS",
 )  # fmt: skip
-# Whatever the user's: windows and dates of figures; Snakemake's profile; packages beside conda's
+# Whatever the user's: windows and dates of figures; Snakemake's profile; packages of the user's, as conda sees them
 FIXED = {
     "MPLBACKEND": None, "SNAKEMAKE_PROFILE": None, "PYTHONNOUSERSITE": "1", "PYTHONUTF8": "1",
     "HDF5_USE_FILE_LOCKING": "FALSE", "SOURCE_DATE_EPOCH": None,
