@@ -105,7 +105,9 @@ class Squared(nn.Module):
 
 
 def test_a_permutation_on_two_axes_beside_another_is_matched():
-    network = Squared().requires_grad_(False)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)  # of some networks matching ends in a local optimum
+        network = Squared().requires_grad_(False)
     symmetry, moved, state = hrebasin.derive_symmetry(network, EXAMPLE), Squared(), network.state_dict()
     planted = symmetry.random_permutations(generator("planted"))
     moved.load_state_dict({name: symmetry.permute_tensor(name, state[name], planted) for name in state})
