@@ -41,7 +41,7 @@ def convolutional(
     mean: Sequence[float] = (0.0, 0.0, 0.0),
     std: Sequence[float] = (1.0, 1.0, 1.0),
 ) -> Recognised:
-    """Convolutions of 3 x 3 with batch norm, ReLU and pooling by 2 in turn, the mean over space, and a linear layer.
+    """Convolutions of 3 x 3 that halve the image, each with batch norm and ReLU, the mean over space, a linear layer.
 
     Args:
         channels: of each convolution.
@@ -52,10 +52,8 @@ def convolutional(
     modules: dict[str, nn.Module] = {"normalize": Normalize(mean, std)}
     before = image_shape[0]
     for number, width in enumerate(channels, start=1):
-        modules[f"conv{number}"] = nn.Conv2d(before, width, 3, padding=1, bias=False)
+        modules[f"conv{number}"] = nn.Conv2d(before, width, 3, padding=1, stride=2, bias=False)
         modules[f"norm{number}"], modules[f"relu{number}"] = nn.BatchNorm2d(width), nn.ReLU()
-        if number < len(channels):
-            modules[f"pool{number}"] = nn.MaxPool2d(2)
         before = width
     modules |= {"mean": nn.AdaptiveAvgPool2d(1), "flatten": nn.Flatten(), "classifier": nn.Linear(before, n_classes)}
     return Recognised(modules, _recipe("convolutional", channels, n_classes, image_shape, mean, std))
@@ -69,14 +67,14 @@ def residual(
     mean: Sequence[float] = (0.0, 0.0, 0.0),
     std: Sequence[float] = (1.0, 1.0, 1.0),
 ) -> Recognised:
-    """For each width a convolution, halving the image from the second on, and a `Residual` block; then as above.
+    """For each width a convolution that halves the image, and a `Residual` block; then as above.
 
     Arguments as those of `convolutional`.
     """
     modules: dict[str, nn.Module] = {"normalize": Normalize(mean, std)}
     before = image_shape[0]
     for number, width in enumerate(channels, start=1):
-        modules[f"conv{number}"] = nn.Conv2d(before, width, 3, padding=1, stride=1 + (number > 1))
+        modules[f"conv{number}"] = nn.Conv2d(before, width, 3, padding=1, stride=2)
         modules[f"block{number}"], before = Residual(width), width
     modules |= {"norm": nn.GroupNorm(1, before), "relu": nn.ReLU()}
     modules |= {"mean": nn.AdaptiveAvgPool2d(1), "flatten": nn.Flatten(), "classifier": nn.Linear(before, n_classes)}

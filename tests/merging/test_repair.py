@@ -36,7 +36,7 @@ def layers_of(network, x):
     """Pre-activations of the layers of an MLP or of a convolutional network, by its modules, and whose they are."""
     if isinstance(network, type(convolutional((4, 6)))):
         first = network.conv1(network.normalize(x))
-        return [first, network.conv2(network.pool1(network.norm1(first).relu())), network(x)]
+        return [first, network.conv2(network.norm1(first).relu()), network(x)]
     seen = []
     for module in network.modules():
         if isinstance(module, nn.Linear):
