@@ -1,10 +1,15 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from other_networks import SHAPE, untrained
 
 from hrebasin import Architecture, Bank, evaluate, match_weights
+from hrebasin.convolutional import convolutional
+from hrebasin.merging.batch_norm import measure_batch_norm
 from hrebasin.merging.pairs import lines, pairs_of, permutation_choice
 from hrebasin.training.run import initial_bank
 
@@ -77,6 +82,17 @@ def test_ends_are_the_networks_and_the_middle_is_the_average_without_and_with_ma
                 np.testing.assert_allclose(found.accuracy, expected.accuracy, atol=1 / len(part) + 1e-9)
     barrier = curves.loss_barrier.mean("pair")
     assert (barrier.sel(alignment="after") < barrier.sel(alignment="before")).all()
+
+
+def test_batch_norm_is_measured_anew_at_every_point(images):
+    drawn = torch.randint(256, (2, 40, *SHAPE), dtype=torch.uint8).unbind()
+    some = {k: replace(images[k], pixels=x, labels=images[k].labels[:40]) for k, x in zip(images, drawn, strict=True)}
+    first, second = (untrained(convolutional).select([position]) for position in (0, 1))
+    curves = lines(first, second, some, (0.0, 0.5, 1.0), seed=0, pixels=some["train"].pixels)
+    middle = measure_batch_norm(average(first, second), some["train"].pixels)
+    for split, part in some.items():
+        found = curves.loss.sel({"split": split, "alignment": "before", "lambda": 0.5})
+        np.testing.assert_allclose(found, evaluate(middle, part).loss, rtol=1e-5)
 
 
 def test_barriers_follow_from_the_curves(curves):

@@ -11,7 +11,7 @@ from ..evaluation import accuracy
 from ..images.sources import Images
 from ..matching.weights import match_weights
 from ..random_streams import Seed
-from .path import barrier, path
+from .path import barrier, paths
 from .tree import merge_pairs
 
 
@@ -61,7 +61,7 @@ def lines(
     aligned = match_weights(first, second, seed=_names(first, second, seed)).apply(second)
     by_alignment = []
     for other in (second, aligned):
-        curves = [path(first, other, part, lambdas, device=device, pixels=pixels) for part in images.values()]
+        curves = list(paths(first, other, images.values(), lambdas, device=device, pixels=pixels))
         by_alignment.append(xr.concat(curves, dim=_axis("split", images), coords="minimal", compat="override"))
     curves = xr.concat(by_alignment, dim=_axis("alignment", ("before", "after")), coords="minimal", compat="override")
     return _over_pairs(xr.merge([curves, barrier(curves)], compat="identical"), first, second)

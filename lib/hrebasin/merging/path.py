@@ -37,16 +37,35 @@ def path(
     Raises:
         ValueError: images that do not fit, or what `hrebasin.merging.path.interpolate` refuses.
     """
-    check_images(a.architecture, images)
+    return next(paths(a, b, [images], lambdas, device=device, pixels=pixels))
+
+
+def paths(
+    a: Bank,
+    b: Bank,
+    splits: Iterable[Images],
+    lambdas: Sequence[float],
+    *,
+    device: str | None = None,
+    pixels: torch.Tensor | None = None,
+) -> Iterator[xr.Dataset]:
+    """`path` on several sets of images; batch norm is measured once at every point."""
     device = device or a.device
-    a, b, images = a.to(device), b.to(device), images.to(device)
-    line = track(interpolate(a, b, lambdas), label="interpolation", total=len(lambdas), unit="point")
+    for images in (splits := list(splits)):
+        check_images(a.architecture, images)
+    a, b, splits = a.to(device), b.to(device), [images.to(device) for images in splits]
+
+    def line() -> Iterable[Bank]:
+        return track(interpolate(a, b, lambdas), label="interpolation", total=len(lambdas), unit="point")
+
     if isinstance(a.architecture, Architecture):
-        points = _points_of_mlps(a, b, images, lambdas, line)
+        curves = [_points_of_mlps(a, b, images, lambdas, line()) for images in splits]
     else:
-        points = [evaluate(finished(bank, pixels), images) for bank in line]
+        points = ([evaluate(bank, images) for images in splits] for bank in (finished(bank, pixels) for bank in line()))
+        curves = zip(*points, strict=True)
     axis = xr.Variable("lambda", list(map(float, lambdas)), {"long_name": "weight of the second network", "units": "1"})
-    return xr.concat(points, dim=axis, coords="minimal", compat="override").transpose("model", "lambda")
+    for curve in curves:
+        yield xr.concat(curve, dim=axis, coords="minimal", compat="override").transpose("model", "lambda")
 
 
 @torch.no_grad()
