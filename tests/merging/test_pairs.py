@@ -5,13 +5,13 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from other_networks import SHAPE, untrained
 
 from hrebasin import Architecture, Bank, evaluate, match_weights
 from hrebasin.convolutional import convolutional
 from hrebasin.merging.batch_norm import measure_batch_norm
 from hrebasin.merging.pairs import lines, pairs_of, permutation_choice
 from hrebasin.training.run import initial_bank
+from other_networks import SHAPE, untrained
 
 LAMBDAS = (0.0, 0.25, 0.5, 0.75, 1.0)
 TINY = Architecture((2,), 2, (1, 1, 1), (0.5,), (0.25,))
