@@ -10,7 +10,7 @@ from torch.func import functional_call, vmap
 
 from hrebasin import Bank, Recipe, train
 from hrebasin.architectures import NetworkArchitecture
-from hrebasin.convolutional import architecture_of, build, convolutional, residual
+from hrebasin.convolutional import architecture_of, build, convolutional, narrowed, residual
 from hrebasin.images.sources import Images
 from hrebasin.merging.batch_norm import measure_batch_norm
 from hrebasin.random_streams import generator
@@ -87,6 +87,14 @@ def test_a_network_is_the_same_in_whichever_bank_it_is_trained(kind, tmp_path, r
     assert not torch.equal(together.tensors["classifier.weight"][0], together.tensors["classifier.weight"][1])
     if kind == "convolutional":
         assert together.tensors["norm1.num_batches_tracked"].tolist() == [2, 2, 2]
+
+
+@pytest.mark.parametrize("kind", ["mlp", "convolutional", "residual"])
+def test_narrowed_networks_are_of_the_same_kind_with_a_share_of_the_widths(kind):
+    given = {"n_classes": 3, "image_shape": SHAPE, "mean": (0.5,) * 3, "std": (0.25,) * 3}
+    wide, narrow = (architecture_of(kind, widths, **given) for widths in ((8, 20), (1, 2)))
+    assert narrowed(wide, 0.1) == narrow
+    assert narrowed(narrow, 0.1) == architecture_of(kind, (1, 1), **given), "one unit at least"
 
 
 def test_training_one_network_is_pytorch_s_own(random_images):

@@ -1,12 +1,13 @@
 """The study's networks beside MLPs: a small convolutional one with batch norm, a small residual one with layer norm."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import torch
 from torch import nn
 
 from .architectures import RECIPE, NetworkArchitecture
-from .networks import Architecture, Normalize
+from .networks import Architecture, Normalize, scaled
 from .random_streams import generator
 
 
@@ -123,3 +124,17 @@ def architecture_of(
         return Architecture(tuple(widths), **given)
     network = build({"kind": kind, "channels": widths} | given)
     return NetworkArchitecture.of(network, torch.rand(2, *image_shape, generator=generator("example")))
+
+
+def narrowed(architecture: Architecture | NetworkArchitecture, share: float) -> Architecture | NetworkArchitecture:
+    """The same kind of network with a share of the units or channels of every hidden layer, at least one.
+
+    Raises:
+        ValueError: networks that are none of the study's own.
+    """
+    if isinstance(architecture, Architecture):
+        return replace(architecture, widths=scaled(architecture.widths, share))
+    if not architecture.recipe:
+        raise ValueError(f"{architecture.title} has no widths that are known")
+    options = dict(architecture.recipe)
+    return architecture_of(options.pop("kind"), scaled(options.pop("channels"), share), **options)

@@ -8,8 +8,8 @@ import numpy as np
 import torch
 
 from ...bank import Bank
+from ...convolutional import narrowed
 from ...images.sources import Images
-from ...networks import Architecture, scaled
 from ...random_streams import generator
 from ...training.recipe import Recipe
 from ...training.run import DivergedError
@@ -19,28 +19,23 @@ from ...training.train import train
 def narrow(leaf: Bank, images: Images, recipe: Recipe, shares: Sequence[float], *, device: str = "cpu") -> list[Bank]:
     """Networks of fewer units, fully trained, a bank a share of all hidden widths, method ``narrow``.
 
-    Widths at which a network learns nothing, which can happen to very narrow ones, are left out with a warning; so are
-    all of a network that is no MLP.
+    Shares at which a network learns nothing, which can happen to very narrow ones, are left out with a warning.
 
     Args:
         leaf: one network, whose seed, labels and architecture they have but for their widths.
         images: training images.
         recipe: of the leaf.
-        shares: of the widths; each is the ``strength`` of its network.
+        shares: of all hidden widths; each is the ``strength`` of its network.
         device: where to train.
     """
-    if not isinstance(leaf.architecture, Architecture):
-        warnings.warn(f"no narrow networks: {leaf.architecture.title} has no widths", stacklevel=2)
-        return []
     seed, banks = leaf.labels["seed"][0], []
     labels = {name: leaf.labels[name] for name in ("group", "node")} | {"method": "narrow"}
     for share in shares:
-        widths = scaled(leaf.architecture.widths, share)
-        label = f"narrow networks, {'-'.join(map(str, widths))}"
+        label = f"narrow networks, {share:g} of the widths"
         try:
-            bank = train(replace(leaf.architecture, widths=widths), images, [seed], recipe, device=device, label=label)
+            bank = train(narrowed(leaf.architecture, share), images, [seed], recipe, device=device, label=label)
         except DivergedError as error:
-            warnings.warn(f"widths {widths} are left out: {error}", stacklevel=2)
+            warnings.warn(f"{share:g} of the widths is left out: {error}", stacklevel=2)
         else:
             banks.append(replace(bank, history=None).relabel(**labels, strength=share))
     return banks
