@@ -1,13 +1,11 @@
 """What is told of one ledger, and of several settings together, with planted effects."""
 
-import re
-
 import pytest
 
 import synthetic
 from hrebasin.study.claims.ledger import CLAIMS, ledger
 from hrebasin.study.publishing import ledger_text
-from hrebasin.study.publishing.first_screen import SAYINGS, sentences
+from hrebasin.study.publishing.first_screen import FINDINGS, findings
 from hrebasin.study.statistics import rounded
 
 STAGES = ("merge", "attack", "regularity", "ablations")
@@ -21,23 +19,30 @@ def claims():
     return ledger(made | {"merge": made["merge"].isel(model=first.values)})
 
 
-def test_the_answer_names_the_settings_where_they_differ(claims):
-    ahead = claims.sel(part="C1a")  # MergeMany is: sizes have no sign, intervals are in order
-    many = rounded(*(-ahead[name].item() for name in ("effect", "high", "low")))
-    alone = [sentence for sentence, _ in sentences({"one": claims})]
-    assert any(re.search(r"tree .* less accurate .*by {} points \({} to {}\)\.".format(*many), text) for text in alone)
-    other = claims.copy(deep=True)
-    for part, verdict in (("C4a", "not resolved"), ("C7a", "contradicted"), ("C1a", "reproduced")):
-        other.verdict[claims.part.values.tolist().index(part)] = verdict
-    said = dict(zip(SAYINGS, sentences({"one": claims, "two": other}), strict=True))
-    corrected = r"costs .* in `one`\. In `two` the difference, .*, is not significant once corrected for the number"
-    assert re.search(corrected, said["C4a"][0]), "the interval does not hold zero"
-    other.low[claims.part.values.tolist().index("C4a")] = -1.0
-    assert "corrected" not in sentences({"one": claims, "two": other})[0][0]
-    assert said["C7a"][0] == "Weight norms fall at every stage in `one`, and do not fall at every stage in `two`."
-    assert said["C8a"][0] == "Lipschitz bounds fall at every stage."
-    _, low, high = rounded(*(claims.sel(part="C5b fgsm")[name].item() for name in ("effect", "low", "high")))
-    assert said["C5b fgsm"][0].count(f"({low} to {high}) in `") == 2
+def test_a_finding_tells_verdict_and_size_under_each_setting(claims):
+    other, places = claims.copy(deep=True), {name: place for place, name in enumerate(claims.part.values.tolist())}
+    for part, verdict in (("C4a", "not resolved"), ("C10b gaussian", "not resolved"), ("C7a", "contradicted")):
+        other.verdict[places[part]] = verdict
+    other.low[places["C10b gaussian"]], other.high[places["C10b gaussian"]] = -1.0, 1.0
+    other.effect[places["C5c fgsm"]], other.low[places["C5c fgsm"]], other.high[places["C5c fgsm"]] = -3, -5, -1
+    made = synthetic.results(groups=8, C1=-1, stages=STAGES)
+    heads, rows = findings({"one": claims, "two": other}, [made, made])
+    assert heads == [f"`{name}`, n = 8 trees of 16" for name in ("one", "two")]
+    found = {row.claim + row.text: row.cells for row in rows[1:]}
+    assert len(found) == len(FINDINGS)
+    told = {name: found[claims.claim.values[places[name]] + finding.text] for name, finding in FINDINGS.items()}
+    for name, size in (("C1a", "C1a"), ("C4a", "C11")):
+        effect, low, high = rounded(*(claims.sel(part=size)[end].item() for end in ("effect", "low", "high")))
+        assert told[name][0].number == f"{effect} ({low} to {high})"
+    assert [cell.word for cell in told["C1a"]] == ["no", "no"]
+    assert [cell.word for cell in told["C4a"]] == ["yes", "not resolved after correction"]
+    assert told["C10b gaussian"][1].word == "not resolved"
+    assert [(cell.word, cell.number) for cell in told["C7a"]] == [("yes", ""), ("no", "")]
+    assert told["C5c fgsm"][1].number == "3.0 (1.0 to 5.0)", "of two stages whichever is ahead"
+    accuracy = made["merge"].test_accuracy
+    ends = (accuracy[(accuracy.method == "unmerged").values], accuracy[(accuracy.n_merged == 16).values])
+    ends = (ends[0], ends[1][(ends[1].method == "tree").values])
+    assert rows[0].cells[0].number == " and ".join(f"{100 * float(end.mean()):.1f}" for end in ends)
 
 
 def test_verdicts_are_counted_and_one_tree_has_none(claims):
@@ -45,7 +50,8 @@ def test_verdicts_are_counted_and_one_tree_has_none(claims):
     assert sorted(name for names in tally.values() for name in names) == sorted(CLAIMS)
     assert (tally["contradicted"], tally["not measured"]) == (["C1"], ["C3"])
     few = synthetic.results(groups=1, leaves=4, stages=STAGES)
-    assert sentences({"one": ledger(few)}) == []
+    _, rows = findings({"one": ledger(few)}, [few])
+    assert {cell.word for row in rows[1:] for cell in row.cells} <= {"no verdict", "not measured"}
     text = ledger_text.counted(ledger(few), few)
     assert "reproduced" not in text
     assert "one tree of 4, which gives no interval" in text

@@ -1,11 +1,10 @@
 """Sentences of the first screen follow the signs, intervals and verdicts that they are made from."""
 
 import numpy as np
-import pytest
 import xarray as xr
 
 from hrebasin.study.publishing.across_settings import FALLS, Told, early_stopped, in_short
-from hrebasin.study.publishing.first_screen import sentences, untried
+from hrebasin.study.publishing.first_screen import untried
 
 
 def asked(sentence="", **ends):
@@ -41,16 +40,6 @@ def test_the_short_answer_names_sizes_whose_interval_leaves_zero_out():
     assert "early-stopped networks withstand it better than networks merged from 2 and 8 in `a`." in said
     assert "early-stopped networks withstand it worse than networks merged from 2 in `b`." in said
     assert "fall at every stage" not in said
-
-
-@pytest.mark.parametrize(
-    ("effect", "words"),
-    [(3.0, "unmerged networks are ahead of networks merged from 8"), (-3.0, "merged from 8 are ahead of unmerged")],
-)
-def test_of_two_stages_the_one_ahead_comes_first(effect, words):
-    [said] = [text for text, _ in sentences({"a": judged("contradicted", effect=effect)}) if "0.010" in text]
-    assert words in said
-    assert "by 3" in said
 
 
 def test_what_settings_say_alike_stands_once():

@@ -1,4 +1,4 @@
-"""What settings have in common and what they change: a table of effects, and a paragraph a question."""
+"""What settings have in common and what they change: the short answer, and a paragraph a question."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -14,16 +14,6 @@ from .answers_text import told_questions
 from .first_screen import untried
 from .places import ORDER
 
-# part of a claim -> what its effect is, in percentage points
-EFFECTS = {
-    "C11": "accuracy lost by merging two networks",
-    "C1a": "accuracy of the tree of 4 minus converged MergeMany's",
-    "C1b": "accuracy of the tree of 4 minus that of MergeMany after one sweep",
-    "C5a fgsm": "weak FGSM: unmerged networks minus the last stage",
-    "C5b fgsm": "strong FGSM: the last stage minus unmerged networks",
-    "C5b deepfool-linf": "strong DeepFool: the last stage minus unmerged networks",
-    "C10a gaussian": "accuracy under Gaussian noise, change a stage",
-}
 COMPARED = {"C11": "A pair merge costs", "C5b fgsm": "Under strong FGSM the last stage minus unmerged networks is"}
 OTHERS = {  # setting -> what it has that the main networks have not
     "convolutional": "convolutional networks with batch norm",
@@ -48,18 +38,12 @@ class Told(NamedTuple):
     answers: xr.Dataset | None
 
 
-def effects_table(settings: Mapping[str, Told]) -> tuple[list[str], list[list[str]]]:
-    """Effects down, settings across, as texts: the head, and rows.
+def paragraphs(settings: Mapping[str, Told]) -> list[tuple[str, str]]:
+    """Each question that settings answer together, and the answer.
 
     Args:
         settings: by name, the main one first.
     """
-    head = ["percentage points (95 % interval)", *settings]
-    return head, [[text, *(_effect(each.ledger, part) for each in settings.values())] for part, text in EFFECTS.items()]
-
-
-def paragraphs(settings: Mapping[str, Told]) -> list[tuple[str, str]]:
-    """Each question that settings answer together, and the answer; arguments as of `effects_table`."""
     return [
         (STOPPED, early_stopped(settings)),
         ("Is the tree ever more accurate than MergeMany?", _tree_or_many(settings)),
@@ -99,16 +83,6 @@ def _beside_stopped(of: Told, sign: int) -> str:
     rows = [(EQUAL.fullmatch(str(row.comparison.item())), row) for row in _rows(of.answers, "early-stopped")]
     ends = [(match[1], sign * row[("low", "high")[sign < 0]].item()) for match, row in rows if match]
     return listed([size for size, end in ends if end > 0])
-
-
-def from_to(everything: Mapping[str, Results]) -> str:
-    """How accurate unmerged networks and those of the last stage are, by setting."""
-    told = []
-    for name, results in everything.items():
-        accuracy, stages = results["merge"].test_accuracy, tree_stages(results["merge"])
-        first, last = (PERCENT * float(tree(accuracy, stage).mean()) for stage in (0, stages[-1]))
-        told.append(f"from {first:.1f} % (unmerged) to {last:.1f} % ({2 ** stages[-1]} networks merged) in `{name}`")
-    return f"Test accuracy falls {' and '.join(told)}."
 
 
 def stages_table(everything: Mapping[str, Results]) -> tuple[list[str], list[list[str]]]:

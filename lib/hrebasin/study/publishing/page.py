@@ -18,9 +18,9 @@ from ..questions import OPEN, answers
 from ..records import checksums as manifest
 from ..stages import EXTRA, NOTEBOOKS
 from . import notebook_pages
-from .across_settings import STOPPED, Told, effects_table, from_to, in_short, paragraphs, with_untried
+from .across_settings import STOPPED, Told, in_short, paragraphs, with_untried
 from .answers_text import by_question
-from .first_screen import INTERVALS, sentences
+from .first_screen import findings
 from .ledger_text import MARKS, by_setting, counted, ledger_table, reported, rows, tally
 from .live_figure import live_figure
 from .pictures import CLAIM_FIGURES, picture, title
@@ -85,15 +85,15 @@ def write_page(
     see = dict.fromkeys(claims.claim.values.tolist(), [])
     see |= {claim: _see(names, drawn, pages) for claim, names in CLAIM_FIGURES.items()}
     stopped = with_untried(told, [each.results for each in settings])
-    said = [(from_to({each.name: each.results for each in settings}), "C4"), *sentences(ledgers)]
+    heads, came_out = findings(ledgers, [each.results for each in settings])
     html = (
         notebook_pages.templates()
         .get_template("page.html")
         .render(
             short=in_short(told),
             first=(STOPPED, stopped, _see([FAMILIES], drawn, pages)) if asked is not None else None,
-            answer=[(sentence, [(claim, f"#{claim}"), *see[claim]]) for sentence, claim in said],
-            intervals=INTERVALS,
+            heads=heads,
+            findings=[(row, [(row.claim, f"#{row.claim}"), *see[row.claim]]) for row in came_out],
             counted=counted(claims, results),
             tally=[(verdict, MARKS[verdict], len(names)) for verdict, names in tally(claims).items()],
             settings=[
@@ -105,7 +105,6 @@ def write_page(
                 for claim, statement, cells in by_setting(ledgers)
             ],
             together=paragraphs(told),
-            effects=effects_table(told),
             numbers=NUMBERS,
             questions=_questions(settings, pages, folder),
             figures=pictures,

@@ -24,8 +24,6 @@ from . import page
 from .across_settings import (
     STOPPED,
     Told,
-    effects_table,
-    from_to,
     in_short,
     paragraphs,
     stages_table,
@@ -33,8 +31,8 @@ from .across_settings import (
     with_untried,
 )
 from .answers_text import by_question
-from .first_screen import INTERVALS, sentences
-from .ledger_text import counted, ledger_table, settings_table, trees
+from .first_screen import findings_table
+from .ledger_text import ledger_table, settings_table, trees
 from .pictures import title
 from .places import Place, benchmarks_file, places
 
@@ -72,7 +70,6 @@ def parts(root: Path) -> dict[str, str]:
             for place, each in zip(published, everything, strict=True)
         ),
         "claims": settings_table({name: each.ledger for name, each in settings.items()}),
-        "effects": figures.Table("", *effects_table(settings)).markdown().rstrip() + "\n",
         "stages": figures.Table("", *stages_table(dict(zip(settings, everything, strict=True)))).markdown().rstrip()
         + "\n",
         "settings": "".join(f"- **{title}** {text}\n" for title, text in paragraphs(settings)),
@@ -102,35 +99,32 @@ def told_settings(root: Path) -> dict[str, Told]:
 
 
 def first_screen(settings: Mapping[str, Told], everything: Sequence[Mapping[str, xr.Dataset]]) -> str:
-    """The answer as Markdown: what stands first on the page, and how many claims got which verdict.
+    """The answer as Markdown: what stands first on the page.
 
     Args:
         settings: by name.
         everything: their data sets by stage, in the same order.
     """
     ledgers = {name: each.ledger for name, each in settings.items()}
-    stopped = f"{STOPPED} {with_untried(settings, everything)}"
-    accuracies = from_to(dict(zip(settings, everything, strict=True)))
-    said = [stopped, accuracies, *(sentence for sentence, _ in sentences(ledgers))]
     lines = [f"**Answer.** {in_short(settings)}", "", "We trained under these settings:", ""]
     lines += [f"- {_recipe(results)}" for results in everything]
-    lines += ["", f"In detail, with {INTERVALS}:", "", *(f"- {one}" for one in said), ""]
-    counts = [counted(ledger, results) for ledger, results in zip(ledgers.values(), everything, strict=True)]
-    if len(ledgers) > 1:
-        counts = [f"- In `{name}`, o{count[1:]}" for name, count in zip(ledgers, counts, strict=True)]
-    return "\n".join([*lines, *counts, ""])
+    lines += ["", "What came out, with 95 % intervals:", "", findings_table(ledgers, everything)]
+    lines += [f"**{STOPPED}** {with_untried(settings, everything)}", ""]
+    return "\n".join(lines)
 
 
 def _recipe(results: Mapping[str, xr.Dataset]) -> str:
     """A setting's networks and training, in a line."""
     attrs = results["train"].attrs
     values = json.loads(attrs["parameters"])
-    layers = f"hidden layers {'-'.join(map(str, values['widths']))}"
-    if (network := values.get("network", "mlp")) != "mlp":
-        layers = f"{network} networks of {'-'.join(map(str, values['widths']))} channels"
-    augmented = "with crop and flip" if values.get("crop_padding") or values.get("flip") else "no augmentation"
+    widths = "-".join(map(str, values["widths"]))
+    network = f"MLPs with hidden layers of {widths} units"
+    if (kind := values.get("network", "mlp")) != "mlp":
+        network = f"{kind} networks of {widths} channels"
+    augmented = "with crop and flip" if values.get("crop_padding") or values.get("flip") else "without augmentation"
     likely = ", most likely the recipe of the paper" * (attrs["setting"] == LIKELY)
-    return f"`{attrs['setting']}`: {layers}, {values['epochs']} epochs, {augmented}{likely}; {trees(results['merge'])}."
+    trained = f"{values['epochs']} epochs {augmented}{likely}"
+    return f"`{attrs['setting']}`: {network} on {attrs['data_source']}; {trained}; {trees(results['merge'])}."
 
 
 def _unknown(everything: list[dict[str, xr.Dataset]], settings: Mapping[str, Told]) -> str:
