@@ -1,6 +1,6 @@
 # The whole paper as a workflow: papermill runs one notebook a rule, groups of networks are its shards.
 #
-#   make paper [SETTING=sample|plain|paper] [DATASET=...] [DEVICE=...] [GROUPS=...] [PRECISION=...] [EXECUTOR=slurm]
+#   make paper [SETTING=sample|augmented|plain|paper|...] [DATASET=...] [DEVICE=...] [GROUPS=...] [PRECISION=...] [EXECUTOR=slurm]
 #
 # or, with Snakemake's own options (executors, dry-run, ...): snakemake --config setting=sample
 

@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 from hrebasin.bank import Bank
-from hrebasin.convolutional import convolutional, residual
+from hrebasin.small_networks import convolutional, residual
 
 SHAPE = (3, 8, 8)
 KINDS = (convolutional, residual)

@@ -10,10 +10,10 @@ from torch.func import functional_call, vmap
 
 from hrebasin import Bank, Recipe, train
 from hrebasin.architectures import NetworkArchitecture
-from hrebasin.convolutional import architecture_of, build, convolutional, narrowed, residual
 from hrebasin.images.sources import Images
 from hrebasin.merging.batch_norm import measure_batch_norm
 from hrebasin.random_streams import generator
+from hrebasin.small_networks import architecture_of, build, convolutional, narrowed, residual
 from hrebasin.training.run import TrainingRun
 
 SHAPE = (3, 8, 8)

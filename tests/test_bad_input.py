@@ -23,8 +23,8 @@ from hrebasin import Bank, Images, Recipe, evaluate, load_images, match_weights
 from hrebasin.files import project_root
 from hrebasin.images.folders import images_in
 from hrebasin.lipschitz.bounds import margin, measure
+from hrebasin.merging.ablations import pairs_of
 from hrebasin.merging.many import merge_many_sets
-from hrebasin.merging.pairs import pairs_of
 from hrebasin.merging.path import path
 from hrebasin.merging.repair import moments
 from hrebasin.robustness.attacks import attack_suite, robust_accuracies

@@ -10,7 +10,7 @@ import torch
 from hrebasin import Bank, attack, evaluate, match_weights, merge_many, merge_tree, train
 from hrebasin.lipschitz.bounds import measure
 from hrebasin.matching.activations import match_activations
-from hrebasin.merging.pairs import lines
+from hrebasin.merging.ablations import lines
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA GPU on this machine")
 

@@ -6,7 +6,7 @@ import torch
 
 from hrebasin import Architecture, Recipe, evaluate, match_weights, merge_many, merge_naive, merge_tree, train
 from hrebasin.lipschitz.bounds import measure
-from hrebasin.merging.pairs import lines, pairs_of, permutation_choice
+from hrebasin.merging.ablations import lines, pairs_of, permutation_choice
 from hrebasin.robustness.attacks import attack_suite
 
 N_IMAGES = 60

@@ -20,7 +20,7 @@ from .symmetry.subject import check_tensors, copied, is_dense
 
 DRAWN = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 NORMS = (nn.modules.batchnorm._BatchNorm, nn.GroupNorm, nn.LayerNorm)
-RECIPE = "_hrebasin_recipe"  # attribute of networks that `hrebasin.convolutional.build` makes anew
+RECIPE = "_hrebasin_recipe"  # attribute of networks that `hrebasin.small_networks.build` makes anew
 AGREEMENT = 1e-4  # of outputs for an image alone and among others, relative: rounding in float32 stays far below
 
 

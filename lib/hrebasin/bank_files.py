@@ -10,9 +10,9 @@ from safetensors.torch import save
 from torch import nn
 
 from .architectures import NetworkArchitecture
-from .convolutional import build
 from .files import check_readable, write_atomically
 from .networks import Architecture
+from .small_networks import build
 from .symmetry import Symmetry
 from .symmetry.subject import copied
 

@@ -1,4 +1,4 @@
-"""Accuracy and loss of banks, and barriers along straight lines between networks."""
+"""Accuracy and loss of banks on images."""
 
 import torch
 import xarray as xr

@@ -8,7 +8,6 @@ from torch import nn
 
 import hrebasin
 from hrebasin.bank import Bank
-from hrebasin.convolutional import residual
 from hrebasin.images.sources import Images
 from hrebasin.merging.batch_norm import measure_batch_norm
 from hrebasin.merging.many import merge_many
@@ -17,6 +16,7 @@ from hrebasin.merging.methods import register, unregister
 from hrebasin.merging.tree import merge_tree
 from hrebasin.networks import MLP, mlp
 from hrebasin.random_streams import generator
+from hrebasin.small_networks import residual
 from hrebasin.symmetry import derive_symmetry
 from hrebasin.weight_files import read_weights, write_weights
 

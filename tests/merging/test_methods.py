@@ -9,12 +9,12 @@ from matplotlib.colors import to_rgb
 import synthetic
 from colour_vision import VISIONS, contrast, distance
 from hrebasin import Bank, match_weights, merge_all, merge_many, merge_naive, merge_pairs, register
-from hrebasin.convolutional import convolutional
 from hrebasin.merging.averages import Aligned
 from hrebasin.merging.distances import HISTORY, pairwise_distance, squared_norms
 from hrebasin.merging.looks import LOOKS
 from hrebasin.merging.methods import MERGES, SPARE, added, match_to_first, merge_sets, of_every_run, unregister
 from hrebasin.merging.repair import moments
+from hrebasin.small_networks import convolutional
 from hrebasin.study import records
 from hrebasin.study.figures import paper as plots
 from hrebasin.study.figures import regularity

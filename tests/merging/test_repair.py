@@ -6,10 +6,10 @@ from torch import nn
 
 from hrebasin import Bank, merge_naive, merge_tree, repair
 from hrebasin.architectures import NetworkArchitecture
-from hrebasin.convolutional import convolutional, residual
 from hrebasin.merging.batch_norm import measure_batch_norm
 from hrebasin.merging.repair import Moments, moments, pre_activations, repaired_tree
 from hrebasin.merging.tree import align_tree
+from hrebasin.small_networks import convolutional, residual
 from other_networks import SHAPE, untrained
 
 

@@ -9,10 +9,10 @@ from torch import nn
 from hrebasin import Bank, interpolate, match_weights, merge_many, merge_naive, merge_pairs, merge_tree, train
 from hrebasin.bank import LABELS
 from hrebasin.evaluation import evaluate
+from hrebasin.merging.ablations import lines
 from hrebasin.merging.batch_norm import measure_batch_norm
 from hrebasin.merging.many import merge_many_as_published, merge_many_sets
 from hrebasin.merging.methods import MERGES
-from hrebasin.merging.pairs import lines
 from hrebasin.merging.path import path
 from hrebasin.training.run import initial_bank
 from other_networks import KINDS, SHAPE, untrained

@@ -1,4 +1,4 @@
-"""Merging: pairs, the paper's tree, MergeMany of Git Re-Basin (algorithm 3), and plain averages."""
+"""Merging in pairs, and the paper's tree: pairs, then pairs of pairs, up to one network."""
 
 import time
 from collections.abc import Callable, Sequence

@@ -10,7 +10,7 @@ from ..bank import Bank, check_finite
 from ..checks import check_pixels
 from ..resources import halving, plain_torch, subnormals_flushed
 from .deepfool import deepfool
-from .fixed_size import COMPARED, FIXED_SIZE, fixed_size
+from .fgsm import COMPARED, FIXED_SIZE, fixed_size
 from .foolbox_model import NETWORKS_AT_ONCE, SAMPLES_AT_ONCE, fitting_samples, in_pieces
 from .noise import noise_accuracy
 

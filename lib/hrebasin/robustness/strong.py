@@ -12,7 +12,7 @@ from ..bank import Bank
 from ..random_streams import generator
 from ..resources import plain_torch, subnormals_flushed
 from .attacks import check_attack, robust_flags
-from .fixed_size import FGSM
+from .fgsm import FGSM
 from .foolbox_model import NETWORKS_AT_ONCE, SAMPLES_AT_ONCE, fitting_samples, in_pieces, run, select
 
 LOSSES = ("cross-entropy", "margin")

@@ -5,11 +5,11 @@ from collections.abc import Mapping
 import numpy as np
 import xarray as xr
 
-from .groups import PERCENT, TOLERANCE, NotMeasuredError, by_group, finite, mask, tree
+from .groups import LEAST_STRONG, PERCENT, TOLERANCE, NotMeasuredError, by_group, finite, mask, tree
 
 MINIMAL = "deepfool-linf"  # whose norms tell of every size whether an image withstands it
 WEAK = (2 * TOLERANCE, 0.005)  # epsilons that count as weak; 0 is no attack
-STRONG = (0.015, 0.020)  # epsilons that count as strong
+STRONG = (LEAST_STRONG, 0.020)  # epsilons that count as strong
 
 
 def between(attack: xr.Dataset, low: float, high: float) -> np.ndarray:

@@ -11,7 +11,7 @@ TOLERANCE = 1e-9  # of a coordinate such as epsilon, whose steps are rounded
 PERCENT = 100.0  # percentage points in an accuracy of 1
 POINTS = "percentage points"
 SAME_CHOICE = 0.5  # percentage points; one standard error of an accuracy of 50 % on 10,000 test images
-STRONG = 0.015  # epsilon from which an attack counts as strong, as in C5
+LEAST_STRONG = 0.015  # epsilon from which an attack counts as strong, as in C5
 VARYING = 4  # networks a group, at least, whose variance is compared
 BROKEN = 0.1  # epsilon at which every network must break
 
@@ -249,7 +249,7 @@ def _crossing(x: np.ndarray, y: np.ndarray) -> float:
 def strong(robust: xr.DataArray) -> xr.DataArray:
     """Of robust accuracies (..., epsilon) those of strong attacks that leave something standing."""
     size = robust.epsilon.values
-    return robust.sel(epsilon=(size >= STRONG) & (size < BROKEN))
+    return robust.sel(epsilon=(size >= LEAST_STRONG) & (size < BROKEN))
 
 
 def large(robust: xr.DataArray) -> xr.DataArray:

@@ -277,7 +277,7 @@ def _check_fit(values: Mapping) -> None:
         raise ValueError(f"first_group should be a multiple of groups_per_shard={size}, got {first}")
     if (leaves := values.get("leaves")) is None:
         return
-    pairs = leaves // 2 + (leaves - 1) * (leaves - 2) // 2  # see merging.pairs.pairs_of
+    pairs = leaves // 2 + (leaves - 1) * (leaves - 2) // 2  # see merging.ablations.pairs_of
     if values.get("ablation_pairs", 0) > pairs:
         raise ValueError(f"ablation_pairs={values['ablation_pairs']} exceeds the {pairs} of leaves={leaves}")
     if values.get("regularised_models", 0) > leaves:

@@ -36,9 +36,9 @@ def test_the_short_answer_names_sizes_whose_interval_leaves_zero_out():
         "b": Told(judged("contradicted"), asked(tree2=(1, 2))),
     }
     said = in_short(told)
-    assert "withstand strong FGSM better in `a` and worse in `b` than unmerged ones." in said
-    assert "early-stopped networks withstand it better than networks merged from 2 and 8 in `a`." in said
-    assert "early-stopped networks withstand it worse than networks merged from 2 in `b`." in said
+    assert "Merging in a tree helps in `a` and hurts in `b` against strong FGSM." in said
+    assert "early-stopped networks withstand it better, in `a` than networks merged from 2 and 8." in said
+    assert "early-stopped networks withstand it worse, in `b` than networks merged from 2." in said
     assert "fall at every stage" not in said
 
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from hrebasin.evaluation import accuracy
+from hrebasin.merging.ablations import lines
 from hrebasin.merging.many import merge_many
-from hrebasin.merging.pairs import lines
 from hrebasin.merging.tree import merge_tree
 from hrebasin.networks import Architecture
 from hrebasin.study.questions.training_recipes import CROP_PADDING, WEIGHT_DECAY, Variant, measure, variants

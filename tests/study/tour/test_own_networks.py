@@ -8,18 +8,18 @@ import torch
 from safetensors.torch import load_file
 
 from hrebasin.bank import Bank
-from hrebasin.convolutional import convolutional
 from hrebasin.evaluation import evaluate
 from hrebasin.images.sources import load_images
 from hrebasin.merging.files import merge_files
 from hrebasin.merging.methods import merge_all
 from hrebasin.networks import Normalize
+from hrebasin.small_networks import convolutional
 from hrebasin.study.tour.own_networks import batch_norm_pixels, read_networks
 from hrebasin.weight_files import write_weights
 
 pytestmark = pytest.mark.filterwarnings("ignore:a.pt is a checkpoint", "ignore:D.PT is a checkpoint")
 FACTORY = """
-from hrebasin.convolutional import convolutional
+from hrebasin.small_networks import convolutional
 
 def make(n_classes=4):
     return convolutional((4, 6), n_classes=n_classes, image_shape=(3, 4, 4))

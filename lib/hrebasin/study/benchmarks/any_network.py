@@ -8,13 +8,13 @@ from torch import nn
 
 from ...architectures import NetworkArchitecture
 from ...bank import Bank
-from ...convolutional import architecture_of
 from ...evaluation import accuracy
 from ...images.sources import Images
 from ...matching.weights import match_weights
 from ...merging.batch_norm import measure_batch_norm
 from ...merging.tree import merge_pairs
 from ...random_streams import generator
+from ...small_networks import architecture_of
 from ...symmetry import derive_symmetry, prove_symmetry
 from ...training.recipe import Recipe
 from ...training.run import initial_bank

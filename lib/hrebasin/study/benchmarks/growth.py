@@ -15,8 +15,8 @@ import xarray as xr
 from ...bank import Bank
 from ...images.sources import Images
 from ...lipschitz.bounds import measure
+from ...merging.ablations import lines, permutation_choice
 from ...merging.many import merge_many_sets
-from ...merging.pairs import lines, permutation_choice
 from ...merging.tree import merge_pairs, merge_tree
 from ...networks import Architecture
 from ...robustness.attacks import attack

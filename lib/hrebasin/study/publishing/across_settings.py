@@ -61,18 +61,15 @@ def in_short(settings: Mapping[str, Told]) -> str:
         subject = listed(falling)
         said.append(f"{subject[0].upper()}{subject[1:]} fall at every stage, as the paper says.")
     strong = _verdicts(settings, "C5b fgsm")
-    words = {"reproduced": "better", "contradicted": "worse"}
+    words = {"reproduced": "helps", "contradicted": "hurts"}
     told = [f"{word} in {_in(strong, verdict)}" for verdict, word in words.items() if verdict in strong.values()]
     if told:
-        said.append(f"Fully merged networks withstand strong FGSM {' and '.join(told)} than unmerged ones.")
+        said.append(f"Merging in a tree {' and '.join(told)} against strong FGSM.")
     for word, sign in (("better", -1), ("worse", 1)):
-        if told := [
-            f"{found} in `{name}`" for name, each in settings.items() if (found := _beside_stopped(each, sign))
-        ]:
-            said.append(
-                f"At equal accuracy, early-stopped networks withstand it {word} than networks merged from "
-                f"{' and from '.join(told)}."
-            )
+        found = {name: sizes for name, each in settings.items() if (sizes := _beside_stopped(each, sign))}
+        told = [f"in `{name}` than networks merged from {sizes}" for name, sizes in found.items()]
+        if told:
+            said.append(f"At the same accuracy, early-stopped networks withstand it {word}, {', and '.join(told)}.")
     return " ".join(said)
 
 
@@ -250,7 +247,7 @@ def unknown(settings: Mapping[str, Told], *, networks: int, devices: set[str]) -
     """
     said = [
         "We have not read the paper's full text.",
-        f"The paper trained 1600 networks; our largest setting has {networks}.",
+        f"The paper trained 1600 networks; our largest published setting has {networks}.",
         *_missing(settings, *ORDER),
     ]
     if not any("cuda" in device for device in devices):

@@ -152,6 +152,6 @@ def untried(results: Mapping[str, xr.Dataset]) -> str:
     names, setting = listed([f"`{way}`" for way in ways]), results["train"].attrs["setting"]
     return (
         f"But in `{setting}`, {size} networks merged by {names} classify up to {PERCENT * float(by_way.max()):.0f} % "
-        f"correctly under strong FGSM, early-stopped networks of any epoch at most {PERCENT * most:.0f} %. We have not "
-        "tried PGD on the former."
+        f"correctly under strong FGSM, early-stopped networks of any epoch at most {PERCENT * most:.0f} % on average. "
+        "We have not attacked those merged networks with PGD."
     )

@@ -69,6 +69,7 @@ def parts(root: Path) -> dict[str, str]:
             f"- {published_by(each, place.figures.relative_to(root).as_posix())}\n"
             for place, each in zip(published, everything, strict=True)
         ),
+        "data-sets": data_sets(everything[0]),
         "claims": settings_table({name: each.ledger for name, each in settings.items()}),
         "stages": figures.Table("", *stages_table(dict(zip(settings, everything, strict=True)))).markdown().rstrip()
         + "\n",
@@ -159,6 +160,16 @@ def published_by(results: Mapping[str, xr.Dataset], figures_at: str) -> str:
     if fewer := [f"{n} for `{stage}.nc`" for stage, n in numbers.items() if n < numbers["train"]]:
         text += f" Of fewer trees: {', '.join(fewer)}."
     return text + (_versions(results["versions"], figures_at) if "versions" in results else "")
+
+
+def data_sets(results: Mapping[str, xr.Dataset]) -> str:
+    """What each data set of a setting holds: its dimensions with their lengths, and its variables, as Markdown."""
+    lines = ["| data set | dimensions | variables |", "|---|---|---|"]
+    for stage, data in results.items():
+        sizes = ", ".join(f"{dim} {size:,}" for dim, size in data.sizes.items())
+        variables = ", ".join(f"`{name}` ({', '.join(each.dims)})" for name, each in data.data_vars.items())
+        lines.append(f"| `{stage}.nc` | {sizes} | {variables} |")
+    return "\n".join(lines) + "\n"
 
 
 def _versions(data: xr.Dataset, figures_at: str) -> str:

@@ -8,9 +8,9 @@ import numpy as np
 import torch
 
 from ...bank import Bank
-from ...convolutional import narrowed
 from ...images.sources import Images
 from ...random_streams import generator
+from ...small_networks import narrowed
 from ...training.recipe import Recipe
 from ...training.run import DivergedError
 from ...training.train import train

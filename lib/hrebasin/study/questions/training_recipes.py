@@ -13,9 +13,9 @@ from matplotlib.figure import Figure
 from ...bank import Bank
 from ...evaluation import evaluate
 from ...images.sources import Images
+from ...merging.ablations import lines, pairs_of
 from ...merging.distances import CONVERGENCE
 from ...merging.many import merge_many_sets
-from ...merging.pairs import lines, pairs_of
 from ...merging.tree import merge_tree
 from ...networks import Architecture, scaled
 from ...random_streams import Seed

@@ -1,1 +1,1 @@
-"""What the notebooks 00, 10 and 11 show: a landscape, a tree, an attacked image, an explorer."""
+"""What the notebooks 00, 10, 11 and 30 show: a landscape, an attacked image, an explorer, federated clients."""

@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hrebasin import Architecture, Bank, evaluate, match_weights
-from hrebasin.convolutional import convolutional
+from hrebasin.merging.ablations import lines, pairs_of, permutation_choice
 from hrebasin.merging.batch_norm import measure_batch_norm
-from hrebasin.merging.pairs import lines, pairs_of, permutation_choice
+from hrebasin.small_networks import convolutional
 from hrebasin.training.run import initial_bank
 from other_networks import SHAPE, untrained
 
