@@ -5,7 +5,7 @@ import pytest
 import synthetic
 from hrebasin.study.claims.ledger import CLAIMS, ledger
 from hrebasin.study.publishing import ledger_text
-from hrebasin.study.publishing.first_screen import FINDINGS, findings
+from hrebasin.study.publishing.first_screen import FINDINGS, Published, findings
 from hrebasin.study.statistics import rounded
 
 STAGES = ("merge", "attack", "regularity", "ablations")
@@ -26,7 +26,7 @@ def test_a_finding_tells_verdict_and_size_under_each_setting(claims):
     other.low[places["C10b gaussian"]], other.high[places["C10b gaussian"]] = -1.0, 1.0
     other.effect[places["C5c fgsm"]], other.low[places["C5c fgsm"]], other.high[places["C5c fgsm"]] = -3, -5, -1
     made = synthetic.results(groups=8, C1=-1, stages=STAGES)
-    heads, rows = findings({"one": claims, "two": other}, [made, made])
+    heads, rows = findings({"one": Published(claims, None, made), "two": Published(other, None, made)})
     assert heads == [f"`{name}`, n = 8 trees of 16" for name in ("one", "two")]
     found = {row.claim + row.text: row.cells for row in rows[1:]}
     assert len(found) == len(FINDINGS)
@@ -50,7 +50,7 @@ def test_verdicts_are_counted_and_one_tree_has_none(claims):
     assert sorted(name for names in tally.values() for name in names) == sorted(CLAIMS)
     assert (tally["contradicted"], tally["not measured"]) == (["C1"], ["C3"])
     few = synthetic.results(groups=1, leaves=4, stages=STAGES)
-    _, rows = findings({"one": ledger(few)}, [few])
+    _, rows = findings({"one": Published(ledger(few), None, few)})
     assert {cell.word for row in rows[1:] for cell in row.cells} <= {"no verdict", "not measured"}
     text = ledger_text.counted(ledger(few), few)
     assert "reproduced" not in text

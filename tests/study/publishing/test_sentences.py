@@ -3,8 +3,9 @@
 import numpy as np
 import xarray as xr
 
-from hrebasin.study.publishing.across_settings import FALLS, Told, early_stopped, in_short
-from hrebasin.study.publishing.first_screen import untried
+import synthetic
+from hrebasin.study.publishing.across_settings import FALLS, _batch_norm, early_stopped, in_short
+from hrebasin.study.publishing.first_screen import Published, untried
 
 
 def asked(sentence="", **ends):
@@ -32,8 +33,8 @@ def judged(verdict, **effects):
 
 def test_the_short_answer_names_sizes_whose_interval_leaves_zero_out():
     told = {
-        "a": Told(judged("reproduced"), asked(tree2=(-3, -1), tree4=(-1, 1), tree8=(-2, -1))),
-        "b": Told(judged("contradicted"), asked(tree2=(1, 2))),
+        "a": Published(judged("reproduced"), asked(tree2=(-3, -1), tree4=(-1, 1), tree8=(-2, -1))),
+        "b": Published(judged("contradicted"), asked(tree2=(1, 2))),
     }
     said = in_short(told)
     assert "Merging in a tree helps in `a` and hurts in `b` against strong FGSM." in said
@@ -44,7 +45,7 @@ def test_the_short_answer_names_sizes_whose_interval_leaves_zero_out():
 
 def test_what_settings_say_alike_stands_once():
     texts = ("No. Trees keep 1 %.", "No. Trees keep 2 %.", "Yes. Trees win.")
-    no, other, yes = (Told(None, asked(text)) for text in texts)
+    no, other, yes = (Published(None, asked(text)) for text in texts)
     assert early_stopped({"a": no, "b": other}) == "No. In `a`, trees keep 1 %. In `b`, trees keep 2 %."
     assert early_stopped({"a": no, "b": yes}) == "In `a`: No. Trees keep 1 %. In `b`: Yes. Trees win."
 
@@ -59,3 +60,14 @@ def test_a_way_to_merge_that_pgd_has_not_tried_is_told_where_it_beats_early_stop
     results = {"mergers": mergers, "controls": families, "train": xr.Dataset(attrs={"setting": "s"})}
     assert "4 networks merged by `activations` classify up to 40 %" in untried(results)
     assert untried({"mergers": mergers}) == untried(results | {"mergers": mergers.isel(model=[0, 2])}) == ""
+
+
+def test_what_averaged_batch_norm_costs_is_told_where_it_was_measured():
+    merge = synthetic.results(groups=2, leaves=4, stages=("merge",))["merge"]
+    of_tree = (merge.method == "tree").values
+    merge["averaged_norms_accuracy"] = xr.where(of_tree, merge.stage / 10, np.nan)
+    merge["test_accuracy"] = xr.where(of_tree, 0.8 - merge.stage / 10, 0.9)
+    assert " ".join(_batch_norm(merge)).endswith(
+        "from 2 reach 10.0 %, not 70.0 %. With their averages, networks merged from 4 reach 20.0 %, not 60.0 %."
+    )
+    assert _batch_norm(merge.drop_vars("averaged_norms_accuracy")) == []

@@ -1,20 +1,19 @@
 """What settings have in common and what they change: the short answer, and a paragraph a question."""
 
 import re
-from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Mapping
 
 import xarray as xr
 
 from ..contrasts import STRONG, WEAK, between
 from ..figures.alt_text import told
-from ..groups import PERCENT, Results, tree, tree_stages
+from ..groups import PERCENT, tree, tree_stages
 from ..questions.wording import listed
 from .answers_text import told_questions
-from .first_screen import untried
+from .first_screen import Published, untried
 from .places import ORDER
 
-COMPARED = {"C11": "A pair merge costs", "C5b fgsm": "Under strong FGSM the last stage minus unmerged networks is"}
+COMPARED = {"C11": "A pair merge costs", "C5b fgsm": "Under strong FGSM, the lead of fully merged networks is"}
 OTHERS = {  # setting -> what it has that the main networks have not
     "convolutional": "convolutional networks with batch norm",
     "residual": "residual networks with layer norm",
@@ -31,14 +30,7 @@ AUGMENTED = "what crop and flip change of the gain"
 EQUAL = re.compile(r"FGSM, strong, at equal accuracy: tree of (\d+) minus early-stopped networks")
 
 
-class Told(NamedTuple):
-    """What is published of a setting: the ledger, and the answers to open questions if they were asked."""
-
-    ledger: xr.Dataset
-    answers: xr.Dataset | None
-
-
-def paragraphs(settings: Mapping[str, Told]) -> list[tuple[str, str]]:
+def paragraphs(settings: Mapping[str, Published]) -> list[tuple[str, str]]:
     """Each question that settings answer together, and the answer.
 
     Args:
@@ -53,7 +45,7 @@ def paragraphs(settings: Mapping[str, Told]) -> list[tuple[str, str]]:
     ]
 
 
-def in_short(settings: Mapping[str, Told]) -> str:
+def in_short(settings: Mapping[str, Published]) -> str:
     """The paper's main findings beside what came out, and early stopping, in a sentence each."""
     said = []
     falling = [name for name, part in FALLS.items() if set(_verdicts(settings, part).values()) == {"reproduced"}]
@@ -73,7 +65,7 @@ def in_short(settings: Mapping[str, Told]) -> str:
     return " ".join(said)
 
 
-def _beside_stopped(of: Told, sign: int) -> str:
+def _beside_stopped(of: Published, sign: int) -> str:
     """Numbers of networks whose tree is ahead of early-stopped networks as accurate under FGSM (1), or behind (-1)."""
     if of.answers is None:
         return ""
@@ -82,10 +74,10 @@ def _beside_stopped(of: Told, sign: int) -> str:
     return listed([size for size, end in ends if end > 0])
 
 
-def stages_table(everything: Mapping[str, Results]) -> tuple[list[str], list[list[str]]]:
+def stages_table(settings: Mapping[str, Published]) -> tuple[list[str], list[list[str]]]:
     """Accuracy by stage, without attack and under weak and strong FGSM, of each setting: the head, and rows."""
     head, rows = ["setting", "stage", "test accuracy (%)", "weak FGSM (%)", "strong FGSM (%)"], []
-    for name, results in everything.items():
+    for name, (_, _, results) in settings.items():
         robust = results["attack"].robust_accuracy.sel(attack="fgsm")
         under = [xr.DataArray(between(robust, *sizes), dims="epsilon") for sizes in (WEAK, STRONG)]
         columns = [results["merge"].test_accuracy, *((robust * weights).sum("epsilon") for weights in under)]
@@ -95,12 +87,12 @@ def stages_table(everything: Mapping[str, Results]) -> tuple[list[str], list[lis
     return head, rows
 
 
-def with_untried(settings: Mapping[str, Told], everything: Sequence[Results]) -> str:
+def with_untried(settings: Mapping[str, Published]) -> str:
     """`early_stopped`, and ways to merge that may change it."""
-    return " ".join([early_stopped(settings), *filter(None, map(untried, everything))])
+    return " ".join([early_stopped(settings), *filter(None, (untried(each.results) for each in settings.values()))])
 
 
-def early_stopped(settings: Mapping[str, Told]) -> str:
+def early_stopped(settings: Mapping[str, Published]) -> str:
     """The answer to `STOPPED` of every setting whose networks were asked; what all say alike stands first, once."""
     leads = {name: lead for name, each in settings.items() if (lead := _lead(each, "controls"))}
     if len(settings) == 1 or not leads:
@@ -112,7 +104,7 @@ def early_stopped(settings: Mapping[str, Told]) -> str:
     return f"{words[0]}. {' '.join(told)}"
 
 
-def _tree_or_many(settings: Mapping[str, Told]) -> str:
+def _tree_or_many(settings: Mapping[str, Published]) -> str:
     converged, once = (_verdicts(settings, part) for part in ("C1a", "C1b"))
     if "reproduced" in converged.values():
         first = f"Yes, in {_in(converged, 'reproduced')}."
@@ -131,7 +123,7 @@ def _tree_or_many(settings: Mapping[str, Told]) -> str:
     return " ".join(said)
 
 
-def _augmentation(settings: Mapping[str, Told]) -> str:
+def _augmentation(settings: Mapping[str, Published]) -> str:
     said = []
     for name, each in settings.items():
         changes = _rows(each.answers, AUGMENTED)
@@ -147,15 +139,29 @@ def _augmentation(settings: Mapping[str, Told]) -> str:
     return " ".join([*said, *_missing(settings, "augmented")])
 
 
-def _architectures(settings: Mapping[str, Told]) -> str:
+def _architectures(settings: Mapping[str, Published]) -> str:
     main, said = next(iter(settings)), []
     for name, text in OTHERS.items():
         if name in settings:
-            said += [f"`{name}` has {text}.", *_side_by_side(settings, main, name)]
+            merge = settings[name].results["merge"]
+            said += [f"`{name}` has {text} and images of {merge.attrs['data_source']}."]
+            said += [*_side_by_side(settings, main, name), *_batch_norm(merge)]
     return " ".join([*said, *_missing(settings, *OTHERS)])
 
 
-def _barrier(settings: Mapping[str, Told]) -> str:
+def _batch_norm(merge: xr.Dataset) -> list[str]:
+    """What it costs to average the running statistics of batch norm, where a setting has them."""
+    if "averaged_norms_accuracy" not in merge:
+        return []
+    said = ["The running statistics of batch norm are measured anew after every merge."]
+    for stage in (1, tree_stages(merge)[-1]):
+        columns = (merge[name] for name in ("averaged_norms_accuracy", "test_accuracy"))
+        averaged, anew = (PERCENT * float(tree(each, stage).mean()) for each in columns)
+        said.append(f"With their averages, networks merged from {2**stage} reach {averaged:.1f} %, not {anew:.1f} %.")
+    return said
+
+
+def _barrier(settings: Mapping[str, Published]) -> str:
     verdicts = {name: found for name, found in _verdicts(settings, "C11").items() if found != NOTHING}
     if not verdicts:
         return "Not measured yet."
@@ -184,19 +190,19 @@ def _rows(asked: xr.Dataset | None, text: str) -> list[xr.Dataset]:
     return [asked.isel(row=k) for k, name in enumerate(names) if text in name]
 
 
-def _side_by_side(settings: Mapping[str, Told], first: str, second: str) -> list[str]:
+def _side_by_side(settings: Mapping[str, Published], first: str, second: str) -> list[str]:
     return [
         f"{text} {_points(settings[first], part)} in `{first}` and {_points(settings[second], part)} in `{second}`."
         for part, text in COMPARED.items()
     ]
 
 
-def _missing(settings: Mapping[str, Told], *names: str) -> list[str]:
+def _missing(settings: Mapping[str, Published], *names: str) -> list[str]:
     missing = [f"`{name}`" for name in names if name not in settings]
     return [f"Not measured yet: {', '.join(missing)}."] if missing else []
 
 
-def _lead(of: Told, stage: str) -> str:
+def _lead(of: Published, stage: str) -> str:
     """What stands first in an answer; empty where it was not asked."""
     asked = told_questions(of.answers) if of.answers is not None else []
     return next((one["lead"] for one in asked if one["stage"] == stage), "")
@@ -206,7 +212,7 @@ def _part(ledger: xr.Dataset, part: str) -> xr.Dataset:
     return ledger.isel(part=ledger.part.values.tolist().index(part))
 
 
-def _verdicts(settings: Mapping[str, Told], part: str) -> dict[str, str]:
+def _verdicts(settings: Mapping[str, Published], part: str) -> dict[str, str]:
     return {name: _part(each.ledger, part).verdict.item() for name, each in settings.items()}
 
 
@@ -214,7 +220,7 @@ def _in(verdicts: Mapping[str, str], verdict: str) -> str:
     return listed([f"`{name}`" for name, found in verdicts.items() if found == verdict])
 
 
-def _points(of: Told, part: str) -> str:
+def _points(of: Published, part: str) -> str:
     return _in_points(_effect(of.ledger, part))
 
 
@@ -223,7 +229,7 @@ def _in_points(sized: str) -> str:
     return f"{size} points ({spread}" if spread else size if size == NOTHING else f"{size} points"
 
 
-def _value(of: Told, part: str) -> float:
+def _value(of: Published, part: str) -> float:
     return _part(of.ledger, part).effect.item()
 
 
@@ -237,7 +243,7 @@ def _sized(row: xr.Dataset) -> str:
     return told(row.effect.item(), None if row.low.isnull() else (row.low.item(), row.high.item()))
 
 
-def unknown(settings: Mapping[str, Told], *, networks: int, devices: set[str]) -> str:
+def unknown(settings: Mapping[str, Published], *, networks: int, devices: set[str]) -> str:
     """What nothing published tells, in sentences.
 
     Args:

@@ -1,6 +1,6 @@
 """What a reader sees first: the paper's findings down, settings across, and in each cell what came out."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -12,6 +12,15 @@ from ..groups import PERCENT, Results, count_groups, large, tree, tree_stages
 from ..questions.wording import listed
 from ..statistics import rounded
 from .ledger_text import MARKS
+
+
+class Published(NamedTuple):
+    """What is published of a setting: the ledger, answers to open questions if they were asked, data sets by stage."""
+
+    ledger: xr.Dataset
+    answers: xr.Dataset | None
+    results: Results = {}
+
 
 # verdict -> whether a part of a claim holds
 HOLDS = {"reproduced": "yes", "contradicted": "no"}
@@ -69,31 +78,26 @@ class Row(NamedTuple):
     cells: list[Cell]
 
 
-def findings(ledgers: Mapping[str, xr.Dataset], everything: Sequence[Results]) -> tuple[list[str], list[Row]]:
-    """The head, a text for each setting, and the rows; first how accurate networks are, then what the paper finds.
-
-    Args:
-        ledgers: by the name of the setting.
-        everything: their data sets by stage, in the same order.
-    """
-    merged = [results["merge"] for results in everything]
+def findings(settings: Mapping[str, Published]) -> tuple[list[str], list[Row]]:
+    """The head, a text for each setting, and the rows; first how accurate networks are, then what the paper finds."""
+    ledgers = [each.ledger for each in settings.values()]
+    merged = {name: each.results["merge"] for name, each in settings.items()}
     heads = [
-        f"`{name}`, n = {count_groups(data)} trees of {2 ** max(tree_stages(data))}"
-        for name, data in zip(ledgers, merged, strict=True)
+        f"`{name}`, n = {count_groups(data)} trees of {2 ** max(tree_stages(data))}" for name, data in merged.items()
     ]
-    accuracies = [Cell("", "", "", _from_to(data.test_accuracy)) for data in merged]
+    accuracies = [Cell("", "", "", _from_to(data.test_accuracy)) for data in merged.values()]
     rows = [Row("Test accuracy of unmerged networks, and of fully merged ones", "%", "C4", accuracies)]
     for name, finding in FINDINGS.items():
-        found = [(_part(ledger, name), _part(ledger, finding.size or name)) for ledger in ledgers.values()]
+        found = [(_part(ledger, name), _part(ledger, finding.size or name)) for ledger in ledgers]
         if claims := [part.claim.item() for part, _ in found if part is not None]:
             cells = [_cell(part, size if finding.number else None) for part, size in found]
             rows.append(Row(finding.text, finding.number, claims[0], cells))
     return heads, rows
 
 
-def findings_table(ledgers: Mapping[str, xr.Dataset], everything: Sequence[Results]) -> str:
-    """`findings` as Markdown; arguments as there."""
-    heads, rows = findings(ledgers, everything)
+def findings_table(settings: Mapping[str, Published]) -> str:
+    """`findings` as Markdown."""
+    heads, rows = findings(settings)
     lines = [
         f"| what the paper finds (and what the number is) | {' | '.join(heads)} |",
         "|---" * (1 + len(heads)) + "|",

@@ -18,9 +18,9 @@ from ..questions import OPEN, answers
 from ..records import checksums as manifest
 from ..stages import EXTRA, NOTEBOOKS
 from . import notebook_pages
-from .across_settings import STOPPED, Told, in_short, paragraphs, with_untried
+from .across_settings import STOPPED, in_short, paragraphs, with_untried
 from .answers_text import by_question
-from .first_screen import findings
+from .first_screen import Published, findings
 from .ledger_text import MARKS, by_setting, counted, ledger_table, reported, rows, tally
 from .live_figure import live_figure
 from .pictures import CLAIM_FIGURES, picture, title
@@ -80,12 +80,12 @@ def write_page(
         shown = picture(name, draw(benchmarks), figures.benchmark_caption(name, benchmarks))
         speed.append(shown | {"links": _files(name, Path(files), [Path(data).parent / "benchmarks.nc"])})
     settings = [main, *others]
-    told = {each.name: Told(each.claims, each.answers) for each in settings}
+    told = {each.name: Published(each.claims, each.answers, each.results) for each in settings}
     ledgers = {each.name: each.claims for each in settings}
     see = dict.fromkeys(claims.claim.values.tolist(), [])
     see |= {claim: _see(names, drawn, pages) for claim, names in CLAIM_FIGURES.items()}
-    stopped = with_untried(told, [each.results for each in settings])
-    heads, came_out = findings(ledgers, [each.results for each in settings])
+    stopped = with_untried(told)
+    heads, came_out = findings(told)
     html = (
         notebook_pages.templates()
         .get_template("page.html")

@@ -23,7 +23,6 @@ from ..stages import EXTRA, NOTEBOOKS, PAPER, QUESTIONS, TRAINS_ITS_OWN
 from . import page
 from .across_settings import (
     STOPPED,
-    Told,
     in_short,
     paragraphs,
     stages_table,
@@ -31,7 +30,7 @@ from .across_settings import (
     with_untried,
 )
 from .answers_text import by_question
-from .first_screen import findings_table
+from .first_screen import Published, findings_table
 from .ledger_text import ledger_table, settings_table, trees
 from .pictures import title
 from .places import Place, benchmarks_file, places
@@ -56,27 +55,26 @@ def parts(root: Path) -> dict[str, str]:
         root: the project's folder.
     """
     published = places(root)
-    everything = [records.read_results(place.data) for place in published]
     settings = told_settings(root)
+    everything = [each.results for each in settings.values()]
     claims = next(iter(settings.values())).ledger
     benchmarks = records.read(benchmarks_file(root), stage="benchmarks")
     needs = needed_stages(read_text(root / "Snakefile"))
     return {
-        "answer": first_screen(settings, everything),
+        "answer": first_screen(settings),
         "family-caption": _family_caption(everything),
-        "unknown": f"**What is not known.** {_unknown(everything, settings)}\n",
+        "unknown": f"**What is not known.** {_unknown(settings)}\n",
         "published": "".join(
             f"- {published_by(each, place.figures.relative_to(root).as_posix())}\n"
             for place, each in zip(published, everything, strict=True)
         ),
         "data-sets": data_sets(everything[0]),
         "claims": settings_table({name: each.ledger for name, each in settings.items()}),
-        "stages": figures.Table("", *stages_table(dict(zip(settings, everything, strict=True)))).markdown().rstrip()
-        + "\n",
+        "stages": figures.Table("", *stages_table(settings)).markdown().rstrip() + "\n",
         "settings": "".join(f"- **{title}** {text}\n" for title, text in paragraphs(settings)),
         "ledger": ledger_table(claims),
         "questions": questions(settings),
-        "recommendation": _recommended(settings, everything),
+        "recommendation": _recommended(settings),
         "figures": figures_table(published, everything, needs, root),
         "picture": picture(needs, root / "notebooks"),
         "speed": speed_table(benchmarks),
@@ -89,28 +87,23 @@ def parts(root: Path) -> dict[str, str]:
     }
 
 
-def told_settings(root: Path) -> dict[str, Told]:
+def told_settings(root: Path) -> dict[str, Published]:
     """Ledgers and answers of the published settings by name, the main one first."""
     found = {}
     for place in places(root):
         asked = place.data / "answers.nc"
         answered = records.read(asked, stage="answers") if asked.is_file() else None
-        found[place.setting] = Told(records.read(place.data / "ledger.nc", stage="ledger"), answered)
+        results = records.read_results(place.data)
+        found[place.setting] = Published(records.read(place.data / "ledger.nc", stage="ledger"), answered, results)
     return found
 
 
-def first_screen(settings: Mapping[str, Told], everything: Sequence[Mapping[str, xr.Dataset]]) -> str:
-    """The answer as Markdown: what stands first on the page.
-
-    Args:
-        settings: by name.
-        everything: their data sets by stage, in the same order.
-    """
-    ledgers = {name: each.ledger for name, each in settings.items()}
+def first_screen(settings: Mapping[str, Published]) -> str:
+    """The answer as Markdown: what stands first on the page."""
     lines = [f"**Answer.** {in_short(settings)}", "", "We trained under these settings:", ""]
-    lines += [f"- {_recipe(results)}" for results in everything]
-    lines += ["", "What came out, with 95 % intervals:", "", findings_table(ledgers, everything)]
-    lines += [f"**{STOPPED}** {with_untried(settings, everything)}", ""]
+    lines += [f"- {_recipe(results)}" for _, _, results in settings.values()]
+    lines += ["", "What came out, with 95 % intervals:", "", findings_table(settings)]
+    lines += [f"**{STOPPED}** {with_untried(settings)}", ""]
     return "\n".join(lines)
 
 
@@ -128,8 +121,8 @@ def _recipe(results: Mapping[str, xr.Dataset]) -> str:
     return f"`{attrs['setting']}`: {network} on {attrs['data_source']}; {trained}; {trees(results['merge'])}."
 
 
-def _unknown(everything: list[dict[str, xr.Dataset]], settings: Mapping[str, Told]) -> str:
-    trained = [results["train"] for results in everything]
+def _unknown(settings: Mapping[str, Published]) -> str:
+    trained = [each.results["train"] for each in settings.values()]
     networks = max(int((data.method == "unmerged").sum()) for data in trained)
     return unknown(settings, networks=networks, devices={data.attrs.get("device", "") for data in trained})
 
@@ -140,9 +133,9 @@ def _family_caption(everything: Sequence[Mapping[str, xr.Dataset]]) -> str:
     return "".join(f"{one}; [what the curves are](figures/fig9_controls.md).\n" for one in told)
 
 
-def _recommended(settings: Mapping[str, Told], everything: Sequence[Mapping[str, xr.Dataset]]) -> str:
+def _recommended(settings: Mapping[str, Published]) -> str:
     """Which way to merge, from the first setting that has tried many."""
-    for name, results in zip(settings, everything, strict=True):
+    for name, (_, _, results) in settings.items():
         if "mergers" in results:
             return f"Measured on MLPs in `{name}`: {recommendation(results['mergers'])}\n"
     return "Not measured yet.\n"
@@ -257,7 +250,7 @@ def _figure_row(name: str, link: str, results: Mapping, needs: Mapping, known: C
     return f"| [{title(name)}]({link}) | {made_by} | {sources} | {commands} | {minutes:.0f} |"
 
 
-def questions(settings: Mapping[str, Told]) -> str:
+def questions(settings: Mapping[str, Published]) -> str:
     """The open questions with what each setting's published data say of them, and their notebooks, as Markdown."""
     told = by_question({name: each.answers for name, each in settings.items() if each.answers is not None})
     lines = []
