@@ -46,8 +46,8 @@ def test_the_short_answer_names_sizes_whose_interval_leaves_zero_out():
 def test_what_settings_say_alike_stands_once():
     texts = ("No. Trees keep 1 %.", "No. Trees keep 2 %.", "Yes. Trees win.")
     no, other, yes = (Published(None, asked(text)) for text in texts)
-    assert early_stopped({"a": no, "b": other}) == "No. In `a`, trees keep 1 %. In `b`, trees keep 2 %."
-    assert early_stopped({"a": no, "b": yes}) == "In `a`: No. Trees keep 1 %. In `b`: Yes. Trees win."
+    assert early_stopped({"a": no, "b": other}) == ("No.", ["In `a`, trees keep 1 %.", "In `b`, trees keep 2 %."])
+    assert early_stopped({"a": no, "b": yes}) == ("", ["In `a`: No. Trees keep 1 %.", "In `b`: Yes. Trees win."])
 
 
 def test_a_way_to_merge_that_pgd_has_not_tried_is_told_where_it_beats_early_stopping():
@@ -67,7 +67,7 @@ def test_what_averaged_batch_norm_costs_is_told_where_it_was_measured():
     of_tree = (merge.method == "tree").values
     merge["averaged_norms_accuracy"] = xr.where(of_tree, merge.stage / 10, np.nan)
     merge["test_accuracy"] = xr.where(of_tree, 0.8 - merge.stage / 10, 0.9)
-    assert " ".join(_batch_norm(merge)).endswith(
-        "from 2 reach 10.0 %, not 70.0 %. With their averages, networks merged from 4 reach 20.0 %, not 60.0 %."
-    )
+    _, pairs, last = _batch_norm(merge)
+    assert pairs == "With their averages, networks merged from 2 reach 10.0 %, not 70.0 %."
+    assert last == "With their averages, networks merged from 4 reach 20.0 %, not 60.0 %."
     assert _batch_norm(merge.drop_vars("averaged_norms_accuracy")) == []

@@ -36,8 +36,9 @@ def paragraphs(settings: Mapping[str, Published]) -> list[tuple[str, str]]:
     Args:
         settings: by name, the main one first.
     """
+    word, told = early_stopped(settings)
     return [
-        (STOPPED, early_stopped(settings)),
+        (STOPPED, " ".join(filter(None, [word, *told]))),
         ("Is the tree ever more accurate than MergeMany?", _tree_or_many(settings)),
         ("What does augmentation change?", _augmentation(settings)),
         ("What do convolutional and residual networks change?", _architectures(settings)),
@@ -87,21 +88,21 @@ def stages_table(settings: Mapping[str, Published]) -> tuple[list[str], list[lis
     return head, rows
 
 
-def with_untried(settings: Mapping[str, Published]) -> str:
-    """`early_stopped`, and ways to merge that may change it."""
-    return " ".join([early_stopped(settings), *filter(None, (untried(each.results) for each in settings.values()))])
+def early_stopped(settings: Mapping[str, Published]) -> tuple[str, list[str]]:
+    """The answer to `STOPPED`: a word where all settings say the same, and of each setting what it says.
 
-
-def early_stopped(settings: Mapping[str, Published]) -> str:
-    """The answer to `STOPPED` of every setting whose networks were asked; what all say alike stands first, once."""
+    With ways to merge that may change it.
+    """
     leads = {name: lead for name, each in settings.items() if (lead := _lead(each, "controls"))}
-    if len(settings) == 1 or not leads:
-        return next(iter(leads.values()), "Not measured yet.")
+    if not leads:
+        return "Not measured yet.", []
     words, rests = zip(*(lead.split(". ", 1) for lead in leads.values()), strict=True)
-    if len(set(words)) > 1:
-        return " ".join(f"In `{name}`: {lead}" for name, lead in leads.items())
-    told = (f"In `{name}`, {rest[0].lower()}{rest[1:]}" for name, rest in zip(leads, rests, strict=True))
-    return f"{words[0]}. {' '.join(told)}"
+    alike = len(set(words)) == 1
+    told = []
+    for name, word, rest in zip(leads, words, rests, strict=True):
+        said = f"In `{name}`, {rest[0].lower()}{rest[1:]}" if alike else f"In `{name}`: {word}. {rest}"
+        told.append(" ".join(filter(None, [said, untried(settings[name].results)])))
+    return f"{words[0]}." * alike, told
 
 
 def _tree_or_many(settings: Mapping[str, Published]) -> str:

@@ -18,7 +18,7 @@ from ..questions import OPEN, answers
 from ..records import checksums as manifest
 from ..stages import EXTRA, NOTEBOOKS
 from . import notebook_pages
-from .across_settings import STOPPED, in_short, paragraphs, with_untried
+from .across_settings import STOPPED, early_stopped, in_short, paragraphs
 from .answers_text import by_question
 from .first_screen import Published, findings
 from .ledger_text import MARKS, by_setting, counted, ledger_table, reported, rows, tally
@@ -84,14 +84,13 @@ def write_page(
     ledgers = {each.name: each.claims for each in settings}
     see = dict.fromkeys(claims.claim.values.tolist(), [])
     see |= {claim: _see(names, drawn, pages) for claim, names in CLAIM_FIGURES.items()}
-    stopped = with_untried(told)
     heads, came_out = findings(told)
     html = (
         notebook_pages.templates()
         .get_template("page.html")
         .render(
             short=in_short(told),
-            first=(STOPPED, stopped, _see([FAMILIES], drawn, pages)) if asked is not None else None,
+            first=(STOPPED, *early_stopped(told), _see([FAMILIES], drawn, pages)) if asked is not None else None,
             heads=heads,
             findings=[(row, [(row.claim, f"#{row.claim}"), *see[row.claim]]) for row in came_out],
             counted=counted(claims, results),

@@ -23,11 +23,11 @@ from ..stages import EXTRA, NOTEBOOKS, PAPER, QUESTIONS, TRAINS_ITS_OWN
 from . import page
 from .across_settings import (
     STOPPED,
+    early_stopped,
     in_short,
     paragraphs,
     stages_table,
     unknown,
-    with_untried,
 )
 from .answers_text import by_question
 from .first_screen import Published, findings_table
@@ -103,7 +103,8 @@ def first_screen(settings: Mapping[str, Published]) -> str:
     lines = [f"**Answer.** {in_short(settings)}", "", "We trained under these settings:", ""]
     lines += [f"- {_recipe(results)}" for _, _, results in settings.values()]
     lines += ["", "What came out, with 95 % intervals:", "", findings_table(settings)]
-    lines += [f"**{STOPPED}** {with_untried(settings)}", ""]
+    word, told = early_stopped(settings)
+    lines += [f"**{STOPPED}** {word}".rstrip(), "", *(f"- {one}" for one in told), ""]
     return "\n".join(lines)
 
 
@@ -137,7 +138,7 @@ def _recommended(settings: Mapping[str, Published]) -> str:
     """Which way to merge, from the first setting that has tried many."""
     for name, (_, _, results) in settings.items():
         if "mergers" in results:
-            return f"Measured on MLPs in `{name}`: {recommendation(results['mergers'])}\n"
+            return f"Measured in `{name}`: {recommendation(results['mergers'])}\n"
     return "Not measured yet.\n"
 
 

@@ -166,7 +166,7 @@ def _sentences(pairs: dict[Key, Comparison], tests: dict[Key, Test], top: int) -
     beyond = [str(n) for n, k in alike.items() if not pairs[k].equal and pairs[k].beyond.mean() > 0]
     if pair.equal and beyond:
         merged = f"those merged from {listed(beyond)}"
-        yield f"None of the {OTHERS[family]} is as inaccurate as {merged}: these have no equal."
+        yield f"None of the {OTHERS[family]} is as inaccurate as {merged}, so these cannot be compared."
     for method, name in MERGED.items():
         if (many := (kind, method, top, family)) in tests and many != key:
             yield _beside(f"{name} of {2**top}", ATTACKS[kind], pairs[many], tests[many], family)
