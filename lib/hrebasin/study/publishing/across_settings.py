@@ -49,7 +49,8 @@ def paragraphs(settings: Mapping[str, Published]) -> list[tuple[str, str]]:
 def in_short(settings: Mapping[str, Published]) -> str:
     """The paper's main findings beside what came out, and early stopping, in a sentence each."""
     said = []
-    falling = [name for name, part in FALLS.items() if set(_verdicts(settings, part).values()) == {"reproduced"}]
+    measured = {name: set(_verdicts(settings, part).values()) - {NOTHING} for name, part in FALLS.items()}
+    falling = [name for name, verdicts in measured.items() if verdicts == {"reproduced"}]
     if falling:
         subject = listed(falling)
         said.append(f"{subject[0].upper()}{subject[1:]} fall at every stage, as the paper says.")
