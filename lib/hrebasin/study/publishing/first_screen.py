@@ -43,13 +43,12 @@ class Finding(NamedTuple):
 FINDINGS = {
     "C4a": Finding("Accuracy falls at every stage", "points that the first merge costs", "C11"),
     "C5b fgsm": Finding(
-        "Fully merged networks withstand strong FGSM (0.015 to 0.020) better than unmerged ones",
-        "points by which they lead",
+        "Fully merged networks withstand strong FGSM better than unmerged ones", "points by which they lead"
     ),
     "C5a fgsm": Finding(
-        "Fully merged networks withstand weak FGSM (up to 0.005) worse than unmerged ones", "points by which these lead"
+        "Fully merged networks withstand weak FGSM worse than unmerged ones", "points by which they trail"
     ),
-    "C5c fgsm": Finding("Under FGSM of 0.010 all stages are equally accurate", "points between two stages"),
+    "C5c fgsm": Finding("Under FGSM of epsilon 0.010 all stages are equally accurate", "points between two stages"),
     "C10a gaussian": Finding("Accuracy under Gaussian noise rises with the stage", "points a stage"),
     "C10b gaussian": Finding("The share of accuracy that noise leaves rises with the stage", "points a stage"),
     "C7a": Finding("Weight norms fall at every stage"),
