@@ -38,7 +38,7 @@ def test_a_finding_tells_verdict_and_size_under_each_setting(claims):
     assert [cell.word for cell in told["C4a"]] == ["yes", "not resolved after correction"]
     assert told["C10b gaussian"][1].word == "not resolved"
     assert [(cell.word, cell.number) for cell in told["C7a"]] == [("yes", ""), ("no", "")]
-    assert told["C5c fgsm"][1].number == "3.0 (1.0 to 5.0)", "of two stages whichever is ahead"
+    assert told["C5c fgsm"][1].number == "stages 2 and 4: 3.0 (1.0 to 5.0)", "of two stages whichever is ahead"
     accuracy = made["merge"].test_accuracy
     ends = (accuracy[(accuracy.method == "unmerged").values], accuracy[(accuracy.n_merged == 16).values])
     ends = (ends[0], ends[1][(ends[1].method == "tree").values])

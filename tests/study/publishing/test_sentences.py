@@ -37,16 +37,23 @@ def test_the_short_answer_names_sizes_whose_interval_leaves_zero_out():
         "b": Published(judged("contradicted"), asked(tree2=(1, 2))),
     }
     said = in_short(told)
-    assert "Merging in a tree helps in `a` and hurts in `b` against strong FGSM." in said
-    assert "early-stopped networks withstand it better, in `a` than networks merged from 2 and 8." in said
-    assert "early-stopped networks withstand it worse, in `b` than networks merged from 2." in said
+    assert "withstand strong FGSM better in `a` and worse in `b` than unmerged ones." in said
+    assert "same accuracy withstand strong FGSM better: in `a` than networks merged from 2 and 8." in said
+    assert "same accuracy withstand strong FGSM worse: in `b` than networks merged from 2." in said
     assert "fall at every stage" not in said
 
 
 def test_what_settings_say_alike_stands_once():
     texts = ("No. Trees keep 1 %.", "No. Trees keep 2 %.", "Yes. Trees win.")
-    no, other, yes = (Published(None, asked(text)) for text in texts)
-    assert early_stopped({"a": no, "b": other}) == ("No.", ["In `a`, trees keep 1 %.", "In `b`, trees keep 2 %."])
+    trees = synthetic.results(groups=2, leaves=4, stages=("merge", "controls"))
+    no, yes = (Published(None, asked(texts[k]), trees) for k in (0, 2))
+    other = Published(
+        None, asked(texts[1]), trees | {"controls": trees["controls"].sel(model=trees["controls"].group == 0)}
+    )
+    assert early_stopped({"a": no, "b": other}) == (
+        "No.",
+        ["In `a`, trees keep 1 %.", "In `b` (1 of 2 trees), trees keep 2 %."],
+    )
     assert early_stopped({"a": no, "b": yes}) == ("", ["In `a`: No. Trees keep 1 %.", "In `b`: Yes. Trees win."])
 
 

@@ -95,7 +95,10 @@ def test_merged_networks_are_five_points_ahead_as_planted(made):
 def test_the_answer_says_who_is_ahead_at_the_same_accuracy_and_who_has_none_beside(made):
     told = answer(made)[1]
     assert told.startswith("Yes. At the same accuracy (39 %), networks merged from 16 classify ")
-    assert re.search(r"difference is 5\..* it is above zero for .* 2, 4 and 8 \(5\.\d, 5\.\d and 5\.\d points\)", told)
+    for kind in ("FGSM", "PGD on the margin"):
+        assert re.search(
+            rf"Under {kind}, networks merged from 2, 4 and 8 lead by 5\.\d, 5\.\d and 5\.\d points\.", told
+        )
     assert all(effect > 0 for name, effect in effects("controls", made).items() if "tree of 16" in name)
     # the same robustness as others lose it
     flat = made.withstood - 2 * ((made.method == "tree") * (made.withstood.mean("image") > 0)).astype(np.int8)
@@ -105,6 +108,23 @@ def test_the_answer_says_who_is_ahead_at_the_same_accuracy_and_who_has_none_besi
     assert answer(rows(made, group=0))[1].startswith("Not resolved. At ")
     low = xr.where(made.method == "tree", 0.1, made.test_accuracy)
     assert " and the least accurate early-stopped networks, which are 2" in answer(made.assign(test_accuracy=low))[1]
+
+
+def test_only_others_near_in_accuracy_are_told_as_such(made):
+    def shifted(family, gap):
+        return answer(made.assign(test_accuracy=made.test_accuracy + gap * (made.method == family)))[1]
+
+    told = "than narrower networks, networks with noisy weights{} and L2-regularised networks under FGSM."
+    assert shifted("l1", 0.0).endswith(told.format(", L1-regularised networks"))
+    assert shifted("l1", 0.3).endswith(told.format(""))
+    # early-stopped networks as accurate as those merged from 2, 4 and 8, and to a gap as those merged from 16
+    least = float(made.test_accuracy[(made.method == "stopped").values].min())
+    for gap, words in (
+        (0.005, "nearest to networks merged from 16 are 0.5 points more"),
+        (0.05, "so we cannot compare"),
+    ):
+        low = xr.where((made.method == "tree") & (made.stage == 4), least - gap, made.test_accuracy)
+        assert words in answer(made.assign(test_accuracy=low))[1]
 
 
 def test_noise_is_one_draw_at_every_level(trees):

@@ -2,12 +2,13 @@
 
 import re
 from collections.abc import Mapping
+from itertools import product
 
 import xarray as xr
 
 from ..contrasts import STRONG, WEAK, between
 from ..figures.alt_text import told
-from ..groups import PERCENT, tree, tree_stages
+from ..groups import PERCENT, count_groups, tree, tree_stages
 from ..questions.wording import listed
 from .answers_text import told_questions
 from .first_screen import Published, untried
@@ -23,11 +24,13 @@ OTHERS = {  # setting -> what it has that the main networks have not
 FALLS = {"accuracy": "C4a", "weight norms": "C7a", "Lipschitz bounds": "C8a"}
 STOPPED = "Are networks merged in a tree more robust than early-stopped ones of the same accuracy?"
 NOTHING = "not measured"
+UNSURE = ", which is not significant once corrected for the number of tests"
 BARRIER = ": accuracy barrier after matching"  # end of the names of a recipe's comparisons
 AUGMENTED = "what crop and flip change of the gain"
 
 
-EQUAL = re.compile(r"FGSM, strong, at equal accuracy: tree of (\d+) minus early-stopped networks")
+EQUAL = re.compile(r"(.+), strong, at equal accuracy: tree of (\d+) minus early-stopped networks")
+ATTACKS = {"FGSM": "strong FGSM", "PGD on the margin": "PGD, a stronger attack,"}  # as comparisons name them
 
 
 def paragraphs(settings: Mapping[str, Published]) -> list[tuple[str, str]]:
@@ -55,25 +58,25 @@ def in_short(settings: Mapping[str, Published]) -> str:
         subject = listed(falling)
         said.append(f"{subject[0].upper()}{subject[1:]} fall at every stage, as the paper says.")
     strong = _verdicts(settings, "C5b fgsm")
-    words = {"reproduced": "helps", "contradicted": "hurts"}
+    words = {"reproduced": "better", "contradicted": "worse"}
     told = [f"{word} in {_in(strong, verdict)}" for verdict, word in words.items() if verdict in strong.values()]
     if told:
-        said.append(f"Merging in a tree {' and '.join(told)} against strong FGSM.")
-    for word, sign in (("better", -1), ("worse", 1)):
-        found = {name: sizes for name, each in settings.items() if (sizes := _beside_stopped(each, sign))}
-        told = [f"in `{name}` than networks merged from {sizes}" for name, sizes in found.items()]
+        said.append(f"Fully merged networks withstand strong FGSM {' and '.join(told)} than unmerged ones.")
+    for (attack, name), (word, sign) in product(ATTACKS.items(), (("better", -1), ("worse", 1))):
+        found = {setting: sizes for setting, each in settings.items() if (sizes := _beside_stopped(each, attack, sign))}
+        told = [f"in `{setting}` than networks merged from {sizes}" for setting, sizes in found.items()]
         if told:
-            said.append(f"At the same accuracy, early-stopped networks withstand it {word}, {', and '.join(told)}.")
+            said.append(f"Early-stopped networks of the same accuracy withstand {name} {word}: {', and '.join(told)}.")
     return " ".join(said)
 
 
-def _beside_stopped(of: Published, sign: int) -> str:
-    """Numbers of networks whose tree is ahead of early-stopped networks as accurate under FGSM (1), or behind (-1)."""
+def _beside_stopped(of: Published, attack: str, sign: int) -> str:
+    """Numbers of networks whose tree leads early-stopped networks as accurate under an attack (1), or trails (-1)."""
     if of.answers is None:
         return ""
     rows = [(EQUAL.fullmatch(str(row.comparison.item())), row) for row in _rows(of.answers, "early-stopped")]
-    ends = [(match[1], sign * row[("low", "high")[sign < 0]].item()) for match, row in rows if match]
-    return listed([size for size, end in ends if end > 0])
+    rows = [(match[2], row) for match, row in rows if match and match[1] == attack]
+    return listed([size for size, row in rows if sign * row[("low", "high")[sign < 0]].item() > 0])
 
 
 def stages_table(settings: Mapping[str, Published]) -> tuple[list[str], list[list[str]]]:
@@ -101,7 +104,9 @@ def early_stopped(settings: Mapping[str, Published]) -> tuple[str, list[str]]:
     alike = len(set(words)) == 1
     told = []
     for name, word, rest in zip(leads, words, rests, strict=True):
-        said = f"In `{name}`, {rest[0].lower()}{rest[1:]}" if alike else f"In `{name}`: {word}. {rest}"
+        asked, trees = (count_groups(data) for data in map(settings[name].results.get, ("controls", "merge")))
+        where = f"In `{name}`{f' ({asked} of {trees} trees)' * (asked < trees)}"
+        said = f"{where}, {rest[0].lower()}{rest[1:]}" if alike else f"{where}: {word}. {rest}"
         told.append(" ".join(filter(None, [said, untried(settings[name].results)])))
     return f"{words[0]}." * alike, told
 
@@ -117,11 +122,14 @@ def _tree_or_many(settings: Mapping[str, Published]) -> str:
     said = [first]
     for name, each in settings.items():
         if converged[name] != NOTHING:
-            unsure = [
-                ", not resolved after correction" * (found[name] == "not resolved") for found in (converged, once)
-            ]
-            said.append(f"In `{name}`, the tree of 4 minus converged MergeMany is {_points(each, 'C1a')}{unsure[0]}.")
-            said.append(f"Against MergeMany after one sweep, its lead is {_points(each, 'C1b')}{unsure[1]}.")
+            for part, found, other in (
+                ("C1a", converged, "converged MergeMany"),
+                ("C1b", once, "MergeMany after one sweep"),
+            ):
+                row = _part(each.ledger, part)
+                word, unsure = "less" if row.effect < 0 else "more", found[name] == "not resolved"
+                size = _in_points(_sized(_turned(row) if row.effect < 0 else row))
+                said.append(f"In `{name}`, the tree of 4 is {word} accurate than {other}, by {size}{UNSURE * unsure}.")
     return " ".join(said)
 
 
@@ -131,9 +139,11 @@ def _augmentation(settings: Mapping[str, Published]) -> str:
         changes = _rows(each.answers, AUGMENTED)
         for row in changes:
             attack = row.comparison.item().partition(", ")[0]
-            said.append(f"Under strong {attack} they change what merging gains by {_in_points(_sized(row))}.")
+            cut = row.effect < 0
+            size = _in_points(_sized(_turned(row) if cut else row))
+            said.append(f"They {'cut' if cut else 'raise'} what merging gains under strong {attack} by {size}.")
         if changes:
-            said.insert(0, f"We added only crop and flip to `{name}`, on few images.")
+            said.insert(0, f"To isolate crop and flip, we trained `{name}` with and without them, on few images.")
             break
     if {"plain", "augmented"} <= set(settings):
         said.append("`augmented` differs from `plain` in more: a hidden layer, twice the epochs, products in bfloat16.")
@@ -237,6 +247,11 @@ def _value(of: Published, part: str) -> float:
 
 def _effect(ledger: xr.Dataset, part: str) -> str:
     return _sized(_part(ledger, part))
+
+
+def _turned(row: xr.Dataset) -> xr.Dataset:
+    """The same comparison the other way round."""
+    return row.assign(effect=-row.effect, low=-row.high, high=-row.low)
 
 
 def _sized(row: xr.Dataset) -> str:

@@ -1,5 +1,6 @@
 """What a reader sees first: the paper's findings down, settings across, and in each cell what came out."""
 
+import re
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -22,6 +23,13 @@ class Published(NamedTuple):
     results: Results = {}
 
 
+KEY = (
+    "Fully merged networks are those of a tree's last stage. MergeMany is Git Re-Basin's own method. FGSM moves every "
+    "pixel, in [0, 1], by epsilon: weak means at most 0.005, strong 0.015 to 0.020. Numbers have 95 % intervals. A yes "
+    'is significant as the paper says, a no is significant against it. "After correction" marks what is significant '
+    "alone, but not once we correct for the number of tests."
+)
+STAGES = re.compile(r"stage (\d+)")
 # verdict -> whether a part of a claim holds
 HOLDS = {"reproduced": "yes", "contradicted": "no"}
 
@@ -50,9 +58,11 @@ FINDINGS = {
     ),
     "C5c fgsm": Finding("Under FGSM of epsilon 0.010 all stages are equally accurate", "points between two stages"),
     "C10a gaussian": Finding("Accuracy under Gaussian noise rises with the stage", "points a stage"),
-    "C10b gaussian": Finding("The share of accuracy that noise leaves rises with the stage", "points a stage"),
+    "C10b gaussian": Finding(
+        "The share of its accuracy that a network keeps under noise rises with the stage", "points a stage"
+    ),
     "C7a": Finding("Weight norms fall at every stage"),
-    "C7b": Finding("Weight norms fall linearly", "last fall divided by the first"),
+    "C7b": Finding("Weight norms fall linearly", "last fall divided by the first; 1 if linear"),
     "C8a": Finding("Lipschitz bounds fall at every stage"),
     "C1a": Finding("The tree of 4 is more accurate than converged MergeMany", "points by which it leads"),
     "C1b": Finding("The tree of 4 is more accurate than MergeMany after one sweep", "points by which it leads"),
@@ -98,7 +108,7 @@ def findings_table(settings: Mapping[str, Published]) -> str:
     """`findings` as Markdown."""
     heads, rows = findings(settings)
     lines = [
-        f"| what the paper finds (and what the number is) | {' | '.join(heads)} |",
+        f"| finding (and what the number is) | {' | '.join(heads)} |",
         "|---" * (1 + len(heads)) + "|",
     ]
     for row in rows:
@@ -123,10 +133,11 @@ def _sized(part: xr.Dataset | None) -> str:
     if part is None or part.effect.isnull():
         return ""
     ends = [part.effect.item(), part.low.item(), part.high.item()]
-    if part.part.item().startswith("C5c") and ends[0] < 0:
+    if (apart := part.part.item().startswith("C5c")) and ends[0] < 0:
         ends = [-ends[0], -ends[2], -ends[1]]
     size, *spread = rounded(*ends)
-    return size if part.low.isnull() else f"{size} ({' to '.join(spread)})"
+    which = f"stages {' and '.join(sorted(STAGES.findall(part.comparison.item())))}: " * apart
+    return which + (size if part.low.isnull() else f"{size} ({' to '.join(spread)})")
 
 
 def _from_to(accuracy: xr.DataArray) -> str:
@@ -154,7 +165,7 @@ def untried(results: Mapping[str, xr.Dataset]) -> str:
         return ""
     names, setting = listed([f"`{way}`" for way in ways]), results["train"].attrs["setting"]
     return (
-        f"But in `{setting}`, {size} networks merged by {names} classify up to {PERCENT * float(by_way.max()):.0f} % "
-        f"correctly under strong FGSM, early-stopped networks of any epoch at most {PERCENT * most:.0f} % on average. "
-        "We have not attacked those merged networks with PGD."
+        f"One question is open in `{setting}`: {size} networks merged by {names} classify up to "
+        f"{PERCENT * float(by_way.max()):.0f} % correctly under strong FGSM. Early-stopped networks of any epoch "
+        f"classify at most {PERCENT * most:.0f} %, on average. We have not attacked those merged networks with PGD."
     )

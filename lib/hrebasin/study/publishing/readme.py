@@ -30,7 +30,7 @@ from .across_settings import (
     unknown,
 )
 from .answers_text import by_question
-from .first_screen import Published, findings_table
+from .first_screen import KEY, Published, findings_table
 from .ledger_text import ledger_table, settings_table, trees
 from .pictures import title
 from .places import Place, benchmarks_file, places
@@ -102,7 +102,7 @@ def first_screen(settings: Mapping[str, Published]) -> str:
     """The answer as Markdown: what stands first on the page."""
     lines = [f"**Answer.** {in_short(settings)}", "", "We trained under these settings:", ""]
     lines += [f"- {_recipe(results)}" for _, _, results in settings.values()]
-    lines += ["", "What came out, with 95 % intervals:", "", findings_table(settings)]
+    lines += ["", f"What came out. {KEY}", "", findings_table(settings)]
     word, told = early_stopped(settings)
     lines += [f"**{STOPPED}** {word}".rstrip(), "", *(f"- {one}" for one in told), ""]
     return "\n".join(lines)
@@ -117,7 +117,7 @@ def _recipe(results: Mapping[str, xr.Dataset]) -> str:
     if (kind := values.get("network", "mlp")) != "mlp":
         network = f"{kind} networks of {widths} channels"
     augmented = "with crop and flip" if values.get("crop_padding") or values.get("flip") else "without augmentation"
-    likely = ", most likely the recipe of the paper" * (attrs["setting"] == LIKELY)
+    likely = " (as in public code that the paper builds on)" * (attrs["setting"] == LIKELY)
     trained = f"{values['epochs']} epochs {augmented}{likely}"
     return f"`{attrs['setting']}`: {network} on {attrs['data_source']}; {trained}; {trees(results['merge'])}."
 
@@ -258,7 +258,8 @@ def questions(settings: Mapping[str, Published]) -> str:
     for stage, name in QUESTIONS.items():
         lines.append(f"- **{load(stage).TITLE}** [`{name}`](notebooks/{name}.ipynb)")
         found = [
-            f"  - In `{setting}`: {one['lead']} ({one['groups']})"
+            f"  - In `{setting}`: {one['lead']}"
+            + f" ({one['groups']})" * (one["groups"] not in one["lead"])
             + f"\n    <details><summary>What else was found</summary>{one['rest']}</details>" * bool(one["rest"])
             for setting, one in told.get(stage, {}).items()
         ]

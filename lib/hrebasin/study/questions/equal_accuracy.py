@@ -10,6 +10,7 @@ from ..groups import PERCENT, POINTS, NotMeasuredError, large, mask, strong
 from ..statistics import Test, defined
 
 RISING = ("stopped", "narrow")  # families whose accuracy rises with their strength; of others it falls
+NEAR = 0.01  # accuracy
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,6 +59,11 @@ class Comparison:
     def equal(self) -> bool:
         """Whether the others are as accurate."""
         return not self.beyond.any()
+
+    @property
+    def near(self) -> bool:
+        """Whether the others are as accurate, or within a point."""
+        return abs(self.beyond.mean()) <= NEAR
 
     def test(self, name: str) -> Test:
         """Own minus others, over groups, and images where these are known."""

@@ -158,32 +158,48 @@ def _sentences(pairs: dict[Key, Comparison], tests: dict[Key, Test], top: int) -
     beside = OTHERS[family].replace("networks", "ones") if pair.equal else f"{_end(pair, family)},"
     yield f"{_verdict(pairs, tests, key)}. {kept} and {beside} {others:.0f} %."
     yield f"The difference is {signed(tests[key])}."
-    for again in ATTACKS:
-        if again != kind and (other := (again, *key[1:])) in tests:
-            yield f"Under {ATTACKS[again]} it is {signed(tests[other])}."
-    alike = {2 ** k[2]: k for k in tests if (*k[:2], k[3]) == (*key[:2], family) and k != key}
-    yield from _sizes({str(n): tests[k] for n, k in alike.items() if pairs[k].equal}, ATTACKS[kind])
-    beyond = [str(n) for n, k in alike.items() if not pairs[k].equal and pairs[k].beyond.mean() > 0]
-    if pair.equal and beyond:
-        merged = f"those merged from {listed(beyond)}"
-        yield f"None of the {OTHERS[family]} is as inaccurate as {merged}, so these cannot be compared."
+    kinds = [kind, *(each for each in ATTACKS if each != kind and (each, *key[1:]) in tests)]
+    for other in kinds[1:]:
+        yield f"Under {ATTACKS[other]} it is {signed(tests[other, *key[1:]])}."
+    sizes = [k[2] for k in tests if (k[0], k[1], k[3]) == (kind, "tree", family) and k != key]
+    for each in kinds:
+        alike = {str(2**size): tests[k] for size in sizes if pairs[k := (each, "tree", size, family)].equal}
+        yield from _sizes(alike, ATTACKS[each])
+    for k in ((kind, "tree", size, family) for size in sizes if pair.equal):
+        yield from _unequal(k, pairs[k], tests[k])
     for method, name in MERGED.items():
-        if (many := (kind, method, top, family)) in tests and many != key:
-            yield _beside(f"{name} of {2**top}", ATTACKS[kind], pairs[many], tests[many], family)
-    beside = {OTHERS[k[3]]: tests[k] for k in pairs if k[:3] == key[:3] and k != key}
+        for each in kinds:
+            if (many := (each, method, top, family)) in tests and method != "tree":
+                yield _beside(f"{name} of {2**top}", ATTACKS[each], pairs[many], tests[many], family)
+    near = {OTHERS[k[3]]: tests[k] for k in pairs if k[:3] == key[:3] and k != key and pairs[k].near}
     signs = {1: "more robust than", -1: "less robust than", 0: "not resolved against"}
-    told = [f"{signs[sign]} {listed(names)}" for sign, names in by_sign(beside).items() if names]
+    told = [f"{signs[sign]} {listed(names)}" for sign, names in by_sign(near).items() if names]
     if told:
-        yield f"Among networks of about its accuracy, the tree of {2**stage} is {'; '.join(told)}."
+        merged = f"those merged from {2**stage} are {', '.join(told)}"
+        yield f"Among networks within 1 point of their accuracy, {merged} under {ATTACKS[kind]}."
 
 
 def _sizes(tests: dict[str, Test], attack_name: str) -> Iterator[str]:
     """How networks merged from other numbers stand beside early-stopped networks of the same accuracy."""
-    words = {1: "above zero", -1: "below zero", 0: "not resolved"}
+    words = {1: "lead", -1: "trail"}
     for sign, names in by_sign(tests).items():
-        if names:
+        merged = f"networks merged from {listed(names)}"
+        if sign and names:
+            by = listed([f"{abs(tests[name].effect):.1f}" for name in names])
+            yield f"Under {attack_name}, {merged} {words[sign]} by {by} points."
+        elif names:
             sizes = listed([f"{tests[name].effect:.1f}" for name in names])
-            yield f"Under {attack_name} it is {words[sign]} for networks merged from {listed(names)} ({sizes} points)."
+            yield f"Under {attack_name} it is not resolved for {merged} ({sizes} points)."
+
+
+def _unequal(key: Key, pair: Comparison, test: Test) -> Iterator[str]:
+    """Of merged networks that have none as accurate beside them: how near the nearest are."""
+    merged, others = f"networks merged from {2 ** key[2]}", OTHERS[key[3]]
+    if pair.near and not pair.equal:
+        yield f"The {others} nearest to {merged} are {_gap(pair)}."
+        yield f"The difference is {signed(test)}."
+    elif (pair.beyond > 0).all():
+        yield f"{merged.capitalize()} are less accurate than all {others}, so we cannot compare them."
 
 
 def _beside(name: str, attack_name: str, pair: Comparison, test: Test, family: str) -> str:

@@ -150,7 +150,7 @@ def _beyond_scale(falls: Mapping[str, list[Test]], top: int) -> Iterator[str]:
     verdict = beyond.yes_or_no()
     if verdict == "No":
         more = by_factor(defined(beyond.name, -beyond.values, "log10"))
-        yield f"No. Unmerged networks scaled to the weight norms of stage {top} have a lower {name}, {more}."
+        yield f"No. Unmerged networks that are shrunk to the weight norms of stage {top} have a lower {name}, {more}."
     else:
         yield f"{verdict}. Merging up to stage {top} lowers the {name} beyond smaller weights {by_factor(beyond)}."
 

@@ -106,11 +106,11 @@ def _spreads(data: xr.Dataset) -> Iterator[str]:
     size, seeds = several[-1]
     (orders, groups), own = next(iter(seeds.values())).shape, [each.std(0, ddof=1).mean() for each in seeds.values()]
     ways = f"the median of {len(seeds)} ways" if len(seeds) > 1 else way_in_words(next(iter(seeds)))
-    told = f"accuracy of {size} models deviates by {np.median(own):.2g} points ({ways})"
-    yield f"Between {orders} matching seeds the {told}."
+    told = f"the accuracy of {size} models deviates by {np.median(own):.2g} points ({ways})"
+    yield f"Over {orders} matching seeds, {told}."
     if groups > 1:
         trees = np.median([each.mean(0).std(ddof=1) for each in seeds.values()])
-        yield f"Between {groups} trees it deviates by {trees:.2g} points."
+        yield f"Over {groups} trees it deviates by {trees:.2g} points."
 
 
 def recommendation(data: xr.Dataset) -> str:
@@ -226,8 +226,8 @@ def _outside_of_a_basin(data: xr.Dataset, size: int) -> Iterator[str]:
     worst, beside = (part.test_loss.groupby("group").max() for part in (left, nodes))
     excess = defined(f"worst loss of means of all but one, {size} models", differences(worst, beside), "nat")
     yield (
-        f"Is a mean of all networks but one ever outside of a basin? {excess.yes_or_no()}: its worst loss over the "
-        f"sweeps minus that of the tree's worst node is {signed(excess)}."
+        "MergeMany aligns each network to the mean of the others. The worst loss of such a mean minus that of the "
+        f"tree's worst network is {signed(excess)}."
     )
     accuracy = by_group(_of_size(data, size).test_accuracy, method="merge-many", sweeps=CONVERGENCE)
     both = xr.align(worst - beside, accuracy)
