@@ -1,5 +1,6 @@
 """What a reader sees first: the paper's findings down, settings across, and in each cell what came out."""
 
+import json
 import re
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -12,7 +13,7 @@ from ..figures.style import STOPPED as STOPPED_EARLY
 from ..groups import PERCENT, Results, count_groups, large, tree, tree_stages
 from ..questions.wording import listed
 from ..statistics import rounded
-from .ledger_text import MARKS
+from .ledger_text import MARKS, trees
 
 
 class Published(NamedTuple):
@@ -29,6 +30,7 @@ KEY = (
     'is significant as the paper says, a no is significant against it. "After correction" marks what is significant '
     "alone, but not once we correct for the number of tests."
 )
+LIKELY = "augmented"  # the setting with most in common with public code that the paper builds on
 STAGES = re.compile(r"stage (\d+)")
 # verdict -> whether a part of a claim holds
 HOLDS = {"reproduced": "yes", "contradicted": "no"}
@@ -85,6 +87,20 @@ class Row(NamedTuple):
     number: str
     claim: str
     cells: list[Cell]
+
+
+def recipe(results: Mapping[str, xr.Dataset]) -> str:
+    """A setting's networks and training, in a line."""
+    attrs = results["train"].attrs
+    values = json.loads(attrs["parameters"])
+    widths = "-".join(map(str, values["widths"]))
+    network = f"MLPs with hidden layers of {widths} units"
+    if (kind := values.get("network", "mlp")) != "mlp":
+        network = f"{kind} networks of {widths} channels"
+    augmented = "with crop and flip" if values.get("crop_padding") or values.get("flip") else "without augmentation"
+    likely = " (as in public code that the paper builds on)" * (attrs["setting"] == LIKELY)
+    trained = f"{values['epochs']} epochs {augmented}{likely}"
+    return f"`{attrs['setting']}`: {network} on {attrs['data_source']}; {trained}; {trees(results['merge'])}."
 
 
 def findings(settings: Mapping[str, Published]) -> tuple[list[str], list[Row]]:

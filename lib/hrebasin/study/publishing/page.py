@@ -20,7 +20,7 @@ from ..stages import EXTRA, NOTEBOOKS
 from . import notebook_pages
 from .across_settings import STOPPED, early_stopped, in_short, paragraphs
 from .answers_text import by_question
-from .first_screen import KEY, Published, findings
+from .first_screen import KEY, Published, findings, recipe
 from .ledger_text import MARKS, by_setting, counted, ledger_table, reported, rows, tally
 from .live_figure import live_figure
 from .pictures import CLAIM_FIGURES, picture, title
@@ -92,6 +92,7 @@ def write_page(
             short=in_short(told),
             first=(STOPPED, *early_stopped(told), _see([FAMILIES], drawn, pages)) if asked is not None else None,
             key=KEY,
+            recipes=[recipe(each.results) for each in settings],
             heads=heads,
             findings=[(row, [(row.claim, f"#{row.claim}"), *see[row.claim]]) for row in came_out],
             counted=counted(claims, results),

@@ -30,7 +30,7 @@ from .across_settings import (
     unknown,
 )
 from .answers_text import by_question
-from .first_screen import KEY, Published, findings_table
+from .first_screen import KEY, Published, findings_table, recipe
 from .ledger_text import ledger_table, settings_table, trees
 from .pictures import title
 from .places import Place, benchmarks_file, places
@@ -41,7 +41,6 @@ DOCUMENTS = (
     *(f"docs/{name}.md" for name in ("results", "use", "trust", "performance")),
 )
 PART = re.compile(r"(<!-- ([a-z-]+): written by make figures -->\n).*?(<!-- end -->)", flags=re.DOTALL)
-LIKELY = "augmented"  # the setting with most in common with public code that the paper builds on
 LINK = re.compile(r"(\]\()(?![a-z]+:|#)")  # of a part, from the project's folder
 # Modules that every notebook needs, left out of the picture
 EVERYWHERE = {"bank", "files", "images.sources", "networks", "study", "study.stages"}
@@ -101,25 +100,11 @@ def told_settings(root: Path) -> dict[str, Published]:
 def first_screen(settings: Mapping[str, Published]) -> str:
     """The answer as Markdown: what stands first on the page."""
     lines = [f"**Answer.** {in_short(settings)}", "", "We trained under these settings:", ""]
-    lines += [f"- {_recipe(results)}" for _, _, results in settings.values()]
+    lines += [f"- {recipe(results)}" for _, _, results in settings.values()]
     lines += ["", f"What came out. {KEY}", "", findings_table(settings)]
     word, told = early_stopped(settings)
     lines += [f"**{STOPPED}** {word}".rstrip(), "", *(f"- {one}" for one in told), ""]
     return "\n".join(lines)
-
-
-def _recipe(results: Mapping[str, xr.Dataset]) -> str:
-    """A setting's networks and training, in a line."""
-    attrs = results["train"].attrs
-    values = json.loads(attrs["parameters"])
-    widths = "-".join(map(str, values["widths"]))
-    network = f"MLPs with hidden layers of {widths} units"
-    if (kind := values.get("network", "mlp")) != "mlp":
-        network = f"{kind} networks of {widths} channels"
-    augmented = "with crop and flip" if values.get("crop_padding") or values.get("flip") else "without augmentation"
-    likely = " (as in public code that the paper builds on)" * (attrs["setting"] == LIKELY)
-    trained = f"{values['epochs']} epochs {augmented}{likely}"
-    return f"`{attrs['setting']}`: {network} on {attrs['data_source']}; {trained}; {trees(results['merge'])}."
 
 
 def _unknown(settings: Mapping[str, Published]) -> str:
