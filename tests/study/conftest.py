@@ -15,6 +15,8 @@ def settings():
         results = records.read_results(place.data)
         names = [name for name in figures.drawable(results) if place.names is None or name in place.names]
         drawn = {name: figures.draw(name, results) for name in names}
-        claims, asked = (records.read(place.data / f"{stage}.nc", stage=stage) for stage in ("ledger", "answers"))
+        claims, asked = records.read(place.data / "ledger.nc", stage="ledger"), None
+        if (place.data / "answers.nc").is_file():
+            asked = records.read(place.data / "answers.nc", stage="answers")
         found.append(Setting(results, claims, drawn, place.setting, asked))
     return found

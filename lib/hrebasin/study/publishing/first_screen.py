@@ -91,7 +91,9 @@ class Row(NamedTuple):
 
 def recipe(results: Mapping[str, xr.Dataset]) -> str:
     """A setting's networks and training, in a line."""
-    attrs = results["train"].attrs
+    attrs, several = results["train"].attrs, trees(results["merge"])
+    if "parameters" not in attrs:  # of data sets that no notebook wrote
+        return f"`{attrs['setting']}`: {several}."
     values = json.loads(attrs["parameters"])
     widths = "-".join(map(str, values["widths"]))
     network = f"MLPs with hidden layers of {widths} units"
@@ -100,7 +102,7 @@ def recipe(results: Mapping[str, xr.Dataset]) -> str:
     augmented = "with crop and flip" if values.get("crop_padding") or values.get("flip") else "without augmentation"
     likely = " (as in public code that the paper builds on)" * (attrs["setting"] == LIKELY)
     trained = f"{values['epochs']} epochs {augmented}{likely}"
-    return f"`{attrs['setting']}`: {network} on {attrs['data_source']}; {trained}; {trees(results['merge'])}."
+    return f"`{attrs['setting']}`: {network} on {attrs['data_source']}; {trained}; {several}."
 
 
 def findings(settings: Mapping[str, Published]) -> tuple[list[str], list[Row]]:
