@@ -70,7 +70,7 @@ def in_short(settings: Mapping[str, Published]) -> str:
         found = {setting: sizes for setting, each in settings.items() if (sizes := _beside_stopped(each, attack, sign))}
         told = [f"in `{setting}` than networks merged from {sizes}" for setting, sizes in found.items()]
         if told:
-            said.append(f"Early-stopped networks of the same accuracy withstand {name} {word}: {', and '.join(told)}.")
+            said.append(f"Early-stopped networks of the same accuracy withstand {name} {word}: {'; '.join(told)}.")
     return " ".join(said)
 
 
