@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from hrebasin import Architecture, Bank, evaluate, match_weights
 from hrebasin.merging.ablations import lines, pairs_of, permutation_choice
 from hrebasin.merging.batch_norm import measure_batch_norm
+from hrebasin.random_streams import generator
 from hrebasin.small_networks import convolutional
 from hrebasin.training.run import initial_bank
 from other_networks import SHAPE, untrained
@@ -85,7 +86,8 @@ def test_ends_are_the_networks_and_the_middle_is_the_average_without_and_with_ma
 
 
 def test_batch_norm_is_measured_anew_at_every_point(images):
-    drawn = torch.randint(256, (2, 40, *SHAPE), dtype=torch.uint8).unbind()
+    stream = generator("test/line")
+    drawn = torch.randint(256, (2, 40, *SHAPE), dtype=torch.uint8, generator=stream).unbind()
     some = {k: replace(images[k], pixels=x, labels=images[k].labels[:40]) for k, x in zip(images, drawn, strict=True)}
     first, second = (untrained(convolutional).select([position]) for position in (0, 1))
     curves = lines(first, second, some, (0.0, 0.5, 1.0), seed=0, pixels=some["train"].pixels)

@@ -7,11 +7,11 @@ from itertools import product
 import xarray as xr
 
 from ..contrasts import STRONG, WEAK, between
-from ..figures.alt_text import told
 from ..groups import PERCENT, count_groups, tree, tree_stages
 from ..questions.wording import listed
 from .answers_text import told_questions
 from .first_screen import Published, untried
+from .ledger_text import NOTHING, part_of, sized, turned
 from .places import ORDER
 
 COMPARED = {"C11": "A pair merge costs", "C5b fgsm": "Under strong FGSM, the lead of fully merged networks is"}
@@ -24,7 +24,6 @@ OTHERS = {  # setting -> what it has that the main networks have not
 FALLS = {"accuracy": "C4a", "weight norms": "C7a", "Lipschitz bounds": "C8a"}
 FALL = {"accuracy": "falls", "weight norms": "fall", "Lipschitz bounds": "fall"}
 STOPPED = "Are networks merged in a tree more robust than early-stopped ones of the same accuracy?"
-NOTHING = "not measured"
 UNSURE = ", which is not significant once corrected for the number of tests"
 BARRIER = ": accuracy barrier after matching"  # end of the names of a recipe's comparisons
 AUGMENTED = "what crop and flip change of the gain"
@@ -130,12 +129,12 @@ def _tree_or_many(settings: Mapping[str, Published]) -> str:
                 ("C1a", converged, "converged MergeMany"),
                 ("C1b", once, "MergeMany after one sweep"),
             ):
-                row = _part(each.ledger, part)
+                row = part_of(each.ledger, part)
                 if row.low <= 0 <= row.high:
-                    said.append(f"In `{name}`, it is not resolved against {other}: {_in_points(_sized(row))}.")
+                    said.append(f"In `{name}`, it is not resolved against {other}: {_in_points(sized(row))}.")
                     continue
                 word, unsure = "less" if row.effect < 0 else "more", found[name] == "not resolved"
-                size = _in_points(_sized(_turned(row) if row.effect < 0 else row))
+                size = _in_points(sized(turned(row) if row.effect < 0 else row))
                 said.append(f"In `{name}`, the tree of 4 is {word} accurate than {other}, by {size}{UNSURE * unsure}.")
     return " ".join(said)
 
@@ -147,7 +146,7 @@ def _augmentation(settings: Mapping[str, Published]) -> str:
         for row in changes:
             attack = row.comparison.item().partition(", ")[0]
             cut = row.effect < 0
-            size = _in_points(_sized(_turned(row) if cut else row))
+            size = _in_points(sized(turned(row) if cut else row))
             said.append(f"They {'cut' if cut else 'raise'} what merging gains under strong {attack} by {size}.")
         if changes:
             said.insert(0, f"To isolate crop and flip, we trained `{name}` with and without them, on few images.")
@@ -201,7 +200,7 @@ def _barrier(settings: Mapping[str, Published]) -> str:
         nearest = min(recipes, key=lambda row: row.effect.item())
         said.append(f"In {small} of {len(recipes)} small experiments (recipes and widths, few images) it may be zero.")
         name = nearest.comparison.item().removesuffix(BARRIER)
-        said.append(f"The smallest barrier is that of {name}: {_in_points(_sized(nearest))}.")
+        said.append(f"The smallest barrier is that of {name}: {_in_points(sized(nearest))}.")
     return " ".join(said)
 
 
@@ -229,12 +228,8 @@ def _lead(of: Published, stage: str) -> str:
     return next((one["lead"] for one in asked if one["stage"] == stage), "")
 
 
-def _part(ledger: xr.Dataset, part: str) -> xr.Dataset:
-    return ledger.isel(part=ledger.part.values.tolist().index(part))
-
-
 def _verdicts(settings: Mapping[str, Published], part: str) -> dict[str, str]:
-    return {name: _part(each.ledger, part).verdict.item() for name, each in settings.items()}
+    return {name: part_of(each.ledger, part).verdict.item() for name, each in settings.items()}
 
 
 def _in(verdicts: Mapping[str, str], verdict: str) -> str:
@@ -245,28 +240,17 @@ def _points(of: Published, part: str) -> str:
     return _in_points(_effect(of.ledger, part))
 
 
-def _in_points(sized: str) -> str:
-    size, _, spread = sized.partition(" (")
+def _in_points(text: str) -> str:
+    size, _, spread = text.partition(" (")
     return f"{size} points ({spread}" if spread else size if size == NOTHING else f"{size} points"
 
 
 def _value(of: Published, part: str) -> float:
-    return _part(of.ledger, part).effect.item()
+    return part_of(of.ledger, part).effect.item()
 
 
 def _effect(ledger: xr.Dataset, part: str) -> str:
-    return _sized(_part(ledger, part))
-
-
-def _turned(row: xr.Dataset) -> xr.Dataset:
-    """The same comparison the other way round."""
-    return row.assign(effect=-row.effect, low=-row.high, high=-row.low)
-
-
-def _sized(row: xr.Dataset) -> str:
-    if row.effect.isnull():
-        return NOTHING
-    return told(row.effect.item(), None if row.low.isnull() else (row.low.item(), row.high.item()))
+    return sized(part_of(ledger, part))
 
 
 def unknown(settings: Mapping[str, Published], *, networks: int, devices: set[str]) -> str:

@@ -12,8 +12,7 @@ from ...merging.looks import RIVALS
 from ..figures.style import STOPPED as STOPPED_EARLY
 from ..groups import PERCENT, Results, count_groups, large, tree, tree_stages
 from ..questions.wording import listed
-from ..statistics import rounded
-from .ledger_text import MARKS, trees
+from .ledger_text import MARKS, part_of, sized, trees, turned
 
 
 class Published(NamedTuple):
@@ -115,10 +114,9 @@ def findings(settings: Mapping[str, Published]) -> tuple[list[str], list[Row]]:
     accuracies = [Cell("", "", "", _from_to(data.test_accuracy)) for data in merged.values()]
     rows = [Row("Test accuracy of unmerged networks, and of fully merged ones", "%", "C4", accuracies)]
     for name, finding in FINDINGS.items():
-        found = [(_part(ledger, name), _part(ledger, finding.size or name)) for ledger in ledgers]
-        if claims := [part.claim.item() for part, _ in found if part is not None]:
-            cells = [_cell(part, size if finding.number else None) for part, size in found]
-            rows.append(Row(finding.text, finding.number, claims[0], cells))
+        parts = [(part_of(ledger, name), part_of(ledger, finding.size or name)) for ledger in ledgers]
+        cells = [_cell(part, _number(size) if finding.number else "") for part, size in parts]
+        rows.append(Row(finding.text, finding.number, parts[0][0].claim.item(), cells))
     return heads, rows
 
 
@@ -136,36 +134,27 @@ def findings_table(settings: Mapping[str, Published]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _cell(part: xr.Dataset | None, size: xr.Dataset | None) -> Cell:
-    if part is None:
-        return Cell("–", "not measured", "not measured", "")
+def _cell(part: xr.Dataset, number: str) -> Cell:
     verdict = part.verdict.item()
     word = HOLDS.get(verdict, verdict)
     if verdict == "not resolved" and bool(part.low > 0 or part.high < 0):
         word += " after correction"  # for the number of parts, which an interval does not know of
-    return Cell(MARKS[verdict], verdict, word, _sized(size))
+    return Cell(MARKS[verdict], verdict, word, number)
 
 
-def _sized(part: xr.Dataset | None) -> str:
-    """An effect with its interval; of two stages, whichever is ahead."""
-    if part is None or part.effect.isnull():
+def _number(part: xr.Dataset) -> str:
+    """An effect with its interval, empty where there is none; of two stages, whichever is ahead."""
+    if part.effect.isnull():
         return ""
-    ends = [part.effect.item(), part.low.item(), part.high.item()]
-    if (apart := part.part.item().startswith("C5c")) and ends[0] < 0:
-        ends = [-ends[0], -ends[2], -ends[1]]
-    size, *spread = rounded(*ends)
-    which = f"stages {' and '.join(sorted(STAGES.findall(part.comparison.item())))}: " * apart
-    return which + (size if part.low.isnull() else f"{size} ({' to '.join(spread)})")
+    if not part.part.item().startswith("C5c"):
+        return sized(part)
+    stages = " and ".join(sorted(STAGES.findall(part.comparison.item())))
+    return f"stages {stages}: {sized(turned(part) if part.effect < 0 else part)}"
 
 
 def _from_to(accuracy: xr.DataArray) -> str:
     first, *_, last = (PERCENT * float(tree(accuracy, stage).mean()) for stage in tree_stages(accuracy))
     return f"{first:.1f} and {last:.1f}"
-
-
-def _part(ledger: xr.Dataset, name: str) -> xr.Dataset | None:
-    names = ledger.part.values.tolist()
-    return ledger.isel(part=names.index(name)) if name in names else None
 
 
 def untried(results: Mapping[str, xr.Dataset]) -> str:

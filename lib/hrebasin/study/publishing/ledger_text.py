@@ -8,6 +8,7 @@ import xarray as xr
 from ..claims.ledger import PARTS
 from ..claims.robustness import DECIDING, NOISES
 from ..claims.verdicts import REPORTED, VERDICTS, Whole, wholes
+from ..figures.alt_text import told
 from ..groups import count_groups, tree_stages
 from ..statistics import chance, rounded
 
@@ -16,6 +17,7 @@ MARKS = {"reproduced": "✓", "contradicted": "✗", "not resolved": "~", "no ve
 OVER_SETS = "C3"  # its n counts the sets of networks that were merged, that of all others trees
 SHORT = {part.name: part.short for part in PARTS if part.short}
 CALLED = DECIDING | NOISES  # attacks and noises, as names of parts have them and as readers know them
+NOTHING = "not measured"
 NUMBERS = ("effect", "interval", "n", "p", "p_holm", "p_sign_flip")  # that parts have and claims have not
 
 
@@ -159,3 +161,20 @@ def settings_table(ledgers: Mapping[str, xr.Dataset]) -> str:
         told = " | ".join(f"{c.mark} {c.verdict}{f' ({c.failed})' * bool(c.failed)}".strip() for c in cells)
         lines.append(f"| {claim} | {statement} | {told} |")
     return "\n".join(lines) + "\n"
+
+
+def part_of(ledger: xr.Dataset, name: str) -> xr.Dataset:
+    """The part of a claim of that name."""
+    return ledger.isel(part=ledger.part.values.tolist().index(name))
+
+
+def turned(part: xr.Dataset) -> xr.Dataset:
+    """The same comparison the other way round."""
+    return part.assign(effect=-part.effect, low=-part.high, high=-part.low)
+
+
+def sized(part: xr.Dataset) -> str:
+    """An effect with its interval, such as "-1.9 (-2.8 to -1.0)"; `NOTHING` where there is none."""
+    if part.effect.isnull():
+        return NOTHING
+    return told(part.effect.item(), None if part.low.isnull() else (part.low.item(), part.high.item()))
