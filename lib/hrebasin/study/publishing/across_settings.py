@@ -67,9 +67,12 @@ def in_short(settings: Mapping[str, Published]) -> str:
         said.append(f"Fully merged networks withstand strong FGSM {' and '.join(told)} than unmerged ones.")
     for (attack, name), (word, sign) in product(ATTACKS.items(), (("better", -1), ("worse", 1))):
         found = {setting: sizes for setting, each in settings.items() if (sizes := _beside_stopped(each, attack, sign))}
-        told = [f"in `{setting}` than networks merged from {sizes}" for setting, sizes in found.items()]
+        told = [f"in `{setting}` those merged from {sizes}" for setting, sizes in found.items()]
         if told:
-            said.append(f"Early-stopped networks of the same accuracy withstand {name} {word}: {'; '.join(told)}.")
+            said.append(
+                f"At the same accuracy, early-stopped networks withstand {name} {word} than merged ones: "
+                f"{', '.join(told)}."
+            )
     return " ".join(said)
 
 
