@@ -238,9 +238,13 @@ def _nodes(statement: ast.AST) -> list[ast.AST]:
     return list(ast.walk(statement))
 
 
-@cache
 def _parse(path: Path) -> ast.Module:
-    return ast.parse(path.read_text(encoding="utf-8"))
+    return _parsed(path.read_text(encoding="utf-8"))
+
+
+@cache
+def _parsed(text: str) -> ast.Module:
+    return ast.parse(text)
 
 
 def _stub(path: Path) -> list[Path]:

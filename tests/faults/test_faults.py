@@ -101,6 +101,7 @@ def test_an_interrupted_run_goes_on_to_the_same_results(folder):
     assert sandbox.repeat(undisturbed.contents()) == []
 
 
+@pytest.mark.faults
 def test_notebooks_end_with_the_run_whose_first_process_alone_is_killed(folder, notebooks):
     sandbox = Sandbox(folder, *TRAINED, "groups=1", notebooks=notebooks)
     stopped = sandbox.interrupt(0.5, signal.SIGKILL, during="01_train 000", group=False)
@@ -110,6 +111,7 @@ def test_notebooks_end_with_the_run_whose_first_process_alone_is_killed(folder, 
     assert not sandbox.leftovers()
 
 
+@pytest.mark.faults
 @pytest.mark.skipif(not injected.available(), reason="strace is not here, or may not trace")
 def test_a_run_that_is_killed_after_a_rename_and_then_cannot_write_goes_on_when_it_can(folder, notebooks):
     part = injected.Traced(folder / "a", None, *TRAINED, "groups=1", notebooks=notebooks)
@@ -123,6 +125,7 @@ def test_a_run_that_is_killed_after_a_rename_and_then_cannot_write_goes_on_when_
     assert not part.sandbox.leftovers()
 
 
+@pytest.mark.faults
 def test_a_failing_shard_is_named_the_others_finish_and_only_it_is_tried_again(folder, notebooks):
     sandbox = Sandbox(folder, *TRAINED, notebooks=notebooks)
     run = sandbox.runs / "tiny"
@@ -140,6 +143,7 @@ def test_a_failing_shard_is_named_the_others_finish_and_only_it_is_tried_again(f
     assert not sandbox.leftovers()
 
 
+@pytest.mark.faults
 def test_of_runs_started_at_once_in_one_folder_one_of_a_name_is_refused(folder, notebooks):
     sandboxes = [Sandbox(folder, *TRAINED, "groups=1", f"run={run}", notebooks=notebooks) for run in "aab"]
     for sandbox, name in zip(sandboxes, ("log.txt", "log of the second.txt", "log of the third.txt"), strict=True):
@@ -165,6 +169,7 @@ def test_a_run_on_a_full_disk_says_so_and_goes_on_when_there_is_room(folder, dis
     assert not sandbox.leftovers()
 
 
+@pytest.mark.faults
 def test_a_run_in_a_read_only_folder_is_refused(folder, disk, notebooks):
     disk("1m,ro")
     sandbox = Sandbox(folder, *TRAINED, notebooks=notebooks)
@@ -172,6 +177,7 @@ def test_a_run_in_a_read_only_folder_is_refused(folder, disk, notebooks):
     assert last_line(sandbox).startswith(f"error: [Errno 30] Read-only file system: '{sandbox.runs / 'tiny'}")
 
 
+@pytest.mark.faults
 def test_on_a_full_disk_a_file_is_the_old_one_or_the_new_one(folder, disk):
     disk("1m")
     folder, outcomes = folder / "data" / "runs", []

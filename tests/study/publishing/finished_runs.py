@@ -5,7 +5,7 @@ import numpy as np
 from hrebasin.study import records
 from hrebasin.study.stages import STAGES
 
-SOME = [*STAGES, "versions", "controls", "scale", "recipes"]  # all questions would take long, and show nothing else
+SOME = [*STAGES, "versions", "controls", "recipes"]  # all questions would take long, and show nothing else
 ATTRS = {
     "setting": "test",
     "data_source": "synthetic images",

@@ -121,7 +121,7 @@ def test_what_cannot_be_added_leaves_all_as_it_was(halves, published, tmp_path, 
         assert main(["publish", "--add", str(given), str(folder)]) == 2
         assert message in capsys.readouterr().err
         assert files_of(folder) == before
-    monkeypatch.setattr(publishing, "_conclude", lambda folder: 1 / 0)  # stopped midway
+    monkeypatch.setattr(publishing, "_conclude", lambda *_: 1 / 0)  # stopped midway
     for add in (False, True):
         with pytest.raises(ZeroDivisionError):
             publish(run, folder, add=add)

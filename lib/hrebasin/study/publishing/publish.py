@@ -87,13 +87,13 @@ def _publish(run: Path, folder: Path, source: str, add: bool) -> list[Path]:
     if wrong := [f"{stage}.nc ({why})" for stage, why in misfits.items() if stage not in gone]:
         raise ValueError(f"{run} and {folder} do not go together; other than in train.nc are {', '.join(wrong)}")
     kept = set(published) - set(results) - set(gone)
+    together = published | {stage: _smaller(dataset) for stage, dataset in results.items()}
+    together = {stage: together[stage] for stage in (*STAGES, *EXTRA) if stage in kept | set(results)}
     with _all_at_once(folder) as staging:
-        for stage, dataset in results.items():
-            records.write(_smaller(dataset), staging / f"{stage}.nc", stage=stage)
-        for stage in kept:
-            (staging / f"{stage}.nc").symlink_to((folder / f"{stage}.nc").resolve())
-        written = [*(staging / f"{stage}.nc" for stage in results), *_conclude(staging)]
-    if not (kept | set(results)) & set(QUESTIONS):
+        for stage in results:
+            records.write(together[stage], staging / f"{stage}.nc", stage=stage)
+        written = [*(staging / f"{stage}.nc" for stage in results), *_conclude(staging, together)]
+    if not set(together) & set(QUESTIONS):
         gone.append("answers")
     for stage in gone:
         (folder / f"{stage}.nc").unlink(missing_ok=True)
@@ -111,8 +111,7 @@ def _all_at_once(folder: Path) -> Iterator[Path]:
     try:
         yield staging
         for path in staging.iterdir():
-            if not path.is_symlink():
-                path.replace(folder / path.name)
+            path.replace(folder / path.name)
         sync_folder(folder)
     finally:
         shutil.rmtree(staging)
@@ -133,15 +132,13 @@ def _not_concluded(folder: Path, results: Results) -> str:
 def conclude(folder: Path) -> None:
     """Draw ledger and answers anew from the published data sets in a folder, where their rules have changed."""
     with only_writer(folder), _all_at_once(folder) as staging:
-        for path in folder.glob("*.nc"):
-            (staging / path.name).symlink_to(path.resolve())
-        written = [path.name for path in _conclude(staging)]
+        written = [path.name for path in _conclude(staging, records.read_results(folder))]
     manifest.enter([folder / name for name in written])
 
 
-def _conclude(folder: Path) -> list[Path]:
-    """Write the ledger, and the answers where questions were asked, of the data sets in a folder; their files."""
-    clock, results = records.Clock(), records.read_results(folder)
+def _conclude(folder: Path, results: Results) -> list[Path]:
+    """Write the ledger of data sets, and the answers where questions were asked, to a folder; their files."""
+    clock = records.Clock()
     asked = {stage: data for stage, data in results.items() if stage in QUESTIONS}
     concluded = {"ledger": (ledger, results)} | ({"answers": (answers.answer, asked)} if asked else {})
     for stage, (conclude, given) in concluded.items():

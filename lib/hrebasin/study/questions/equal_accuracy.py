@@ -88,10 +88,11 @@ def compare(data: xr.Dataset, kind: str, networks: Mapping, family: str) -> Comp
         NotMeasuredError: no group has both.
     """
     robust, rows = robust_by_image(data, kind), mask(data.test_accuracy, networks)
-    found = []
+    columns = {name: ("model", data[name].values) for name in ("method", "strength", "test_accuracy")}
+    slim, found = xr.Dataset(columns), []  # whose rows are picked in a tenth of the time
     for group in np.unique(data.group.values[rows]):
         here = data.group.values == group
-        line = curve(data.isel(model=here), robust[here], family)
+        line = curve(slim.isel(model=here), robust[here], family)
         if line is None:
             continue
         own, accuracy = robust[rows & here], data.test_accuracy.values[rows & here]
@@ -131,7 +132,8 @@ def curve(data: xr.Dataset, robust: np.ndarray, family: str) -> Curve | None:
         place = accuracy.copy()
     place = place if family in RISING or (place == accuracy).all() else -place
     place[method == "unmerged"] = np.inf
-    points = [np.isin(method, [family, "unmerged"]) & (place == at) for at in np.unique(place)]
+    own = (method == family) | (method == "unmerged")
+    points = [own & (place == at) for at in np.unique(place)]
     points = [point for point in points if point.any()]
     heights = np.array([accuracy[point].mean() for point in points])
     upward = slice(int(heights.argmax()) + 1)
