@@ -8,7 +8,6 @@ from pathlib import Path
 
 # Before torch is imported: tests share cores, and threads that wait by spinning take them from one another.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # NumPy's, which always spin
 # jsonschema, which nbformat imports, would parse a grammar of addresses for seconds
 sys.modules.setdefault("rfc3987_syntax", None)
 

@@ -7,6 +7,7 @@ from itertools import product
 import numpy as np
 import torch
 from scipy import stats
+from threadpoolctl import ThreadpoolController
 
 from ..random_streams import generator
 
@@ -17,6 +18,8 @@ ENOUGH = 6  # groups; in as many, equal values have a two-sided p of 2^(1 - 6) <
 MOST_ENUMERATED = 14  # groups of which all 2^n changes of sign are tried; of more, `RESAMPLES` random ones
 ROUNDING = 1e-12  # values that differ by less than this share of their size count as constant
 AT_ONCE = 500  # resamples of groups and images in memory
+# Products with few groups on one side: threads that wait for one another take up to 30 times as long
+alone = ThreadpoolController().wrap(limits=1, user_api="blas")
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,6 +64,7 @@ class Mean:
         return self.value - self.error * float(high), self.value - self.error * float(low)
 
 
+@alone
 def mean_over_groups(values) -> Mean:
     """The mean of values (group,), by the studentised bootstrap over groups (Efron and Tibshirani 1993, section 12.5).
 
@@ -81,6 +85,7 @@ def mean_over_groups(values) -> Mean:
     return Mean(value, error, n, n - 1, t)
 
 
+@alone
 def mean_over_groups_and_images(values) -> Mean:
     """The mean of values (group, image) where every group saw the same images, whose sampling error all groups share.
 
@@ -170,6 +175,7 @@ def interval(values, *, level: float = 0.95):
     return (float(low), float(high)) if values.ndim == 1 else (low, high)
 
 
+@alone
 def sign_flips(values, *, at: float = 0.0) -> tuple[float, float]:
     """One-sided p values as of `Mean.tails`, from the signs of values (group,) less ``at`` changed in every way.
 

@@ -38,8 +38,8 @@ def test_the_short_answer_names_sizes_whose_interval_leaves_zero_out():
     }
     said = in_short(told)
     assert "withstand strong FGSM better in `a` and worse in `b` than unmerged ones." in said
-    assert "same accuracy withstand strong FGSM better: in `a` than networks merged from 2 and 8." in said
-    assert "same accuracy withstand strong FGSM worse: in `b` than networks merged from 2." in said
+    assert "withstand strong FGSM better than merged ones: in `a` those merged from 2 and 8." in said
+    assert "withstand strong FGSM worse than merged ones: in `b` those merged from 2." in said
     assert "Weight norms fall at every stage in `a`." in said
     assert "as the paper says" not in said
 
