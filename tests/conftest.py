@@ -3,6 +3,7 @@
 import copy
 import os
 import sys
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -182,6 +183,24 @@ def trees(trained) -> Bank:
     return Bank.concat([replace(each, history=None) for each in (bank, *merge_tree(bank, leaves=4)[1:])])
 
 
+class Asked(Mapping):
+    """Data sets by question, each measured when it is first looked at."""
+
+    def __init__(self, asked):
+        self.asked, self.found = asked, {}
+
+    def __getitem__(self, stage):
+        if stage not in self.found:
+            self.found[stage] = self.asked[stage]()
+        return self.found[stage]
+
+    def __iter__(self):
+        return iter(self.asked)
+
+    def __len__(self):
+        return len(self.asked)
+
+
 @pytest.fixture(scope="session")
 def measured(trees, train_images, test_images):
     """The data set of every open question, asked of `trees`; 30 images are attacked."""
@@ -191,22 +210,24 @@ def measured(trees, train_images, test_images):
     from hrebasin.study.questions.strong_attacks import last_stage
     from hrebasin.study.questions.training_recipes import Variant
 
-    few = test_images.first(40)
-    regularity = bounds.measure(trees, few.pixels, few.labels, bounded=3, radii=[0.05])
     measure = {stage: questions.load(stage).measure for stage in questions.OPEN}
     leaves, given = trees.where(method="unmerged"), (train_images, test_images)
     attacked = {"attacked": 30, "epsilons": [0.0, 0.01, 0.02, 0.1]}
-    families = {"shares": [0.8, 1.0], "sets": 2, "searched": [0.0, 0.02], "steps": 3}
-    sources = {"transfer": leaves.select([0]), "transfer-merged": last_stage(trees)}
-    tries = {"epsilons": attacked["epsilons"], "sources": sources, "steps": 3, "restarts": 1, "queries": 10}
     stopped = train(trees.architecture, train_images, [0, 4], RECIPE, snapshots=[2, 4]).where(method="stopped")
     stopped = replace(stopped, history=None).relabel(group=stopped.labels["seed"] // 4, node=0)
-    ways = [Variant("as it is", RECIPE, (8, 6), 0), Variant("wide, of few images", RECIPE, (12, 6), 80)]
-    recipes = [measure["recipes"](way, *given, group=g, leaves=4, **attacked) for way in ways for g in (0, 1)]
-    return {
-        "controls": measure["controls"](Bank.concat([trees, stopped]), *given, RECIPE, **families, **attacked),
-        "strong": measure["strong"](Bank.concat([trees, stopped]), test_images.first(30), **tries),
-        "mergers": measure["mergers"](
+    networks = Bank.concat([trees, stopped])
+
+    def controls():
+        families = {"shares": [0.8, 1.0], "sets": 2, "searched": [0.0, 0.02], "steps": 3}
+        return measure["controls"](networks, *given, RECIPE, **families, **attacked)
+
+    def strong():
+        sources = {"transfer": leaves.select([0]), "transfer-merged": last_stage(trees)}
+        tries = {"epsilons": attacked["epsilons"], "sources": sources, "steps": 3, "restarts": 1, "queries": 10}
+        return measure["strong"](networks, test_images.first(30), **tries)
+
+    def mergers():
+        return measure["mergers"](
             leaves,
             test_images,
             train_images,
@@ -216,8 +237,20 @@ def measured(trees, train_images, test_images):
             orders=2,
             attacked=30,
             epsilons=[0.0, 0.015, 0.02, 0.1],
-        ),  # fmt: skip
-        "scale": measure["scale"](trees, regularity, evaluate(trees, test_images).accuracy),
-        "repair": measure["repair"](leaves, train_images.pixels, test_images, **attacked),
-        "recipes": xr.concat(recipes, dim="model"),
-    }
+        )
+
+    def scale():
+        few = test_images.first(40)
+        regularity = bounds.measure(trees, few.pixels, few.labels, bounded=3, radii=[0.05])
+        return measure["scale"](trees, regularity, evaluate(trees, test_images).accuracy)
+
+    def repair():
+        return measure["repair"](leaves, train_images.pixels, test_images, **attacked)
+
+    def recipes():
+        ways = [Variant("as it is", RECIPE, (8, 6), 0), Variant("wide, of few images", RECIPE, (12, 6), 80)]
+        each = [measure["recipes"](way, *given, group=g, leaves=4, **attacked) for way in ways for g in (0, 1)]
+        return xr.concat(each, dim="model")
+
+    asked = (controls, strong, mergers, scale, repair, recipes)
+    return Asked({question.__name__: question for question in asked})

@@ -48,7 +48,7 @@ def drawn(request):
         data = records.read(benchmarks_file(ROOT), stage="benchmarks")
         return {name: draw(data) for name, (draw, _) in registry.BENCHMARKS.items()}
     if request.param == "published":
-        return request.getfixturevalue("settings")[0].drawn
+        return request.getfixturevalue("main_setting").drawn
     return made_up(request.param)[1]
 
 

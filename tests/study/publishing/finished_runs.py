@@ -22,3 +22,12 @@ def write_results(results, folder, groups=None):
             dim = next(iter(records.schema(stage).values()))[0]
             dataset = dataset.isel({dim: np.isin(dataset.group, groups)})
         records.write(dataset, folder / "results" / f"{stage}.nc", stage=stage)
+
+
+def save_nothing(figure, stem, *, source):
+    """Empty files of a figure, where nobody looks at them; test_figures writes and compares real ones."""
+    stem.parent.mkdir(parents=True, exist_ok=True)
+    files = [stem.with_name(f"{stem.name}.{ending}") for ending in ("pdf", "png")]
+    for file in files:
+        file.touch()
+    return files

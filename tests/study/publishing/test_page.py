@@ -19,24 +19,15 @@ from hrebasin.study.records import checksums as manifest
 SOME = ("fig1_accuracy", "fig9_controls")  # test_results redraws all
 
 
-def save_nothing(figure, stem, *, source):
-    """Empty files of a figure, which test_figures writes and compares."""
-    stem.parent.mkdir(parents=True, exist_ok=True)
-    files = [stem.with_name(f"{stem.name}.{ending}") for ending in ("pdf", "png")]
-    for file in files:
-        file.touch()
-    return files
-
-
 def touch(folder, notebook):
     """An empty page of a notebook: to write them takes long, and has tests below."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / f"{notebook.stem}.html").touch()
 
 
-def test_redrawing_from_published_results_gives_the_same_files_twice(published, few_resamples, tmp_path, monkeypatch):
+@pytest.mark.usefixtures("few_resamples", "unsaved")
+def test_redrawing_from_published_results_gives_the_same_files_twice(published, tmp_path, monkeypatch):
     monkeypatch.setattr(figures, "drawable", lambda results: SOME)
-    monkeypatch.setattr(figures, "save", save_nothing)
     monkeypatch.setattr(notebook_pages, "write", lambda found, folder: [touch(folder, path) for path in found])
     one, two = tmp_path / "one", tmp_path / "two"
     page.redraw(published, one, others=[Place("other", published, one / "other", ("fig1_accuracy",))])

@@ -15,7 +15,7 @@ from hrebasin.study.questions.answers import VARIABLES, answer, table
 def test_data_sets_follow_their_schemas_and_every_question_is_answered_with_intervals_and_n(measured, tmp_path):
     assert list(measured) == list(questions.OPEN)
     answers = answer(measured)
-    for stage, dataset in (measured | {"answers": answers}).items():
+    for stage, dataset in ({**measured, "answers": answers}).items():
         records.write(dataset, tmp_path / f"{stage}.nc", stage=stage)
         xr.testing.assert_allclose(records.read(tmp_path / f"{stage}.nc", stage=stage), dataset)
     assert answers.title.values.tolist() == [questions.load(stage).TITLE for stage in questions.OPEN]

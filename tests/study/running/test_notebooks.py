@@ -9,6 +9,7 @@ import papermill
 import pytest
 import torchvision
 import yaml
+from finished_runs import save_nothing
 from matplotlib.figure import Figure
 from pages import check_links
 from PIL import Image
@@ -19,7 +20,8 @@ from hrebasin.merging.looks import LOOKS
 from hrebasin.merging.methods import MERGES
 from hrebasin.study.benchmarks import growth, speed
 from hrebasin.study.command import main
-from hrebasin.study.figures.registry import BENCHMARKS
+from hrebasin.study.figures import registry as figures
+from hrebasin.study.figures import style
 from hrebasin.study.notebook_code import notebook_digest
 from hrebasin.study.records.data_sets import read
 from hrebasin.study.records.origins import describe
@@ -114,6 +116,11 @@ def figures_in(shown):
     return sum(isinstance(each, Figure) for each in shown)
 
 
+def save_one(figure, stem, **about):
+    """Figure 1 as it is, and empty files of others: to write all takes long."""
+    return (style.save if stem.name == "fig1_accuracy" else save_nothing)(figure, stem, **about)
+
+
 @pytest.fixture(scope="session")
 def executed(tmp_path_factory):
     """Every stage run once, on one tree of two leaves and a few images: the first by a kernel, the others here, with an
@@ -131,7 +138,9 @@ def executed(tmp_path_factory):
             copy = folder / "notebooks" / f"{name}-000.ipynb"
             run_notebook(ROOT / "notebooks" / f"{name}.ipynb", copy, values, threads=1)
         else:
-            assert figures_in(run_here(name, added="" if name == PAPER else lines, **values)), name
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(figures, "save", save_one)
+                assert figures_in(run_here(name, added="" if name == PAPER else lines, **values)), name
     return folder
 
 
@@ -302,5 +311,5 @@ def test_the_benchmark_notebook_runs(tmp_path, monkeypatch):
     assert (record.scaling_seconds > 0).all()
     assert (record.scaling_memory >= 0).all()
     assert {path.name for path in tmp_path.glob("bench*.p??")} == {
-        f"{name}.{ending}" for name in BENCHMARKS for ending in ("pdf", "png")
+        f"{name}.{ending}" for name in figures.BENCHMARKS for ending in ("pdf", "png")
     }
