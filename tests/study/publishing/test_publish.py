@@ -132,39 +132,44 @@ def test_what_cannot_be_added_leaves_all_as_it_was(halves, published, tmp_path, 
 def test_an_addition_that_was_stopped_is_finished_by_the_same_command(halves, published, concluded, tmp_path):
     run, whole = few(halves / "second", tmp_path / "run"), few(published, tmp_path / "whole")
     publish(run, whole, add=True)
-    added = {path.name for path in whole.glob("*.nc")}
+    added, data_sets = {path.name for path in whole.glob("*.nc")}, {f"{stage}.nc" for stage in (*STAGES, "controls")}
     for name, done in (("early", {"train.nc", "merge.nc", "controls.nc"}), ("late", added - {"ledger.nc"})):
         folder = few(published, tmp_path / name)
         for file in done:
             shutil.copy(whole / file, folder)
         publish(run, folder, add=True)
-        for file in added:
+        assert all((whole / file).read_bytes() == (folder / file).read_bytes() for file in added & data_sets)
+        for file in added - data_sets:  # conclusions tell when they were drawn
             expected, found = (records.read(place / file, stage=file[:-3]) for place in (whole, folder))
             assert expected.equals(found), file
 
 
 def test_data_sets_that_do_not_belong_together_are_not_published(halves, tmp_path, capsys):
     train = {"parameters": '{"epochs": 3, "leaves": 16}', "data_digest": '{"test": "a", "train": "c"}'}
-    for number, (stage, attrs, reason) in enumerate((
-        ("attack", {"data_digest": '{"test": "b"}'}, "attack.nc (test images)"),
-        ("merge", {"parameters": '{"leaves": 8}'}, "merge.nc (leaves)"),
-        ("controls", {"parameters": '{"epochs": 2}'}, "controls.nc (epochs)"),
-        ("controls", {"networks": "others"}, "controls.nc (the training of the networks)"),
-        ("attack", None, "attack.nc (groups ([0, 1, 2, 3] beside [0, 1]))"),
-        ("ledger", {"parameters": '{"made_from": {"attack": "2029"}}'}, "ledger.nc was not drawn from attack.nc"),
+    several = {
+        "attack": {"data_digest": '{"test": "b"}'},
+        "merge": {"parameters": '{"leaves": 8}'},
+        "controls": {"parameters": '{"epochs": 2}'},
+    }
+    for number, (changes, *reasons) in enumerate((
+        (several, "attack.nc (test images)", "merge.nc (leaves)", "controls.nc (epochs)"),
+        ({"controls": {"networks": "others"}}, "controls.nc (the training of the networks)"),
+        ({}, "attack.nc (groups ([0, 1, 2, 3] beside [0, 1]))"),
+        ({"attack": {"created": "2030"}}, "ledger.nc was not drawn from attack.nc"),
     )):  # fmt: skip
         run = few(halves / "first", tmp_path / str(number))
         change(run, "train", **train)
-        if stage == "ledger":
-            change(run, "attack", created="2030")
-            claims = ledger(records.read_results(run / "results"))
-            records.write(claims, run / "results" / "ledger.nc", stage="ledger", attrs=ATTRS | attrs)
-        elif attrs:
+        for stage, attrs in changes.items():
             change(run, stage, **attrs)
-        else:
-            shutil.copy(halves / "whole" / "results" / f"{stage}.nc", run / "results")
+        if not changes:
+            shutil.copy(halves / "whole" / "results" / "attack.nc", run / "results")
+        if "created" in changes.get("attack", {}):
+            claims = ledger(records.read_results(run / "results"))
+            attrs = ATTRS | {"parameters": '{"made_from": {"attack": "2029"}}'}
+            records.write(claims, run / "results" / "ledger.nc", stage="ledger", attrs=attrs)
         assert main(["publish", str(run), str(tmp_path / "published")]) == 2
-        assert reason in capsys.readouterr().err
+        said = capsys.readouterr().err
+        assert all(reason in said for reason in reasons)
         assert not list((tmp_path / "published").glob("[!.]*"))
 
 
