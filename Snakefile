@@ -16,6 +16,8 @@ run = plan.run
 code = cache(plan.code)  # of one notebook for thousands of jobs
 # Functions, since on a cluster there is no number of all cores: there the executor's profile sets threads.
 all_cores = lambda wildcards: workflow.cores
+# Trees are trained side by side, each with its share: threads in one process wait for one another in Python.
+share_of_cores = lambda wildcards: -(-workflow.cores // len(shards))
 # Measurements run side by side: half of their time is single-threaded.
 half_the_cores = lambda wildcards: max(1, workflow.cores // 2)
 # More threads than these in one process wait for one another in Python.
@@ -40,7 +42,7 @@ rule train:
         weights=f"{run}/weights/unmerged-{{shard}}.safetensors",
         record=f"{run}/train/shard-{{shard}}.nc",
         notebook=f"{run}/notebooks/01_train-{{shard}}.ipynb",
-    threads: all_cores
+    threads: share_of_cores
     resources:
         gpu=plan.gpus,
     params:

@@ -2,21 +2,15 @@ import pytest
 from finished_runs import save_nothing
 
 from hrebasin.files import project_root
-from hrebasin.study import records
 from hrebasin.study.figures import registry as figures
-from hrebasin.study.publishing.page import Setting
-from hrebasin.study.publishing.places import places
+from hrebasin.study.publishing.places import places, read_published
 
 
 def drawn_again(place):
     """What the page is told of a published setting, its figures drawn again."""
-    results = records.read_results(place.data)
-    names = [name for name in figures.drawable(results) if place.names is None or name in place.names]
-    drawn = {name: figures.draw(name, results) for name in names}
-    claims, asked = records.read(place.data / "ledger.nc", stage="ledger"), None
-    if (place.data / "answers.nc").is_file():
-        asked = records.read(place.data / "answers.nc", stage="answers")
-    return Setting(results, claims, drawn, place.setting, asked)
+    read = read_published(place.data)
+    names = [name for name in figures.drawable(read.results) if place.names is None or name in place.names]
+    return read._replace(drawn={name: figures.draw(name, read.results) for name in names})
 
 
 @pytest.fixture(scope="session")
@@ -27,8 +21,9 @@ def main_setting():
 
 @pytest.fixture(scope="session")
 def settings(main_setting):
-    """What the page is told of every published setting, the main one first."""
-    return [main_setting, *map(drawn_again, places(project_root())[1:])]
+    """What the page is told of every published setting by name, the main one first."""
+    main, *others = places(project_root())
+    return {main.setting: main_setting} | {place.setting: drawn_again(place) for place in others}
 
 
 @pytest.fixture

@@ -18,8 +18,8 @@ DRAWN = ("fig1_accuracy", "fig9_controls")  # whose pixels are compared; of the 
 
 
 def test_no_attribute_holds_a_path_of_some_machine(settings):
-    for results, claims, *_ in settings:
-        for dataset in (*results.values(), claims):
+    for setting in settings.values():
+        for dataset in (*setting.results.values(), setting.ledger):
             for value in (
                 value for holder in (dataset, *dataset.variables.values()) for value in holder.attrs.values()
             ):
@@ -30,11 +30,11 @@ def test_tables_figures_and_page_are_those_of_the_published_data(settings, tmp_p
     monkeypatch.setattr(page.notebook_pages, "write", lambda *_: None)  # test_page compares those
     monkeypatch.setattr(pictures, "svg", lambda _: "")  # another processor may round a coordinate of a drawing
     benchmarks = records.read(benchmarks_file(ROOT), stage="benchmarks")
-    main, *others = settings
+    first, main = next(iter(settings.items()))
     kept = ROOT / "figures"
     tables = {"bench1_table": speed_table(benchmarks), "bench2_table": lines_table(benchmarks)}
     tables |= {name: table.markdown() for name, table in figures.tabulate_all(main.results).items()}
-    tables |= {"ledger": page.ledger_table(main.claims)}
+    tables |= {"ledger": page.ledger_table(main.ledger)}
     for name, text in tables.items():
         assert (kept / f"{name}.md").read_text() == text, "run: make figures"
     for name in main.drawn:
@@ -47,11 +47,10 @@ def test_tables_figures_and_page_are_those_of_the_published_data(settings, tmp_p
         assert abs(old - new).mean() < 0.5, f"{name}: another processor may round a coordinate to the next pixel"
     (tmp_path / "notebooks").symlink_to(ROOT / "notebooks")  # what the page links to
     for setting in settings:
-        if (pages := pages_folder(ROOT, setting.name)).is_dir():
-            shutil.copytree(pages, pages_folder(tmp_path, setting.name))
-    nearby = {"data": f"../data/published/{main.name}", "notebooks": "../notebooks", "files": "."}
-    also = {"asked": main.answers, "benchmarks": benchmarks, "others": others}
-    page.write_page(folder / "index.html", *main[:3], **nearby, **also)
+        if (pages := pages_folder(ROOT, setting)).is_dir():
+            shutil.copytree(pages, pages_folder(tmp_path, setting))
+    nearby = {"data": f"../data/published/{first}", "notebooks": "../notebooks", "files": "."}
+    page.write_page(folder / "index.html", settings, **nearby, benchmarks=benchmarks)
     texts = (re.sub(r'src="data:[^"]*"', "", (place / "index.html").read_text()) for place in (kept, folder))
     assert next(texts) == next(texts), "run: make figures"
 

@@ -5,7 +5,8 @@ import pytest
 import synthetic
 from hrebasin.study.claims.ledger import CLAIMS, ledger
 from hrebasin.study.publishing import ledger_text
-from hrebasin.study.publishing.first_screen import FINDINGS, Published, findings
+from hrebasin.study.publishing.first_screen import FINDINGS, findings
+from hrebasin.study.publishing.places import Published
 from hrebasin.study.statistics import rounded
 
 STAGES = ("merge", "attack", "regularity", "ablations")

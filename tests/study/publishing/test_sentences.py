@@ -5,7 +5,8 @@ import xarray as xr
 
 import synthetic
 from hrebasin.study.publishing.across_settings import FALLS, _batch_norm, early_stopped, in_short
-from hrebasin.study.publishing.first_screen import Published, untried
+from hrebasin.study.publishing.first_screen import untried
+from hrebasin.study.publishing.places import Published
 
 
 def asked(sentence="", **ends):

@@ -10,9 +10,9 @@ from ..contrasts import STRONG, WEAK, between
 from ..groups import PERCENT, count_groups, tree, tree_stages
 from ..questions.wording import listed
 from .answers_text import told_questions
-from .first_screen import Published, untried
+from .first_screen import untried
 from .ledger_text import NOTHING, part_of, sized, turned
-from .places import ORDER
+from .places import ORDER, Published
 
 COMPARED = {"C11": "A pair merge costs", "C5b fgsm": "Under strong FGSM, the lead of fully merged networks is"}
 OTHERS = {  # setting -> what it has that the main networks have not
@@ -88,7 +88,7 @@ def _beside_stopped(of: Published, attack: str, sign: int) -> str:
 def stages_table(settings: Mapping[str, Published]) -> tuple[list[str], list[list[str]]]:
     """Accuracy by stage, without attack and under weak and strong FGSM, of each setting: the head, and rows."""
     head, rows = ["setting", "stage", "test accuracy (%)", "weak FGSM (%)", "strong FGSM (%)"], []
-    for name, (_, _, results) in settings.items():
+    for name, (_, _, results, _) in settings.items():
         robust = results["attack"].robust_accuracy.sel(attack="fgsm")
         under = [xr.DataArray(between(robust, *sizes), dims="epsilon") for sizes in (WEAK, STRONG)]
         columns = [results["merge"].test_accuracy, *((robust * weights).sum("epsilon") for weights in under)]

@@ -10,18 +10,10 @@ import xarray as xr
 
 from ...merging.looks import RIVALS
 from ..figures.style import STOPPED as STOPPED_EARLY
-from ..groups import PERCENT, Results, count_groups, large, tree, tree_stages
+from ..groups import PERCENT, count_groups, large, tree, tree_stages
 from ..questions.wording import listed
 from .ledger_text import MARKS, part_of, sized, trees, turned
-
-
-class Published(NamedTuple):
-    """What is published of a setting: the ledger, answers to open questions if they were asked, data sets by stage."""
-
-    ledger: xr.Dataset
-    answers: xr.Dataset | None
-    results: Results = {}
-
+from .places import Published
 
 KEY = (
     "Fully merged networks are those of a tree's last stage. MergeMany is Git Re-Basin's own method. FGSM moves every "

@@ -4,54 +4,38 @@ import json
 import os
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
 from urllib.parse import quote
 
 import xarray as xr
-from matplotlib.figure import Figure
 
 from ...files import only_writer, project_root, write_atomically
 from .. import records
 from ..figures import registry as figures
-from ..groups import Results, count_groups
+from ..groups import count_groups
 from ..questions import OPEN, answers
 from ..records import checksums as manifest
 from ..stages import EXTRA, NOTEBOOKS
 from . import notebook_pages
 from .across_settings import STOPPED, early_stopped, in_short, paragraphs
 from .answers_text import by_question
-from .first_screen import KEY, Published, findings, recipe
+from .first_screen import KEY, findings, recipe
 from .ledger_text import MARKS, by_setting, counted, ledger_table, reported, rows, tally
 from .live_figure import live_figure
 from .pictures import CLAIM_FIGURES, picture, title
-from .places import Place
+from .places import Place, Published, read_published
 
 FAMILIES = OPEN["controls"].figure  # the figure that comes first, and reacts
 NUMBERS = ("Effect", "95 % interval", "n trees", "p", "p, Holm", "p, signs")  # heads of the table of parts
 
 
-class Setting(NamedTuple):
-    """What the page shows of a setting: data sets by stage, ledger, figures by name, its name, answers if asked."""
-
-    results: Results
-    claims: xr.Dataset
-    drawn: Mapping[str, Figure]
-    name: str
-    answers: xr.Dataset | None = None
-
-
 def write_page(
     path: Path | str,
-    results: Results,
-    claims: xr.Dataset,
-    drawn: Mapping[str, Figure],
+    settings: Mapping[str, Published],
     *,
     data: Path | str = "results",
     notebooks: Path | str = "notebooks",
     files: Path | str = "figures",
-    asked: xr.Dataset | None = None,
     benchmarks: xr.Dataset | None = None,
-    others: Sequence[Setting] = (),
 ) -> None:
     """One HTML file with answer, claims, figures and provenance; it loads nothing, and links to files of its folder.
 
@@ -59,60 +43,55 @@ def write_page(
 
     Args:
         path: of the page.
-        results: data sets by stage.
-        claims: the ledger.
-        drawn: figures by name, as `figures.registry.draw_all` returns them.
-        data, notebooks, files: folders of data sets, notebooks and figures, from the page's folder.
-        asked: the answers to open questions, where the page should show them too.
+        settings: by name, the main one first.
+        data, notebooks, files: folders of the main setting's data sets and figures, and of notebooks, from the page's.
         benchmarks: their data set, where the page should show them too.
-        others: further settings, whose claims stand beside.
     """
     folder = Path(path).parent
     found = notebook_pages.found(folder / notebooks, of_a_run=Path(notebooks) == Path(notebook_pages.FOLDER))
     notebook_pages.write(found.values(), folder / notebook_pages.FOLDER)
     pages = {name: f"{notebook_pages.FOLDER}/{place.stem}.html" for name, place in found.items()}
-    main = Setting(results, claims, drawn, results["merge"].attrs["setting"], asked)
-    pages |= _executed(folder, main.name)
+    main = next(iter(settings))
+    claims, asked, results, drawn = settings[main]
+    pages |= _executed(folder, main)
     order = sorted(drawn, key=lambda name: name != FAMILIES)
-    pictures = [_picture(main, name, pages, Path(data), Path(files)) for name in order]
+    pictures = [_picture(settings[main], name, pages, Path(data), Path(files)) for name in order]
     speed = []
     for name, (draw, _) in figures.BENCHMARKS.items() if benchmarks is not None else ():
         shown = picture(name, draw(benchmarks), figures.benchmark_caption(name, benchmarks))
         speed.append(shown | {"links": _files(name, Path(files), [Path(data).parent / "benchmarks.nc"])})
-    settings = [main, *others]
-    told = {each.name: Published(each.claims, each.answers, each.results) for each in settings}
-    ledgers = {each.name: each.claims for each in settings}
+    ledgers = {name: each.ledger for name, each in settings.items()}
     see = dict.fromkeys(claims.claim.values.tolist(), [])
     see |= {claim: _see(names, drawn, pages) for claim, names in CLAIM_FIGURES.items()}
-    heads, came_out = findings(told)
+    heads, came_out = findings(settings)
     html = (
         notebook_pages.templates()
         .get_template("page.html")
         .render(
-            short=in_short(told),
-            first=(STOPPED, *early_stopped(told), _see([FAMILIES], drawn, pages)) if asked is not None else None,
+            short=in_short(settings),
+            first=(STOPPED, *early_stopped(settings), _see([FAMILIES], drawn, pages)) if asked is not None else None,
             key=KEY,
-            recipes=[recipe(each.results) for each in settings],
+            recipes=[recipe(each.results) for each in settings.values()],
             heads=heads,
             findings=[(row, [(row.claim, f"#{row.claim}"), *see[row.claim]]) for row in came_out],
             counted=counted(claims, results),
             tally=[(verdict, MARKS[verdict], len(names)) for verdict, names in tally(claims).items()],
             settings=[
-                _told(setting, _executed(folder, setting.name) if place else None)
-                for place, setting in enumerate(settings)
+                _told(name, setting, None if name == main else _executed(folder, name))
+                for name, setting in settings.items()
             ],
             claims=[
                 {"id": claim, "statement": statement, "cells": cells, "links": see[claim]}
                 for claim, statement, cells in by_setting(ledgers)
             ],
-            together=paragraphs(told),
+            together=paragraphs(settings),
             numbers=NUMBERS,
             questions=_questions(settings, pages, folder),
             figures=pictures,
             live=live_figure(drawn[FAMILIES]) if FAMILIES in drawn else None,
             tables=[
-                (f"{each.name}-{name}" if place else name, f"{title(name)} ({each.name})", table)
-                for place, each in enumerate(settings)
+                (name if setting == main else f"{setting}-{name}", f"{title(name)} ({setting})", table)
+                for setting, each in settings.items()
                 for name, table in figures.tabulate_all(each.results).items()
             ],
             benchmarks=speed,
@@ -125,7 +104,7 @@ def write_page(
 
 
 def _picture(
-    setting: Setting, name: str, pages: Mapping[str, str], data: Path, files: Path, *, where: str = ""
+    setting: Published, name: str, pages: Mapping[str, str], data: Path, files: Path, *, where: str = ""
 ) -> dict:
     """A figure of a setting, with links to what is near."""
     results, stages = setting.results, figures.FIGURES[name][1]
@@ -143,17 +122,17 @@ def _files(name: str, files: Path, data: Sequence[Path]) -> list[tuple[str, str]
     return [(text, "" if ".." in path.parts else quote(path.as_posix())) for text, path in found]
 
 
-def _questions(settings: Sequence[Setting], pages: Mapping[str, str], folder: Path) -> list[list[dict]]:
+def _questions(settings: Mapping[str, Published], pages: Mapping[str, str], folder: Path) -> list[list[dict]]:
     """For each open question what every setting answers, with links."""
-    told = by_question({each.name: each.answers for each in settings if each.answers is not None})
+    told = by_question({name: each.answers for name, each in settings.items() if each.answers is not None})
     found = []
     for stage, answered in told.items():
         found.append([])
-        for place, setting in enumerate(settings):
-            if one := answered.get(setting.name):
-                near, where = (pages | _executed(folder, setting.name), setting.name) if place else (pages, "")
+        for place, (name, setting) in enumerate(settings.items()):
+            if one := answered.get(name):
+                near, where = (pages | _executed(folder, name), name) if place else (pages, "")
                 links = _see([OPEN[stage].figure], setting.drawn, near, where=where)
-                found[-1].append(one | {"links": links, "setting": setting.name * (len(settings) > 1)})
+                found[-1].append(one | {"links": links, "setting": name * (len(settings) > 1)})
     return found
 
 
@@ -173,19 +152,16 @@ def _executed(folder: Path, setting: str) -> dict[str, str]:
     return {name: path.relative_to(folder).as_posix() for name, path in there.items()}
 
 
-def _told(setting: Setting, pages: Mapping[str, str] | None) -> dict:
+def _told(name: str, setting: Published, pages: Mapping[str, str] | None) -> dict:
     """What the page tells of a setting, with pages of its notebooks; None: of the main one, shown elsewhere."""
-    results, claims, drawn, name, _ = setting
-    folder = Path(name)
+    drawn, folder = setting.drawn if pages is not None else (), Path(name)
     return {
         "name": name,
-        "n": count_groups(results["merge"]),
-        "answer": counted(claims, results),
-        "parts": rows(claims),
-        "beside": reported(claims),
-        "pictures": [
-            _picture(setting, each, pages, Path(".."), folder, where=name) for each in drawn if pages is not None
-        ],
+        "n": count_groups(setting.results["merge"]),
+        "answer": counted(setting.ledger, setting.results),
+        "parts": rows(setting.ledger),
+        "beside": reported(setting.ledger),
+        "pictures": [_picture(setting, each, pages, Path(".."), folder, where=name) for each in drawn],
     }
 
 
@@ -215,31 +191,30 @@ def redraw(
     """
     published, folder = Path(published), Path(folder)
     with only_writer(folder):
-        main = redraw_setting(Place("", published, folder, None))
-        also = {"asked": main.answers}
+        main, measured = redraw_setting(Place("", published, folder, None)), None
         if benchmarks is not None and benchmarks.is_file():
-            also["benchmarks"] = records.read(benchmarks, stage="benchmarks")
-            figures.draw_benchmarks(also["benchmarks"], folder)
-        also["others"] = [redraw_setting(place) for place in others]
+            measured = records.read(benchmarks, stage="benchmarks")
+            figures.draw_benchmarks(measured, folder)
+        settings = {main.results["merge"].attrs["setting"]: main}
+        settings |= {place.setting: redraw_setting(place) for place in others}
         nearby = {"data": published, "notebooks": project_root() / "notebooks"}
         nearby = {name: os.path.relpath(place, folder) for name, place in nearby.items()}
-        write_page(folder / "index.html", *main[:3], **nearby, files=".", **also)
+        write_page(folder / "index.html", settings, **nearby, files=".", benchmarks=measured)
         manifest.enter([folder / "index.html"])
 
 
-def redraw_setting(place: Place) -> Setting:
+def redraw_setting(place: Place) -> Published:
     """Redraw the figures and tables of a setting where its figures lie; those that it no longer has are removed."""
-    results, folder = records.read_results(place.data), place.figures
-    claims = records.read(place.data / "ledger.nc", stage="ledger")
+    read, folder = read_published(place.data), place.figures
+    results = read.results
     drawn, tabulated = figures.draw_all(results, folder, place.names), figures.tabulate_all(results, folder)
     for path in folder.iterdir():
         if path.stem in {*figures.FIGURES, *figures.TABLES} - {*drawn, *tabulated}:
             path.unlink()
-    tables, asked = {"ledger.md": ledger_table(claims)}, None
-    if (path := place.data / "answers.nc").is_file():
-        asked = records.read(path, stage="answers")
-        tables["answers.md"] = answers.table(asked)
+    tables = {"ledger.md": ledger_table(read.ledger)}
+    if read.answers is not None:
+        tables["answers.md"] = answers.table(read.answers)
     for name, text in tables.items():
         write_atomically(folder / name, text)
     manifest.enter(folder / name for name in tables)
-    return Setting(results, claims, drawn, place.setting, asked)
+    return read._replace(drawn=drawn)

@@ -1,9 +1,15 @@
 """Where what is published lies: a folder of data sets a setting; the main setting's figures and then the others'."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+import xarray as xr
+from matplotlib.figure import Figure
+
+from .. import records
 from ..figures import drawable
+from ..groups import Results
 
 ORDER = ("augmented", "plain", "fashion", "convolutional", "residual")  # of settings, the main one first
 COMPARED = ("fig1_accuracy", "fig2_robust_accuracy", "fig9_controls")  # figures that settings are compared by
@@ -23,6 +29,22 @@ class Place(NamedTuple):
     data: Path
     figures: Path
     names: tuple[str, ...] | None
+
+
+class Published(NamedTuple):
+    """What is told of a setting: ledger, answers to open questions if asked, data sets by stage, figures by name."""
+
+    ledger: xr.Dataset
+    answers: xr.Dataset | None
+    results: Results = {}
+    drawn: Mapping[str, Figure] = {}
+
+
+def read_published(folder: Path) -> Published:
+    """The ledger, answers and data sets of a setting in a folder."""
+    ledger, asked = records.read(folder / "ledger.nc", stage="ledger"), folder / "answers.nc"
+    answers = records.read(asked, stage="answers") if asked.is_file() else None
+    return Published(ledger, answers, records.read_results(folder))
 
 
 def data_folder(root: Path, setting: str) -> Path:

@@ -30,10 +30,10 @@ from .across_settings import (
     unknown,
 )
 from .answers_text import by_question
-from .first_screen import KEY, Published, findings_table, recipe
+from .first_screen import KEY, findings_table, recipe
 from .ledger_text import ledger_table, settings_table, trees
 from .pictures import title
-from .places import Place, benchmarks_file, places
+from .places import Place, Published, benchmarks_file, places, read_published
 
 DOCUMENTS = (
     "README.md",
@@ -54,7 +54,7 @@ def parts(root: Path) -> dict[str, str]:
         root: the project's folder.
     """
     published = places(root)
-    settings = told_settings(root)
+    settings = {place.setting: read_published(place.data) for place in published}
     everything = [each.results for each in settings.values()]
     claims = next(iter(settings.values())).ledger
     benchmarks = records.read(benchmarks_file(root), stage="benchmarks")
@@ -86,21 +86,10 @@ def parts(root: Path) -> dict[str, str]:
     }
 
 
-def told_settings(root: Path) -> dict[str, Published]:
-    """Ledgers and answers of the published settings by name, the main one first."""
-    found = {}
-    for place in places(root):
-        asked = place.data / "answers.nc"
-        answered = records.read(asked, stage="answers") if asked.is_file() else None
-        results = records.read_results(place.data)
-        found[place.setting] = Published(records.read(place.data / "ledger.nc", stage="ledger"), answered, results)
-    return found
-
-
 def first_screen(settings: Mapping[str, Published]) -> str:
     """The answer as Markdown: what stands first on the page."""
     lines = [f"**Answer.** {in_short(settings)}", "", "We trained under these settings:", ""]
-    lines += [f"- {recipe(results)}" for _, _, results in settings.values()]
+    lines += [f"- {recipe(each.results)}" for each in settings.values()]
     lines += ["", f"What came out. {KEY}", "", findings_table(settings)]
     word, told = early_stopped(settings)
     lines += [f"**{STOPPED}** {word}".rstrip(), "", *(f"- {one}" for one in told), ""]
@@ -121,9 +110,9 @@ def _family_caption(everything: Sequence[Mapping[str, xr.Dataset]]) -> str:
 
 def _recommended(settings: Mapping[str, Published]) -> str:
     """Which way to merge, from the first setting that has tried many."""
-    for name, (_, _, results) in settings.items():
-        if "mergers" in results:
-            return f"Measured in `{name}`: {recommendation(results['mergers'])}\n"
+    for name, each in settings.items():
+        if "mergers" in each.results:
+            return f"Measured in `{name}`: {recommendation(each.results['mergers'])}\n"
     return "Not measured yet.\n"
 
 
