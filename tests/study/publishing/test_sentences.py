@@ -56,6 +56,9 @@ def test_what_settings_say_alike_stands_once():
         "No.",
         ["In `a`, trees keep 1 %.", "In `b` (1 of 2 trees), trees keep 2 %."],
     )
+    apart = Published(None, asked("Not comparable. Trees know nothing."), trees)
+    head, told = early_stopped({"a": no, "c": apart})
+    assert (head, told[1]) == ("No, where they can be compared.", "In `c`: Not comparable. Trees know nothing.")
     assert early_stopped({"a": no, "b": yes}) == ("", ["In `a`: No. Trees keep 1 %.", "In `b`: Yes. Trees win."])
 
 

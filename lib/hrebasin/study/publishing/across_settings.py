@@ -8,6 +8,7 @@ import xarray as xr
 
 from ..contrasts import STRONG, WEAK, between
 from ..groups import PERCENT, count_groups, tree, tree_stages
+from ..questions.families import NOT_COMPARABLE
 from ..questions.wording import listed
 from .answers_text import told_questions
 from .first_screen import untried
@@ -107,14 +108,15 @@ def early_stopped(settings: Mapping[str, Published]) -> tuple[str, list[str]]:
     if not leads:
         return "Not measured yet.", []
     words, rests = zip(*(lead.split(". ", 1) for lead in leads.values()), strict=True)
-    alike = len(set(words)) == 1
-    told = []
+    compared = list(dict.fromkeys(word for word in words if word != NOT_COMPARABLE))
+    alike, told = len(compared) == 1, []
     for name, word, rest in zip(leads, words, rests, strict=True):
         asked, trees = (count_groups(data) for data in map(settings[name].results.get, ("controls", "merge")))
         where = f"In `{name}`{f' ({asked} of {trees} trees)' * (asked < trees)}"
-        said = f"{where}, {rest[0].lower()}{rest[1:]}" if alike else f"{where}: {word}. {rest}"
+        said = f"{where}, {rest[0].lower()}{rest[1:]}" if [word] == compared else f"{where}: {word}. {rest}"
         told.append(" ".join(filter(None, [said, untried(settings[name].results)])))
-    return f"{words[0]}." * alike, told
+    where = ", where they can be compared" * (NOT_COMPARABLE in words)
+    return f"{compared[0]}{where}." if alike else "", told
 
 
 def _tree_or_many(settings: Mapping[str, Published]) -> str:

@@ -38,6 +38,7 @@ OTHERS = {  # families that were not merged, and what a sentence calls them
     "l1": "L1-regularised networks",
     "l2": "L2-regularised networks",
 }
+NOT_COMPARABLE = "Not comparable"  # where others are more than a point more or less accurate
 MERGED = {"tree": "the tree", "merge-many": "MergeMany", "merge-many-from-tree": "MergeMany from the tree"}
 ATTACKS = {"fgsm": "FGSM", "pgd-margin": "PGD on the margin"}
 Key = tuple[str, str, int, str]  # attack, method, stage, family of the others
@@ -221,6 +222,8 @@ def _end(pair: Comparison, family: str) -> str:
 
 def _verdict(pairs: dict[Key, Comparison], tests: dict[Key, Test], key: Key) -> str:
     """Of the headline; "Partly" where another stage or attack says the opposite."""
+    if not pairs[key].near:
+        return NOT_COMPARABLE
     alike = {k: tests[k] for k in pairs if k[1] == "tree" and k[3] == key[3] and pairs[k].equal == pairs[key].equal}
     signs = by_sign(alike)
     return "Partly" if signs[1] and signs[-1] else tests[key].yes_or_no()
@@ -238,6 +241,8 @@ def _seen(data: xr.Dataset) -> str:
     word = {"Yes": "better", "No": "worse"}.get(pairs[key].test("").yes_or_no())
     others = f"{OTHERS[key[3]]}{' of equal accuracy' if pairs[key].equal else ''}"
     merged = f"networks merged from {2 ** key[2]} in a tree"
+    if not pairs[key].near:
+        return f"No {OTHERS[key[3]]} have the accuracy of {merged}."
     if word is None:
         return f"It is not resolved whether {merged} withstand strong attacks better than {others}."
     return f"{merged.capitalize()} withstand strong attacks {word} than {others}."
