@@ -117,6 +117,7 @@ clean:  ## remove the environment; results stay
 	rm -rf $(ENV)
 
 $(STAMP): requirements.txt pyproject.toml
+	@test ! -L $(ENV) || { echo "error: $(ENV) is a link to another environment, which would be cleared; build it there" >&2; exit 2; }
 	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(0 if v >= (3, 11) else \
 	  f"Python >= 3.11 is needed, $(PYTHON) is {v.major}.{v.minor}; name another one: make PYTHON=...")'
 	$(PYTHON) -m venv --clear $(ENV)
