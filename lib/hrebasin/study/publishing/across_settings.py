@@ -109,14 +109,14 @@ def early_stopped(settings: Mapping[str, Published]) -> tuple[str, list[str]]:
         return "Not measured yet.", []
     words, rests = zip(*(lead.split(". ", 1) for lead in leads.values()), strict=True)
     compared = list(dict.fromkeys(word for word in words if word != NOT_COMPARABLE))
-    alike, told = len(compared) == 1, []
+    told = []
     for name, word, rest in zip(leads, words, rests, strict=True):
         asked, trees = (count_groups(data) for data in map(settings[name].results.get, ("controls", "merge")))
         where = f"In `{name}`{f' ({asked} of {trees} trees)' * (asked < trees)}"
         said = f"{where}, {rest[0].lower()}{rest[1:]}" if [word] == compared else f"{where}: {word}. {rest}"
         told.append(" ".join(filter(None, [said, untried(settings[name].results)])))
-    where = ", where they can be compared" * (NOT_COMPARABLE in words)
-    return f"{compared[0]}{where}." if alike else "", told
+    unless = ", where they can be compared" * (NOT_COMPARABLE in words)
+    return f"{compared[0]}{unless}." if len(compared) == 1 else "", told
 
 
 def _tree_or_many(settings: Mapping[str, Published]) -> str:

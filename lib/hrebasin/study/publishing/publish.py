@@ -86,9 +86,8 @@ def _publish(run: Path, folder: Path, source: str, add: bool) -> list[Path]:
     gone = [stage for stage in misfits if stage not in results and not add]
     if wrong := [f"{stage}.nc ({why})" for stage, why in misfits.items() if stage not in gone]:
         raise ValueError(f"{run} and {folder} do not go together; other than in train.nc are {', '.join(wrong)}")
-    kept = set(published) - set(results) - set(gone)
     together = published | {stage: _smaller(dataset) for stage, dataset in results.items()}
-    together = {stage: together[stage] for stage in (*STAGES, *EXTRA) if stage in kept | set(results)}
+    together = {stage: together[stage] for stage in (*STAGES, *EXTRA) if stage in together.keys() - gone}
     with _all_at_once(folder) as staging:
         for stage in results:
             records.write(together[stage], staging / f"{stage}.nc", stage=stage)

@@ -89,7 +89,7 @@ def compare(data: xr.Dataset, kind: str, networks: Mapping, family: str) -> Comp
     """
     robust, rows = robust_by_image(data, kind), mask(data.test_accuracy, networks)
     columns = {name: ("model", data[name].values) for name in ("method", "strength", "test_accuracy")}
-    slim, found = xr.Dataset(columns), []  # whose rows are picked in a tenth of the time
+    slim, found = xr.Dataset(columns), []  # without the columns that are not needed here
     for group in np.unique(data.group.values[rows]):
         here = data.group.values == group
         line = curve(slim.isel(model=here), robust[here], family)

@@ -238,11 +238,11 @@ def _seen(data: xr.Dataset) -> str:
     """What the figure shows."""
     pairs = _pairs(data)
     key = _headline(pairs)
-    word = {"Yes": "better", "No": "worse"}.get(pairs[key].test("").yes_or_no())
-    others = f"{OTHERS[key[3]]}{' of equal accuracy' if pairs[key].equal else ''}"
     merged = f"networks merged from {2 ** key[2]} in a tree"
     if not pairs[key].near:
         return f"No {OTHERS[key[3]]} have the accuracy of {merged}."
+    word = {"Yes": "better", "No": "worse"}.get(pairs[key].test("").yes_or_no())
+    others = f"{OTHERS[key[3]]}{' of equal accuracy' if pairs[key].equal else ''}"
     if word is None:
         return f"It is not resolved whether {merged} withstand strong attacks better than {others}."
     return f"{merged.capitalize()} withstand strong attacks {word} than {others}."
