@@ -81,9 +81,10 @@ def _of_same_leaves(array: xr.DataArray, *sides: Mapping) -> tuple[list[np.ndarr
 
 def mask(array: xr.DataArray | xr.Dataset, labels: Mapping) -> np.ndarray:
     """Which networks (or pairs) have the given labels, (model,); NotMeasuredError where none has."""
-    found = np.ones(array.sizes[array["group"].dims[0]], dtype=bool)
+    there = array.coords.variables
+    found = np.ones(there["group"].shape, dtype=bool)
     for name, value in labels.items():
-        found &= array[name].values == value
+        found &= there[name].values == value
     if not found.any():
         wanted = ", ".join(f"{name} {value}" for name, value in labels.items())
         raise NotMeasuredError(f"{getattr(array, 'name', 'nothing')} was not measured for {wanted}")
@@ -91,12 +92,13 @@ def mask(array: xr.DataArray | xr.Dataset, labels: Mapping) -> np.ndarray:
 
 
 def _average(array: xr.DataArray, chosen: np.ndarray) -> xr.DataArray:
-    dim = array["group"].dims[0]
-    ordered = array.transpose(dim, ...)
+    labels = array.coords.variables
+    [dim] = labels["group"].dims
+    ordered = array.variable.transpose(dim, ...)
     selected = ordered.values[chosen]  # not of the array itself: that would pick of every label too
-    group, position = np.unique(array["group"].values[chosen], return_inverse=True)
+    group, position = np.unique(labels["group"].values[chosen], return_inverse=True)
     values = np.stack([selected[position == i].mean(0) for i in range(len(group))])
-    coords = {name: c for name, c in array.coords.items() if dim not in c.dims}
+    coords = {name: label for name, label in labels.items() if dim not in label.dims}
     return xr.DataArray(values, dims=("group", *ordered.dims[1:]), coords=coords | {"group": group}, name=array.name)
 
 

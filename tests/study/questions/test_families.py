@@ -72,21 +72,25 @@ def test_a_family_rises_to_the_unmerged_networks(made, family):
     assert curve(one, robust_by_image(one, "fgsm"), "star") is None
 
 
+def beside(data, labels, family):
+    return compare(data, robust_by_image(data, "fgsm"), labels, family)
+
+
 def test_merged_networks_are_five_points_ahead_as_planted(made):
-    pair = compare(made, "fgsm", {"method": "tree", "stage": 3}, "stopped")
+    pair = beside(made, {"method": "tree", "stage": 3}, "stopped")
     assert pair.equal
     test = pair.test("planted")
     assert test.effect == pytest.approx(5, abs=1)
     assert test.by_image.shape == (8, 100)
     # what images tell is what means tell, where images are not known
-    bare = compare(made.drop_vars("withstood"), "fgsm", {"method": "tree", "stage": 3}, "stopped").test("planted")
+    bare = beside(made.drop_vars("withstood"), {"method": "tree", "stage": 3}, "stopped").test("planted")
     np.testing.assert_allclose(bare.values, test.values)
     assert bare.by_image is None
     # groups that do not reach the accuracy are left out or told
     low = xr.where((made.method == "tree") & (made.stage == 4), 0.1, made.test_accuracy)
     some = made.assign(test_accuracy=xr.where(made.group == 0, low, made.test_accuracy))
-    assert len(compare(some, "fgsm", {"method": "tree", "stage": 4}, "stopped").own) == 7
-    pair = compare(made.assign(test_accuracy=low), "fgsm", {"method": "tree", "stage": 4}, "stopped")
+    assert len(beside(some, {"method": "tree", "stage": 4}, "stopped").own) == 7
+    pair = beside(made.assign(test_accuracy=low), {"method": "tree", "stage": 4}, "stopped")
     assert not pair.equal
     assert (pair.beyond > 0.2).all()
     assert "beside the nearest, 25" in answer(made.assign(test_accuracy=low))[0][15].name

@@ -74,7 +74,8 @@ def _called(part: str) -> str:
 
 def tally(ledger: xr.Dataset) -> dict[str, list[str]]:
     """Verdict -> the claims that got it, for the verdicts that some claim got."""
-    given = {verdict: [whole.claim for whole in wholes(ledger) if whole.verdict == verdict] for verdict in VERDICTS}
+    claims = wholes(ledger)
+    given = {verdict: [whole.claim for whole in claims if whole.verdict == verdict] for verdict in VERDICTS}
     return {verdict: names for verdict, names in given.items() if names}
 
 

@@ -72,22 +72,22 @@ class Comparison:
         return defined(name, by_image.mean(1), POINTS, **crossed)
 
 
-def compare(data: xr.Dataset, kind: str, networks: Mapping, family: str) -> Comparison:
-    """Networks with the given labels beside a family at their accuracy, under strong attack of a kind.
+def compare(data: xr.Dataset, robust: np.ndarray, networks: Mapping, family: str) -> Comparison:
+    """Networks with the given labels beside a family at their accuracy, under strong attack.
 
     Each group's networks are compared with the family of that group. Groups where it does not reach their accuracy
     count unless it does in most.
 
     Args:
         data: data set of stage ``controls``.
-        kind: attack.
+        robust: of its networks, as `robust_by_image` gives it of an attack.
         networks: labels, see `hrebasin.study.groups.by_group`.
         family: method of the others.
 
     Raises:
         NotMeasuredError: no group has both.
     """
-    robust, rows = robust_by_image(data, kind), mask(data.test_accuracy, networks)
+    rows = mask(data.test_accuracy, networks)
     columns = {name: ("model", data[name].values) for name in ("method", "strength", "test_accuracy")}
     slim, found = xr.Dataset(columns), []  # without the columns that are not needed here
     for group in np.unique(data.group.values[rows]):

@@ -1,6 +1,6 @@
 """Are merged networks more robust than others as accurate? Every family at its clean and its strong-attack accuracy."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from itertools import product
@@ -22,7 +22,7 @@ from ..figures.captions import captioned
 from ..groups import PERCENT, NotMeasuredError, strong, tree_stages
 from ..statistics import Test, by_sign
 from .control_networks import narrow, noised
-from .equal_accuracy import Comparison, compare
+from .equal_accuracy import Comparison, compare, robust_by_image
 from .family_figure import draw_families
 from .wording import amount, listed, signed, within
 
@@ -116,23 +116,28 @@ def _attacked(bank, images, sizes, searched, steps, device) -> xr.Dataset:
 
 def answer(data: xr.Dataset) -> tuple[list[Test], str]:
     """Merged networks minus others as accurate, under strong attack, by attack, stage and family."""
-    pairs = _pairs(data)
+    pairs = _pairs(data, [*_attacks(data)])
     tests = {key: pair.test(_name(key, pair)) for key, pair in pairs.items()}
     return list(tests.values()), " ".join(_sentences(pairs, tests, tree_stages(data)[-1]))
 
 
-def _pairs(data: xr.Dataset) -> dict[Key, Comparison]:
+def _pairs(data: xr.Dataset, kinds: Sequence[str], methods: Iterable[str] = MERGED) -> dict[Key, Comparison]:
     """Comparisons by attack, method, stage and family of the others; MergeMany beside early-stopped networks alone."""
     found = {}
-    methods = [name for name in MERGED if name in data.method.values]
-    for key in product([k for k in ATTACKS if k in data.attack.values], methods, tree_stages(data)[1:], OTHERS):
+    robust, methods = {kind: robust_by_image(data, kind) for kind in kinds}, {*methods} & {*data.method.values}
+    for key in product(kinds, [name for name in MERGED if name in methods], tree_stages(data)[1:], OTHERS):
         kind, method, stage, family = key
         if method == "tree" or family == "stopped":
             with suppress(NotMeasuredError):
-                found[key] = compare(data, kind, {"method": method, "stage": stage}, family)
+                found[key] = compare(data, robust[kind], {"method": method, "stage": stage}, family)
     if not found:
         raise NotMeasuredError("no network that was not merged stands beside the tree's")
     return found
+
+
+def _attacks(data: xr.Dataset) -> dict[str, str]:
+    """The attacks that were tried, and what a reader calls them."""
+    return {kind: name for kind, name in ATTACKS.items() if kind in data.attack.values}
 
 
 def _headline(pairs: dict[Key, Comparison]) -> Key:
@@ -236,7 +241,7 @@ def _gap(pair: Comparison) -> str:
 
 def _seen(data: xr.Dataset) -> str:
     """What the figure shows."""
-    pairs = _pairs(data)
+    pairs = _pairs(data, [*_attacks(data)][:1], ["tree"])
     key = _headline(pairs)
     merged = f"networks merged from {2 ** key[2]} in a tree"
     if not pairs[key].near:
@@ -258,5 +263,4 @@ def _seen(data: xr.Dataset) -> str:
 )
 def draw(data: xr.Dataset) -> Figure:
     """Accuracy under strong attack over test accuracy, a curve a family, a panel an attack."""
-    kinds = {kind: name for kind, name in ATTACKS.items() if kind in data.attack.values}
-    return draw_families(data, kinds, _seen(data))
+    return draw_families(data, _attacks(data), _seen(data))

@@ -26,7 +26,7 @@ from ..groups import (
     tree_stages,
 )
 from ..statistics import Test, by_sign, defined
-from .equal_accuracy import compare
+from .equal_accuracy import compare, robust_by_image
 from .strong_measures import FLOAT32, SOURCE_SEED, chosen, last_stage, measure
 from .wording import signed
 
@@ -120,7 +120,8 @@ def _left(data: xr.Dataset, stage: int) -> dict[str, Test]:
 def _beside(data: xr.Dataset, top: int, family: str) -> Test:
     """The last stage minus networks as accurate that were not merged."""
     clean = data.robust_accuracy.sel(attack="fgsm").sel(epsilon=0, drop=True).drop_vars("attack")
-    pair = compare(data.assign(test_accuracy=clean), HEADLINE, {"method": "tree", "stage": top}, family)
+    robust = robust_by_image(data, HEADLINE)
+    pair = compare(data.assign(test_accuracy=clean), robust, {"method": "tree", "stage": top}, family)
     gap = PERCENT * pair.beyond.mean()
     at = "at equal accuracy" if pair.equal else f"beside the nearest, {abs(gap):.1f} points off in accuracy"
     return pair.test(f"{IN_WORDS[HEADLINE]}, strong, {at}: stage {top} minus {family}")
