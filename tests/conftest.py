@@ -218,7 +218,7 @@ def measured(trees, train_images, test_images):
     networks = Bank.concat([trees, stopped])
 
     def controls():
-        families = {"shares": [0.8, 1.0], "sets": 2, "searched": [0.0, 0.02], "steps": 3}
+        families = {"shares": [0.8, 1.0], "sets": 2, "searched": [0.0, 0.02], "steps": 3, "matched": 96}
         return measure["controls"](networks, *given, RECIPE, **families, **attacked)
 
     def strong():

@@ -24,7 +24,7 @@ def test_a_finding_tells_verdict_and_size_under_each_setting(claims):
     other, places = claims.copy(deep=True), {name: place for place, name in enumerate(claims.part.values.tolist())}
     for part, verdict in (("C4a", "not resolved"), ("C10b gaussian", "not resolved"), ("C7a", "contradicted")):
         other.verdict[places[part]] = verdict
-    other.low[places["C10b gaussian"]], other.high[places["C10b gaussian"]] = -1.0, 1.0
+    other.p[places["C10b gaussian"]] = 0.06
     other.effect[places["C5c fgsm"]], other.low[places["C5c fgsm"]], other.high[places["C5c fgsm"]] = -3, -5, -1
     made = synthetic.results(groups=8, C1=-1, stages=STAGES)
     heads, rows = findings({"one": Published(claims, None, made), "two": Published(other, None, made)})
@@ -32,14 +32,14 @@ def test_a_finding_tells_verdict_and_size_under_each_setting(claims):
     found = {row.claim + row.text: row.cells for row in rows[1:]}
     assert len(found) == len(FINDINGS)
     told = {name: found[claims.claim.values[places[name]] + finding.text] for name, finding in FINDINGS.items()}
-    for name, size in (("C1a", "C1a"), ("C4a", "C11")):
-        effect, low, high = rounded(*(claims.sel(part=size)[end].item() for end in ("effect", "low", "high")))
+    for name in ("C1a", "C4a", "C11"):
+        effect, low, high = rounded(*(claims.sel(part=name)[end].item() for end in ("effect", "low", "high")))
         assert told[name][0].number == f"{effect} ({low} to {high})"
     assert [cell.word for cell in told["C1a"]] == ["no", "no"]
     assert [cell.word for cell in told["C4a"]] == ["yes", "not resolved after correction"]
     assert told["C10b gaussian"][1].word == "not resolved"
     assert [(cell.word, cell.number) for cell in told["C7a"]] == [("yes", ""), ("no", "")]
-    assert told["C5c fgsm"][1].number == "stages 2 and 4: 3.0 (1.0 to 5.0)", "of two stages whichever is ahead"
+    assert told["C5c fgsm"][1].number == "stage 4 leads 2 by 3.0 (1.0 to 5.0)"
     accuracy = made["merge"].test_accuracy
     ends = (accuracy[(accuracy.method == "unmerged").values], accuracy[(accuracy.n_merged == 16).values])
     ends = (ends[0], ends[1][(ends[1].method == "tree").values])

@@ -5,7 +5,7 @@ import xarray as xr
 
 import synthetic
 from hrebasin.study.publishing.across_settings import FALLS, _batch_norm, early_stopped, in_short
-from hrebasin.study.publishing.first_screen import untried
+from hrebasin.study.publishing.first_screen import ends_of_tree, told_other_ways
 from hrebasin.study.publishing.places import Published
 
 
@@ -32,17 +32,23 @@ def judged(verdict, **effects):
     return xr.Dataset(texts | numbers, coords={"part": parts})
 
 
-def test_the_short_answer_names_sizes_whose_interval_leaves_zero_out():
+def test_the_short_answer_names_settings_by_verdict_and_who_leads_early_stopping():
+    trees = synthetic.results(groups=2, leaves=4, stages=("merge",))
+    behind, ahead = ({"tree2": (side, side + 2), "tree4": (-1, 1), "tree8": (side, side + 1)} for side in (-3, 1))
     told = {
-        "a": Published(judged("reproduced"), asked(tree2=(-3, -1), tree4=(-1, 1), tree8=(-2, -1))),
-        "b": Published(judged("contradicted"), asked(tree2=(1, 2))),
+        "a": Published(judged("reproduced"), asked(**behind), trees),
+        "b": Published(judged("contradicted"), asked(tree2=(-1, 1)), trees),
     }
     said = in_short(told)
     assert "withstand strong FGSM better in `a` and worse in `b` than unmerged ones." in said
-    assert "withstand strong FGSM better than merged ones: in `a` those merged from 2 and 8." in said
-    assert "withstand strong FGSM worse than merged ones: in `b` those merged from 2." in said
+    assert "No network merged in the paper's tree withstands strong FGSM or PGD" in said
     assert "Weight norms fall at every stage in `a`." in said
     assert "as the paper says" not in said
+    first, last = ends_of_tree(trees["merge"].test_accuracy)
+    assert f"from {first:.1f} to {last:.1f} %." in said
+    said = in_short(told | {"b": told["b"]._replace(answers=asked(**ahead))})
+    assert "In `b`, networks merged from 2 and 8 withstand strong FGSM better than early-stopped networks" in said
+    assert "No network" not in said
 
 
 def test_what_settings_say_alike_stands_once():
@@ -52,26 +58,41 @@ def test_what_settings_say_alike_stands_once():
     other = Published(
         None, asked(texts[1]), trees | {"controls": trees["controls"].sel(model=trees["controls"].group == 0)}
     )
+    only = "for trees matched by weights as in the paper"
     assert early_stopped({"a": no, "b": other}) == (
-        "No.",
+        f"No, {only}.",
         ["In `a`, trees keep 1 %.", "In `b` (1 of 2 trees), trees keep 2 %."],
     )
     apart = Published(None, asked("Not comparable. Trees know nothing."), trees)
     head, told = early_stopped({"a": no, "c": apart})
-    assert (head, told[1]) == ("No, where they can be compared.", "In `c`: Not comparable. Trees know nothing.")
+    assert (head, told[1]) == (
+        f"No, {only}, where they can be compared.",
+        "In `c`: Not comparable. Trees know nothing.",
+    )
     assert early_stopped({"a": no, "b": yes}) == ("", ["In `a`: No. Trees keep 1 %.", "In `b`: Yes. Trees win."])
 
 
-def test_a_way_to_merge_that_pgd_has_not_tried_is_told_where_it_beats_early_stopping():
-    labels = {"method": ("model", ["tree", "activations", "star"]), "n_merged": ("model", [4, 4, 4])}
-    mergers = xr.Dataset({"strong_accuracy": ("model", [0.2, 0.4, 0.3])}, labels | {"order": ("model", [0, 0, 0])})
-    stopped = {"method": ("model", ["stopped", "stopped"]), "strength": ("model", [1.0, 2.0])}
-    robust = np.array([0.35, 0.1])[:, None, None].repeat(2, axis=2)
-    axes = {"epsilon": [0.015, 0.02], "attack": ["fgsm"]}
-    families = xr.Dataset({"robust_accuracy": (("model", "attack", "epsilon"), robust)}, stopped | axes)
-    results = {"mergers": mergers, "controls": families, "train": xr.Dataset(attrs={"setting": "s"})}
-    assert "4 networks merged by `activations` classify up to 40 %" in untried(results)
-    assert untried({"mergers": mergers}) == untried(results | {"mergers": mergers.isel(model=[0, 2])}) == ""
+def test_ways_to_merge_that_lead_early_stopping_are_told_with_their_lead():
+    """Of early-stopped networks robustness equals accuracy; stars keep half of theirs, trees by activations more."""
+    results = synthetic.results(groups=3, leaves=4, stages=("controls", "mergers"))
+    families, mergers = results["controls"], results["mergers"]
+    results["controls"] = families.assign(
+        robust_accuracy=families.test_accuracy.broadcast_like(families.robust_accuracy)
+    )
+    results["controls"] = results["controls"].drop_vars("withstood")
+    own = families.method.isin(("stopped", "unmerged")).values
+    middle = (
+        families.test_accuracy.values[own].min() / 2
+        + families.test_accuracy.values[families.method == "unmerged"].min() / 2
+    )
+    lead = xr.where(mergers.method == "activations", 0.05 + mergers.group / 1000, -0.05)
+    results["mergers"] = mergers.assign(test_accuracy=mergers.test_accuracy * 0 + middle, strong_accuracy=middle + lead)
+    assert "1 lead early-stopped networks of the same accuracy under FGSM: tree (by activations) by 5.1 points" in (
+        told_other_ways(results)
+    )
+    results["mergers"]["strong_accuracy"] = results["mergers"].strong_accuracy - 0.2
+    assert "No other way to merge 4 networks leads" in told_other_ways(results)
+    assert told_other_ways({"mergers": mergers}) == ""
 
 
 def test_what_averaged_batch_norm_costs_is_told_where_it_was_measured():

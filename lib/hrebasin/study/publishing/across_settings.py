@@ -1,17 +1,20 @@
 """What settings have in common and what they change: the short answer, and a paragraph a question."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from itertools import product
 
 import xarray as xr
 
+from ...merging.looks import RIVALS
 from ..contrasts import STRONG, WEAK, between
 from ..groups import PERCENT, count_groups, tree, tree_stages
 from ..questions.families import NOT_COMPARABLE
-from ..questions.wording import listed
+from ..questions.ways_to_merge import most_accurate
+from ..questions.wording import listed, two_digits, way_in_words
+from ..statistics import by_sign
 from .answers_text import told_questions
-from .first_screen import untried
+from .first_screen import ends_of_tree, other_ways, told_other_ways
 from .ledger_text import NOTHING, part_of, sized, turned
 from .places import ORDER, Published
 
@@ -22,15 +25,16 @@ OTHERS = {  # setting -> what it has that the main networks have not
 }
 
 
-FALLS = {"accuracy": "C4a", "weight norms": "C7a", "Lipschitz bounds": "C8a"}
-FALL = {"accuracy": "falls", "weight norms": "fall", "Lipschitz bounds": "fall"}
+FALLS = {"weight norms": "C7a", "Lipschitz bounds": "C8a"}
 STOPPED = "Are networks merged in a tree more robust than early-stopped ones of the same accuracy?"
 UNSURE = ", which is not significant once corrected for the number of tests"
 BARRIER = ": accuracy barrier after matching"  # end of the names of a recipe's comparisons
+BOUND = "log10 global bound, stage 0 minus stage"  # begins the names of what merging does, and what shrinking does
 AUGMENTED = "what crop and flip change of the gain"
 
 
-EQUAL = re.compile(r"(.+), strong, at equal accuracy: tree of (\d+) minus early-stopped networks")
+EQUAL = re.compile(r"(.+), strong, at equal accuracy: (\S+) of (\d+) minus early-stopped networks")
+TREES = {"tree": "", "activations": " by activations"}
 ATTACKS = {"FGSM": "strong FGSM", "PGD on the margin": "PGD, a stronger attack,"}  # as comparisons name them
 
 
@@ -52,37 +56,71 @@ def paragraphs(settings: Mapping[str, Published]) -> list[tuple[str, str]]:
 
 def in_short(settings: Mapping[str, Published]) -> str:
     """The paper's main findings beside what came out, and early stopping, in a sentence each."""
-    said = []
-    measured = {name: _verdicts(settings, part) for name, part in FALLS.items()}
-    falling = [name for name, found in measured.items() if {*found.values()} - {NOTHING} == {"reproduced"}]
-    if falling:
-        subject = listed(falling)
-        said.append(f"{subject[0].upper()}{subject[1:]} fall at every stage, as the paper says.")
-    for name, found in measured.items():
-        if name not in falling and "reproduced" in found.values():
-            said.append(f"{name[0].upper()}{name[1:]} {FALL[name]} at every stage in {_in(found, 'reproduced')}.")
+    return " ".join([*_gain(settings), *_against_stopped(settings), *_regularised(settings), *_lost(settings)])
+
+
+def _gain(settings: Mapping[str, Published]) -> Iterator[str]:
+    """Where fully merged networks are more robust than unmerged ones."""
     strong = _verdicts(settings, "C5b fgsm")
     words = {"reproduced": "better", "contradicted": "worse"}
     told = [f"{word} in {_in(strong, verdict)}" for verdict, word in words.items() if verdict in strong.values()]
     if told:
-        said.append(f"Fully merged networks withstand strong FGSM {' and '.join(told)} than unmerged ones.")
-    for (attack, name), (word, sign) in product(ATTACKS.items(), (("better", -1), ("worse", 1))):
-        found = {setting: sizes for setting, each in settings.items() if (sizes := _beside_stopped(each, attack, sign))}
-        told = [f"in `{setting}` those merged from {sizes}" for setting, sizes in found.items()]
-        if told:
-            said.append(
-                f"At the same accuracy, early-stopped networks withstand {name} {word} than merged ones: "
-                f"{', '.join(told)}."
-            )
-    return " ".join(said)
+        yield f"Fully merged networks withstand strong FGSM {' and '.join(told)} than unmerged ones."
 
 
-def _beside_stopped(of: Published, attack: str, sign: int) -> str:
+def _against_stopped(settings: Mapping[str, Published]) -> Iterator[str]:
+    """Whether any merged networks are more robust than early-stopped ones as accurate."""
+    than, ahead = "better than early-stopped networks of the same accuracy", []
+    for (method, how), (attack, name), (setting, each) in product(TREES.items(), ATTACKS.items(), settings.items()):
+        if sizes := _beside_stopped(each, attack, 1, method):
+            ahead.append(method)
+            yield f"In `{setting}`, networks merged from {sizes}{how} withstand {name} {than}."
+    if "tree" not in ahead and any(
+        _beside_stopped(each, attack, -1) for each in settings.values() for attack in ATTACKS
+    ):
+        yield f"No network merged in the paper's tree withstands {' or '.join(ATTACKS.values())} {than}."
+    for setting, each in settings.items():
+        if ways := by_sign(other_ways(each.results))[1]:
+            names = listed([way_in_words(RIVALS[way][0]) for way in ways])
+            yield f"Other ways to merge do so in `{setting}` under FGSM: {names}. We have not tried PGD on them."
+
+
+def _regularised(settings: Mapping[str, Published]) -> Iterator[str]:
+    """Whether weight norms and bounds fall, how, and whether smaller weights alone do as much."""
+    measured = {name: _verdicts(settings, part) for name, part in FALLS.items()}
+    falling = [name for name, found in measured.items() if {*found.values()} - {NOTHING} == {"reproduced"}]
+    if falling:
+        subject = listed(falling)
+        linear = {*_verdicts(settings, "C7b").values()} - {NOTHING} == {"contradicted"}
+        unless = ", but norms not linearly" * (linear and "weight norms" in falling)
+        yield f"{subject[0].upper()}{subject[1:]} fall at every stage, as the paper says{unless}."
+    for name, found in measured.items():
+        if name not in falling and "reproduced" in found.values():
+            yield f"{name[0].upper()}{name[1:]} fall at every stage in {_in(found, 'reproduced')}."
+    shrunk = []
+    for name, each in settings.items():
+        if falls := _rows(each.answers, BOUND):
+            merging, shrinking = (row.effect.item() for row in falls)
+            shrunk += [f"{two_digits(10 ** (shrinking - merging))} (`{name}`)"] * (shrinking > merging)
+    if shrunk:
+        yield f"Unmerged networks shrunk to the same norms have bounds {listed(shrunk)} times lower than merged ones."
+
+
+def _lost(settings: Mapping[str, Published]) -> Iterator[str]:
+    """The settings in which merging costs least and most accuracy."""
+    ends = {name: ends_of_tree(each.results["merge"].test_accuracy) for name, each in settings.items()}
+    order = sorted(ends, key=lambda name: ends[name][0] - ends[name][1])
+    for name, most in dict(zip((order[0], order[-1]), ("least", "most"), strict=True)).items():
+        first, last = ends[name]
+        yield f"Accuracy falls {most} in `{name}`: from {first:.1f} to {last:.1f} %."
+
+
+def _beside_stopped(of: Published, attack: str, sign: int, method: str = "tree") -> str:
     """Numbers of networks whose tree leads early-stopped networks as accurate under an attack (1), or trails (-1)."""
     if of.answers is None:
         return ""
     rows = [(EQUAL.fullmatch(str(row.comparison.item())), row) for row in _rows(of.answers, "early-stopped")]
-    rows = [(match[2], row) for match, row in rows if match and match[1] == attack]
+    rows = [(match[3], row) for match, row in rows if match and match.groups()[:2] == (attack, method)]
     return listed([size for size, row in rows if sign * row[("low", "high")[sign < 0]].item() > 0])
 
 
@@ -114,9 +152,10 @@ def early_stopped(settings: Mapping[str, Published]) -> tuple[str, list[str]]:
         asked, trees = (count_groups(data) for data in map(settings[name].results.get, ("controls", "merge")))
         where = f"In `{name}`{f' ({asked} of {trees} trees)' * (asked < trees)}"
         said = f"{where}, {rest[0].lower()}{rest[1:]}" if [word] == compared else f"{where}: {word}. {rest}"
-        told.append(" ".join(filter(None, [said, untried(settings[name].results)])))
+        told.append(" ".join(filter(None, [said, told_other_ways(settings[name].results)])))
     unless = ", where they can be compared" * (NOT_COMPARABLE in words)
-    return f"{compared[0]}{unless}." if len(compared) == 1 else "", told
+    alike = f"{compared[0]}, for trees matched by weights as in the paper{unless}." if len(compared) == 1 else ""
+    return alike, told
 
 
 def _tree_or_many(settings: Mapping[str, Published]) -> str:
@@ -169,6 +208,8 @@ def _architectures(settings: Mapping[str, Published]) -> str:
             merge = settings[name].results["merge"]
             said += [f"`{name}` has {text} and images of {merge.attrs['data_source']}."]
             said += [*_side_by_side(settings, main, name), *_batch_norm(merge)]
+            if "mergers" in settings[name].results:
+                said.append(f"In `{name}`, {most_accurate(settings[name].results['mergers'])}")
     return " ".join([*said, *_missing(settings, *OTHERS)])
 
 
@@ -269,8 +310,11 @@ def unknown(settings: Mapping[str, Published], *, networks: int, devices: set[st
     said = [
         "We have not read the paper's full text.",
         f"The paper trained 1600 networks; our largest published setting has {networks}.",
-        *_missing(settings, *ORDER),
+        *_missing(settings, *ORDER, "paper"),
     ]
+    asked = {name: 0 if each.answers is None else each.answers.sizes["asked"] for name, each in settings.items()}
+    if few := [f"`{name}`" for name, n in asked.items() if n < max(asked.values())]:
+        said.append(f"Some open questions were not asked in {listed(few)}.")
     if not any("cuda" in device for device in devices):
         said.append("Nothing was measured on a GPU.")
     said.append(

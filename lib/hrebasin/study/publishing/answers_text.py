@@ -10,8 +10,8 @@ from ..questions import OPEN, answers
 WORDS = 4  # a first sentence of fewer, such as "Not resolved.", takes the next one with it
 # begin sentences that belong to the one before
 BELONGS = (
-    "The difference is ", "Under PGD on the margin it is ", "Under FGSM it is ", "Under FGSM the difference is ",
-    "Under FGSM, networks ", "Under PGD on the margin, networks ", "The early-stopped networks ", "Networks merged ",
+    "The difference is ", "Under PGD on the margin it is ", "Under FGSM the difference is ", "For networks merged ",
+    "Under FGSM, networks ", "Under PGD on the margin, networks ", "Networks merged ",
 )  # fmt: skip
 SENTENCE_END = re.compile(r"(?<=[.!?]) (?=[A-Z])")
 

@@ -5,21 +5,24 @@ import re
 from collections.abc import Mapping
 from typing import NamedTuple
 
-import numpy as np
 import xarray as xr
 
 from ...merging.looks import RIVALS
-from ..figures.style import STOPPED as STOPPED_EARLY
-from ..groups import PERCENT, count_groups, large, tree, tree_stages
-from ..questions.wording import listed
+from ..claims.verdicts import ALPHA
+from ..groups import PERCENT, Results, count_groups, tree, tree_stages
+from ..questions.equal_accuracy import beside_stopped
+from ..questions.families import OTHERS
+from ..questions.wording import amount, listed, way_in_words, within
+from ..statistics import Test, by_sign
 from .ledger_text import MARKS, part_of, sized, trees, turned
 from .places import Published
 
 KEY = (
     "Fully merged networks are those of a tree's last stage. MergeMany is Git Re-Basin's own method. FGSM moves every "
-    "pixel, in [0, 1], by epsilon: weak means at most 0.005, strong 0.015 to 0.020. Numbers have 95 % intervals. A yes "
-    'is significant as the paper says, a no is significant against it. "After correction" marks what is significant '
-    "alone, but not once we correct for the number of tests."
+    "pixel, in [0, 1], by epsilon: weak means at most 0.005, strong 0.015 to 0.020. PGD takes many small steps within "
+    "epsilon; on the margin, it lowers the lead of the right class. Brackets hold 95 % intervals. Yes means "
+    "significantly as the paper says and no significantly the opposite, both after Holm's correction. Not resolved "
+    "after correction means that p is at most 0.05 alone, but not after it."
 )
 LIKELY = "augmented"  # the setting with most in common with public code that the paper builds on
 STAGES = re.compile(r"stage (\d+)")
@@ -33,16 +36,15 @@ class Finding(NamedTuple):
     Attributes:
         text: what the paper finds.
         number: what the number beside the verdict is; empty for none.
-        size: the part whose effect that is; by default the same.
     """
 
     text: str
     number: str = ""
-    size: str = ""
 
 
 FINDINGS = {
-    "C4a": Finding("Accuracy falls at every stage", "points that the first merge costs", "C11"),
+    "C11": Finding("Merging two networks costs more than 1 point of accuracy", "points that it costs"),
+    "C4a": Finding("Accuracy falls at every stage", "points that the least certain stage costs"),
     "C5b fgsm": Finding(
         "Fully merged networks withstand strong FGSM better than unmerged ones", "points by which they lead"
     ),
@@ -91,9 +93,11 @@ def recipe(results: Mapping[str, xr.Dataset]) -> str:
     if (kind := values.get("network", "mlp")) != "mlp":
         network = f"{kind} networks of {widths} channels"
     augmented = "with crop and flip" if values.get("crop_padding") or values.get("flip") else "without augmentation"
-    likely = " (as in public code that the paper builds on)" * (attrs["setting"] == LIKELY)
+    likely = ", our best guess at the paper's recipe, from public code that it builds on" * (attrs["setting"] == LIKELY)
     trained = f"{values['epochs']} epochs {augmented}{likely}"
-    return f"`{attrs['setting']}`: {network} on {attrs['data_source']}; {trained}; {several}."
+    attacked = json.loads(results["attack"].attrs["parameters"])["attacked_images"]
+    about = [f"{network} on {attrs['data_source']}", trained, several, f"{attacked} images attacked"]
+    return f"`{attrs['setting']}`: {'; '.join(about)}."
 
 
 def findings(settings: Mapping[str, Published]) -> tuple[list[str], list[Row]]:
@@ -103,12 +107,13 @@ def findings(settings: Mapping[str, Published]) -> tuple[list[str], list[Row]]:
     heads = [
         f"`{name}`, n = {count_groups(data)} trees of {2 ** max(tree_stages(data))}" for name, data in merged.items()
     ]
-    accuracies = [Cell("", "", "", _from_to(data.test_accuracy)) for data in merged.values()]
+    ends = [ends_of_tree(data.test_accuracy) for data in merged.values()]
+    accuracies = [Cell("", "", "", f"{first:.1f} and {last:.1f}") for first, last in ends]
     rows = [Row("Test accuracy of unmerged networks, and of fully merged ones", "%", "C4", accuracies)]
     for name, finding in FINDINGS.items():
-        parts = [(part_of(ledger, name), part_of(ledger, finding.size or name)) for ledger in ledgers]
-        cells = [_cell(part, _number(size) if finding.number else "") for part, size in parts]
-        rows.append(Row(finding.text, finding.number, parts[0][0].claim.item(), cells))
+        parts = [part_of(ledger, name) for ledger in ledgers]
+        cells = [_cell(part, _number(part) if finding.number else "") for part in parts]
+        rows.append(Row(finding.text, finding.number, parts[0].claim.item(), cells))
     return heads, rows
 
 
@@ -129,8 +134,8 @@ def findings_table(settings: Mapping[str, Published]) -> str:
 def _cell(part: xr.Dataset, number: str) -> Cell:
     verdict = part.verdict.item()
     word = HOLDS.get(verdict, verdict)
-    if verdict == "not resolved" and bool(part.low > 0 or part.high < 0):
-        word += " after correction"  # for the number of parts, which an interval does not know of
+    if verdict == "not resolved" and part.p <= ALPHA:
+        word += " after correction"  # for the number of parts, and of comparisons of a part that one would refute
     return Cell(MARKS[verdict], verdict, word, number)
 
 
@@ -140,31 +145,48 @@ def _number(part: xr.Dataset) -> str:
         return ""
     if not part.part.item().startswith("C5c"):
         return sized(part)
-    stages = " and ".join(sorted(STAGES.findall(part.comparison.item())))
-    return f"stages {stages}: {sized(turned(part) if part.effect < 0 else part)}"
+    ahead, behind = STAGES.findall(part.comparison.item())
+    if part.effect < 0:
+        ahead, behind, part = behind, ahead, turned(part)
+    return f"stage {ahead} leads {behind} by {sized(part)}"
 
 
-def _from_to(accuracy: xr.DataArray) -> str:
+def ends_of_tree(accuracy: xr.DataArray) -> tuple[float, float]:
+    """Mean accuracy of unmerged and of fully merged networks, in percent."""
     first, *_, last = (PERCENT * float(tree(accuracy, stage).mean()) for stage in tree_stages(accuracy))
-    return f"{first:.1f} and {last:.1f}"
+    return first, last
 
 
-def untried(results: Mapping[str, xr.Dataset]) -> str:
-    """Whether some way to merge withstands FGSM better than all early-stopped networks, which PGD has not tried."""
+def other_ways(results: Results) -> dict[str, Test]:
+    """Ways to merge most networks: accuracy under strong FGSM minus that of early-stopped networks as accurate.
+
+    By way, but for those that stand among the families, which PGD has tried too; empty where none was measured.
+    """
     if not {"mergers", "controls"} <= set(results) or "strong_accuracy" not in results["mergers"]:
-        return ""
-    merged, families = results["mergers"], results["controls"]
+        return {}
+    merged, families, found = results["mergers"], results["controls"], {}
     size = int(merged.n_merged[(merged.method == "tree").values].max())
-    rows = (merged.n_merged == size) & (merged.order == 0) & merged.method.isin(list(RIVALS))
-    by_way = merged.strong_accuracy[rows.values].groupby("method").mean()
-    robust = large(families.robust_accuracy.sel(attack="fgsm"))[(families.method == STOPPED_EARLY).values]
-    most = float(robust.groupby("strength").mean().max()) if robust.size else np.inf
-    ways = [str(way) for way, value in zip(by_way.method.values, by_way.values, strict=True) if value > most]
-    if not ways:
+    for way in [way for way in RIVALS if way not in families.method]:
+        here = (merged.method == way) & (merged.n_merged == size) & (merged.order == 0)
+        here &= merged.strong_accuracy.notnull()
+        if here.any():
+            pair = beside_stopped(merged.isel(model=here.values), families)
+            if pair.equal:
+                found[way] = pair.test(f"{way} of {size} minus {OTHERS['stopped']}")
+    return found
+
+
+def told_other_ways(results: Results) -> str:
+    """Which other ways to merge are ahead of early-stopped networks as accurate, which PGD has not tried."""
+    tests = other_ways(results)
+    if not tests:
         return ""
-    names, setting = listed([f"`{way}`" for way in ways]), results["train"].attrs["setting"]
+    size, ahead = int(results["mergers"].n_merged.max()), by_sign(tests)[1]
+    if not ahead:
+        other = f"No other way to merge {size} networks leads early-stopped networks of the same accuracy under FGSM"
+        return f"{other} ({len(tests)} ways were tried)."
+    leads = [f"{way_in_words(RIVALS[way][0])} by {amount(tests[way])} {within(tests[way])}" for way in ahead]
     return (
-        f"One question is open in `{setting}`: {size} networks merged by {names} classify up to "
-        f"{PERCENT * float(by_way.max()):.0f} % correctly under strong FGSM. Early-stopped networks of any epoch "
-        f"classify at most {PERCENT * most:.0f} %, on average. We have not attacked those merged networks with PGD."
+        f"Of {len(tests)} other ways to merge {size} networks, {len(ahead)} lead early-stopped networks of the same "
+        f"accuracy under FGSM: {listed(leads)}. We have not attacked these with PGD."
     )

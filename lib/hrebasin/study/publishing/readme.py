@@ -18,7 +18,7 @@ from ..benchmarks.plots import goals, lines_table, speed_table
 from ..figures import registry as figures
 from ..groups import PERCENT, count_groups, tree, tree_stages
 from ..questions import load
-from ..questions.ways_to_merge import recommendation
+from ..questions.ways_to_merge import most_accurate, recommendation
 from ..stages import EXTRA, NOTEBOOKS, PAPER, QUESTIONS, TRAINS_ITS_OWN
 from . import page
 from .across_settings import (
@@ -109,11 +109,14 @@ def _family_caption(everything: Sequence[Mapping[str, xr.Dataset]]) -> str:
 
 
 def _recommended(settings: Mapping[str, Published]) -> str:
-    """Which way to merge, from the first setting that has tried many."""
-    for name, each in settings.items():
-        if "mergers" in each.results:
-            return f"Measured in `{name}`: {recommendation(each.results['mergers'])}\n"
-    return "Not measured yet.\n"
+    """Which way to merge, from the first setting that has tried many, and which is the best in each of the others."""
+    tried = {name: each.results["mergers"] for name, each in settings.items() if "mergers" in each.results}
+    if not tried:
+        return "Not measured yet.\n"
+    (main, data), *others = tried.items()
+    best = "".join(f"- In `{name}`, {most_accurate(other)}\n" for name, other in others)
+    rest = f"\nThe order differs between settings:\n\n{best}" if others else ""
+    return f"Measured in `{main}`: {recommendation(data)}\n{rest}"
 
 
 def published_by(results: Mapping[str, xr.Dataset], figures_at: str) -> str:
@@ -147,8 +150,8 @@ def _versions(data: xr.Dataset, figures_at: str) -> str:
     change = (robust.sel(version=first, drop=True) - robust.sel(version=second, drop=True)).rename("robust_accuracy")
     largest = max(float(abs(tree(change, stage).mean("group")).max()) for stage in tree_stages(data))
     return (
-        f" We hold another version of {data.sizes['image']} test images ({second}). Unmerged networks predict the same "
-        f"class on both for {float(tree(data.agreement, 0).mean()):.1%}. Robust accuracies differ by at most "
+        f" We hold another version of {data.sizes['image']} test images ({second}): unmerged networks predict the same "
+        f"class on {float(tree(data.agreement, 0).mean()):.1%} of them. Robust accuracies differ by at most "
         f"{PERCENT * largest:.1f} points ([table 1]({figures_at}/table1_versions.md))."
     )
 

@@ -105,6 +105,23 @@ def compare(data: xr.Dataset, robust: np.ndarray, networks: Mapping, family: str
     return Comparison(*(np.array(column) for column in zip(*chosen, strict=True)))
 
 
+def beside_stopped(merged: xr.Dataset, families: xr.Dataset) -> Comparison:
+    """Networks merged in one way beside early-stopped networks at their accuracy, under strong FGSM.
+
+    Args:
+        merged: those of one method, of the data set of stage ``mergers``.
+        families: data set of stage ``controls``, of the same groups and attacked images.
+    """
+    others = families.isel(model=families.method.isin(("stopped", "unmerged")).values)
+    columns = {
+        name: ("model", np.concatenate([side[name].values for side in (others, merged)]))
+        for name in ("method", "group", "strength", "test_accuracy")
+    }
+    kept = large(others.robust_accuracy.sel(attack="fgsm")).values, merged.strong_accuracy.values
+    data = xr.Dataset(columns).set_coords(["method", "group"])
+    return compare(data, np.concatenate(kept)[:, None], {"method": merged.method.values[0]}, "stopped")
+
+
 def robust_by_image(data: xr.Dataset, kind: str) -> np.ndarray:
     """Share of the strong sizes that each image withstands, (model, image); (model, 1) of data sets without images."""
     robust = data.robust_accuracy.sel(attack=kind)

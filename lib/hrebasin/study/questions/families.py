@@ -14,6 +14,7 @@ from ...evaluation import evaluate
 from ...images.sources import Images
 from ...merging.distances import CONVERGENCE
 from ...merging.ensemble import ensemble
+from ...merging.methods import merge_sets
 from ...progress import track
 from ...robustness.attacks import along, attack
 from ...robustness.strong import STEPS, pgd
@@ -39,7 +40,12 @@ OTHERS = {  # families that were not merged, and what a sentence calls them
     "l2": "L2-regularised networks",
 }
 NOT_COMPARABLE = "Not comparable"  # where others are more than a point more or less accurate
-MERGED = {"tree": "the tree", "merge-many": "MergeMany", "merge-many-from-tree": "MergeMany from the tree"}
+MERGED = {
+    "tree": "the tree",
+    "activations": "the tree by activations",
+    "merge-many": "MergeMany",
+    "merge-many-from-tree": "MergeMany from the tree",
+}
 ATTACKS = {"fgsm": "FGSM", "pgd-margin": "PGD on the margin"}
 Key = tuple[str, str, int, str]  # attack, method, stage, family of the others
 
@@ -55,6 +61,7 @@ def measure(
     attacked: int,
     epsilons: Sequence[float],
     searched: Sequence[float],
+    matched: int,
     steps: int = STEPS,
     device: str = "cpu",
 ) -> xr.Dataset:
@@ -70,6 +77,7 @@ def measure(
             networks are all taken; narrow and noised ones are made of the first leaf.
         epsilons: of FGSM, pixel range.
         searched: sizes of PGD on the margin, whose strong ones are taken; not a number at others.
+        matched: the first training images, by whose activations leaves are matched.
         steps: of PGD, from one random start.
         device: where to train and attack.
     """
@@ -80,12 +88,22 @@ def measure(
         leaves, first = members.where(method="unmerged"), members.where(method="unmerged", node=0)
         banks = [few_of(members, sets), noised(first, LEVELS)]
         banks += narrow(first, train_set, recipe, shares, device=device)
-        banks += [ensemble(leaves.select(slice(2**k))) for k in range(1, int(np.log2(len(leaves))) + 1)]
+        sizes_merged = [2**k for k in range(1, int(np.log2(len(leaves))) + 1)]
+        banks += [ensemble(leaves.select(slice(size))) for size in sizes_merged]
+        banks += by_activations(leaves, sizes_merged, sets, train_set.first(matched))
         for each in track(banks, label="families", unit="bank"):
             found = _attacked(each.to(device), few, *sizes, steps, device)
             accuracy = evaluate(each, test_set, device=device).accuracy.rename("test_accuracy")
             parts.append(found.assign(test_accuracy=accuracy.assign_attrs(long_name="test accuracy")))
     return xr.concat(parts, dim="model", combine_attrs="override").drop_attrs(deep=False)
+
+
+def by_activations(leaves: Bank, sizes: Sequence[int], sets: int, images: Images) -> list[Bank]:
+    """Trees of each size whose pairs are matched by their activations on images; the first ``sets``."""
+    places = [(size, node) for size in sizes for node in range(min(sets, len(leaves) // size))]
+    parts = [leaves.select(slice(node * size, (node + 1) * size)) for size, node in places]
+    merged = merge_sets(parts, ["activations"], images=images)
+    return [one.relabel(node=node) for one, (_, node) in zip(merged, places, strict=True)]
 
 
 def strong_size(size: float) -> bool:
@@ -158,10 +176,14 @@ def _sentences(pairs: dict[Key, Comparison], tests: dict[Key, Test], top: int) -
     key = _headline(pairs)
     kind, _, stage, family = key
     pair = pairs[key]
+    if not pair.near:
+        others = f"The {_end(pair)} {OTHERS[family]} are {_gap(pair)} than networks merged from {2**stage}."
+        yield f"{NOT_COMPARABLE}. {others}"
+        return
     own, others = (PERCENT * side.mean() for side in (pair.own, pair.others))
     at = f"At the same accuracy ({PERCENT * pair.accuracy.mean():.0f} %), networks" if pair.equal else "Networks"
     kept = f"{at} merged from {2**stage} classify {own:.0f} % of images correctly under strong {ATTACKS[kind]}"
-    beside = OTHERS[family].replace("networks", "ones") if pair.equal else f"{_end(pair, family)},"
+    beside = OTHERS[family].replace("networks", "ones") if pair.equal else f"{_nearest(pair, family)},"
     yield f"{_verdict(pairs, tests, key)}. {kept} and {beside} {others:.0f} %."
     yield f"The difference is {signed(tests[key])}."
     kinds = [kind, *(each for each in ATTACKS if each != kind and (each, *key[1:]) in tests)]
@@ -172,7 +194,7 @@ def _sentences(pairs: dict[Key, Comparison], tests: dict[Key, Test], top: int) -
         alike = {str(2**size): tests[k] for size in sizes if pairs[k := (each, "tree", size, family)].equal}
         yield from _sizes(alike, ATTACKS[each])
     for k in ((kind, "tree", size, family) for size in sizes if pair.equal):
-        yield from _unequal(k, pairs[k], tests[k])
+        yield from _unequal(k, pairs[k], tests[k], ATTACKS[kind])
     for method, name in MERGED.items():
         for each in kinds:
             if (many := (each, method, top, family)) in tests and method != "tree":
@@ -195,22 +217,26 @@ def _sizes(tests: dict[str, Test], attack_name: str) -> Iterator[str]:
             yield f"Under {attack_name}, {merged} {words[sign]} by {by} points."
         elif names:
             sizes = listed([f"{tests[name].effect:.1f}" for name in names])
-            yield f"Under {attack_name} it is not resolved for {merged} ({sizes} points)."
+            yield f"For {merged}, the difference under {attack_name} is not resolved ({sizes} points)."
 
 
-def _unequal(key: Key, pair: Comparison, test: Test) -> Iterator[str]:
-    """Of merged networks that have none as accurate beside them: how near the nearest are."""
-    merged, others = f"networks merged from {2 ** key[2]}", OTHERS[key[3]]
+def _unequal(key: Key, pair: Comparison, test: Test, attack_name: str) -> Iterator[str]:
+    """Of merged networks that have none as accurate beside them: how near the nearest are, and who is ahead."""
+    merged, others = f"Networks merged from {2 ** key[2]}", OTHERS[key[3]]
     if pair.near and not pair.equal:
-        yield f"The {others} nearest to {merged} are {_gap(pair)}."
-        yield f"The difference is {signed(test)}."
+        gap = f"{abs(PERCENT * pair.beyond.mean()):.1f} points {'less' if pair.beyond.mean() > 0 else 'more'} accurate"
+        under = f"the difference under {attack_name} is not resolved: {signed(test)}"
+        if test.sign:
+            more, spread = "more" if test.sign > 0 else "less", within(test, mirrored=test.sign < 0)
+            under = f"under {attack_name} {amount(test)} {more} robust {spread}"
+        yield f"{merged} are {gap} than the nearest {others}, and {under}."
     elif (pair.beyond > 0).all():
-        yield f"{merged.capitalize()} are less accurate than all {others}, so we cannot compare them."
+        yield f"{merged} are less accurate than all {others}, so we cannot compare them."
 
 
 def _beside(name: str, attack_name: str, pair: Comparison, test: Test, family: str) -> str:
     """How much more or less some networks keep than others as accurate, or than the nearest in accuracy."""
-    others = f"{OTHERS[family]} of the same accuracy" if pair.equal else _end(pair, family)
+    others = f"{OTHERS[family]} of the same accuracy" if pair.equal else _nearest(pair, family)
     if not test.sign:
         return (
             f"Under {attack_name}, it is not resolved whether {name} keeps more or less than {others}: {signed(test)}."
@@ -219,10 +245,13 @@ def _beside(name: str, attack_name: str, pair: Comparison, test: Test, family: s
     return f"Under {attack_name}, {name} keeps {amount(test)} {more} {spread} than {others}."
 
 
-def _end(pair: Comparison, family: str) -> str:
+def _nearest(pair: Comparison, family: str) -> str:
     """The others that are nearest in accuracy, where none is equal."""
-    which = "least" if pair.beyond.mean() > 0 else "most"
-    return f"the {which} accurate {OTHERS[family]}, which are {_gap(pair)}"
+    return f"the {_end(pair)} {OTHERS[family]}, which are {_gap(pair)}"
+
+
+def _end(pair: Comparison) -> str:
+    return "least accurate" if pair.beyond.mean() > 0 else "most accurate"
 
 
 def _verdict(pairs: dict[Key, Comparison], tests: dict[Key, Test], key: Key) -> str:

@@ -11,21 +11,34 @@ from matplotlib.lines import Line2D
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator
 
-from ...merging.looks import ENSEMBLE
+from ...merging.looks import ENSEMBLE, RIVALS
 from ..figures.labels import label_curves
 from ..figures.style import COLUMN, DASHES, MARKERS, TITLE_WIDTH, UNKNOWN, looks, spread, what_is_drawn
 from ..groups import PERCENT, count_groups, large
 
-# Families that were not merged: title and colour; merged ones have those of their method
+# Title and colour of families that every run lacks; others have those of their method
 CONTROLS = {
     "stopped": ("stopped early", "#FC0054"),
     "narrow": ("fewer units", "#004200"),
     "noised": ("noise on weights", "#9084FC"),
     "ensemble": ENSEMBLE,
     "line": ("towards a naive average", "#6C427E"),
+    "activations": RIVALS["activations"],
 }
 # in the order in which names look for room
-ORDER = ("tree", "merge-many", "merge-many-from-tree", "stopped", "l2", "l1", "ensemble", "narrow", "noised", "naive")
+ORDER = (
+    "tree",
+    "activations",
+    "merge-many",
+    "merge-many-from-tree",
+    "stopped",
+    "l2",
+    "l1",
+    "ensemble",
+    "narrow",
+    "noised",
+    "naive",
+)
 PANEL, REST = 62, 40  # mm: the height of a panel, and of what is above and below all
 
 

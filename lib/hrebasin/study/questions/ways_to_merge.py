@@ -86,6 +86,28 @@ def _recommended(ahead: Mapping[str, Test], times: Mapping[str, Test], size: int
         yield f"{way_at_first(cheapest)} comes within {CLOSE:g} point of the best {took}."
 
 
+def most_accurate(data: xr.Dataset) -> str:
+    """The most accurate way to merge most networks, beside the tree: a sentence."""
+    size = int(data.n_merged.values[data.method.values == "tree"].max())
+    return next(_recommended(*_beside_the_tree(data, size), size))
+
+
+def _repaired(data: xr.Dataset, ahead: Mapping[str, Test], size: int) -> Iterator[str]:
+    """How accurate REPAIR makes the tree and the most accurate way to merge, where it was measured."""
+    if "repaired_accuracy" not in data:
+        return
+    part = _of_size(data, size)
+    part = part.isel(model=part.repaired_accuracy.notnull().values)
+    best, told = max(ahead, key=lambda name: ahead[name].effect), []
+    for name, labels in ({"the tree": {"method": "tree"}} | {best: _ways(part).get(best, {})}).items():
+        if labels:
+            both = (by_group(each, **labels).mean().item() for each in (part.test_accuracy, part.repaired_accuracy))
+            without, repaired = (PERCENT * value for value in both)
+            told.append(f"{way_in_words(name)} from {without:.1f} to {repaired:.1f} %")
+    if told:
+        yield f"REPAIR (`repair=True`) changes the accuracy of {listed(told)}."
+
+
 def _most_robust(data: xr.Dataset, size: int) -> Iterator[str]:
     """The way whose network withstands strong attacks best, where these were tried."""
     strong = _strong_beside(_of_size(data, size), size)
@@ -117,7 +139,11 @@ def recommendation(data: xr.Dataset) -> str:
     """Which way to take for the most networks that were merged, in sentences with numbers, and how it is called."""
     size = int(data.n_merged.values[data.method.values == "tree"].max())
     ahead, times = _beside_the_tree(data, size)
-    said = [*_recommended(ahead, times, size), *_most_robust(data, size)]
+    said = [
+        *_recommended(ahead, times, size),
+        *_repaired(data, {name: ahead[name] for name in times}, size),
+        *_most_robust(data, size),
+    ]
     methods = {way: labels["method"] for way, labels in _ways(_of_size(data, size)).items()}
     told = {
         way: f"`{method}` for {way_in_words(way)}"
