@@ -4,9 +4,10 @@ import numpy as np
 import xarray as xr
 
 import synthetic
-from hrebasin.study.publishing.across_settings import FALLS, _batch_norm, early_stopped, in_short
+from hrebasin.study.publishing.across_settings import _batch_norm, early_stopped
 from hrebasin.study.publishing.first_screen import ends_of_tree, told_other_ways
 from hrebasin.study.publishing.places import Published
+from hrebasin.study.publishing.short_answer import FALLS, in_short
 
 
 def asked(sentence="", **ends):

@@ -1,20 +1,16 @@
-"""What settings have in common and what they change: the short answer, and a paragraph a question."""
+"""What settings have in common and what they change: a paragraph a question."""
 
-import re
-from collections.abc import Iterator, Mapping
-from itertools import product
+from collections.abc import Mapping
 
 import xarray as xr
 
-from ...merging.looks import RIVALS
 from ..contrasts import STRONG, WEAK, between
 from ..groups import PERCENT, count_groups, tree, tree_stages
 from ..questions.families import NOT_COMPARABLE
 from ..questions.ways_to_merge import most_accurate
-from ..questions.wording import listed, two_digits, way_in_words
-from ..statistics import by_sign
+from ..questions.wording import listed
 from .answers_text import told_questions
-from .first_screen import ends_of_tree, other_ways, told_other_ways
+from .first_screen import told_other_ways
 from .ledger_text import NOTHING, part_of, sized, turned
 from .places import ORDER, Published
 
@@ -25,17 +21,10 @@ OTHERS = {  # setting -> what it has that the main networks have not
 }
 
 
-FALLS = {"weight norms": "C7a", "Lipschitz bounds": "C8a"}
 STOPPED = "Are networks merged in a tree more robust than early-stopped ones of the same accuracy?"
 UNSURE = ", which is not significant once corrected for the number of tests"
 BARRIER = ": accuracy barrier after matching"  # end of the names of a recipe's comparisons
-BOUND = "log10 global bound, stage 0 minus stage"  # begins the names of what merging does, and what shrinking does
 AUGMENTED = "what crop and flip change of the gain"
-
-
-EQUAL = re.compile(r"(.+), strong, at equal accuracy: (\S+) of (\d+) minus early-stopped networks")
-TREES = {"tree": "", "activations": " by activations"}
-ATTACKS = {"FGSM": "strong FGSM", "PGD on the margin": "PGD, a stronger attack,"}  # as comparisons name them
 
 
 def paragraphs(settings: Mapping[str, Published]) -> list[tuple[str, str]]:
@@ -52,76 +41,6 @@ def paragraphs(settings: Mapping[str, Published]) -> list[tuple[str, str]]:
         ("What do convolutional and residual networks change?", _architectures(settings)),
         ("Is the drop in accuracy near zero, as the authors of Git Re-Basin report?", _barrier(settings)),
     ]
-
-
-def in_short(settings: Mapping[str, Published]) -> str:
-    """The paper's main findings beside what came out, and early stopping, in a sentence each."""
-    return " ".join([*_gain(settings), *_against_stopped(settings), *_regularised(settings), *_lost(settings)])
-
-
-def _gain(settings: Mapping[str, Published]) -> Iterator[str]:
-    """Where fully merged networks are more robust than unmerged ones."""
-    strong = _verdicts(settings, "C5b fgsm")
-    words = {"reproduced": "better", "contradicted": "worse"}
-    told = [f"{word} in {_in(strong, verdict)}" for verdict, word in words.items() if verdict in strong.values()]
-    if told:
-        yield f"Fully merged networks withstand strong FGSM {' and '.join(told)} than unmerged ones."
-
-
-def _against_stopped(settings: Mapping[str, Published]) -> Iterator[str]:
-    """Whether any merged networks are more robust than early-stopped ones as accurate."""
-    than, ahead = "better than early-stopped networks of the same accuracy", []
-    for (method, how), (attack, name), (setting, each) in product(TREES.items(), ATTACKS.items(), settings.items()):
-        if sizes := _beside_stopped(each, attack, 1, method):
-            ahead.append(method)
-            yield f"In `{setting}`, networks merged from {sizes}{how} withstand {name} {than}."
-    if "tree" not in ahead and any(
-        _beside_stopped(each, attack, -1) for each in settings.values() for attack in ATTACKS
-    ):
-        yield f"No network merged in the paper's tree withstands {' or '.join(ATTACKS.values())} {than}."
-    for setting, each in settings.items():
-        if ways := by_sign(other_ways(each.results))[1]:
-            names = listed([way_in_words(RIVALS[way][0]) for way in ways])
-            yield f"Other ways to merge do so in `{setting}` under FGSM: {names}. We have not tried PGD on them."
-
-
-def _regularised(settings: Mapping[str, Published]) -> Iterator[str]:
-    """Whether weight norms and bounds fall, how, and whether smaller weights alone do as much."""
-    measured = {name: _verdicts(settings, part) for name, part in FALLS.items()}
-    falling = [name for name, found in measured.items() if {*found.values()} - {NOTHING} == {"reproduced"}]
-    if falling:
-        subject = listed(falling)
-        linear = {*_verdicts(settings, "C7b").values()} - {NOTHING} == {"contradicted"}
-        unless = ", but norms not linearly" * (linear and "weight norms" in falling)
-        yield f"{subject[0].upper()}{subject[1:]} fall at every stage, as the paper says{unless}."
-    for name, found in measured.items():
-        if name not in falling and "reproduced" in found.values():
-            yield f"{name[0].upper()}{name[1:]} fall at every stage in {_in(found, 'reproduced')}."
-    shrunk = []
-    for name, each in settings.items():
-        if falls := _rows(each.answers, BOUND):
-            merging, shrinking = (row.effect.item() for row in falls)
-            shrunk += [f"{two_digits(10 ** (shrinking - merging))} (`{name}`)"] * (shrinking > merging)
-    if shrunk:
-        yield f"Unmerged networks shrunk to the same norms have bounds {listed(shrunk)} times lower than merged ones."
-
-
-def _lost(settings: Mapping[str, Published]) -> Iterator[str]:
-    """The settings in which merging costs least and most accuracy."""
-    ends = {name: ends_of_tree(each.results["merge"].test_accuracy) for name, each in settings.items()}
-    order = sorted(ends, key=lambda name: ends[name][0] - ends[name][1])
-    for name, most in dict(zip((order[0], order[-1]), ("least", "most"), strict=True)).items():
-        first, last = ends[name]
-        yield f"Accuracy falls {most} in `{name}`: from {first:.1f} to {last:.1f} %."
-
-
-def _beside_stopped(of: Published, attack: str, sign: int, method: str = "tree") -> str:
-    """Numbers of networks whose tree leads early-stopped networks as accurate under an attack (1), or trails (-1)."""
-    if of.answers is None:
-        return ""
-    rows = [(EQUAL.fullmatch(str(row.comparison.item())), row) for row in _rows(of.answers, "early-stopped")]
-    rows = [(match[3], row) for match, row in rows if match and match.groups()[:2] == (attack, method)]
-    return listed([size for size, row in rows if sign * row[("low", "high")[sign < 0]].item() > 0])
 
 
 def stages_table(settings: Mapping[str, Published]) -> tuple[list[str], list[list[str]]]:
@@ -159,11 +78,11 @@ def early_stopped(settings: Mapping[str, Published]) -> tuple[str, list[str]]:
 
 
 def _tree_or_many(settings: Mapping[str, Published]) -> str:
-    converged, once = (_verdicts(settings, part) for part in ("C1a", "C1b"))
+    converged, once = (verdicts_on(settings, part) for part in ("C1a", "C1b"))
     if "reproduced" in converged.values():
-        first = f"Yes, in {_in(converged, 'reproduced')}."
+        first = f"Yes, in {settings_with(converged, 'reproduced')}."
     elif "reproduced" in once.values():
-        first = f"Only if MergeMany stops after one sweep, in {_in(once, 'reproduced')}."
+        first = f"Only if MergeMany stops after one sweep, in {settings_with(once, 'reproduced')}."
     else:
         first = "No." if set(converged.values()) == {"contradicted"} else "Not resolved."
     said = [first]
@@ -186,7 +105,7 @@ def _tree_or_many(settings: Mapping[str, Published]) -> str:
 def _augmentation(settings: Mapping[str, Published]) -> str:
     said = []
     for name, each in settings.items():
-        changes = _rows(each.answers, AUGMENTED)
+        changes = rows_named(each.answers, AUGMENTED)
         for row in changes:
             attack = row.comparison.item().partition(", ")[0]
             cut = row.effect < 0
@@ -226,19 +145,20 @@ def _batch_norm(merge: xr.Dataset) -> list[str]:
 
 
 def _barrier(settings: Mapping[str, Published]) -> str:
-    verdicts = {name: found for name, found in _verdicts(settings, "C11").items() if found != NOTHING}
+    verdicts = {name: found for name, found in verdicts_on(settings, "C11").items() if found != NOTHING}
     if not verdicts:
         return "Not measured yet."
     several = len(verdicts) > 1
-    near, least = _in(verdicts, "contradicted"), min(verdicts, key=lambda name: _value(settings[name], "C11"))
-    recipes = [row for each in settings.values() for row in _rows(each.answers, BARRIER)]
+    near, least = settings_with(verdicts, "contradicted"), min(verdicts, key=lambda name: _value(settings[name], "C11"))
+    recipes = [row for each in settings.values() for row in rows_named(each.answers, BARRIER)]
     small = sum(bool(row.low <= 0) for row in recipes)
     if near:
         first = f"Yes, in {near}."
     elif set(verdicts.values()) == {"reproduced"}:
         first = "Not when trained on all images, but perhaps when trained on few." if small else "No."
     elif "reproduced" in verdicts.values():
-        first = f"Not in {_in(verdicts, 'reproduced')}. It is not resolved in {_in(verdicts, 'not resolved')}."
+        not_near, unsure = (settings_with(verdicts, verdict) for verdict in ("reproduced", "not resolved"))
+        first = f"Not in {not_near}. It is not resolved in {unsure}."
     else:
         first = "Not resolved."
     said = [f"{first} A pair merge costs {_points(settings[least], 'C11')} in `{least}`{', the least' * several}."]
@@ -250,7 +170,7 @@ def _barrier(settings: Mapping[str, Published]) -> str:
     return " ".join(said)
 
 
-def _rows(asked: xr.Dataset | None, text: str) -> list[xr.Dataset]:
+def rows_named(asked: xr.Dataset | None, text: str) -> list[xr.Dataset]:
     """The comparisons whose name holds a text, where questions were asked."""
     names = [] if asked is None else asked.comparison.values.tolist()
     return [asked.isel(row=k) for k, name in enumerate(names) if text in name]
@@ -274,11 +194,13 @@ def _lead(of: Published, stage: str) -> str:
     return next((one["lead"] for one in asked if one["stage"] == stage), "")
 
 
-def _verdicts(settings: Mapping[str, Published], part: str) -> dict[str, str]:
+def verdicts_on(settings: Mapping[str, Published], part: str) -> dict[str, str]:
+    """The verdict on a part of a claim under each setting."""
     return {name: part_of(each.ledger, part).verdict.item() for name, each in settings.items()}
 
 
-def _in(verdicts: Mapping[str, str], verdict: str) -> str:
+def settings_with(verdicts: Mapping[str, str], verdict: str) -> str:
+    """The settings that have a verdict, listed."""
     return listed([f"`{name}`" for name, found in verdicts.items() if found == verdict])
 
 

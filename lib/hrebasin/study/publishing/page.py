@@ -16,13 +16,14 @@ from ..questions import OPEN, answers
 from ..records import checksums as manifest
 from ..stages import EXTRA, NOTEBOOKS
 from . import notebook_pages
-from .across_settings import STOPPED, early_stopped, in_short, paragraphs
+from .across_settings import STOPPED, early_stopped, paragraphs
 from .answers_text import by_question
 from .first_screen import KEY, findings, recipe
 from .ledger_text import MARKS, by_setting, counted, ledger_table, reported, rows, tally
 from .live_figure import live_figure
 from .pictures import CLAIM_FIGURES, picture, title
 from .places import Place, Published, read_published
+from .short_answer import in_short
 
 FAMILIES = OPEN["controls"].figure  # the figure that comes first, and reacts
 NUMBERS = ("Effect", "95 % interval", "n trees", "p", "p, Holm", "p, signs")  # heads of the table of parts

@@ -24,7 +24,6 @@ from . import page
 from .across_settings import (
     STOPPED,
     early_stopped,
-    in_short,
     paragraphs,
     stages_table,
     unknown,
@@ -34,6 +33,7 @@ from .first_screen import KEY, findings_table, recipe
 from .ledger_text import ledger_table, settings_table, trees
 from .pictures import title
 from .places import Place, Published, benchmarks_file, places, read_published
+from .short_answer import in_short
 
 DOCUMENTS = (
     "README.md",

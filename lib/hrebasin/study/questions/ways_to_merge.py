@@ -8,13 +8,26 @@ from matplotlib.figure import Figure
 from scipy.stats import spearmanr
 
 from ...merging.distances import CONVERGENCE
-from ...merging.looks import ENSEMBLE, LOOKS, RIVALS
 from ..figures.captions import captioned
 from ..figures.style import FEWEST
-from ..groups import PERCENT, POINTS, by_group, differences, has_numbers, sweeps_in_words
+from ..groups import PERCENT, POINTS, by_group, differences, sweeps_in_words
 from ..statistics import Test, defined
-from .measured_mergers import BARRIERS, BESIDE, LEFT_OUT, measure
+from .measured_mergers import BESIDE, LEFT_OUT, measure
 from .merger_figure import draw_mergers
+from .ways_beside_the_tree import (
+    NAMES,
+    also_beside,
+    barriers,
+    beside_the_tree,
+    between_orders,
+    calibration,
+    left_out,
+    of_size,
+    orders_of,
+    rank_correlation,
+    strong_beside,
+    ways_of,
+)
 from .wording import amount, listed, signed, two_digits, way_at_first, way_in_words, within
 
 __all__ = ["BESIDE", "NAMES", "SCHEMA", "TITLE", "answer", "draw", "measure"]
@@ -22,8 +35,6 @@ __all__ = ["BESIDE", "NAMES", "SCHEMA", "TITLE", "answer", "draw", "measure"]
 TITLE = "Is the tree ever more accurate than converged MergeMany?"
 # Further variables, see `measure`, are in data sets that were measured since there are rivals.
 SCHEMA = {"model": "test_accuracy test_loss pairwise_distance sweeps_done converged seconds order"}
-NAMES = {name: title for name, (title, _) in (LOOKS | RIVALS | {"ensemble": ENSEMBLE}).items()}
-NOT_MERGED = ("unmerged", "ensemble", LEFT_OUT)
 CLOSE = 1.0  # percentage points below the best that a cheaper way may lie
 
 
@@ -33,17 +44,17 @@ def answer(data: xr.Dataset) -> tuple[list[Test], str]:
     tests, converged = [], {}
     sizes = np.unique(data.n_merged.values[data.method.values == "tree"]).tolist()
     for size in sizes:
-        ahead, times = _beside_the_tree(data, size)
-        tests += [*ahead.values(), *times.values(), *_also_beside(data, size), *_between_orders(data, size)]
-        tests += _left_out(data, size)
+        ahead, times = beside_the_tree(data, size)
+        tests += [*ahead.values(), *times.values(), *also_beside(data, size), *between_orders(data, size)]
+        tests += left_out(data, size)
         title = f"rank correlation of accuracy with distance, {size} models"
-        tests.append(defined(title, _rank_correlation(data, size), "1"))
+        tests.append(defined(title, rank_correlation(data, size), "1"))
         if size > 2:  # of two networks both are the same
             converged[size] = ahead[f"MergeMany, {sweeps_in_words(CONVERGENCE)}"]
     # of the most models
     said = [*_tree_or_merge_many(converged), *_recommended(ahead, times, size), *_most_robust(data, size)]
     said += [*_spreads(data), *_outside_of_a_basin(data, size)]
-    return [*tests, *_barriers(data), *_calibration(data, sizes)], " ".join(said)
+    return [*tests, *barriers(data), *calibration(data, sizes)], " ".join(said)
 
 
 def _tree_or_merge_many(converged: Mapping[int, Test]) -> Iterator[str]:
@@ -89,17 +100,17 @@ def _recommended(ahead: Mapping[str, Test], times: Mapping[str, Test], size: int
 def most_accurate(data: xr.Dataset) -> str:
     """The most accurate way to merge most networks, beside the tree: a sentence."""
     size = int(data.n_merged.values[data.method.values == "tree"].max())
-    return next(_recommended(*_beside_the_tree(data, size), size))
+    return next(_recommended(*beside_the_tree(data, size), size))
 
 
 def _repaired(data: xr.Dataset, ahead: Mapping[str, Test], size: int) -> Iterator[str]:
     """How accurate REPAIR makes the tree and the most accurate way to merge, where it was measured."""
     if "repaired_accuracy" not in data:
         return
-    part = _of_size(data, size)
+    part = of_size(data, size)
     part = part.isel(model=part.repaired_accuracy.notnull().values)
     best, told = max(ahead, key=lambda name: ahead[name].effect), []
-    for name, labels in ({"the tree": {"method": "tree"}} | {best: _ways(part).get(best, {})}).items():
+    for name, labels in ({"the tree": {"method": "tree"}} | {best: ways_of(part).get(best, {})}).items():
         if labels:
             both = (by_group(each, **labels).mean().item() for each in (part.test_accuracy, part.repaired_accuracy))
             without, repaired = (PERCENT * value for value in both)
@@ -110,7 +121,7 @@ def _repaired(data: xr.Dataset, ahead: Mapping[str, Test], size: int) -> Iterato
 
 def _most_robust(data: xr.Dataset, size: int) -> Iterator[str]:
     """The way whose network withstands strong attacks best, where these were tried."""
-    strong = _strong_beside(_of_size(data, size), size)
+    strong = strong_beside(of_size(data, size), size)
     known = {name: test for name, (test, merges) in strong.items() if merges and test.n}
     if known:
         best = max(known, key=lambda name: known[name].effect)
@@ -122,7 +133,7 @@ def _most_robust(data: xr.Dataset, size: int) -> Iterator[str]:
 
 def _spreads(data: xr.Dataset) -> Iterator[str]:
     """How much matching seeds move an accuracy, beside how much trees do: in the median of the ways that draw some."""
-    several = [(n, ways) for n in np.unique(data.n_merged.values).tolist() if (ways := _orders(data, n))]
+    several = [(n, ways) for n in np.unique(data.n_merged.values).tolist() if (ways := orders_of(data, n))]
     if not several:
         return
     size, seeds = several[-1]
@@ -138,13 +149,13 @@ def _spreads(data: xr.Dataset) -> Iterator[str]:
 def recommendation(data: xr.Dataset) -> str:
     """Which way to take for the most networks that were merged, in sentences with numbers, and how it is called."""
     size = int(data.n_merged.values[data.method.values == "tree"].max())
-    ahead, times = _beside_the_tree(data, size)
+    ahead, times = beside_the_tree(data, size)
     said = [
         *_recommended(ahead, times, size),
         *_repaired(data, {name: ahead[name] for name in times}, size),
         *_most_robust(data, size),
     ]
-    methods = {way: labels["method"] for way, labels in _ways(_of_size(data, size)).items()}
+    methods = {way: labels["method"] for way, labels in ways_of(of_size(data, size)).items()}
     told = {
         way: f"`{method}` for {way_in_words(way)}"
         for one in said
@@ -152,92 +163,6 @@ def recommendation(data: xr.Dataset) -> str:
         if one.startswith((f"{way_at_first(way)} is the most", f"The next is {way_in_words(way)};"))
     }
     return " ".join([*said, *([f"As `method=`, write {listed(list(told.values()))}."] if told else [])])
-
-
-def _ways(data: xr.Dataset) -> dict[str, dict]:
-    """Name -> labels of every way that is not the tree."""
-    limits = sorted(set(data.sweeps[(data.method == "merge-many").values].values.tolist()))
-    ways = {f"MergeMany, {sweeps_in_words(limit)}": {"method": "merge-many", "sweeps": limit} for limit in limits}
-    names = sorted(set(data.method.values.tolist()) - {"tree", "merge-many", "unmerged", LEFT_OUT})
-    return ways | {NAMES.get(name, name): {"method": name} for name in names}
-
-
-def _of_size(data: xr.Dataset, size: int) -> xr.Dataset:
-    """What was made of so many networks."""
-    return data.isel(model=((data.n_merged == size) & ~data.method.isin(("unmerged", LEFT_OUT))).values)
-
-
-def _beside_the_tree(data: xr.Dataset, size: int) -> tuple[dict[str, Test], dict[str, Test]]:
-    """Accuracy minus the tree's and time over the tree's, by way; the ensemble has no time."""
-    part = _of_size(data, size)
-    base, took = (by_group(each, method="tree") for each in (part.test_accuracy, part.seconds))
-    ahead, times = {}, {}
-    for name, labels in _ways(part).items():
-        merged, seconds = (by_group(each, **labels) for each in (part.test_accuracy, part.seconds))
-        ahead[name] = defined(f"{name} minus tree, {size} models", differences(merged, base) * PERCENT, POINTS)
-        if labels["method"] not in NOT_MERGED:
-            times[name] = defined(f"time of {name} over the tree's, {size} models", (seconds / took).values, "times")
-    return ahead, times
-
-
-def _also_beside(data: xr.Dataset, size: int) -> list[Test]:
-    """Accuracy under strong attack minus the tree's, and what REPAIR gains, where they were measured."""
-    part = _of_size(data, size)
-    tests = [test for test, _ in _strong_beside(part, size).values()]
-    if "repaired_accuracy" in data:
-        kept = part.isel(model=part.repaired_accuracy.notnull().values)
-        for name, labels in ({"tree": {"method": "tree"}} | _ways(kept) if kept.sizes["model"] else {}).items():
-            gained = by_group(kept.repaired_accuracy - kept.test_accuracy, **labels).values * PERCENT
-            tests.append(defined(f"REPAIR on top of {name}, {size} models", gained, POINTS))
-    return tests
-
-
-def _strong_beside(part: xr.Dataset, size: int) -> dict[str, tuple[Test, bool]]:
-    """Accuracy under strong attack minus the tree's, and whether it is a merged network's, by way; none where it was
-    not measured."""
-    if "strong_accuracy" not in part or not has_numbers(part.strong_accuracy):
-        return {}
-    kept, found = part.isel(model=part.strong_accuracy.notnull().values), {}
-    base = by_group(kept.strong_accuracy, method="tree")
-    for name, labels in _ways(kept).items():
-        ahead = differences(by_group(kept.strong_accuracy, **labels), base) * PERCENT
-        test = defined(f"strong FGSM: {name} minus tree, {size} models", ahead, POINTS)
-        found[name] = test, labels["method"] not in NOT_MERGED
-    return found
-
-
-def _between_orders(data: xr.Dataset, size: int) -> list[Test]:
-    """How much each way varies over the orders of networks, layers and images, where there are several."""
-    return [
-        defined(f"deviation between orders of {way_in_words(way)}, {size} models", values.std(0, ddof=1), POINTS)
-        for way, values in _orders(data, size).items()
-    ]
-
-
-def _orders(data: xr.Dataset, size: int) -> dict[str, np.ndarray]:
-    """Test accuracy in percent, (order, group), by way of those that were merged in several orders."""
-    part, found = _of_size(data, size).set_coords("order"), {}
-    part = part.isel(model=((part.method != "merge-many") | (part.sweeps == CONVERGENCE)).values)
-    for method in np.unique(part.method.values).tolist():
-        one = part.test_accuracy[(part.method == method).values] * PERCENT
-        if len(orders := np.unique(one.order)) > 1:
-            way = f"MergeMany, {sweeps_in_words(CONVERGENCE)}" if method == "merge-many" else NAMES.get(method, method)
-            found[way] = np.stack([by_group(one, order=order) for order in orders])
-    return found
-
-
-def _left_out(data: xr.Dataset, size: int) -> list[Test]:
-    """Loss of the means that MergeMany aligns networks to, over that of the tree's network."""
-    kept, tests = data.isel(model=((data.method == LEFT_OUT) & (data.n_merged == size - 1)).values), []
-    for sweeps in np.unique(kept.sweeps.values).tolist():
-        loss = differences(
-            by_group(kept.test_loss, sweeps=sweeps), by_group(data.test_loss, method="tree", n_merged=size)
-        )
-        when = f"after {sweeps_in_words(sweeps)}" if sweeps else "before any sweep"
-        beside = when.replace("after converged", "converged")
-        title = f"loss of means of all but one {beside} minus that of the tree, {size} models"
-        tests.append(defined(title, loss, "nat"))
-    return tests
 
 
 def _outside_of_a_basin(data: xr.Dataset, size: int) -> Iterator[str]:
@@ -255,7 +180,7 @@ def _outside_of_a_basin(data: xr.Dataset, size: int) -> Iterator[str]:
         "MergeMany aligns each network to the mean of the others. The worst loss of such a mean minus that of the "
         f"tree's worst network is {signed(excess)}."
     )
-    accuracy = by_group(_of_size(data, size).test_accuracy, method="merge-many", sweeps=CONVERGENCE)
+    accuracy = by_group(of_size(data, size).test_accuracy, method="merge-many", sweeps=CONVERGENCE)
     both = xr.align(worst - beside, accuracy)
     if both[0].size >= FEWEST and all(len(np.unique(each)) > 1 for each in both):
         rank = spearmanr(*both)
@@ -267,46 +192,10 @@ def _outside_of_a_basin(data: xr.Dataset, size: int) -> Iterator[str]:
         )
 
 
-def _barriers(data: xr.Dataset) -> list[Test]:
-    """Between neighbours, before and after matching, without and with fitted temperatures."""
-    tests = []
-    for name in BARRIERS:
-        for alignment in data.alignment.values if name in data else ():
-            values = data[name].sel(alignment=alignment)
-            values = values.isel(model=values.notnull().values if has_numbers(values) else slice(None))
-            fitted = ", temperatures fitted" * name.endswith("fitted")
-            title = f"loss barrier of neighbours {alignment} matching{fitted}"
-            tests.append(defined(title, by_group(values, method="unmerged").values, "nat"))
-    return tests
-
-
-def _calibration(data: xr.Dataset, sizes) -> list[Test]:
-    """Calibration error and likelihood of the tree by number of models, 1 for unmerged networks."""
-    tests = []
-    about = {"ece": "calibration error", "nll": "negative log-likelihood"}
-    for name, text in about.items():
-        for variable, fitted in ((name, ""), (f"{name}_fitted", ", temperature fitted")):
-            for size in (1, *sizes) if variable in data else ():
-                values = by_group(data[variable], method="tree" if size > 1 else "unmerged", n_merged=size).values
-                tests.append(defined(f"{text} of the tree of {size}{fitted}", values, "nat" if name == "nll" else "1"))
-    return tests
-
-
-def _rank_correlation(data: xr.Dataset, size: int) -> np.ndarray:
-    """Spearman's correlation over all merges of the same networks, naive averages left out, (group,)."""
-    kept = _of_size(data, size)
-    kept = kept.isel(model=(~kept.method.isin(("naive", "ensemble"))).values)
-    values = []
-    for group in np.unique(kept.group.values):
-        part = kept.isel(model=(kept.group == group).values)
-        values.append(spearmanr(part.pairwise_distance, part.test_accuracy).statistic)
-    return np.array(values)
-
-
 def _seen(data: xr.Dataset) -> str:
     """What the figure shows."""
     size = int(data.n_merged.values[data.method.values == "tree"].max())
-    test = _beside_the_tree(data, size)[0].get(f"MergeMany, {sweeps_in_words(CONVERGENCE)}")
+    test = beside_the_tree(data, size)[0].get(f"MergeMany, {sweeps_in_words(CONVERGENCE)}")
     if test is None:
         return ""
     place = {1: "more accurate than", -1: "less accurate than", 0: "not resolved from"}[test.sign]

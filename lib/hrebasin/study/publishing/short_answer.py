@@ -1,0 +1,95 @@
+"""The short answer: the paper's main findings beside what came out, a sentence each."""
+
+import re
+from collections.abc import Iterator, Mapping
+from itertools import product
+
+from ...merging.looks import RIVALS
+from ..questions.wording import listed, two_digits, way_in_words
+from ..statistics import by_sign
+from .across_settings import rows_named, settings_with, verdicts_on
+from .first_screen import ends_of_tree, other_ways
+from .ledger_text import NOTHING
+from .places import Published
+
+FALLS = {"weight norms": "C7a", "Lipschitz bounds": "C8a"}
+BOUND = "log10 global bound, stage 0 minus stage"  # begins the names of what merging does, and what shrinking does
+EQUAL = re.compile(r"(.+), strong, at equal accuracy: (\S+) of (\d+) minus early-stopped networks")
+TREES = {"tree": "", "activations": " by activations"}
+ATTACKS = {"FGSM": "strong FGSM", "PGD on the margin": "PGD, a stronger attack,"}  # as comparisons name them
+
+
+def in_short(settings: Mapping[str, Published]) -> str:
+    """All of it.
+
+    Args:
+        settings: by name, the main one first.
+    """
+    return " ".join([*_gain(settings), *_against_stopped(settings), *_regularised(settings), *_lost(settings)])
+
+
+def _gain(settings: Mapping[str, Published]) -> Iterator[str]:
+    """Where fully merged networks are more robust than unmerged ones."""
+    strong = verdicts_on(settings, "C5b fgsm")
+    words = {"reproduced": "better", "contradicted": "worse"}
+    told = [
+        f"{word} in {settings_with(strong, verdict)}" for verdict, word in words.items() if verdict in strong.values()
+    ]
+    if told:
+        yield f"Fully merged networks withstand strong FGSM {' and '.join(told)} than unmerged ones."
+
+
+def _against_stopped(settings: Mapping[str, Published]) -> Iterator[str]:
+    """Whether any merged networks are more robust than early-stopped ones as accurate."""
+    than, ahead = "better than early-stopped networks of the same accuracy", []
+    for (method, how), (attack, name), (setting, each) in product(TREES.items(), ATTACKS.items(), settings.items()):
+        if sizes := _beside_stopped(each, attack, 1, method):
+            ahead.append(method)
+            yield f"In `{setting}`, networks merged from {sizes}{how} withstand {name} {than}."
+    if "tree" not in ahead and any(
+        _beside_stopped(each, attack, -1) for each in settings.values() for attack in ATTACKS
+    ):
+        yield f"No network merged in the paper's tree withstands {' or '.join(ATTACKS.values())} {than}."
+    for setting, each in settings.items():
+        if ways := by_sign(other_ways(each.results))[1]:
+            names = listed([way_in_words(RIVALS[way][0]) for way in ways])
+            yield f"Other ways to merge do so in `{setting}` under FGSM: {names}. We have not tried PGD on them."
+
+
+def _beside_stopped(of: Published, attack: str, sign: int, method: str = "tree") -> str:
+    """Numbers of networks whose tree leads early-stopped networks as accurate under an attack (1), or trails (-1)."""
+    if of.answers is None:
+        return ""
+    rows = [(EQUAL.fullmatch(str(row.comparison.item())), row) for row in rows_named(of.answers, "early-stopped")]
+    rows = [(match[3], row) for match, row in rows if match and match.groups()[:2] == (attack, method)]
+    return listed([size for size, row in rows if sign * row[("low", "high")[sign < 0]].item() > 0])
+
+
+def _regularised(settings: Mapping[str, Published]) -> Iterator[str]:
+    """Whether weight norms and bounds fall, how, and whether smaller weights alone do as much."""
+    measured = {name: verdicts_on(settings, part) for name, part in FALLS.items()}
+    falling = [name for name, found in measured.items() if {*found.values()} - {NOTHING} == {"reproduced"}]
+    if falling:
+        subject = listed(falling)
+        linear = {*verdicts_on(settings, "C7b").values()} - {NOTHING} == {"contradicted"}
+        unless = ", but norms not linearly" * (linear and "weight norms" in falling)
+        yield f"{subject[0].upper()}{subject[1:]} fall at every stage, as the paper says{unless}."
+    for name, found in measured.items():
+        if name not in falling and "reproduced" in found.values():
+            yield f"{name[0].upper()}{name[1:]} fall at every stage in {settings_with(found, 'reproduced')}."
+    shrunk = []
+    for name, each in settings.items():
+        if falls := rows_named(each.answers, BOUND):
+            merging, shrinking = (row.effect.item() for row in falls)
+            shrunk += [f"{two_digits(10 ** (shrinking - merging))} (`{name}`)"] * (shrinking > merging)
+    if shrunk:
+        yield f"Unmerged networks shrunk to the same norms have bounds {listed(shrunk)} times lower than merged ones."
+
+
+def _lost(settings: Mapping[str, Published]) -> Iterator[str]:
+    """The settings in which merging costs least and most accuracy."""
+    ends = {name: ends_of_tree(each.results["merge"].test_accuracy) for name, each in settings.items()}
+    order = sorted(ends, key=lambda name: ends[name][0] - ends[name][1])
+    for name, most in dict(zip((order[0], order[-1]), ("least", "most"), strict=True)).items():
+        first, last = ends[name]
+        yield f"Accuracy falls {most} in `{name}`: from {first:.1f} to {last:.1f} %."
