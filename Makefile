@@ -65,8 +65,8 @@ docs: $(STAMP)  ## the library's reference from its docstrings, build/docs/index
 	$(ADDED) '.[docs]'
 	$(BIN)/pdoc --docformat google --no-show-source --output-directory build/docs hrebasin
 
-publish: $(STAMP)  ## copy the data sets of a finished run to data/published/<setting>/: SETTING= RUN= IMAGES="what they are" ADD=1 (to its groups)
-	$(BIN)/hrebasin publish $(folder) --images "$$given_IMAGES" $(if $(ADD),--add)
+publish: $(STAMP)  ## copy the data sets of a finished run to data/published/<setting>/: SETTING= RUN= IMAGES="what they are" ADD=1 (to its groups) REPLACE=1 (though some go)
+	$(BIN)/hrebasin publish $(folder) --images "$$given_IMAGES" $(if $(ADD),--add) $(if $(REPLACE),--replace)
 
 versions: $(STAMP)  ## a run's networks on two versions of its test images: SETTING= RUN= DATASET=(those it was trained on) ORIGINAL=
 	@test -n "$$given_DATASET" || { echo 'make versions needs DATASET=, the images that the run was trained on' >&2; exit 2; }

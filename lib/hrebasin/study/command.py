@@ -23,6 +23,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     end = arguments.index("--") if "--" in arguments else len(arguments)
     parser = _parser()
     given, given.more = parser.parse_known_args(arguments[:end])
+    if hasattr(given, "values"):  # argparse takes none after an option
+        given.values += [text for text in given.more if not text.startswith("-")]
+        given.more = [text for text in given.more if text.startswith("-")]
     if given.more and not given.passes_on:
         parser.error(f"unrecognized arguments: {' '.join(given.more)}")
     given.more += arguments[end + 1 :]
@@ -36,7 +39,10 @@ def _acted(given: argparse.Namespace) -> int:
         _check_checkout()
         return given.act(given) or 0
     except ModuleNotFoundError as error:
-        if not error.name or error.name.partition(".")[0] == "hrebasin":
+        if not error.name:
+            print(f"error: {error}", file=sys.stderr)
+            return REFUSED
+        if error.name.partition(".")[0] == "hrebasin":
             raise
         print(
             f"error: hrebasin {given.command} needs the package {error.name}: install hrebasin[study]", file=sys.stderr
@@ -115,7 +121,8 @@ def _bench(given: argparse.Namespace) -> int:
 def _publish(given: argparse.Namespace) -> None:
     from .publishing.publish import publish
 
-    publish(given.run, given.folder, source=given.images, add=given.add)
+    written = publish(given.run, given.folder, source=given.images, add=given.add, replace=given.replace)
+    print(f"{len(written)} data sets are in {written[0].parent}; `make figures` redraws figures and documents")
 
 
 def _figures(given: argparse.Namespace) -> None:
@@ -185,7 +192,7 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--workflow-profile", metavar="FOLDER", help="Snakemake's: where else jobs run, e.g. config/slurm")
     run.add_argument("--dry-run", action="store_true", help="only say what would run")
     run.add_argument("--part", help="train, merge, attack, measure, questions, or publish, which also copies results")
-    values = "setting=, run= (a name for the results), ask= (open questions), and single values of the setting"
+    values = "setting= (by default sample), run= (a name for the results), ask= (open questions), and single values"
     run.add_argument("values", nargs="*", metavar="key=value", help=values)
 
     notebook = add("notebook", _notebook, "run one notebook, its parameters checked first")
@@ -210,7 +217,9 @@ def _parser() -> argparse.ArgumentParser:
     publish.add_argument("run", type=Path, help="folder of the run")
     publish.add_argument("folder", type=Path, nargs="?", help="where to, by default data/published/<its setting>")
     publish.add_argument("--images", default="", help="what readers are told of the images")
-    publish.add_argument("--add", action="store_true", help="beside the groups that are there")
+    how = publish.add_mutually_exclusive_group()
+    how.add_argument("--add", action="store_true", help="beside the groups that are there")
+    how.add_argument("--replace", action="store_true", help="what is there, though groups or questions would go")
 
     figures = add("figures", _figures, "redraw figures, page and documents from the published data sets")
     figures.add_argument("--conclude", action="store_true", help="draw ledger and answers anew first")

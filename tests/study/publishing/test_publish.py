@@ -122,9 +122,9 @@ def test_what_cannot_be_added_leaves_all_as_it_was(halves, published, tmp_path, 
         assert message in capsys.readouterr().err
         assert files_of(folder) == before
     monkeypatch.setattr(publishing, "_conclude", lambda *_: 1 / 0)  # stopped midway
-    for add in (False, True):
+    for how in ({"replace": True}, {"add": True}):
         with pytest.raises(ZeroDivisionError):
-            publish(run, folder, add=add)
+            publish(run, folder, **how)
         assert files_of(folder) == before
         assert not list(folder.glob(".hrebasin-*"))
 
@@ -181,7 +181,11 @@ def test_questions_to_other_networks_do_not_stay_beside_a_run(halves, published,
         (run / "results" / f"{question}.nc").unlink()
         record = records.read(folder / f"{question}.nc", stage=question)
         records.write(record.assign_attrs(data_digest='{"test": "b"}'), folder / f"{question}.nc", stage=question)
-    publish(run, folder)
+    before = files_of(folder)
+    with pytest.raises(ValueError, match=r"would lose the groups \[0, 1\] and controls.nc"):
+        publish(run, folder)
+    assert files_of(folder) == before
+    publish(run, folder, replace=True)
     kept = {*STAGES, "versions", "ledger"}
     assert {path.stem for path in folder.glob("*.nc")} == kept
     assert {path.stem for path in manifest.compare(folder, "*.nc")[0]} == kept

@@ -56,6 +56,9 @@ def keep(run: Path, folder: Path, *, add: bool) -> None:
     """
     there = found(run / FOLDER, of_a_run=True)
     new = [path for name, path in there.items() if not (add and name in executed(folder))]
+    if new and not add:
+        for page in executed(folder).values():
+            page.unlink()
     if new:
         write(new, folder, up="../../")
 

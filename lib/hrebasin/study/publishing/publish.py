@@ -3,7 +3,7 @@
 import json
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -27,7 +27,9 @@ NAME = re.compile(r"\w[\w.-]*")  # of a setting
 PER_IMAGE = ("correct", "perturbation_norm", "success", "robust", "correct_draws", "gradient_norm", "margin")
 
 
-def publish(run: Path | str, folder: Path | str | None = None, *, source: str = "", add: bool = False) -> list[Path]:
+def publish(
+    run: Path | str, folder: Path | str | None = None, *, source: str = "", add: bool = False, replace: bool = False
+) -> list[Path]:
     """Copy a finished run's joined data sets to ``folder``, smaller, and enter them into its list of sums.
 
     Norms and margins per image keep 11 significant bits, and what no figure or claim needs per image (`PER_IMAGE`) is
@@ -38,8 +40,8 @@ def publish(run: Path | str, folder: Path | str | None = None, *, source: str = 
         folder: where the copies go, by default that of the run's setting.
         source: what readers should be told of the images in place of the name of their folder or archive.
         add: the run's groups to those in ``folder``, where the same may have been measured on another machine. The run
-            may then hold open questions alone. Otherwise they take the place of those in ``folder``, and questions to
-            other networks go.
+            may then hold open questions alone.
+        replace: what is in ``folder``, though groups or questions go that the run does not have.
 
     Returns:
         The data sets written. The run's executed notebooks become pages beside its setting's figures.
@@ -47,14 +49,15 @@ def publish(run: Path | str, folder: Path | str | None = None, *, source: str = 
     Raises:
         FileNotFoundError: a stage is missing.
         ValueError: groups to add that are there already, or that were measured otherwise; data sets that do not belong
-            together, or a run whose conclusions were drawn from others. Nothing was written then.
+            together, or a run whose conclusions were drawn from others; what would be lost without ``replace``. Nothing
+            was written then.
     """
     run, root = Path(run), project_root()
     place = data_folder(root, setting := _setting(run)) if folder is None else Path(folder)
     if place.resolve() in (run.resolve(), (run / "results").resolve()):
         raise ValueError(f"{place} lies in the run itself: copies would take the place of its data sets")
     with only_writer(run), only_writer(place):
-        written = _publish(run, place, source, add)
+        written = _publish(run, place, source, add=add, replace=replace)
         if folder is None:
             notebook_pages.keep(run, pages_folder(root, setting), add=add)
     return written
@@ -70,12 +73,17 @@ def _setting(run: Path) -> str:
     return setting
 
 
-def _publish(run: Path, folder: Path, source: str, add: bool) -> list[Path]:
+def _publish(run: Path, folder: Path, source: str, *, add: bool, replace: bool) -> list[Path]:
     there = {path.stem for path in (run / "results").glob("*.nc")}
     asked_alone = add and there & set(EXTRA) and not there & set(STAGES)
     results = records.read_results(run / "results", needed=() if asked_alone else STAGES)
     if stopped := _not_concluded(run / "results", results):
         raise ValueError(f"{stopped}; finish the run first")
+    if "train" in results and (wrong := _listed(records.misfits(results))):
+        raise ValueError(
+            f"the data sets of {run} do not go together; other than in train.nc are {wrong}: ask these questions anew, "
+            "or remove them"
+        )
     if source:
         results = {stage: _renamed(dataset, source) for stage, dataset in results.items()}
     needed = [stage for stage in STAGES if asked_alone or (add and (folder / f"{stage}.nc").is_file())]
@@ -84,8 +92,10 @@ def _publish(run: Path, folder: Path, source: str, add: bool) -> list[Path]:
         results = _added(results, published, run, folder)
     misfits = records.misfits(published | results)
     gone = [stage for stage in misfits if stage not in results and not add]
-    if wrong := [f"{stage}.nc ({why})" for stage, why in misfits.items() if stage not in gone]:
-        raise ValueError(f"{run} and {folder} do not go together; other than in train.nc are {', '.join(wrong)}")
+    if wrong := _listed({stage: why for stage, why in misfits.items() if stage not in gone}):
+        raise ValueError(f"{run} and {folder} do not go together; other than in train.nc are {wrong}")
+    if not (add or replace) and (lost := _lost(published, results, gone)):
+        raise ValueError(f"{folder} would lose {lost}, which {run} does not have: add to it (--add) or --replace it")
     together = published | {stage: _smaller(dataset) for stage, dataset in results.items()}
     together = {stage: together[stage] for stage in (*STAGES, *EXTRA) if stage in together.keys() - gone}
     with _all_at_once(folder) as staging:
@@ -99,6 +109,20 @@ def _publish(run: Path, folder: Path, source: str, add: bool) -> list[Path]:
     written = [folder / path.name for path in written]
     manifest.enter(written)
     return written
+
+
+def _listed(misfits: Mapping[str, str]) -> str:
+    return ", ".join(f"{stage}.nc ({why})" for stage, why in misfits.items())
+
+
+def _lost(published: Results, results: Results, gone: Collection[str]) -> str:
+    """What is published and would go, in words."""
+    there, here = (
+        {group for stage in STAGES if stage in each for group in each[stage].group.values.tolist()}
+        for each in (published, results)
+    )
+    groups = [f"the groups {sorted(there - here)}"] if there - here else []
+    return " and ".join([*groups, *(f"{stage}.nc" for stage in gone)])
 
 
 @contextmanager
@@ -137,12 +161,12 @@ def conclude(folder: Path) -> None:
 
 def _conclude(folder: Path, results: Results) -> list[Path]:
     """Write the ledger of data sets, and the answers where questions were asked, to a folder; their files."""
-    clock = records.Clock()
     asked = {stage: data for stage, data in results.items() if stage in QUESTIONS}
     concluded = {"ledger": (ledger, results)} | ({"answers": (answers.answer, asked)} if asked else {})
     for stage, (conclude, given) in concluded.items():
-        attrs = records.derived(given, clock=clock)
-        records.write(conclude(given), folder / f"{stage}.nc", stage=stage, attrs=attrs)
+        clock = records.Clock()
+        found = conclude(given)
+        records.write(found, folder / f"{stage}.nc", stage=stage, attrs=records.derived(given, clock=clock))
     return [folder / f"{stage}.nc" for stage in concluded]
 
 

@@ -31,8 +31,9 @@ def verify_all(root: Path) -> tuple[list[str], list[str]]:
         found = verify(place.data, place.figures, setting=place.setting)
         checked += [f"{place.setting}: {line}" for line in found[0]]
         wrong += found[1]
-    for pages in (root / "figures" / FOLDER, *(pages_folder(root, place.setting) for place in places(root))):
-        wrong += manifest.compare(pages, "*.html", "*.css")[1] if pages.is_dir() else []
+    executed = [pages_folder(root, place.setting) for place in places(root)]
+    for pages in (root / "figures" / FOLDER, *(each for each in executed if each.is_dir())):
+        wrong += manifest.compare(pages, "*.html", "*.css")[1]
     path = benchmarks_file(root)
     wrong += manifest.compare(path.parent, "*.nc")[1]
     if path.is_file():
@@ -59,7 +60,7 @@ def verify(published: Path | str, drawn: Path | str, *, setting: str = "") -> tu
     published, drawn = Path(published), Path(drawn)
     data, wrong = manifest.compare(published, "*.nc")
     files, others = manifest.compare(drawn, "*.pdf", "*.png", "*.md", "*.html")
-    wrong += others
+    wrong += others if drawn.is_dir() else [f"{drawn} is missing: `make figures` draws what is published"]
     checked = [f"{len(data)} data sets and {len(files)} files of figures have the SHA-256 sums that were written down"]
     results = {}
     for path in sorted(published.glob("*.nc")):
@@ -135,8 +136,11 @@ def _drawn_from_others(drawn: Path, results: dict[str, xr.Dataset]) -> list[str]
             continue
         source = figures.source(results, stages)
         for path in (drawn / f"{name}.png", drawn / f"{name}.pdf"):
-            if path.is_file() and not _names(path, source):  # missing files are found by their sums
-                wrong.append(f"{path} was drawn from other data sets than those published; run `make figures`")
+            try:
+                if path.is_file() and not _names(path, source):  # missing files are found by their sums
+                    wrong.append(f"{path} was drawn from other data sets than those published; run `make figures`")
+            except (OSError, SyntaxError) as error:  # as PIL's readers of pictures raise
+                wrong.append(f"{path} cannot be read as a picture: {error}")
     return wrong
 
 

@@ -5,11 +5,13 @@ There are no verdicts: nothing was claimed, and all comparisons are exploratory.
 
 import re
 import warnings
+from pathlib import Path
 
 import numpy as np
 import xarray as xr
 from scipy.stats import ConstantInputWarning
 
+from .. import records
 from ..groups import NotMeasuredError, Results
 from ..records import columns
 from ..statistics import Test, Undefined, chance, rounded
@@ -52,6 +54,25 @@ def answer(results: Results) -> xr.Dataset:
     variables |= columns(asked, "asked", {"sentence": ("answer", "1"), "title": ("question", "1")})
     coords = columns(asked, "asked", {"asked": ("question", "1")})
     return xr.Dataset(variables, coords=coords | columns(rows, "row", {"question": ("question", "1")}))
+
+
+def asked_before(folder: Path, results: Results) -> dict[str, xr.Dataset]:
+    """Data sets of other questions in a run's folder of results, of the same networks, groups and images.
+
+    Args:
+        folder: of data sets.
+        results: of the questions that were asked now.
+    """
+    found, now = {}, next((data for stage, data in results.items() if not OPEN[stage].trains), None)
+    for stage in [stage for stage in OPEN if now is not None and stage not in results]:
+        if (path := folder / f"{stage}.nc").is_file():
+            data = records.read(path, stage=stage)
+            told = ("data_digest",) if OPEN[stage].trains else ("data_digest", "networks")
+            groups, own = (set(each.group.values.tolist()) for each in (now, data))
+            alike = all(data.attrs.get(name) == now.attrs.get(name) for name in told)
+            if alike and (own <= groups if OPEN[stage].trains else own == groups):
+                found[stage] = data
+    return found
 
 
 def _answered(stage: str, data: xr.Dataset) -> tuple[list[Test], str]:

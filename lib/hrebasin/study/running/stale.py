@@ -11,6 +11,8 @@ from ..figures import figure_files
 from ..stages import ANSWERS, NOTEBOOKS, PAPER, QUESTIONS, TRAINING, WEIGHTS
 from .plan import PLACE, Plan
 
+WIRED = ("shard", "groups", "neighbour")  # parameters that tell the parts of a run apart
+
 
 def made_otherwise(plan: Plan, notebooks: Mapping[str, str] = NOTEBOOKS) -> list[str]:
     """Data sets in the run's folder that tell of other parameters than the plan's, of other code or images.
@@ -32,6 +34,21 @@ def made_otherwise(plan: Plan, notebooks: Mapping[str, str] = NOTEBOOKS) -> list
     return [
         str(path) for path, made in wanted.items() if (project_root() / path).is_file() and not _made_so(path, *made)
     ]
+
+
+def other_networks(plan: Plan) -> str:
+    """With which other value than the plan's the run's networks were trained or merged, in words; empty for none."""
+    import h5py
+
+    for stage in WEIGHTS:
+        for shard in plan.shards:
+            path, wanted = Path(plan.run, stage, f"shard-{shard:03d}.nc"), plan.parameters(NOTEBOOKS[stage], shard)
+            with suppress(OSError, KeyError, ValueError), h5py.File(project_root() / path) as file:
+                told, wanted = (_comparable(json.loads(text)) for text in (file.attrs["parameters"], wanted))
+                for name in sorted((told.keys() & wanted.keys()) - {*WIRED}):
+                    if told[name] != wanted[name]:
+                        return f"{path} was made with {name}={told[name]}, not {wanted[name]}"
+    return ""
 
 
 def incomplete(plan: Plan, notebooks: Mapping[str, str] = NOTEBOOKS) -> list[str]:

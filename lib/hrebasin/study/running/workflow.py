@@ -15,7 +15,9 @@ from ..stages import NOTEBOOKS, QUESTIONS, WEIGHTS
 from . import cluster
 from .plan import PARTS, Plan, encoded
 from .scratch import scratch
-from .stale import incomplete, made_otherwise
+from .stale import incomplete, made_otherwise, other_networks
+
+DRY_RUN = ("-n", "--dry-run", "--dryrun")  # as Snakemake calls it
 
 # Every job of a cluster imports this module, twice: so slow imports stand where they are needed.
 
@@ -56,7 +58,7 @@ def run(
         check_device(plan.setting.device)
     command = snakemake_options(plan, values, part=part, cores=cores, elsewhere=elsewhere)
     _check_records(project_root() / ".snakemake")
-    if dry_run:
+    if dry_run or {*DRY_RUN} & {*more}:
         return _snakemake([*command, "--dry-run", *more])
     if elsewhere:
         cluster.prepare(elsewhere, folder, dataset=plan.setting.dataset, data=project_root() / "data")
@@ -156,6 +158,8 @@ def _check_questions(plan: Plan) -> None:
                 raise FileNotFoundError(
                     f"questions need the networks of a run, and {path} is not there: make paper first"
                 )
+    if other := other_networks(plan):
+        raise ValueError(f"questions are asked of networks as they are, and {other}: give the values of that run")
 
 
 def _report_answers(folder: Path) -> None:
