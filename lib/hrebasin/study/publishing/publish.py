@@ -94,7 +94,7 @@ def _publish(run: Path, folder: Path, source: str, *, add: bool, replace: bool) 
     gone = [stage for stage in misfits if stage not in results and not add]
     if wrong := _listed({stage: why for stage, why in misfits.items() if stage not in gone}):
         raise ValueError(f"{run} and {folder} do not go together; other than in train.nc are {wrong}")
-    if not (add or replace) and (lost := _lost(published, results, gone)):
+    if not (add or replace) and (lost := _lost(folder, results, gone)):
         raise ValueError(f"{folder} would lose {lost}, which {run} does not have: add to it (--add) or --replace it")
     together = published | {stage: _smaller(dataset) for stage, dataset in results.items()}
     together = {stage: together[stage] for stage in (*STAGES, *EXTRA) if stage in together.keys() - gone}
@@ -115,13 +115,12 @@ def _listed(misfits: Mapping[str, str]) -> str:
     return ", ".join(f"{stage}.nc ({why})" for stage, why in misfits.items())
 
 
-def _lost(published: Results, results: Results, gone: Collection[str]) -> str:
+def _lost(folder: Path, results: Results, gone: Collection[str]) -> str:
     """What is published and would go, in words."""
-    there, here = (
-        {group for stage in STAGES if stage in each for group in each[stage].group.values.tolist()}
-        for each in (published, results)
-    )
-    groups = [f"the groups {sorted(there - here)}"] if there - here else []
+    train, groups = folder / "train.nc", []
+    if train.is_file():
+        there, here = (each.group.values.tolist() for each in (records.read(train, stage="train"), results["train"]))
+        groups = [f"the groups {left}"] if (left := sorted({*there} - {*here})) else []
     return " and ".join([*groups, *(f"{stage}.nc" for stage in gone)])
 
 
