@@ -108,7 +108,7 @@ SETTINGS = [
     (lambda box: load_setting("config/huge.yaml"), "no setting 'huge': config holds augmented, convolutional"),
     (lambda box: load_setting("huge.yaml"), "no setting 'huge': . holds none"),
     (tiny(depth=3), "unknown keys ['depth']"),
-    (tiny(epochs="3"), "tiny.yaml: epochs should be", "got '3'"),
+    (tiny(epochs="3"), "tiny.yaml with epochs=3: epochs should be", "got '3'"),
     (tiny(leaves=2, ablation_pairs=1), "lie in [2, leaves=2], got 4"),
 ]
 

@@ -189,8 +189,10 @@ def test_files_of_other_things_are_refused(tmp_path):
     torch.save({"epoch": 3, "lr": [0.1]}, tmp_path / "log.pt")
     torch.save([torch.ones(2)], tmp_path / "list.pt")
     (tmp_path / "a.onnx").write_bytes(b"nothing")
+    (tmp_path / "text.pt").write_text("no weights")
     for name, message in {
-        "module.pt": "cannot be read as tensors alone, without running what is in it .*save network.state_dict",
+        "module.pt": "holds torch.nn.*Sequential, which only running code could make: save network.state_dict",
+        "text.pt": "is damaged, or holds more than tensors",
         "log.pt": r"holds \['epoch', 'lr'\], but no state dict",
         "list.pt": "holds a list, not a state dict",
         "a.onnx": r"has the suffix '.onnx': weights are .safetensors, .pt",

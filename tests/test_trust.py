@@ -52,7 +52,10 @@ def load(source, folder):
 
 READERS = {
     "bank.safetensors": (Bank.load, "is not a readable safetensors file"),
-    "bank.pt": (read_weights, "cannot be read as tensors alone, without running what is in it"),
+    "bank.pt": (
+        read_weights,
+        "(holds .*mkdir, which only running code could make|is damaged, or holds more than tensors)",
+    ),
     "merge.nc": (lambda path: records.read(path, stage="merge"), "is not a readable netCDF file"),
     "set/train/dog/0.png": (lambda path: load(path.parents[2], path.parents[2]), "is not a readable image"),
     "set.tar": (lambda path: load(path, path.parent), "cannot be unpacked"),

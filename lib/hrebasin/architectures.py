@@ -33,7 +33,7 @@ class NetworkArchitecture:
         image_shape: of one input, such as (channel, y, x).
         n_classes: number of logits.
         symmetry: which permutations act on which axes of its tensors.
-        recipe: how `hrebasin.networks.build` makes the module, ``{"kind": ...}``; empty for other modules.
+        recipe: how `hrebasin.small_networks.build` makes the module, ``{"kind": ...}``; empty for other modules.
     """
 
     template: nn.Module

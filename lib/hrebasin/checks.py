@@ -19,6 +19,18 @@ if TYPE_CHECKING:
     from .bank import Bank
 
 
+def check_bank(*banks: "Bank") -> None:
+    """Raise TypeError unless these are banks."""
+    from .bank import Bank  # which imports this module
+
+    for bank in banks:
+        if not isinstance(bank, Bank):
+            raise TypeError(
+                f"a Bank of networks is needed, got {type(bank).__name__}: hrebasin.Bank.stack(networks, "
+                "example=images[:2]) makes one"
+            )
+
+
 def check_pixels(architecture: Architecture, pixels: torch.Tensor, labels: torch.Tensor | None = None) -> None:
     """Raise ValueError unless networks of an architecture can be asked about these pixels.
 

@@ -4,7 +4,7 @@ import torch
 import xarray as xr
 
 from .bank import Bank, check_finite
-from .checks import check_images
+from .checks import check_bank, check_images
 from .images.sources import Images
 from .resources import halving, plain_torch
 
@@ -26,6 +26,7 @@ def evaluate(
     Raises:
         ValueError: images of another shape or number of classes, or weights that are not finite.
     """
+    check_bank(bank)
     check_images(bank.architecture, images)
     check_finite(bank, "evaluation")
     device = device or bank.device
@@ -63,6 +64,7 @@ def means(bank: Bank, scores: torch.Tensor, n_images: int) -> xr.Dataset:
 
 def accuracy(bank: Bank, images: Images, *, device: str | None = None) -> xr.DataArray:
     """Share of images that each network classifies correctly, (model,)."""
+    check_bank(bank)
     return evaluate(bank, images, device=device).accuracy
 
 

@@ -1,5 +1,6 @@
 """Files of one network's weights, .safetensors, .pt and .pth, read without running what is in them."""
 
+import re
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,6 +14,9 @@ from .files import check_readable, replacing, write_atomically
 from .state_names import weights_in
 from .symmetry.subject import is_dense
 
+OBJECT = re.compile(
+    r"[Uu]nsupported (?:global: |class )?(?:GLOBAL )?(\w+\.[\w.]+\w)"
+)  # as torch names what it does not make
 SAFETENSORS, PYTORCH = (".safetensors",), (".pt", ".pth", ".bin", ".ckpt")
 
 
@@ -62,11 +66,12 @@ def _read(path: Path) -> tuple[dict[str, torch.Tensor], str]:
             warnings.simplefilter("ignore")  # torch's own, of old formats
             held = torch.load(path, map_location="cpu", weights_only=True)  # noqa: S614, TID251
     except Exception as error:  # torch raises whatever broken content leads it into
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise ValueError(
-            f"{path} cannot be read as tensors alone, without running what is in it ({reason}): "
-            "save network.state_dict()"
-        ) from error
+        held = OBJECT.search(str(error))
+        reason = "is damaged, or holds more than tensors"
+        if held:
+            reason = f"holds {held[1]}, which only running code could make"
+        reason += ": save network.state_dict() with torch.save"
+        raise ValueError(f"{path} {reason}") from error
     state, key = weights_in(held, str(path))
     return dict(state), key
 

@@ -158,7 +158,7 @@ def test_what_a_method_needs_is_handed_over(eight, train_images, registered):
     registered("mine", first, needs="labels")
     MERGES["mine"](eight, 0, train_images)
     assert given == {"pixels": train_images.pixels, "labels": train_images.labels}
-    with pytest.raises(ValueError, match="'mine' needs training images: their labels"):
+    with pytest.raises(ValueError, match="'mine' needs training images, their labels"):
         MERGES["mine"](eight, 0, train_images.pixels)
     for images, lacked in ((None, "pixels and labels"), (train_images.pixels, "labels")):
         with pytest.warns(UserWarning, match=f"left out for want of training images: mine .which needs {lacked}"):
@@ -168,7 +168,7 @@ def test_what_a_method_needs_is_handed_over(eight, train_images, registered):
     given.clear()
     MERGES["mine"](eight, 0, (train_images.pixels, train_images.labels))
     assert set(given) == {"pixels", "labels"}
-    with pytest.raises(ValueError, match="'naive' needs training images: their pixels"):
+    with pytest.raises(ValueError, match="REPAIR needs training images"):
         MERGES["naive"](eight, repaired=True)
 
 

@@ -60,7 +60,7 @@ def test_networks_of_different_widths_are_merged_in_one_call(trained, train_imag
         torch.testing.assert_close(tensor, expected.tensors[name][0])
     with pytest.raises(ValueError, match="only networks of one architecture form a bank"):
         merge(networks, pixels[:2])
-    with pytest.raises(ValueError, match="'ot-fusion' needs training images: their pixels"):
+    with pytest.raises(ValueError, match="REPAIR needs training images"):
         merge(networks, pixels[:2], method="ot-fusion", repair=True)
 
 

@@ -13,7 +13,7 @@ import torch
 import xarray as xr
 
 from ..bank import Bank, check_finite
-from ..checks import check_pixels, is_relu_mlp
+from ..checks import check_bank, check_pixels, is_relu_mlp
 from ..progress import track
 from ..resources import fitting, plain_torch, side_by_side
 from .gradients import gradient_norm, margin
@@ -98,6 +98,7 @@ def global_lipschitz(bank: Bank, *, units: str = "pixel") -> xr.DataArray:
 
     Avant & Morgansen 2023 with ReLU constant 1; float64 singular values.
     """
+    check_bank(bank)
     product = torch.ones(len(bank), dtype=torch.float64, device=bank.device)
     for weight in layer_weights(bank, units):
         # the eigenvalues of the smaller Gram matrix are the squared singular values
@@ -113,6 +114,7 @@ def eclipse_fast(bank: Bank, *, units: str = "pixel") -> xr.DataArray:
     L = sqrt(sigma_max(W_l^T W_l X_{l-1}^-1)). With l layers it lies between the product of spectral norms divided by
     2**((l - 1) / 2) and the product.
     """
+    check_bank(bank)
     *hidden, last = layer_weights(bank, units)
     inverse = None  # of X, the identity at first
     constant = torch.zeros(len(bank), dtype=torch.bool, device=bank.device)
@@ -147,6 +149,7 @@ def local_lipschitz(bank: Bank, pixels: torch.Tensor, *, radius: float, units: s
         radius: L2, in pixel units (or of the normalised input if ``units="normalised"``).
         units: of the input.
     """
+    check_bank(bank)
     if not 0 < radius < float("inf"):
         raise ValueError(f"radius must be positive and finite, got {radius}")
     check_pixels(bank.architecture, pixels)

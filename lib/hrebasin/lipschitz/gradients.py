@@ -6,7 +6,7 @@ import torch
 import xarray as xr
 
 from ..bank import Bank, check_finite
-from ..checks import check_pixels, is_relu_mlp
+from ..checks import check_bank, check_pixels, is_relu_mlp
 from ..resources import fitting, plain_torch, side_by_side
 from .layers import LIPSCHITZ, check_units, layer_weights
 from .spectra import largest_eigenvalue
@@ -26,6 +26,7 @@ def gradient_norm(bank: Bank, pixels: torch.Tensor, *, units: str = "pixel") -> 
         pixels: (image, channel, y, x), uint8 or in [0, 1].
         units: of the input; networks other than MLPs normalise within, so that only ``"pixel"`` is known of them.
     """
+    check_bank(bank)
     check_pixels(bank.architecture, pixels)
     if is_relu_mlp(bank.architecture):
         weights, parts = layer_weights(bank, units), pixels.split(IMAGES_AT_ONCE)

@@ -4,6 +4,7 @@ import torch
 import xarray as xr
 
 from ..bank import Bank
+from ..checks import check_bank
 
 
 def children(bank: Bank) -> xr.Dataset:
@@ -66,6 +67,7 @@ def weight_norm(bank: Bank) -> xr.DataArray:
 
     The Frobenius norm of a weight plus the 2-norm of a bias; running statistics are no parameters.
     """
+    check_bank(bank)
     norms = [
         sum(torch.linalg.vector_norm(bank.tensors[name].double().reshape(len(bank), -1), dim=1) for name in names)
         for names in bank.architecture.layers.values()

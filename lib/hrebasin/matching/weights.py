@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from ..bank import Bank, check_finite, check_same_architecture
+from ..checks import check_bank
 from ..random_streams import Seed
 from ..resources import plain_torch, side_by_side
 from ..symmetry import inverse
@@ -87,6 +88,7 @@ def match_weights(
         ValueError: different architectures or lengths, or weights that are not finite, or so large (from about 1e18)
             that their products are not; network and tensor are named.
     """
+    check_bank(reference, moving)
     check_same_architecture(reference, moving)
     if len(reference) != len(moving):
         raise ValueError(f"{len(reference)} reference networks cannot be paired with {len(moving)} moving ones")

@@ -6,6 +6,7 @@ from typing import NamedTuple
 import torch
 
 from ..bank import Bank, average, check_finite
+from ..checks import check_bank
 from ..matching.transport import match_transport
 from ..matching.weights import match_weights
 from ..random_streams import Seed
@@ -31,6 +32,7 @@ class Aligned(NamedTuple):
 @plain_torch()
 def merge_naive(bank: Bank, *, pixels: torch.Tensor | None = None) -> Bank:
     """The mean of all networks of a bank as they are, without any alignment: a bank of one network."""
+    check_bank(bank)
     check_finite(bank, "naive average")
     tensors = {name: average(tensor) for name, tensor in bank.tensors.items()}
     merged = finished(Bank(bank.architecture, tensors, merged_labels(bank) | {"method": "naive"}), pixels)

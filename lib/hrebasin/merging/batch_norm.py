@@ -8,7 +8,7 @@ from contextvars import ContextVar
 import torch
 
 from ..bank import Bank
-from ..checks import check_inputs
+from ..checks import check_bank, check_inputs
 from ..resources import plain_torch, side_by_side
 
 IMAGES_AT_ONCE = 500
@@ -42,6 +42,7 @@ def measure_batch_norm(bank: Bank, pixels: torch.Tensor) -> Bank:
     Raises:
         ValueError: images of another shape, not finite, or fewer than two.
     """
+    check_bank(bank)
     names = bank.architecture.batch_norms
     if not names:
         return bank

@@ -2,7 +2,9 @@
 
 Maximised is the sum over pairs i < j of <X_i, X_j>, X_i = P_i(W_i), over doubly stochastic matrices P_i, by
 Frank-Wolfe from the identity: the gradient for every P_i, a linear assignment for each, one step t in [0, 1] for all.
-Then every P_i is projected to a permutation. Two shortcuts leave the published procedure as it is:
+Then every P_i is projected to a permutation. It may end in a local optimum: from four or more permuted copies of one
+network it seldom recovers that network, which methods that match in pairs do. Two shortcuts leave the published
+procedure as it is:
 
 - The sum is (||sum X_i||^2 - sum ||X_i||^2) / 2: n terms in place of n^2, and gradients need sum X_i alone.
 - A step goes from P_i to (1 - t) P_i + t Q_i with a permutation Q_i, and X_i is linear in each of its matrices. So

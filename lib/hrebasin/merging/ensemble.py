@@ -7,6 +7,7 @@ from torch import nn
 
 from ..architectures import NetworkArchitecture
 from ..bank import Bank, check_finite
+from ..checks import check_bank
 from ..resources import plain_torch
 from ..symmetry import Factor, Symmetry
 from .distances import merged_labels
@@ -32,6 +33,7 @@ def ensemble(bank: Bank) -> Bank:
     Args:
         bank: the members; not changed. Their units may stand in any order, and the ensemble has no permutations.
     """
+    check_bank(bank)
     check_finite(bank, "ensemble")
     network = Ensemble(list(bank)).eval().requires_grad_(False)
     saved = network.state_dict()

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from ..bank import Bank, average, check_finite, check_same_architecture
+from ..checks import check_bank
 from ..matching.descent import Descent, outer
 from ..matching.scale import lifted, overflow_named
 from ..matching.weights import match_weights
@@ -45,6 +46,7 @@ def merge_many(
     Raises:
         ValueError: fewer than two networks, weights that are not finite, limits that are not positive and increasing.
     """
+    check_bank(bank)
     return merge_many_sets([bank], limits=limits or (max_sweeps,), seeds=[seed], pixels=pixels)[0]
 
 

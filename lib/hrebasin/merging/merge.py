@@ -171,10 +171,12 @@ def _checked_images(images, example) -> tuple[TrainingImages | None, torch.Tenso
         return images, example
     pixels, labels = parts_of(images).values()
     if not isinstance(pixels, torch.Tensor) or (example is not None and pixels.shape[1:] != example.shape[1:]):
-        shape = getattr(pixels, "shape", type(pixels).__name__)
-        raise ValueError(f"images must be a tensor (image, ...) of the example's shape, got {shape}")
+        given = tuple(pixels.shape) if isinstance(pixels, torch.Tensor) else type(pixels).__name__
+        raise ValueError(f"images must be a torch.Tensor (image, ...) of the example's shape, got {given}")
     if not len(pixels) or not (pixels.is_floating_point() or pixels.dtype == torch.uint8):
         raise ValueError(f"images must be some, uint8 or floats, got {len(pixels)} of {pixels.dtype}")
+    if not torch.isfinite(pixels).all():
+        raise ValueError("images must be finite")
     if labels is not None:
         check_labels(labels, len(pixels))
     if not isinstance(images, Images):

@@ -101,8 +101,12 @@ class Method:
     def given(self, images: TrainingImages | None, *, repaired: bool) -> dict[str, torch.Tensor | None]:
         """`parts_of` images; ValueError where they lack what it, or REPAIR, needs."""
         given = parts_of(images)
-        if missing := self.lacks(images) or ["pixels"] * (repaired and given["pixels"] is None):
-            raise ValueError(f"method {self.name!r} needs training images: their {' and '.join(missing)}")
+        if missing := self.lacks(images):
+            how = "images=(inputs, labels)" if "labels" in missing else "images="
+            what = f"method {self.name!r} needs training images, their {' and '.join(missing)}"
+            raise ValueError(f"{what}: give training images as {how}")
+        if repaired and given["pixels"] is None:
+            raise ValueError("REPAIR needs training images: give training images as images=")
         return given
 
     def _checked(self, made: Bank | Aligned, bank: Bank, start: float) -> Bank:

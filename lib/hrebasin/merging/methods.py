@@ -18,6 +18,7 @@ import numpy as np
 import torch  # noqa: F401 - at hand for methods that are added at the end
 
 from ..bank import Bank
+from ..checks import check_bank
 from ..matching.weights import match_weights
 from ..random_streams import Seed
 from ..resources import side_by_side
@@ -176,6 +177,7 @@ def merge_all(bank: Bank, *, seed: Seed = 0, pixels: TrainingImages | None = Non
     Returns:
         One bank, the networks as they are first; with the variables of `hrebasin.merging.distances.HISTORY`.
     """
+    check_bank(bank)
     if len(bank) < 2 or len(set(bank.labels["group"])) > 1:
         groups = sorted(set(bank.labels["group"]))
         raise ValueError(f"merging needs at least 2 networks of one group, got {len(bank)} of the groups {groups}")

@@ -6,7 +6,7 @@ import torch
 import xarray as xr
 
 from ..bank import Bank, blend, check_finite, check_same_architecture
-from ..checks import check_images
+from ..checks import check_bank, check_images
 from ..evaluation import IMAGES_AT_ONCE, batches_of, evaluate, means, scores
 from ..images.sources import Images
 from ..networks import Architecture
@@ -109,6 +109,7 @@ def interpolate(a: Bank, b: Bank, lambdas: Sequence[float]) -> Iterator[Bank]:
     Raises:
         ValueError: banks of different architectures or lengths, a lambda outside [0, 1], weights that are not finite.
     """
+    check_bank(a, b)
     check_same_architecture(a, b)
     if len(a) != len(b):
         raise ValueError(f"{len(a)} networks cannot be paired with {len(b)}")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from ..bank import Bank, check_finite
-from ..checks import check_inputs, check_pixels, check_relu_mlp, is_relu_mlp
+from ..checks import check_bank, check_inputs, check_pixels, check_relu_mlp, is_relu_mlp
 from ..random_streams import Seed
 from ..resources import plain_torch
 from .activations import layer_moments, layers_called, layers_never_called
@@ -70,6 +70,7 @@ def repair(bank: Bank, targets: Moments, pixels: torch.Tensor) -> Bank:
         targets: moments that network k should have, usually the average of those of its aligned parents.
         pixels: training images (image, channel, y, x) to measure on, of other networks than MLPs as they take them.
     """
+    check_bank(bank)
     repaired = measure_batch_norm(bank, pixels)
     for position, layer in _to_repair(bank, pixels).items():
         now = moments(repaired, pixels)

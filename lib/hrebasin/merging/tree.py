@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from ..bank import Bank, average, blend
+from ..checks import check_bank
 from ..matching.activations import match_activations
 from ..matching.straight_through import match_straight_through
 from ..matching.weights import Alignment, match_weights
@@ -45,6 +46,7 @@ def merge_pairs(
     Raises:
         ValueError: an odd number of networks, or ``weight`` or ``permute`` that cannot be.
     """
+    check_bank(bank)
     if len(bank) % 2:
         raise ValueError(f"merging in pairs needs an even number of networks, got {len(bank)}")
     if permute not in ("first", "second"):
@@ -104,6 +106,7 @@ def merge_tree(
     Raises:
         ValueError: ``leaves`` is no power of two, or does not divide the bank.
     """
+    check_bank(bank)
     leaves = len(bank) if leaves is None else leaves
     if leaves < 2 or leaves & (leaves - 1):
         raise ValueError(f"a tree needs 2**k leaves, got {leaves}")

@@ -7,7 +7,7 @@ import torch
 import xarray as xr
 
 from ..bank import Bank, check_finite
-from ..checks import check_pixels
+from ..checks import check_bank, check_pixels
 from ..resources import halving, plain_torch, subnormals_flushed
 from .deepfool import deepfool
 from .fgsm import COMPARED, FIXED_SIZE, fixed_size
@@ -65,6 +65,7 @@ def attack(
     Raises:
         ValueError: unknown kind, bad epsilons, pixels or labels that do not fit, weights that are not finite.
     """
+    check_bank(bank)
     epsilons = check_attack(bank, pixels, labels, kind, epsilons)
     if draws < 1:
         raise ValueError(f"draws must be at least 1, got {draws}")

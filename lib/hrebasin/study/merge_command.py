@@ -10,6 +10,7 @@ from pathlib import Path
 
 # what a shell says in place of Python
 WORDS = {
+    "give training images as images=(inputs, labels)": "give training images by --images",
     "give training images as images=": "give training images by --images",
     "reference=(inputs, logits) checks": "--reference checks",
     "a module in place of the state dict": "--network",
@@ -22,12 +23,14 @@ def add_commands(add: Callable[..., argparse.ArgumentParser]) -> None:
     Args:
         add: takes a name, what to do, and words; gives the parser of a new subcommand.
     """
-    one, many = {"type": _texts}, {"type": _numbers, "default": []}
+    one, many = {"type": _texts}, {"type": numbers, "default": []}
     network = {"metavar": "MODULE:FACTORY", "help": "makes such a network: torchvision.models:resnet18, nets.py:make"}
-    example = {"type": _sizes, "default": (), "metavar": "SIZES", "help": "shape of one input, such as 3,32,32"}
+    example = {"type": sizes, "default": (), "metavar": "SIZES", "help": "shape of one input, such as 3,32,32"}
 
     merge = add("merge", _merge, "merge files of weights into one, which keeps the first one's names")
-    merge.add_argument("files", nargs="+", type=Path, metavar="FILE", help=".safetensors, .pt or .pth, a network each")
+    merge.add_argument(
+        "files", nargs="+", type=Path, metavar="FILE", help=".safetensors, .pt, .pth, .bin or .ckpt, a network each"
+    )
     merge.add_argument("--output", type=Path, required=True, metavar="FILE")
     merge.add_argument("--method", default="tree", help="tree (of 2, 4, 8, ... networks), merge-many, naive, ...")
     merge.add_argument("--repair", action="store_true", help="give units the spread that they had, measured on images")
@@ -54,10 +57,18 @@ def _merge(given: argparse.Namespace) -> None:
     from ..merging.files import merge_files
 
     options = ("method", "repair", "network", "example", "images", "mean", "std", "layers", "reference", "seed")
-    for note in merge_files(given.files, given.output, **{name: getattr(given, name) for name in options}):
-        for python, shell in WORDS.items():
-            note = note.replace(python, shell)
-        print(note)
+    try:
+        notes = merge_files(given.files, given.output, **{name: getattr(given, name) for name in options})
+    except ValueError as error:
+        raise ValueError(_in_a_shell(str(error))) from error
+    for note in notes:
+        print(_in_a_shell(note))
+
+
+def _in_a_shell(text: str) -> str:
+    for python, shell in WORDS.items():
+        text = text.replace(python, shell)
+    return text
 
 
 def _symmetry(given: argparse.Namespace) -> None:
@@ -81,9 +92,11 @@ def _texts(words: str) -> list[str]:
     return words.split(",")
 
 
-def _numbers(words: str) -> list[float]:
+def numbers(words: str) -> list[float]:  # its name stands in argparse's message
+    """Numbers with commas between them."""
     return [float(word) for word in words.split(",")]
 
 
-def _sizes(words: str) -> tuple[int, ...]:
+def sizes(words: str) -> tuple[int, ...]:
+    """Sizes with commas between them."""
     return tuple(int(word) for word in words.split(","))

@@ -160,11 +160,11 @@ class _Wiring(BaseModel):
 
 
 _FIELDS = Setting.model_fields | _Wiring.model_fields
-# Values that are one text or number each, and which of these: str, int or float
+# Values that are one text, number or truth value each, and which of these: str, int, float or bool
 SINGLE = {
     name: str if get_origin(field.annotation) is Literal else field.annotation
     for name, field in Setting.model_fields.items()
-    if get_origin(field.annotation) is Literal or field.annotation in (str, int, float)
+    if get_origin(field.annotation) is Literal or field.annotation in (str, int, float, bool)
 }
 
 
@@ -209,7 +209,7 @@ def load_setting(path: Path | str, **overrides) -> Setting:
     """
     path = Path(path)
     if not path.is_file():
-        known = sorted(file.stem for file in path.parent.glob("*.yaml"))
+        known = sorted(file.stem for file in path.parent.glob("[!.]*.yaml"))
         raise FileNotFoundError(f"no setting {path.stem!r}: {path.parent} holds {', '.join(known) or 'none'}")
     try:
         values = _Once(read_text(path)).get_single_data()
@@ -217,10 +217,12 @@ def load_setting(path: Path | str, **overrides) -> Setting:
         raise ValueError(f"{path} is not valid YAML: {error}") from error
     if not isinstance(values, dict):
         raise ValueError(f"{path} must hold keys and values")
+    given = {name: value for name, value in overrides.items() if value is not None}
     try:
-        return _validated(Setting, values | {name: value for name, value in overrides.items() if value is not None})
+        return _validated(Setting, values | given)
     except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
+        told = f" with {', '.join(f'{name}={value}' for name, value in given.items())}" if given else ""
+        raise ValueError(f"{path}{told}: {error}") from error
 
 
 def schema(explained: Path) -> str:

@@ -13,7 +13,7 @@ from hrebasin.study.claims.ledger import CLAIMS
 from hrebasin.study.figures import registry as figures
 from hrebasin.study.publishing import notebook_pages, page
 from hrebasin.study.publishing.live_figure import live_figure
-from hrebasin.study.publishing.places import Place
+from hrebasin.study.publishing.places import Place, read_published
 from hrebasin.study.records import checksums as manifest
 
 SOME = ("fig1_accuracy", "fig9_controls")  # test_results redraws all
@@ -30,7 +30,7 @@ def test_redrawing_from_published_results_gives_the_same_files_twice(published, 
     monkeypatch.setattr(figures, "drawable", lambda results: SOME)
     monkeypatch.setattr(notebook_pages, "write", lambda found, folder: [touch(folder, path) for path in found])
     one, two = tmp_path / "one", tmp_path / "two"
-    page.redraw(published, one, others=[Place("other", published, one / "other", ("fig1_accuracy",))])
+    page.redraw([Place("", published, one, None), Place("other", published, one / "other", ("fig1_accuracy",))])
     names = sorted(path.name for path in one.glob("[!.]*"))
     drawn = [f"{name}.{ending}" for name in SOME for ending in ("pdf", "png", "md")]
     texts = ["index.html", "ledger.md", "answers.md", *(f"{name}.md" for name in figures.TABLES)]
@@ -38,7 +38,7 @@ def test_redrawing_from_published_results_gives_the_same_files_twice(published, 
     assert {path.name for path in manifest.compare(one)[0]} == {*drawn, *texts}
     two.mkdir()
     (two / "fig14_recipes.pdf").write_text("of another setting, before")
-    page.redraw_setting(Place("", published, two, None))
+    page.redraw_setting(Place("", published, two, None), read_published(published))
     assert not (two / "fig14_recipes.pdf").exists()
     for name in names:
         if name.split(".")[0] in (*SOME, "ledger", "answers"):
@@ -59,7 +59,7 @@ def test_redrawing_from_published_results_gives_the_same_files_twice(published, 
 
 def test_a_missing_stage_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match="no data set at"):
-        page.redraw(tmp_path / "nowhere", tmp_path)
+        page.redraw([Place("", tmp_path / "nowhere", tmp_path, None)])
 
 
 def chart() -> Figure:

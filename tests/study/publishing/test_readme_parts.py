@@ -1,5 +1,6 @@
 """README and docs say what the published data and the code say."""
 
+import pkgutil
 import re
 
 import pytest
@@ -30,6 +31,12 @@ def test_documents_are_those_of_the_data_and_show_every_part():
         assert re.search(r"`make (\w+)", row)[1] in targets
     with pytest.raises(ValueError, match=r"no part \['answers'\] can be written"):
         documents.fill("<!-- answers: written by make figures -->\n<!-- end -->", {"answer": "42"})
+
+
+def test_names_of_the_library_in_documents_are_there():
+    for document in (*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")):
+        for name in re.findall(r"\bhrebasin(?:\.\w+)+", document.read_text()):
+            pkgutil.resolve_name(name)
 
 
 def headings(path) -> set[str]:

@@ -46,6 +46,10 @@ def damage(path):
     path.write_bytes(bytes(content))
 
 
+def cut(path):
+    path.write_bytes(path.read_bytes()[:200])
+
+
 def replace(path, old, new):
     """Another text of the same length in a figure's metadata, entered as if that were right."""
     assert old in path.read_bytes()
@@ -60,13 +64,16 @@ CHANGES = {
         (lambda _, drawn: damage(drawn / "fig7_noise.pdf"), "fig7_noise.pdf is not the file"),
         (lambda _, drawn: (drawn / "fig4_lipschitz.png").unlink(), "fig4_lipschitz.png is missing"),
         (lambda _, drawn: (drawn / "fig9.png").touch(), "fig9.png is not listed in SHA256SUMS"),
+        (lambda _, drawn: shutil.rmtree(drawn / "notebooks"), "notebooks/SHA256SUMS is missing"),
         (lambda data, _: (data / "attack.nc").unlink(), "attack.nc cannot be used"),
     ),
     "lists": (
+        (lambda _, drawn: (drawn / "SHA256SUMS").write_text("junk"), "SHA256SUMS has a line that is no sum: 'junk'"),
         (lambda data, _: (data / "SHA256SUMS").unlink(), "SHA256SUMS is missing"),
         (lambda data, _: (data / "attack.nc").unlink(), "attack.nc cannot be used"),
     ),
     "origins and conclusions": (
+        (lambda _, drawn: cut(drawn / "fig2_robust_accuracy.png"), "fig2_robust_accuracy.png cannot be read as a pic"),
         ("train", {"device": None}, "train.nc does not tell device"),
         ("merge", {"code_changed": 1}, "merge.nc was made by code that is in no"),
         ("strong", {"code_commit": "unknown"}, "strong.nc was made by code that is in"),

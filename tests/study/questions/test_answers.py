@@ -9,7 +9,7 @@ import xarray as xr
 
 import synthetic
 from hrebasin.study import questions, records
-from hrebasin.study.questions.answers import VARIABLES, answer, table
+from hrebasin.study.questions.answers import VARIABLES, answer, asked_before, table
 
 
 def test_data_sets_follow_their_schemas_and_every_question_is_answered_with_intervals_and_n(measured, tmp_path):
@@ -26,6 +26,17 @@ def test_data_sets_follow_their_schemas_and_every_question_is_answered_with_inte
     assert several.sizes["row"] > 50
     assert ((several.low <= several.effect) & (several.effect <= several.high)).all()
     assert answer({"repair": measured["repair"], "merge": measured["mergers"]}).asked.values.tolist() == ["Q5"]
+
+
+def test_answers_tell_what_was_asked_of_the_same_networks_before(made_up, tmp_path):
+    told = {"controls": "a", "strong": "a", "repair": "b", "recipes": None}  # whose networks
+    data = {stage: made_up[stage].assign_attrs({"networks": whose} if whose else {}) for stage, whose in told.items()}
+    for stage, dataset in data.items():
+        records.write(dataset, tmp_path / f"{stage}.nc", stage=stage)
+    now = {"strong": data["strong"]}
+    assert list(asked_before(tmp_path, now)) == ["controls", "recipes"]
+    fewer = {"strong": data["strong"].isel(model=(data["strong"].group == 0).values)}
+    assert asked_before(tmp_path, fewer) == {}
 
 
 def test_the_lists_that_the_workflow_starts_with_load_nothing_heavy():

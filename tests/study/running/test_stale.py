@@ -14,6 +14,7 @@ from hrebasin import digests
 from hrebasin.files import project_root
 from hrebasin.study.figures import figure_files
 from hrebasin.study.notebook_code import notebook_digest
+from hrebasin.study.running import stale
 from hrebasin.study.running.plan import Plan
 from hrebasin.study.stages import NOTEBOOKS, PAPER
 
@@ -112,6 +113,18 @@ def test_what_a_change_makes_due(tmp_path):
         name, *lines = part.splitlines()
         due[name.strip()] = ALL & {line.split()[0] for line in lines if len(line.split()) == 2}
     assert due == {name: stages for name, *_, stages in STEPS}
+
+
+def test_questions_are_refused_of_networks_made_with_other_values(tmp_path, monkeypatch):
+    write_results(tmp_path)
+    monkeypatch.setattr(stale, "project_root", lambda: tmp_path)
+    plans = [
+        Plan.from_config({"setting": "tiny"} | other) for other in ({}, {"noise_draws": 3}, {"learning_rate": 0.5})
+    ]
+    same, attacked_otherwise, trained_otherwise = map(stale.other_networks, plans)
+    assert same == attacked_otherwise == ""
+    learned = plans[0].setting.learning_rate
+    assert trained_otherwise == f"{RUN}/train/shard-000.nc was made with learning_rate={learned}, not 0.5"
 
 
 def test_what_is_found_by_name_makes_conclusions_due_and_what_only_shows_results_no_results(tmp_path, monkeypatch):

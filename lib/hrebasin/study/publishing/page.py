@@ -179,34 +179,35 @@ def _origin(stage: str, dataset: xr.Dataset) -> dict:
     }
 
 
-def redraw(
-    published: Path | str, folder: Path | str, *, others: Sequence[Place] = (), benchmarks: Path | None = None
-) -> None:
-    """Redraw figures, the tables of ledger and answers and the page in ``folder`` from published data sets.
+def redraw(published: Sequence[Place], *, benchmarks: Path | None = None) -> dict[str, Published]:
+    """Redraw figures and tables of what is published, and the page beside those of the main setting.
 
     Args:
-        published: folder of the main setting's data sets.
-        folder: where all goes.
-        others: further settings, whose figures go into folders of their own inside ``folder``.
+        published: settings, the main one first. All are read before anything is drawn.
         benchmarks: their data set, which the page then shows.
+
+    Returns:
+        What was read and drawn, by setting.
     """
-    published, folder = Path(published), Path(folder)
+    folder, read = published[0].figures, [read_published(place.data) for place in published]
+    measured = records.read(benchmarks, stage="benchmarks") if benchmarks and benchmarks.is_file() else None
     with only_writer(folder):
-        main, measured = redraw_setting(Place("", published, folder, None)), None
-        if benchmarks is not None and benchmarks.is_file():
-            measured = records.read(benchmarks, stage="benchmarks")
+        if measured is not None:
             figures.draw_benchmarks(measured, folder)
-        settings = {main.results["merge"].attrs["setting"]: main}
-        settings |= {place.setting: redraw_setting(place) for place in others}
-        nearby = {"data": published, "notebooks": project_root() / "notebooks"}
+        settings = {
+            place.setting or each.results["merge"].attrs["setting"]: redraw_setting(place, each)
+            for place, each in zip(published, read, strict=True)
+        }
+        nearby = {"data": published[0].data, "notebooks": project_root() / "notebooks"}
         nearby = {name: os.path.relpath(place, folder) for name, place in nearby.items()}
         write_page(folder / "index.html", settings, **nearby, files=".", benchmarks=measured)
         manifest.enter([folder / "index.html"])
+    return settings
 
 
-def redraw_setting(place: Place) -> Published:
+def redraw_setting(place: Place, read: Published) -> Published:
     """Redraw the figures and tables of a setting where its figures lie; those that it no longer has are removed."""
-    read, folder = read_published(place.data), place.figures
+    folder = place.figures
     results = read.results
     drawn, tabulated = figures.draw_all(results, folder, place.names), figures.tabulate_all(results, folder)
     for path in folder.iterdir():

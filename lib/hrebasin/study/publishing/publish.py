@@ -56,6 +56,8 @@ def publish(
     place = data_folder(root, setting := _setting(run)) if folder is None else Path(folder)
     if place.resolve() in (run.resolve(), (run / "results").resolve()):
         raise ValueError(f"{place} lies in the run itself: copies would take the place of its data sets")
+    if place.exists() and not place.is_dir():
+        raise ValueError(f"{place} is a file, where a folder of data sets belongs")
     with only_writer(run), only_writer(place):
         written = _publish(run, place, source, add=add, replace=replace)
         if folder is None:

@@ -47,14 +47,15 @@ EVERYWHERE = {"bank", "files", "images.sources", "networks", "study", "study.sta
 EVERYWHERE |= {"study.figures.paper", "study.figures.regularity", "study.records.networks"}
 
 
-def parts(root: Path) -> dict[str, str]:
+def parts(root: Path, settings: Mapping[str, Published] | None = None) -> dict[str, str]:
     """Every part by name, as Markdown.
 
     Args:
         root: the project's folder.
+        settings: what is published, by default read anew.
     """
     published = places(root)
-    settings = {place.setting: read_published(place.data) for place in published}
+    settings = settings or {place.setting: read_published(place.data) for place in published}
     everything = [each.results for each in settings.values()]
     claims = next(iter(settings.values())).ledger
     benchmarks = records.read(benchmarks_file(root), stage="benchmarks")
@@ -268,9 +269,7 @@ def _modules(notebook: Path) -> set[str]:
 
 def redraw_all(root: Path) -> None:
     """Redraw figures and page from the published data, and write all parts of the documents anew."""
-    main, *others = places(root)
-    page.redraw(main.data, main.figures, others=others, benchmarks=benchmarks_file(root))
-    found = parts(root)
+    found = parts(root, page.redraw(places(root), benchmarks=benchmarks_file(root)))
     for name in DOCUMENTS:
         path = root / name
         write_atomically(path, fill(read_text(path), found, up="../" * name.count("/")))

@@ -74,6 +74,10 @@ def _regularised(settings: Mapping[str, Published]) -> Iterator[str]:
         linear = {*verdicts_on(settings, "C7b").values()} - {NOTHING} == {"contradicted"}
         unless = ", but norms not linearly" * (linear and "weight norms" in falling)
         yield f"{subject[0].upper()}{subject[1:]} fall at every stage, as the paper says{unless}."
+    for name in falling:
+        where = [f"`{setting}`" for setting, verdict in measured[name].items() if verdict != NOTHING]
+        if len(where) < len(settings):
+            yield f"{name[0].upper()}{name[1:]} were measured in {listed(where)} alone."
     for name, found in measured.items():
         if name not in falling and "reproduced" in found.values():
             yield f"{name[0].upper()}{name[1:]} fall at every stage in {settings_with(found, 'reproduced')}."

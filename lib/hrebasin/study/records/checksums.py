@@ -1,12 +1,14 @@
 """Sums of files as ``sha256sum --check SHA256SUMS`` reads them: a list in each folder, kept by whoever writes there."""
 
 import hashlib
+import re
 from collections.abc import Iterable
 from pathlib import Path
 
 from ...files import read_text, write_atomically
 
 NAME = "SHA256SUMS"
+LINE = re.compile(r"[0-9a-f]{64}  .")
 
 
 def enter(paths: Iterable[Path | str]) -> None:
@@ -31,7 +33,8 @@ def compare(folder: Path | str, *patterns: str) -> tuple[list[Path], list[str]]:
     folder = Path(folder)
     if not (folder / NAME).is_file():
         return [], [f"{folder / NAME} is missing"]
-    sums, wrong = _listed(folder), []
+    sums = _listed(folder)
+    wrong = [f"{folder / NAME} has a line that is no sum: {line!r}" for line in _lines(folder) if not LINE.match(line)]
     for name, expected in sums.items():
         if not (folder / name).is_file():
             wrong.append(f"{folder / name} is missing")
@@ -43,10 +46,13 @@ def compare(folder: Path | str, *patterns: str) -> tuple[list[Path], list[str]]:
 
 
 def _listed(folder: Path) -> dict[str, str]:
-    if not (folder / NAME).is_file():
-        return {}
-    lines = read_text(folder / NAME).splitlines()
-    return {name: expected for expected, _, name in (line.partition("  ") for line in lines)}
+    return {
+        name: expected for expected, _, name in (line.partition("  ") for line in _lines(folder) if LINE.match(line))
+    }
+
+
+def _lines(folder: Path) -> list[str]:
+    return read_text(folder / NAME).splitlines() if (folder / NAME).is_file() else []
 
 
 def _sum(path: Path) -> str:

@@ -10,6 +10,7 @@ from ...files import read_text
 from .plan import TEXTS
 
 WORDS = {"True": True, "False": False, "None": None}
+YES_OR_NO = {"true": True, "false": False}
 
 
 def run_values(texts: Sequence[str]) -> dict:
@@ -25,7 +26,7 @@ def run_values(texts: Sequence[str]) -> dict:
             raise ValueError(f"values are written key=value, got {text!r}")
         if name in values:
             raise ValueError(f"{name!r} is set twice")
-        values[name] = value if name in TEXTS else _number(value)
+        values[name] = value if name in TEXTS else YES_OR_NO.get(value.lower(), _number(value))
     return values
 
 

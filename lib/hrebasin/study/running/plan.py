@@ -64,6 +64,9 @@ class Plan:
         if (text := str(config.get("values", ""))).startswith(ENCODED):
             config = json.loads(unquote(text.removeprefix(ENCODED)))
         if unknown := sorted(set(config) - set(KNOWN)):
+            lists = [name for name in unknown if name in Setting.model_fields]
+            if lists:
+                raise ValueError(f"{lists} hold several values: change them in a copy of the setting's file in config/")
             raise ValueError(f"unknown values {unknown}; known are {KNOWN}")
         config = {key: str(value) if key in TEXTS and value is not None else value for key, value in config.items()}
         name = config.get("setting") or "sample"
