@@ -92,7 +92,7 @@ def test_ways_to_merge_that_lead_early_stopping_are_told_with_their_lead():
         told_other_ways(results)
     )
     results["mergers"]["strong_accuracy"] = results["mergers"].strong_accuracy - 0.2
-    assert "No other way to merge 4 networks leads" in told_other_ways(results)
+    assert "Other ways to merge 4 networks that we can compare do not lead" in told_other_ways(results)
     assert told_other_ways({"mergers": mergers}) == ""
 
 

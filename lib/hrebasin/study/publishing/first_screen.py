@@ -183,8 +183,11 @@ def told_other_ways(results: Results) -> str:
         return ""
     size, ahead = int(results["mergers"].n_merged.max()), by_sign(tests)[1]
     if not ahead:
-        other = f"No other way to merge {size} networks leads early-stopped networks of the same accuracy under FGSM"
-        return f"{other} ({len(tests)} ways were tried)."
+        ways = listed([way_in_words(RIVALS[way][0]) for way in tests])
+        return (
+            f"Other ways to merge {size} networks that we can compare do not lead early-stopped networks of the same "
+            f"accuracy under FGSM: {ways}."
+        )
     leads = [f"{way_in_words(RIVALS[way][0])} by {amount(tests[way])} {within(tests[way])}" for way in ahead]
     return (
         f"Of {len(tests)} other ways to merge {size} networks, {len(ahead)} lead early-stopped networks of the same "

@@ -98,9 +98,12 @@ def _recommended(ahead: Mapping[str, Test], times: Mapping[str, Test], size: int
 
 
 def most_accurate(data: xr.Dataset) -> str:
-    """The most accurate way to merge most networks, beside the tree: a sentence."""
+    """The most accurate way to merge most networks, beside the tree: a sentence that stands behind a comma."""
     size = int(data.n_merged.values[data.method.values == "tree"].max())
-    return next(_recommended(*beside_the_tree(data, size), size))
+    ahead, times = beside_the_tree(data, size)
+    said = next(_recommended(ahead, times, size))
+    [way] = [name for name in ahead if said.startswith(f"{way_at_first(name)} is ")] or [""]
+    return f"{way_in_words(way)}{said.removeprefix(way_at_first(way))}" if way else f"{said[0].lower()}{said[1:]}"
 
 
 def _repaired(data: xr.Dataset, ahead: Mapping[str, Test], size: int) -> Iterator[str]:
