@@ -9,7 +9,7 @@ from ..groups import PERCENT, count_groups, tree, tree_stages
 from ..questions.families import NOT_COMPARABLE
 from ..questions.ways_to_merge import most_accurate
 from ..questions.wording import listed
-from .answers_text import told_questions
+from .answers_text import lead
 from .first_screen import told_other_ways
 from .ledger_text import NOTHING, part_of, sized, turned
 from .places import ORDER, Published
@@ -61,7 +61,7 @@ def early_stopped(settings: Mapping[str, Published]) -> tuple[str, list[str]]:
 
     With ways to merge that may change it.
     """
-    leads = {name: lead for name, each in settings.items() if (lead := _lead(each, "controls"))}
+    leads = {name: first for name, each in settings.items() if (first := _lead(each, "controls"))}
     if not leads:
         return "Not measured yet.", []
     words, rests = zip(*(lead.split(". ", 1) for lead in leads.values()), strict=True)
@@ -190,8 +190,7 @@ def _missing(settings: Mapping[str, Published], *names: str) -> list[str]:
 
 def _lead(of: Published, stage: str) -> str:
     """What stands first in an answer; empty where it was not asked."""
-    asked = told_questions(of.answers) if of.answers is not None else []
-    return next((one["lead"] for one in asked if one["stage"] == stage), "")
+    return "" if of.answers is None else lead(of.answers, stage)
 
 
 def verdicts_on(settings: Mapping[str, Published], part: str) -> dict[str, str]:

@@ -30,6 +30,13 @@ def told_questions(asked: xr.Dataset) -> list[dict]:
     return told
 
 
+def lead(asked: xr.Dataset, stage: str) -> str:
+    """What stands first in the answer to a question; empty where it was not asked."""
+    names = [list(OPEN)[int(name.removeprefix("Q")) - 1] for name in asked.asked.values.tolist()]
+    told = [text for name, (_, text, _) in zip(names, answers.sentences(asked), strict=True) if name == stage]
+    return split(told[0])[0] if told else ""
+
+
 def by_question(asked: Mapping[str, xr.Dataset]) -> dict[str, dict[str, dict]]:
     """Stage of a question -> setting -> what `told_questions` tells; questions in their order.
 

@@ -99,9 +99,10 @@ def sentences(found: xr.Dataset) -> list[tuple[str, str, str]]:
 
 def comparisons(found: xr.Dataset, name: str) -> list[dict[str, str]]:
     """All comparisons of a question such as "Q1", as texts: what is compared, the effect with its interval, n, p."""
-    rows, told = found.isel(row=(found.question == name).values), []
-    for k in range(rows.sizes["row"]):
-        one = {key: values.values for key, values in rows.isel(row=k).data_vars.items()}
+    here, told = found.question.values == name, []
+    columns_here = {key: found[key].values[here].tolist() for key in VARIABLES}
+    for row in zip(*columns_here.values(), strict=True):
+        one = dict(zip(columns_here, row, strict=True))
         unit = "" if str(one["effect_units"]) == "1" else f" {one['effect_units']}"
         effect, *ends = rounded(*(float(one[name]) for name in ("effect", "low", "high")))
         spread = f" ({' to '.join(ends)})" if np.isfinite(one["low"]) else ""
