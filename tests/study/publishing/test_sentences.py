@@ -4,8 +4,9 @@ import numpy as np
 import xarray as xr
 
 import synthetic
-from hrebasin.study.publishing.across_settings import _batch_norm, early_stopped
-from hrebasin.study.publishing.first_screen import ends_of_tree, told_other_ways
+from hrebasin.study.publishing.across_settings import _batch_norm
+from hrebasin.study.publishing.early_stopping import early_stopped, table, told_other_ways
+from hrebasin.study.publishing.first_screen import ends_of_tree
 from hrebasin.study.publishing.places import Published
 from hrebasin.study.publishing.short_answer import FALLS, in_short
 
@@ -53,24 +54,32 @@ def test_the_short_answer_names_settings_by_verdict_and_who_leads_early_stopping
 
 
 def test_what_settings_say_alike_stands_once():
-    texts = ("No. Trees keep 1 %.", "No. Trees keep 2 %.", "Yes. Trees win.")
-    trees = synthetic.results(groups=2, leaves=4, stages=("merge", "controls"))
-    no, yes = (Published(None, asked(texts[k]), trees) for k in (0, 2))
-    other = Published(
-        None, asked(texts[1]), trees | {"controls": trees["controls"].sel(model=trees["controls"].group == 0)}
+    no, other, yes, apart = (
+        Published(None, asked(f"{word}. Trees.")) for word in ("No", "No", "Yes", "Not comparable")
     )
     only = "for trees matched by weights as in the paper"
-    assert early_stopped({"a": no, "b": other}) == (
-        f"No, {only}.",
-        ["In `a`, trees keep 1 %.", "In `b` (1 of 2 trees), trees keep 2 %."],
-    )
-    apart = Published(None, asked("Not comparable. Trees know nothing."), trees)
-    head, told = early_stopped({"a": no, "c": apart})
-    assert (head, told[1]) == (
-        f"No, {only}, where they can be compared.",
-        "In `c`: Not comparable. Trees know nothing.",
-    )
-    assert early_stopped({"a": no, "b": yes}) == ("", ["In `a`: No. Trees keep 1 %.", "In `b`: Yes. Trees win."])
+    assert early_stopped({"a": no, "b": other}) == (f"No, {only}.", [])
+    assert early_stopped({"a": no, "c": apart}) == (f"No, {only}, where they can be compared.", [])
+    assert early_stopped({"a": no, "b": yes}) == ("", [])
+
+
+def test_each_number_of_merged_networks_has_a_line():
+    trees = synthetic.results(groups=2, leaves=4, stages=("merge", "controls"))
+    some = trees["controls"].sel(model=trees["controls"].group == 0)
+    far = "FGSM, strong, beside the nearest, {} points more accurate: tree of 4 minus early-stopped networks"
+    found = asked(tree2=(1, 3), tree4=(-3, -1)).assign_coords(effect=("row", [2.0, -2.0]))
+    lines = table({"a": Published(None, found, trees), "b": Published(None, found, trees | {"controls": some})})
+    assert [line[:2] for line in lines[1:3]] == [("`a`, n = 2 trees", "4"), ("`b`, n = 1 of 2 trees", "2")]
+    fgsm, pgd = lines[0].cells
+    assert (fgsm.word, fgsm.number, pgd.word) == ("lead", "2.0 (1.0 to 3.0)", "not measured")
+    for gap, told in (
+        ("0.3", ("trail", "-2.0 (-3.0 to -1.0), beside networks 0.3 points more accurate")),
+        ("4.6", None),
+    ):
+        found["comparison"] = "row", np.array([found.comparison.values[0], far.format(gap)], dtype=object)
+        cell = table({"a": Published(None, found, trees)})[1].cells[0]
+        least = "the least accurate early-stopped networks are 4.6 points more accurate"
+        assert (cell.word, cell.number) == (told or ("not comparable", least))
 
 
 def test_ways_to_merge_that_lead_early_stopping_are_told_with_their_lead():

@@ -5,12 +5,10 @@ from collections.abc import Mapping
 import xarray as xr
 
 from ..contrasts import STRONG, WEAK, between
-from ..groups import PERCENT, count_groups, tree, tree_stages
-from ..questions.families import NOT_COMPARABLE
+from ..groups import PERCENT, tree, tree_stages
 from ..questions.ways_to_merge import most_accurate
 from ..questions.wording import listed
-from .answers_text import lead
-from .first_screen import told_other_ways
+from .early_stopping import STOPPED, early_stopped
 from .ledger_text import NOTHING, part_of, sized, turned
 from .places import ORDER, Published
 
@@ -21,7 +19,6 @@ OTHERS = {  # setting -> what it has that the main networks have not
 }
 
 
-STOPPED = "Are networks merged in a tree more robust than early-stopped ones of the same accuracy?"
 UNSURE = ", which is not significant once corrected for the number of tests"
 BARRIER = ": accuracy barrier after matching"  # end of the names of a recipe's comparisons
 AUGMENTED = "what crop and flip change of the gain"
@@ -54,27 +51,6 @@ def stages_table(settings: Mapping[str, Published]) -> tuple[list[str], list[lis
             values = [float(tree(each.rename("accuracy"), stage).mean()) * PERCENT for each in columns]
             rows.append([name, str(stage), *(f"{value:.1f}" for value in values)])
     return head, rows
-
-
-def early_stopped(settings: Mapping[str, Published]) -> tuple[str, list[str]]:
-    """The answer to `STOPPED`: a word where all settings say the same, and of each setting what it says.
-
-    With ways to merge that may change it.
-    """
-    leads = {name: first for name, each in settings.items() if (first := _lead(each, "controls"))}
-    if not leads:
-        return "Not measured yet.", []
-    words, rests = zip(*(lead.split(". ", 1) for lead in leads.values()), strict=True)
-    compared = list(dict.fromkeys(word for word in words if word != NOT_COMPARABLE))
-    told = []
-    for name, word, rest in zip(leads, words, rests, strict=True):
-        asked, trees = (count_groups(data) for data in map(settings[name].results.get, ("controls", "merge")))
-        where = f"In `{name}`{f' ({asked} of {trees} trees)' * (asked < trees)}"
-        said = f"{where}, {rest[0].lower()}{rest[1:]}" if [word] == compared else f"{where}: {word}. {rest}"
-        told.append(" ".join(filter(None, [said, told_other_ways(settings[name].results)])))
-    unless = ", where they can be compared" * (NOT_COMPARABLE in words)
-    alike = f"{compared[0]}, for trees matched by weights as in the paper{unless}." if len(compared) == 1 else ""
-    return alike, told
 
 
 def _tree_or_many(settings: Mapping[str, Published]) -> str:
@@ -186,11 +162,6 @@ def _side_by_side(settings: Mapping[str, Published], first: str, second: str) ->
 def _missing(settings: Mapping[str, Published], *names: str) -> list[str]:
     missing = [f"`{name}`" for name in names if name not in settings]
     return [f"Not measured yet: {', '.join(missing)}."] if missing else []
-
-
-def _lead(of: Published, stage: str) -> str:
-    """What stands first in an answer; empty where it was not asked."""
-    return "" if of.answers is None else lead(of.answers, stage)
 
 
 def verdicts_on(settings: Mapping[str, Published], part: str) -> dict[str, str]:

@@ -7,13 +7,8 @@ from typing import NamedTuple
 
 import xarray as xr
 
-from ...merging.looks import RIVALS
 from ..claims.verdicts import ALPHA
-from ..groups import PERCENT, Results, count_groups, tree, tree_stages
-from ..questions.equal_accuracy import beside_stopped
-from ..questions.families import OTHERS
-from ..questions.wording import amount, listed, way_in_words, within
-from ..statistics import Test, by_sign
+from ..groups import PERCENT, count_groups, tree, tree_stages
 from .ledger_text import MARKS, part_of, sized, trees, turned
 from .places import Published
 
@@ -155,41 +150,3 @@ def ends_of_tree(accuracy: xr.DataArray) -> tuple[float, float]:
     """Mean accuracy of unmerged and of fully merged networks, in percent."""
     first, *_, last = (PERCENT * float(tree(accuracy, stage).mean()) for stage in tree_stages(accuracy))
     return first, last
-
-
-def other_ways(results: Results) -> dict[str, Test]:
-    """Ways to merge most networks: accuracy under strong FGSM minus that of early-stopped networks as accurate.
-
-    By way, but for those that stand among the families, which PGD has tried too; empty where none was measured.
-    """
-    if not {"mergers", "controls"} <= set(results) or "strong_accuracy" not in results["mergers"]:
-        return {}
-    merged, families, found = results["mergers"], results["controls"], {}
-    size = int(merged.n_merged[(merged.method == "tree").values].max())
-    for way in [way for way in RIVALS if way not in families.method]:
-        here = (merged.method == way) & (merged.n_merged == size) & (merged.order == 0)
-        here &= merged.strong_accuracy.notnull()
-        if here.any():
-            pair = beside_stopped(merged.isel(model=here.values), families)
-            if pair.equal:
-                found[way] = pair.test(f"{way} of {size} minus {OTHERS['stopped']}")
-    return found
-
-
-def told_other_ways(results: Results) -> str:
-    """Which other ways to merge are ahead of early-stopped networks as accurate, which PGD has not tried."""
-    tests = other_ways(results)
-    if not tests:
-        return ""
-    size, ahead = int(results["mergers"].n_merged.max()), by_sign(tests)[1]
-    if not ahead:
-        ways = listed([way_in_words(RIVALS[way][0]) for way in tests])
-        return (
-            f"Other ways to merge {size} networks that we can compare do not lead early-stopped networks of the same "
-            f"accuracy under FGSM: {ways}."
-        )
-    leads = [f"{way_in_words(RIVALS[way][0])} by {amount(tests[way])} {within(tests[way])}" for way in ahead]
-    return (
-        f"Of {len(tests)} other ways to merge {size} networks, {len(ahead)} lead early-stopped networks of the same "
-        f"accuracy under FGSM: {listed(leads)}. We have not attacked these with PGD."
-    )

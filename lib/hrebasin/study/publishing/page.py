@@ -15,8 +15,8 @@ from ..groups import count_groups
 from ..questions import OPEN, answers
 from ..records import checksums as manifest
 from ..stages import EXTRA, NOTEBOOKS
-from . import notebook_pages
-from .across_settings import STOPPED, early_stopped, paragraphs
+from . import early_stopping, notebook_pages
+from .across_settings import paragraphs
 from .answers_text import by_question
 from .first_screen import KEY, findings, recipe
 from .ledger_text import MARKS, by_setting, counted, ledger_table, reported, rows, tally
@@ -70,7 +70,9 @@ def write_page(
         .get_template("page.html")
         .render(
             short=in_short(settings),
-            first=(STOPPED, *early_stopped(settings), _see([FAMILIES], drawn, pages)) if asked is not None else None,
+            stopped=early_stopping.STOPPED,
+            first=early_stopping.early_stopped(settings) if asked is not None else None,
+            beside=(early_stopping.HEADS, early_stopping.table(settings), _see([FAMILIES], drawn, pages)),
             key=KEY,
             recipes=[recipe(each.results) for each in settings.values()],
             heads=heads,

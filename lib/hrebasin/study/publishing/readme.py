@@ -20,10 +20,8 @@ from ..groups import PERCENT, count_groups, tree, tree_stages
 from ..questions import load
 from ..questions.ways_to_merge import most_accurate, recommendation
 from ..stages import EXTRA, NOTEBOOKS, PAPER, QUESTIONS, TRAINS_ITS_OWN
-from . import page
+from . import early_stopping, page
 from .across_settings import (
-    STOPPED,
-    early_stopped,
     paragraphs,
     stages_table,
     unknown,
@@ -92,9 +90,9 @@ def first_screen(settings: Mapping[str, Published]) -> str:
     lines = [f"**Answer.** {in_short(settings)}", "", "We trained under these settings:", ""]
     lines += [f"- {recipe(each.results)}" for each in settings.values()]
     lines += ["", f"What came out. {KEY}", "", findings_table(settings)]
-    word, told = early_stopped(settings)
-    lines += [f"**{STOPPED}** {word}".rstrip(), "", *(f"- {one}" for one in told), ""]
-    return "\n".join(lines)
+    word, told = early_stopping.early_stopped(settings)
+    lines += [f"**{early_stopping.STOPPED}** {word}".rstrip(), "", early_stopping.markdown(settings)]
+    return "\n".join([*lines, " ".join(told), ""]) if told else "\n".join(lines)
 
 
 def _unknown(settings: Mapping[str, Published]) -> str:

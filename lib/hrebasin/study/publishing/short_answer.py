@@ -1,6 +1,5 @@
 """The short answer: the paper's main findings beside what came out, a sentence each."""
 
-import re
 from collections.abc import Iterator, Mapping
 from itertools import product
 
@@ -8,13 +7,13 @@ from ...merging.looks import RIVALS
 from ..questions.wording import listed, two_digits, way_in_words
 from ..statistics import by_sign
 from .across_settings import rows_named, settings_with, verdicts_on
-from .first_screen import ends_of_tree, other_ways
+from .early_stopping import comparisons, other_ways
+from .first_screen import ends_of_tree
 from .ledger_text import NOTHING
 from .places import Published
 
 FALLS = {"weight norms": "C7a", "Lipschitz bounds": "C8a"}
 BOUND = "log10 global bound, stage 0 minus stage"  # begins the names of what merging does, and what shrinking does
-EQUAL = re.compile(r"(.+), strong, at equal accuracy: (\S+) of (\d+) minus early-stopped networks")
 TREES = {"tree": "", "activations": " by activations"}
 ATTACKS = {"FGSM": "strong FGSM", "PGD on the margin": "PGD, a stronger attack,"}  # as comparisons name them
 
@@ -58,11 +57,8 @@ def _against_stopped(settings: Mapping[str, Published]) -> Iterator[str]:
 
 def _beside_stopped(of: Published, attack: str, sign: int, method: str = "tree") -> str:
     """Numbers of networks whose tree leads early-stopped networks as accurate under an attack (1), or trails (-1)."""
-    if of.answers is None:
-        return ""
-    rows = [(EQUAL.fullmatch(str(row.comparison.item())), row) for row in rows_named(of.answers, "early-stopped")]
-    rows = [(match[3], row) for match, row in rows if match and match.groups()[:2] == (attack, method)]
-    return listed([size for size, row in rows if sign * row[("low", "high")[sign < 0]].item() > 0])
+    alike = [one for one in comparisons(of) if (one.attack, one.method, one.gap) == (attack, method, 0)]
+    return listed([str(one.size) for one in alike if sign * one.row[("low", "high")[sign < 0]].item() > 0])
 
 
 def _regularised(settings: Mapping[str, Published]) -> Iterator[str]:
