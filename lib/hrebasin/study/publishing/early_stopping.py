@@ -18,7 +18,11 @@ from .ledger_text import NOTHING, sized
 from .places import Published
 
 STOPPED = "Are networks merged in a tree more robust than early-stopped ones of the same accuracy?"
-HEADS = ("setting", "merged from", "accuracy (%)", *(f"lead under strong {name} (points)" for name in ATTACKS.values()))
+HEADS = ("Setting", "Merged from", "Accuracy (%)", *(f"Lead under strong {name} (points)" for name in ATTACKS.values()))
+NOTE = (
+    "Networks trail where the 95 % interval of their lead lies below zero, which is not corrected for the number of "
+    "comparisons. Accuracies are those of the networks compared, a few a tree."
+)
 BESIDE = re.compile(
     r"(.+), strong, (?:at equal accuracy|beside the nearest, ([\d.]+) points (more|less) accurate): "
     r"(\S+) of (\d+) minus early-stopped networks"
@@ -69,7 +73,7 @@ def early_stopped(settings: Mapping[str, Published]) -> tuple[str, list[str]]:
     words = list(dict.fromkeys(word for word in found.values() if word != NOT_COMPARABLE))
     unless = ", where they can be compared" * (NOT_COMPARABLE in found.values())
     alike = f"{words[0]}, for trees matched by weights as in the paper{unless}." if len(words) == 1 else ""
-    told = {name: told_other_ways(each.results) for name, each in settings.items()}
+    told = {name: told_other_ways(each) for name, each in settings.items()}
     return alike, [f"In `{name}`, {text[0].lower()}{text[1:]}" for name, text in told.items() if text]
 
 
@@ -109,8 +113,8 @@ def _cell(one: Beside | None) -> Cell:
 
 
 def markdown(settings: Mapping[str, Published]) -> str:
-    """`table` as Markdown."""
-    lines = [f"| {' | '.join(HEADS)} |", "|---" * len(HEADS) + "|"]
+    """`table` and what its marks mean, as Markdown."""
+    lines = [NOTE, "", f"| {' | '.join(HEADS)} |", "|---" * len(HEADS) + "|"]
     for line in table(settings):
         cells = [f"{cell.mark} {cell.word}{', ' * bool(cell.number)}{cell.number}" for cell in line.cells]
         lines.append(f"| {' | '.join([*line[:3], *cells])} |")
@@ -136,20 +140,44 @@ def other_ways(results: Results) -> dict[str, Test]:
     return found
 
 
-def told_other_ways(results: Results) -> str:
-    """Which other ways to merge are ahead of early-stopped networks as accurate, which PGD has not tried."""
-    tests = other_ways(results)
+def told_other_ways(of: Published) -> str:
+    """How other ways to merge stand beside early-stopped networks as accurate, and what PGD does to such leads."""
+    tests = other_ways(of.results)
     if not tests:
         return ""
-    size, ahead = int(results["mergers"].n_merged.max()), by_sign(tests)[1]
-    if not ahead:
-        ways = listed([way_in_words(RIVALS[way][0]) for way in tests])
-        return (
-            f"Other ways to merge {size} networks that we can compare do not lead early-stopped networks of the same "
-            f"accuracy under FGSM: {ways}."
-        )
-    leads = [f"{way_in_words(RIVALS[way][0])} by {amount(tests[way])} {within(tests[way])}" for way in ahead]
+    size, signs = int(of.results["mergers"].n_merged.max()), by_sign(tests)
+    of_which = f"Of other ways to merge {size} networks, under strong FGSM "
+    said = [told for sign in (1, -1) if (told := _ahead({way: tests[way] for way in signs[sign]}, sign))]
+    if open_ways := [way_in_words(RIVALS[way][0]) for way in signs[0]]:
+        said.append(f"{listed(open_ways)} {'are' if len(open_ways) > 1 else 'is'} not resolved.")
+    said = [f"{of_which}{said[0]}", *(f"{told[0].upper()}{told[1:]}" for told in said[1:])]
+    if signs[1]:
+        said.append(f"These intervals resample trees alone. {_untried(of)}")
+    return " ".join(said)
+
+
+def _ahead(tests: Mapping[str, Test], sign: int) -> str:
+    """Ways that lead (1) or trail (-1), by how much; with intervals where they lead, or where it is one."""
+    verb, exactly, told = {1: "leads", -1: "trails"}[sign], sign > 0 or len(tests) == 1, []
+    for way, test in tests.items():
+        size = f"by {amount(test)}{f' {within(test, mirrored=sign < 0)}' * exactly}"
+        told.append(f"{way_in_words(RIVALS[way][0])} {size if told else f'{verb} {size}'}")
+    n = "" if exactly or not tests else f" (n = {next(iter(tests.values())).n} trees)"
+    return f"{listed(told)}{n}." if told else ""
+
+
+def _untried(of: Published) -> str:
+    """That PGD has not tried some ways, and what it does to the lead of others."""
+    alike = [one for one in comparisons(of) if not one.gap]
+    fgsm, pgd = (
+        {(one.method, one.size): one.row.effect.item() for one in alike if one.attack == attack}
+        for attack in ATTACKS.values()
+    )
+    falls = [fgsm[key] - pgd[key] for key in fgsm.keys() & pgd.keys()]
+    if not falls or min(falls) <= 0:
+        return "We have not attacked these with PGD."
+    least, most = min(falls), max(falls)
     return (
-        f"Of {len(tests)} other ways to merge {size} networks, {len(ahead)} lead early-stopped networks of the same "
-        f"accuracy under FGSM: {listed(leads)}. We have not attacked these with PGD."
+        f"We have not attacked these with PGD, which lowers the lead of all {len(falls)} kinds of merged networks that "
+        f"it tried, by {least:.1f} to {most:.1f} points."
     )

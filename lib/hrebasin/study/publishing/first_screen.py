@@ -13,11 +13,12 @@ from .ledger_text import MARKS, part_of, sized, trees, turned
 from .places import Published
 
 KEY = (
-    "Fully merged networks are those of a tree's last stage. MergeMany is Git Re-Basin's own method. FGSM moves every "
-    "pixel, in [0, 1], by epsilon: weak means at most 0.005, strong 0.015 to 0.020. PGD takes many small steps within "
-    "epsilon; on the margin, it lowers the lead of the right class. Brackets hold 95 % intervals. Yes means "
-    "significantly as the paper says and no significantly the opposite, both after Holm's correction. Not resolved "
-    "after correction means that p is at most 0.05 alone, but not after it."
+    "Fully merged networks are those of a tree's last stage. Early-stopped ones are unmerged networks as they were "
+    "before their training ended. MergeMany is Git Re-Basin's own method. FGSM moves every pixel, in [0, 1], by "
+    "epsilon: weak means at most 0.005, strong 0.015 to 0.020. PGD takes many small steps within epsilon; on the "
+    "margin, it lowers the lead of the right class. Brackets hold 95 % intervals. Yes means significantly as the "
+    "paper says and no significantly the opposite, both after Holm's correction. Not resolved after correction means "
+    "that p is at most 0.05 alone, but not after it."
 )
 LIKELY = "augmented"  # the setting with most in common with public code that the paper builds on
 STAGES = re.compile(r"stage (\d+)")

@@ -73,6 +73,7 @@ def write_page(
             stopped=early_stopping.STOPPED,
             first=early_stopping.early_stopped(settings) if asked is not None else None,
             beside=(early_stopping.HEADS, early_stopping.table(settings), _see([FAMILIES], drawn, pages)),
+            note=early_stopping.NOTE,
             key=KEY,
             recipes=[recipe(each.results) for each in settings.values()],
             heads=heads,

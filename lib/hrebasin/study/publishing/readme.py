@@ -92,7 +92,7 @@ def first_screen(settings: Mapping[str, Published]) -> str:
     lines += ["", f"What came out. {KEY}", "", findings_table(settings)]
     word, told = early_stopping.early_stopped(settings)
     lines += [f"**{early_stopping.STOPPED}** {word}".rstrip(), "", early_stopping.markdown(settings)]
-    return "\n".join([*lines, " ".join(told), ""]) if told else "\n".join(lines)
+    return "\n".join([*lines, *(f"- {one}" for one in told), ""])
 
 
 def _unknown(settings: Mapping[str, Published]) -> str:

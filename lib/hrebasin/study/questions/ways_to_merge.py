@@ -103,7 +103,11 @@ def most_accurate(data: xr.Dataset) -> str:
     ahead, times = beside_the_tree(data, size)
     said = next(_recommended(ahead, times, size))
     [way] = [name for name in ahead if said.startswith(f"{way_at_first(name)} is ")] or [""]
-    return f"{way_in_words(way)}{said.removeprefix(way_at_first(way))}" if way else f"{said[0].lower()}{said[1:]}"
+    if not way:
+        return f"{said[0].lower()}{said[1:]}"
+    accuracy = PERCENT * by_group(of_size(data, size).test_accuracy, **ways_of(data)[way]).mean().item()
+    told = f"{way_in_words(way)}{said.removeprefix(way_at_first(way))}"
+    return told.replace(" networks: ", f" networks: {accuracy:.1f} % accurate, ", 1)
 
 
 def _repaired(data: xr.Dataset, ahead: Mapping[str, Test], size: int) -> Iterator[str]:
