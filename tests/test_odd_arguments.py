@@ -36,6 +36,8 @@ NETWORKS = [_network(), _network()]
         (NETWORKS, {"example": EXAMPLE.to_sparse()}, "an example must be a dense tensor with values, got .*sparse_coo"),
         (NETWORKS, {"symmetry": "P"}, "symmetry must be a Symmetry, got str"),
         (NETWORKS, {"method": ["tree"]}, r"unknown method \['tree'\]"),
+        (NETWORKS, {"images": EXAMPLE.numpy()}, r"images must be a torch.Tensor .*, got ndarray"),
+        (NETWORKS, {"images": EXAMPLE * float("nan")}, "images must be finite"),
         (NETWORKS, {"images": (EXAMPLE,)}, "pair of inputs and labels, got 1 parts"),
         (NETWORKS, {"images": (EXAMPLE, LABELS, LABELS)}, "pair of inputs and labels, got 3 parts"),
         (NETWORKS, {"images": (EXAMPLE, LABELS.float())}, r"labels must be int64 \(image,\), got torch.float32"),
@@ -51,6 +53,21 @@ NETWORKS = [_network(), _network()]
 def test_an_odd_argument_is_named(networks, options, reason):
     with pytest.raises(ValueError, match=reason):
         hrebasin.merge(networks, **({"example": EXAMPLE} | options))
+
+
+OF_BANKS = "ensemble evaluate global_lipschitz eclipse_fast merge_all merge_many merge_naive merge_tree weight_norm"
+
+
+@pytest.mark.parametrize("name", OF_BANKS.split())
+def test_modules_in_place_of_a_bank_are_refused_by_name(name):
+    more = [None] * (name == "evaluate")
+    with pytest.raises(TypeError, match=r"a Bank of networks is needed, got list: hrebasin\.Bank\.stack"):
+        getattr(hrebasin, name)(NETWORKS, *more)
+
+
+def test_one_size_in_place_of_several_is_refused(trained, pixels, test_images):
+    with pytest.raises(TypeError, match=r"epsilons must be several sizes, such as \[0.0, 0.01\], got 0.1"):
+        hrebasin.attack(trained, pixels, test_images.labels, kind="fgsm", epsilons=0.1)
 
 
 @pytest.mark.filterwarnings("ignore:`torch.jit")

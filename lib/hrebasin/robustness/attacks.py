@@ -237,6 +237,8 @@ def check_attack(bank: Bank, pixels: torch.Tensor, labels: torch.Tensor, kind: s
         raise ValueError(
             f"the attack {kind!r} is of the norm L{norm}: sizes of registered attacks are L-infinity norms"
         )
+    if not np.iterable(epsilons):
+        raise TypeError(f"epsilons must be several sizes, such as [0.0, 0.01], got {epsilons!r}")
     epsilons = [float(epsilon) for epsilon in epsilons]
     largest = float("inf") if kind == "deepfool-l2" else 1
     in_range = all(0 <= epsilon <= largest for epsilon in epsilons)  # False for NaN
