@@ -21,7 +21,7 @@ def told_questions(asked: xr.Dataset) -> list[dict]:
     told = []
     for name, (title, text, groups) in zip(asked.asked.values.tolist(), answers.sentences(asked), strict=True):
         lead, rest = split(text)
-        stage = list(OPEN)[int(name.removeprefix("Q")) - 1]
+        stage = _stage(name)
         rows = answers.comparisons(asked, name)
         told.append({
             "stage": stage, "first": stage == next(iter(OPEN)), "title": title, "lead": lead, "rest": rest,
@@ -32,9 +32,13 @@ def told_questions(asked: xr.Dataset) -> list[dict]:
 
 def lead(asked: xr.Dataset, stage: str) -> str:
     """What stands first in the answer to a question; empty where it was not asked."""
-    names = [list(OPEN)[int(name.removeprefix("Q")) - 1] for name in asked.asked.values.tolist()]
-    told = [text for name, (_, text, _) in zip(names, answers.sentences(asked), strict=True) if name == stage]
-    return split(told[0])[0] if told else ""
+    told = zip(asked.asked.values.tolist(), answers.sentences(asked), strict=True)
+    return next((split(text)[0] for name, (_, text, _) in told if _stage(name) == stage), "")
+
+
+def _stage(name: str) -> str:
+    """The stage of a question such as "Q1"."""
+    return list(OPEN)[int(name.removeprefix("Q")) - 1]
 
 
 def by_question(asked: Mapping[str, xr.Dataset]) -> dict[str, dict[str, dict]]:

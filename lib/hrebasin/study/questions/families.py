@@ -256,8 +256,6 @@ def _end(pair: Comparison) -> str:
 
 def _verdict(pairs: dict[Key, Comparison], tests: dict[Key, Test], key: Key) -> str:
     """Of the headline; "Partly" where another stage or attack says the opposite."""
-    if not pairs[key].near:
-        return NOT_COMPARABLE
     alike = {k: tests[k] for k in pairs if k[1] == "tree" and k[3] == key[3] and pairs[k].equal == pairs[key].equal}
     signs = by_sign(alike)
     return "Partly" if signs[1] and signs[-1] else tests[key].yes_or_no()
