@@ -17,7 +17,7 @@ code = cache(plan.code)  # of one notebook for thousands of jobs
 # Functions, since on a cluster there is no number of all cores: there the executor's profile sets threads.
 all_cores = lambda wildcards: workflow.cores
 # Trees are trained side by side, each with its share: threads in one process wait for one another in Python.
-share_of_cores = lambda wildcards: -(-workflow.cores // len(shards))
+share_of_cores = lambda wildcards: -(-workflow.cores // plan.trees_at_once)
 # Measurements run side by side: half of their time is single-threaded.
 half_the_cores = lambda wildcards: max(1, workflow.cores // 2)
 # More threads than these in one process wait for one another in Python.

@@ -11,7 +11,7 @@ from hrebasin.files import project_root
 from hrebasin.study.command import main
 from hrebasin.study.running.command_line import run_values
 from hrebasin.study.running.notebook_runner import declared_parameters
-from hrebasin.study.running.plan import PARTS, PLACE, Plan
+from hrebasin.study.running.plan import PARTS, PLACE, TREE_BYTES, Plan
 from hrebasin.study.running.workflow import _check_records, _remove_checkpoints, snakemake_options
 from hrebasin.study.settings import load_setting
 from hrebasin.study.stages import ANSWERS, NOTEBOOKS, PAPER, QUESTIONS, READS
@@ -66,6 +66,13 @@ def test_further_groups_are_further_shards_and_neighbours_stay():
     three = Plan.from_config({"setting": "plain", "groups": 3})
     assert [three.neighbour(shard) for shard in (*three.shards, None)] == [1, 0, 1, -1]
     assert Plan.from_config({"setting": "plain", "groups": 1}).neighbour(0) == -1
+
+
+@pytest.mark.parametrize(("trees_that_fit", "at_once"), [(0.5, 1), (3.5, 3), (100, 8)])
+def test_trees_train_side_by_side_as_memory_allows(trees_that_fit, at_once, monkeypatch):
+    free = SimpleNamespace(available=trees_that_fit * TREE_BYTES)
+    monkeypatch.setattr("psutil.virtual_memory", lambda: free)
+    assert Plan.from_config({"setting": "plain", "groups": 8}).trees_at_once == at_once
 
 
 @pytest.mark.parametrize("digest", ["6910328c", ""])

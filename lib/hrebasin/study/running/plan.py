@@ -12,6 +12,8 @@ from functools import cache, cached_property
 from pathlib import Path
 from urllib.parse import quote, unquote
 
+import psutil
+
 from ...digests import files_digest
 from ...files import project_root, read_text
 from ..notebook_code import notebook_digest
@@ -24,6 +26,7 @@ OVERRIDES = SHORT | {name: name for name in SINGLE}
 TEXTS = {"setting", "run", "ask", *(name for name, kind in SINGLE.items() if kind is str)}
 PLACE = ("run_folder", "device")  # parameters of notebooks that results do not depend on
 KNOWN = ("setting", "run", "ask", *OVERRIDES)
+TREE_BYTES = 3 << 30  # that the training of a tree takes on CIFAR-10, with room to spare
 ENCODED = "json:"  # what values begin with that `encoded` hands to Snakemake
 # Parts of a run, for machines that are lent for minutes: each ends with its files written, and the next goes on.
 PARTS = {
@@ -98,6 +101,11 @@ class Plan:
         if shard is None or len(shards) == 1:
             return -1
         return shards[abs(shards.index(shard) - 1)]
+
+    @cached_property
+    def trees_at_once(self) -> int:
+        """How many trees are trained side by side: as many as there are, and as fit into the memory that is free."""
+        return max(1, min(len(self.shards), int(psutil.virtual_memory().available // TREE_BYTES)))
 
     @property
     def questions(self) -> list[str]:
