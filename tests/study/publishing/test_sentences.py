@@ -25,7 +25,7 @@ def asked(sentence="", **ends):
 
 def judged(verdict, **effects):
     """A ledger whose parts all have one verdict."""
-    parts = [*FALLS.values(), "C5b fgsm", "C5c fgsm"]
+    parts = [*FALLS.values(), "C5b fgsm", "C5c fgsm", "C11"]
     effect = np.full(len(parts), effects.get("effect", 1.0))
     columns = {"verdict": verdict, "claim": "C5", "units": "percentage points"}
     columns |= {"comparison": "FGSM, 0.010: stage 0 minus stage 3"}
@@ -41,17 +41,41 @@ def test_the_short_answer_names_settings_by_verdict_and_who_leads_early_stopping
         "a": Published(judged("reproduced"), asked(**behind), trees),
         "b": Published(judged("contradicted"), asked(tree2=(-1, 1)), trees),
     }
-    said = in_short(told)
-    assert "withstand strong FGSM better in `a` and worse in `b` than unmerged ones." in said
-    assert "networks merged in the paper's tree never lead early-stopped ones as accurate." in said
+    said = " ".join(text for _, text in in_short(told))
+    assert "withstand strong FGSM better in `a` (1 points) and worse in `b` (1 points) than unmerged ones." in said
+    assert "Networks merged in the paper's tree never beat early-stopped networks of equal accuracy." in said
     assert "They trail in 2 of 4 comparisons under strong FGSM." in said
     assert "Weight norms fall at every stage in `a`." in said
     assert "as the paper says" not in said
     first, last = ends_of_tree(trees["merge"].test_accuracy)
-    assert f"from {first:.1f} to {last:.1f} %." in said
-    said = in_short(told | {"b": told["b"]._replace(answers=asked(**ahead))})
+    assert f"merging a whole tree {first - last:.2g}." in said
+    said = " ".join(text for _, text in in_short(told | {"b": told["b"]._replace(answers=asked(**ahead))}))
     assert "In `b`, networks merged from 2 and 8 withstand strong FGSM better than early-stopped networks" in said
-    assert "never lead" not in said
+    assert "never beat" not in said
+
+
+def test_robustness_that_first_rises_other_ways_that_lead_and_networks_that_guess_are_told():
+    results = synthetic.results(groups=3, leaves=4, stages=("merge", "attack", "mergers"))
+    mergers, stages = results["mergers"], results["attack"].stage
+    results["attack"]["robust_accuracy"] = (
+        results["attack"].robust_accuracy * 0 + xr.where(stages == 1, 0.3, 0.2) + stages / 100
+    )
+    ahead = xr.where(mergers.method == "activations", 0.3, xr.where(mergers.method == "unmerged", 0.2, 0.1))
+    results["mergers"] = mergers.assign(strong_accuracy=ahead + mergers.group / 1000 * (mergers.method != "unmerged"))
+    ledger = judged("contradicted")
+    ledger["comparison"] = (
+        "part",
+        np.array(["FGSM, strong: stage 1 minus stage 0"] * ledger.sizes["part"], dtype=object),
+    )
+    told = dict(in_short({"a": Published(ledger, None, results)}))
+    assert (
+        "first rises, from 20.0 to 31.0 % for networks merged from 2, and then falls to 22.0 %." in told["Robustness."]
+    )
+    assert "1 of" in told["Robustness."]
+    assert "tree (by activations) by 10.1 points" in told["Robustness."]
+    results["merge"]["test_accuracy"] = results["merge"].test_accuracy * 0 + 0.12
+    told = dict(in_short({"a": Published(ledger, None, results)}))
+    assert "fully merged networks are near guessing (12 % accurate, where guessing gives 10 %)" in told["Accuracy."]
 
 
 def test_what_settings_say_alike_stands_once():
@@ -103,7 +127,7 @@ def test_other_ways_to_merge_are_told_with_their_lead():
     said = told_other_ways(Published(None, answers, results))
     assert "Of other ways to merge 4 networks, under strong FGSM tree (by activations) leads by 5.1 points" in said
     assert "trails by 4.9 points" in said
-    assert "PGD, which lowers the lead of all 2 kinds of merged networks that it tried, by 0.5 to 3.0 points." in said
+    assert "fare worse beside early-stopped ones under PGD than under FGSM, by 0.5 to 3.0 points" in said
     results["mergers"]["strong_accuracy"] = results["mergers"].strong_accuracy - 0.2
     assert " leads " not in told_other_ways(Published(None, None, results))
     assert told_other_ways(Published(None, None, {"mergers": mergers})) == ""

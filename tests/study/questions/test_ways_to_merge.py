@@ -103,7 +103,7 @@ def test_seeds_trees_and_means_outside_of_a_basin_are_told_and_a_recommendation_
     shift = 0.1 * (1 + data.group) * (data.method == "leave-one-out")
     for sign, told in ((1, "is 0."), (-30, "is -")):
         said = answer(data.assign(test_loss=data.test_loss + sign * shift))[1]
-        assert f"worst loss of such a mean minus that of the tree's worst network {told}" in said
+        assert f"the loss of such a mean minus that of the tree's worst network {told}" in said
     assert f"Over 2 matching seeds, the accuracy of 8 models deviates by {own:.2g} points" in said
     assert f"Over 6 trees it deviates by {trees:.2g} points." in said
     told = recommendation(data)

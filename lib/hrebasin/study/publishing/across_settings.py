@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import xarray as xr
 
 from ..contrasts import STRONG, WEAK, between
-from ..groups import PERCENT, tree, tree_stages
+from ..groups import PERCENT, Results, tree, tree_stages
 from ..questions.ways_to_merge import most_accurate
 from ..questions.wording import listed
 from .early_stopping import STOPPED, early_stopped
@@ -53,6 +53,13 @@ def stages_table(settings: Mapping[str, Published]) -> tuple[list[str], list[lis
     return head, rows
 
 
+def strong_by_stage(results: Results) -> dict[int, float]:
+    """Accuracy under strong FGSM in percent, by stage."""
+    robust = results["attack"].robust_accuracy.sel(attack="fgsm")
+    mean = (robust * xr.DataArray(between(robust, *STRONG), dims="epsilon")).sum("epsilon").rename("accuracy")
+    return {stage: PERCENT * float(tree(mean, stage).mean()) for stage in tree_stages(results["merge"])}
+
+
 def _tree_or_many(settings: Mapping[str, Published]) -> str:
     converged, once = (verdicts_on(settings, part) for part in ("C1a", "C1b"))
     if "reproduced" in converged.values():
@@ -93,6 +100,10 @@ def _augmentation(settings: Mapping[str, Published]) -> str:
     if {"plain", "augmented"} <= set(settings):
         said.append("`augmented` differs from `plain` in more: a hidden layer, twice the epochs, products in bfloat16.")
         said += _side_by_side(settings, "plain", "augmented")
+        gains = [_value(settings[name], "C5b fgsm") for name in ("plain", "augmented")]
+        change = sum(row.effect.item() for row in changes if row.comparison.item().startswith("FGSM"))
+        if gains[1] - gains[0] < change < 0:
+            said.append("So crop and flip alone do not explain the difference.")
     return " ".join([*said, *_missing(settings, "augmented")])
 
 
@@ -146,10 +157,12 @@ def _barrier(settings: Mapping[str, Published]) -> str:
     return " ".join(said)
 
 
-def rows_named(asked: xr.Dataset | None, text: str) -> list[xr.Dataset]:
-    """The comparisons whose name holds a text, where questions were asked."""
-    names = [] if asked is None else asked.comparison.values.tolist()
-    return [asked.isel(row=k) for k, name in enumerate(names) if text in name]
+def rows_named(of: xr.Dataset | None, text: str) -> list[xr.Dataset]:
+    """The comparisons of a ledger, or of answers where questions were asked, whose name holds a text."""
+    if of is None:
+        return []
+    [dim] = of.comparison.dims
+    return [of.isel({dim: k}) for k, name in enumerate(of.comparison.values.tolist()) if text in name]
 
 
 def _side_by_side(settings: Mapping[str, Published], first: str, second: str) -> list[str]:
@@ -162,6 +175,12 @@ def _side_by_side(settings: Mapping[str, Published], first: str, second: str) ->
 def _missing(settings: Mapping[str, Published], *names: str) -> list[str]:
     missing = [f"`{name}`" for name in names if name not in settings]
     return [f"Not measured yet: {', '.join(missing)}."] if missing else []
+
+
+def _not_run(settings: Mapping[str, Published]) -> list[str]:
+    about = {"fashion": "MLPs on Fashion-MNIST", "paper": "1600 networks"}
+    missing = [f"`{name}`{f' ({about[name]})' * (name in about)}" for name in (*ORDER, "paper") if name not in settings]
+    return [f"Nothing is published of {listed(missing)}."] if missing else []
 
 
 def verdicts_on(settings: Mapping[str, Published], part: str) -> dict[str, str]:
@@ -202,7 +221,7 @@ def unknown(settings: Mapping[str, Published], *, networks: int, devices: set[st
     said = [
         "We have not read the paper's full text.",
         f"The paper trained 1600 networks; our largest published setting has {networks}.",
-        *_missing(settings, *ORDER, "paper"),
+        *_not_run(settings),
     ]
     asked = {name: 0 if each.answers is None else each.answers.sizes["asked"] for name, each in settings.items()}
     if few := [f"`{name}`" for name, n in asked.items() if n < max(asked.values())]:

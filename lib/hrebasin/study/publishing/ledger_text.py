@@ -135,9 +135,13 @@ def by_setting(ledgers: Mapping[str, xr.Dataset]) -> list[tuple[str, str, list[C
 def _cell(whole: Whole | None) -> Cell:
     if whole is None:
         return Cell("–", "", "")
-    failed = whole.parts.part.values[(whole.parts.verdict == whole.verdict).values].tolist()
-    several = whole.verdict in ("contradicted", "not resolved") and whole.parts.sizes["part"] > 1
-    return Cell(MARKS[whole.verdict], whole.verdict, _shortly(failed) if several else "")
+    names, verdicts = whole.parts.part.values, whole.parts.verdict.values
+    failed = _shortly(names[verdicts == whole.verdict].tolist())
+    if whole.verdict not in ("contradicted", "not resolved") or len(names) == 1:
+        failed = ""
+    elif (verdicts == "reproduced").any() and set(verdicts) == {whole.verdict, "reproduced"}:
+        failed += "; the rest reproduced"
+    return Cell(MARKS[whole.verdict], whole.verdict, failed)
 
 
 def _shortly(parts: list[str]) -> str:

@@ -18,7 +18,7 @@ from ..stages import EXTRA, NOTEBOOKS
 from . import early_stopping, notebook_pages
 from .across_settings import paragraphs
 from .answers_text import by_question
-from .first_screen import KEY, findings, recipe
+from .first_screen import findings, key, recipe
 from .ledger_text import MARKS, by_setting, counted, ledger_table, reported, rows, tally
 from .live_figure import live_figure
 from .pictures import CLAIM_FIGURES, picture, title
@@ -74,7 +74,8 @@ def write_page(
             first=early_stopping.early_stopped(settings) if asked is not None else None,
             beside=(early_stopping.HEADS, early_stopping.table(settings), _see([FAMILIES], drawn, pages)),
             note=early_stopping.NOTE,
-            key=KEY,
+            others=early_stopping.beside_the_table(settings),
+            key=key(settings),
             recipes=[recipe(each.results) for each in settings.values()],
             heads=heads,
             findings=[(row, [(row.claim, f"#{row.claim}"), *see[row.claim]]) for row in came_out],

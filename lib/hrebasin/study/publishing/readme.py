@@ -18,6 +18,7 @@ from ..benchmarks.plots import goals, lines_table, speed_table
 from ..figures import registry as figures
 from ..groups import PERCENT, count_groups, tree, tree_stages
 from ..questions import load
+from ..questions.ways_beside_the_tree import accuracies, size_of
 from ..questions.ways_to_merge import most_accurate, recommendation
 from ..stages import EXTRA, NOTEBOOKS, PAPER, QUESTIONS, TRAINS_ITS_OWN
 from . import early_stopping, page
@@ -27,7 +28,7 @@ from .across_settings import (
     unknown,
 )
 from .answers_text import by_question
-from .first_screen import KEY, findings_table, recipe
+from .first_screen import findings_table, key, recipe
 from .ledger_text import ledger_table, settings_table, trees
 from .pictures import title
 from .places import Place, Published, benchmarks_file, places, read_published
@@ -59,7 +60,8 @@ def parts(root: Path, settings: Mapping[str, Published] | None = None) -> dict[s
     benchmarks = records.read(benchmarks_file(root), stage="benchmarks")
     needs = needed_stages(read_text(root / "Snakefile"))
     return {
-        "answer": first_screen(settings),
+        "answer": "".join(f"- **{topic}** {text}\n" for topic, text in in_short(settings)),
+        "findings": _findings(settings),
         "family-caption": _family_caption(everything),
         "unknown": f"**What is not known.** {_unknown(settings)}\n",
         "published": "".join(
@@ -72,6 +74,7 @@ def parts(root: Path, settings: Mapping[str, Published] | None = None) -> dict[s
         "settings": "".join(f"- **{title}** {text}\n" for title, text in paragraphs(settings)),
         "ledger": ledger_table(claims),
         "questions": questions(settings),
+        "ways": _ways(settings),
         "recommendation": _recommended(settings),
         "figures": figures_table(published, everything, needs, root),
         "picture": picture(needs, root / "notebooks"),
@@ -85,14 +88,12 @@ def parts(root: Path, settings: Mapping[str, Published] | None = None) -> dict[s
     }
 
 
-def first_screen(settings: Mapping[str, Published]) -> str:
-    """The answer as Markdown: what stands first on the page."""
-    lines = [f"**Answer.** {in_short(settings)}", "", "We trained under these settings:", ""]
-    lines += [f"- {recipe(each.results)}" for each in settings.values()]
-    lines += ["", f"What came out. {KEY}", "", findings_table(settings)]
-    word, told = early_stopping.early_stopped(settings)
-    lines += [f"**{early_stopping.STOPPED}** {word}".rstrip(), "", early_stopping.markdown(settings)]
-    return "\n".join([*lines, *(f"- {one}" for one in told), ""])
+def _findings(settings: Mapping[str, Published]) -> str:
+    """The settings, what came out in each, and merged networks beside early-stopped ones, as Markdown."""
+    lines = ["We trained under these settings:", "", *(f"- {recipe(each.results)}" for each in settings.values())]
+    lines += ["", key(settings), "", findings_table(settings)]
+    word, _ = early_stopping.early_stopped(settings)
+    return "\n".join([*lines, f"**{early_stopping.STOPPED}** {word}".rstrip(), "", early_stopping.markdown(settings)])
 
 
 def _unknown(settings: Mapping[str, Published]) -> str:
@@ -105,6 +106,28 @@ def _family_caption(everything: Sequence[Mapping[str, xr.Dataset]]) -> str:
     asked = [results["controls"] for results in everything if "controls" in results]
     told = [f"In `{one.attrs['setting']}`, n = {count_groups(one)} trees" for one in asked[:1]]
     return "".join(f"{one}; [what the curves are](figures/fig9_controls.md).\n" for one in told)
+
+
+def _ways(settings: Mapping[str, Published]) -> str:
+    """Accuracy of most merged networks by way and setting, without and with REPAIR, as Markdown.
+
+    Ways are shown that are among the first two somewhere, and those of the paper.
+    """
+    tried = {name: each.results["mergers"] for name, each in settings.items() if "mergers" in each.results}
+    if not tried:
+        return "Not measured yet.\n"
+    columns = {name: accuracies(data) for name, data in tried.items()}
+    best = {name: sorted(ways, key=lambda way: -max(ways[way])) for name, ways in columns.items()}
+    shown = dict.fromkeys(["tree", "merge-many", *(way for order in best.values() for way in order[:2])])
+    heads = [f"`{name}`, {size_of(data)} networks" for name, data in tried.items()]
+    lines = [f"| `method=` | {' | '.join(heads)} |", "|---" * (1 + len(heads)) + "|"]
+    for way in shown:
+        cells = []
+        for name, ways in columns.items():
+            told = " → ".join(f"{value:.1f}" for value in ways.get(way, ()) if value == value)
+            cells.append(f"**{told}**" if way == best[name][0] else told or "–")
+        lines.append(f"| `{way}` | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
 
 
 def _recommended(settings: Mapping[str, Published]) -> str:

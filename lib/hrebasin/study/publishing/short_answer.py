@@ -1,4 +1,4 @@
-"""The short answer: the paper's main findings beside what came out, a sentence each."""
+"""The short answer: what came out of the paper's main findings, a paragraph each."""
 
 from collections.abc import Iterator, Mapping
 from itertools import product
@@ -6,38 +6,103 @@ from itertools import product
 from ...merging.looks import RIVALS
 from ..groups import PERCENT
 from ..questions.equal_accuracy import NEAR
-from ..questions.wording import listed, two_digits, way_in_words
+from ..questions.ways_beside_the_tree import beside_unmerged
+from ..questions.wording import amount, listed, two_digits, way_in_words, within
 from ..statistics import by_sign
-from .across_settings import rows_named, settings_with, verdicts_on
+from .across_settings import rows_named, settings_with, strong_by_stage, verdicts_on
 from .early_stopping import comparisons, other_ways
 from .first_screen import ends_of_tree
-from .ledger_text import NOTHING
+from .ledger_text import NOTHING, part_of
 from .places import Published
 
 FALLS = {"weight norms": "C7a", "Lipschitz bounds": "C8a"}
 BOUND = "log10 global bound, stage 0 minus stage"  # begins the names of what merging does, and what shrinking does
 TREES = {"tree": "", "activations": " by activations"}
-ATTACKS = {"FGSM": "strong FGSM", "PGD on the margin": "PGD, a stronger attack,"}  # as comparisons name them
+ATTACKS = {"FGSM": "strong FGSM", "PGD on the margin": "PGD"}  # as comparisons name them
+FIRST_RISE = "FGSM, strong: stage 1 minus stage 0"
+CERTIFIED = "certified radius by the global bound, stage"
+NEAR_CHANCE = 1.5  # times the accuracy of guessing, below which merged networks tell nothing but that
 
 
-def in_short(settings: Mapping[str, Published]) -> str:
-    """Robustness, then early stopping, what is smaller, and the accuracy that merging costs.
+def in_short(settings: Mapping[str, Published]) -> list[tuple[str, str]]:
+    """Accuracy, robustness, whether merging is what makes networks robust, and regularity: a paragraph each.
 
     Args:
         settings: by name, the main one first.
     """
-    return " ".join([*_gain(settings), *_against_stopped(settings), *_regularised(settings), *_lost(settings)])
+    told = {
+        "Accuracy.": _lost(settings),
+        "Robustness.": [*_gain(settings), *_rise(settings), *_other_ways_lead(settings)],
+        "Is it the merging?": _against_stopped(settings),
+        "Regularity.": [*_regularised(settings), *_certified(settings)],
+    }
+    return [(topic, " ".join(sentences)) for topic, sentences in told.items()]
+
+
+def _lost(settings: Mapping[str, Published]) -> Iterator[str]:
+    """What merging a pair and a whole tree costs, and where merged networks are close to guessing."""
+    pair, whole, guessing = {}, {}, {}
+    for name, each in settings.items():
+        first, last = ends_of_tree(each.results["merge"].test_accuracy)
+        chance = PERCENT / each.results["merge"].attrs["n_classes"]
+        cost = part_of(each.ledger, "C11").effect.item()
+        if last < NEAR_CHANCE * chance:
+            guessing[name] = cost, last, chance
+        else:
+            pair[name], whole[name] = cost, first - last
+    if pair:
+        yield f"Merging two networks costs {_range(pair)} points of accuracy, and merging a whole tree {_range(whole)}."
+    for name, (cost, last, chance) in guessing.items():
+        yield (
+            f"In `{name}`, merging two costs {two_digits(cost)} points, and fully merged networks are near guessing "
+            f"({last:.0f} % accurate, where guessing gives {chance:.0f} %): what we say of their robustness says no "
+            "more than that."
+        )
+
+
+def _range(values: Mapping[str, float]) -> str:
+    """The least and the most of some values, with two digits."""
+    return " to ".join(dict.fromkeys(two_digits(end(values.values())) for end in (min, max)))
 
 
 def _gain(settings: Mapping[str, Published]) -> Iterator[str]:
     """Where fully merged networks are more robust than unmerged ones."""
-    strong = verdicts_on(settings, "C5b fgsm")
-    words = {"reproduced": "better", "contradicted": "worse"}
-    told = [
-        f"{word} in {settings_with(strong, verdict)}" for verdict, word in words.items() if verdict in strong.values()
-    ]
+    strong, told = verdicts_on(settings, "C5b fgsm"), []
+    for verdict, word in {"reproduced": "better", "contradicted": "worse"}.items():
+        sizes = {name: abs(part_of(settings[name].ledger, "C5b fgsm").effect.item()) for name in strong}
+        where = [f"`{name}` ({two_digits(sizes[name])} points)" for name, found in strong.items() if found == verdict]
+        told += [f"{word} in {listed(where)}"] * bool(where)
     if told:
-        yield f"Fully merged networks withstand strong FGSM {' and '.join(told)} than unmerged ones."
+        merged = "Networks fully merged in the paper's tree"
+        yield f"{merged} withstand strong FGSM {' and '.join(told)} than unmerged ones."
+    if where := settings_with(strong, "not resolved"):
+        yield f"It is not resolved in {where}."
+
+
+def _rise(settings: Mapping[str, Published]) -> Iterator[str]:
+    """Where robustness rises with the first merges, and falls with later ones."""
+    for name, verdict in verdicts_on(settings, "C5b fgsm").items():
+        rises = rows_named(settings[name].ledger, FIRST_RISE)
+        if verdict != "reproduced" and any(row.low.item() > 0 for row in rises):
+            means = strong_by_stage(settings[name].results)
+            top = max(means, key=means.get)
+            yield (
+                f"In `{name}` the accuracy under strong FGSM first rises, from {means[0]:.1f} to {means[top]:.1f} % "
+                f"for networks merged from {2**top}, and then falls to {means[max(means)]:.1f} %."
+            )
+
+
+def _other_ways_lead(settings: Mapping[str, Published]) -> Iterator[str]:
+    """Where networks merged in other ways are more robust than unmerged ones, though the tree's are not."""
+    for name, verdict in verdicts_on(settings, "C5b fgsm").items():
+        mergers = settings[name].results.get("mergers")
+        tests = {} if mergers is None or verdict == "reproduced" else beside_unmerged(mergers)
+        if ahead := by_sign(tests)[1]:
+            best = max(ahead, key=lambda way: tests[way].effect)
+            yield (
+                f"The way of merging decides: in `{name}`, {len(ahead)} of {len(tests)} other ways to merge as many "
+                f"lead unmerged networks, {way_in_words(best)} by {amount(tests[best])} {within(tests[best])}."
+            )
 
 
 def _against_stopped(settings: Mapping[str, Published]) -> Iterator[str]:
@@ -52,7 +117,7 @@ def _against_stopped(settings: Mapping[str, Published]) -> Iterator[str]:
     for setting, each in settings.items():
         if ways := by_sign(other_ways(each.results))[1]:
             names = listed([way_in_words(RIVALS[way][0]) for way in ways])
-            yield f"In `{setting}`, other ways to merge lead under FGSM: {names}. We have not tried PGD on them."
+            yield f"In `{setting}`, {names} lead them under FGSM. PGD has not tried these."
 
 
 def _behind(settings: Mapping[str, Published]) -> Iterator[str]:
@@ -67,9 +132,9 @@ def _behind(settings: Mapping[str, Published]) -> Iterator[str]:
         ]
         if ends:
             all_of = "all" if (trail := sum(end < 0 for end in ends)) == len(ends) else f"{trail} of"
-            told.append(f"{all_of} {len(ends)} comparisons under {name.rstrip(',')}")
+            told.append(f"{all_of} {len(ends)} comparisons under {name}")
     if told:
-        yield "Where we can compare, networks merged in the paper's tree never lead early-stopped ones as accurate."
+        yield "Networks merged in the paper's tree never beat early-stopped networks of equal accuracy."
         yield f"They trail in {' and in '.join(told)}."
 
 
@@ -101,13 +166,14 @@ def _regularised(settings: Mapping[str, Published]) -> Iterator[str]:
             merging, shrinking = (row.effect.item() for row in falls)
             shrunk += [f"{two_digits(10 ** (shrinking - merging))} (`{name}`)"] * (shrinking > merging)
     if shrunk:
-        yield f"Unmerged networks shrunk to the same norms have bounds {listed(shrunk)} times lower than merged ones."
+        yield (
+            f"Smaller weights alone do more: unmerged networks rescaled to the same norms have global bounds "
+            f"{listed(shrunk)} times lower than merged ones."
+        )
 
 
-def _lost(settings: Mapping[str, Published]) -> Iterator[str]:
-    """The settings in which merging costs least and most accuracy."""
-    ends = {name: ends_of_tree(each.results["merge"].test_accuracy) for name, each in settings.items()}
-    order = sorted(ends, key=lambda name: ends[name][0] - ends[name][1])
-    for name, most in dict(zip((order[0], order[-1]), ("least", "most"), strict=True)).items():
-        first, last = ends[name]
-        yield f"Accuracy falls {most} in `{name}`: from {first:.1f} to {last:.1f} %."
+def _certified(settings: Mapping[str, Published]) -> Iterator[str]:
+    """Where the radius falls within which the global bound makes answers certain."""
+    found = {name: rows_named(each.answers, CERTIFIED) for name, each in settings.items()}
+    if fall := [f"`{name}`" for name, rows in found.items() if any(row.high.item() < 0 for row in rows)]:
+        yield f"The radius within which that bound certifies an answer falls in {listed(fall)}."

@@ -24,7 +24,7 @@ from ..groups import (
     tree_stages,
 )
 from ..statistics import Test, defined
-from .wording import by_factor, signed, two_digits
+from .wording import by_factor, two_digits
 
 TITLE = "Does the Lipschitz bound fall by more than smaller weights explain?"
 SCHEMA = {
@@ -127,15 +127,20 @@ def answer(data: xr.Dataset) -> tuple[list[Test], str]:
     radii = _measured(data.certified_radius, "certificate")
     certificates = {}
     for name, radius in radii.items():
-        values = differences(tree(radius, top), tree(radius, 0))
-        test = defined(f"certified radius by the {name} bound, stage {top} minus stage 0", values, "pixel range")
-        certificates[f"the radius certified by {NAMES.get(name, f'the {name} bound')}"] = test
+        late, early = tree(radius, top), tree(radius, 0)
+        title = f"certified radius by the {name} bound, stage {top} minus stage 0"
+        test = defined(title, differences(late, early), "pixel range")
+        ends = float(early.mean()), float(late.mean())
+        certificates[f"L2 radius certified by {NAMES.get(name, f'the {name} bound')}"] = test, *ends
     measures = {"accuracy": (data.test_accuracy * PERCENT, POINTS)}
     measures |= {f"log10 {name}": (log, "log10") for name, log in logs.items()}
     measures |= {f"certified radius by the {name} bound": (radius, "pixel range") for name, radius in radii.items()}
     beside = _beside_equally_accurate(data, measures)
     tests = [test for some in falls.values() for test in some] + _over_margin(data, logs)
-    tests += [*certificates.values(), *(test for some in beside.values() for test in some.values())]
+    tests += [
+        *(test for test, *_ in certificates.values()),
+        *(test for some in beside.values() for test in some.values()),
+    ]
     return tests, " ".join([*_beyond_scale(falls, top), *_certified(certificates, data), *_beside_l2(falls, beside)])
 
 
@@ -155,10 +160,11 @@ def _beyond_scale(falls: Mapping[str, list[Test]], top: int) -> Iterator[str]:
         yield f"{verdict}. Merging up to stage {top} lowers the {name} beyond smaller weights {by_factor(beyond)}."
 
 
-def _certified(certificates: Mapping[str, Test], data: xr.Dataset) -> Iterator[str]:
+def _certified(certificates: Mapping[str, tuple[Test, float, float]], data: xr.Dataset) -> Iterator[str]:
     """What happens to the radii within which answers are certain."""
-    for name, test in certificates.items():
-        yield f"From stage 0 to the last, the {name.removeprefix('the ')} changes by {signed(test)}."
+    for name, (test, before, after) in certificates.items():
+        went = {1: "rises", -1: "falls", 0: "may rise or fall"}[test.sign]
+        yield f"Up to the last stage, the mean {name} {went}, from {before:.2g} to {after:.2g} of the pixel range."
     if not certificates:
         yield data.lipschitz.attrs.get("comment", "No upper bound was measured") + "."
 

@@ -1,5 +1,6 @@
 """Is the crossing an artefact of weak attacks? Networks under PGD, images of other networks, and a random search."""
 
+import json
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 
@@ -136,9 +137,11 @@ def _sentences(data: xr.Dataset, gains: dict, tests: dict, crossing: dict, top: 
     if signs[1] and signs[-1]:
         word = "Partly"
     late, early = (PERCENT * tree(large(data.robust_accuracy.sel(attack=headline)), s).mean().item() for s in (top, 0))
+    images = json.loads(data.attrs.get("parameters", "{}")).get("strong_images")
+    on = f" on the first {images:,} images" if images else ""
     yield (
-        f"{word}. Under {IN_WORDS[headline]}, networks merged from {2**top} keep {late:.1f} % and unmerged ones "
-        f"{early:.1f} %, a difference of {signed(gains[headline])}."
+        f"{word}. Under {IN_WORDS[headline]}{on}, networks merged from {2**top} are right on {late:.1f} % and unmerged "
+        f"ones on {early:.1f} %, a difference of {signed(gains[headline])}."
     )
     if "fgsm" in gains and headline != "fgsm":
         yield f"Under FGSM the difference is {signed(gains['fgsm'])}."

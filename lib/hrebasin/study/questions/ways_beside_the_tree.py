@@ -28,6 +28,25 @@ def of_size(data: xr.Dataset, size: int) -> xr.Dataset:
     return data.isel(model=((data.n_merged == size) & ~data.method.isin(("unmerged", LEFT_OUT))).values)
 
 
+def size_of(data: xr.Dataset) -> int:
+    """How many networks were merged at most."""
+    return int(data.n_merged.values[data.method.values == "tree"].max())
+
+
+def accuracies(data: xr.Dataset) -> dict[str, tuple[float, float]]:
+    """Test accuracy of most merged networks in percent, without and with REPAIR, by method; nan where not measured.
+
+    MergeMany counts once it has converged.
+    """
+    part, found = of_size(data, size_of(data)), {}
+    for way in sorted({*part.method.values.tolist()} - {*NOT_MERGED}):
+        labels = {"method": way} | ({"sweeps": CONVERGENCE} if way == "merge-many" else {})
+        columns = (part[name] for name in ("test_accuracy", "repaired_accuracy") if name in part)
+        means = [PERCENT * float(by_group(each, **labels).mean()) for each in columns]
+        found[way] = means[0], means[1] if len(means) > 1 else np.nan
+    return found
+
+
 def beside_the_tree(data: xr.Dataset, size: int) -> tuple[dict[str, Test], dict[str, Test]]:
     """Accuracy minus the tree's and time over the tree's, by way; the ensemble has no time."""
     part = of_size(data, size)
@@ -64,6 +83,23 @@ def strong_beside(part: xr.Dataset, size: int) -> dict[str, tuple[Test, bool]]:
         ahead = differences(by_group(kept.strong_accuracy, **labels), base) * PERCENT
         test = defined(f"strong FGSM: {name} minus tree, {size} models", ahead, POINTS)
         found[name] = test, labels["method"] not in NOT_MERGED
+    return found
+
+
+def beside_unmerged(data: xr.Dataset) -> dict[str, Test]:
+    """Accuracy under strong FGSM of most merged networks minus that of unmerged ones, by way.
+
+    The tree, naive averages and MergeMany before convergence are left out; empty where it was not measured.
+    """
+    if "strong_accuracy" not in data:
+        return {}
+    size, found = size_of(data), {}
+    kept = data.isel(model=data.strong_accuracy.notnull().values)
+    alone, part = by_group(kept.strong_accuracy, method="unmerged"), of_size(kept, size)
+    for name, labels in ways_of(part).items():
+        if labels["method"] not in (*NOT_MERGED, "naive") and labels.get("sweeps", CONVERGENCE) == CONVERGENCE:
+            ahead = differences(by_group(part.strong_accuracy, **labels), alone) * PERCENT
+            found[name] = defined(f"strong FGSM: {name} of {size} minus unmerged", ahead, POINTS)
     return found
 
 

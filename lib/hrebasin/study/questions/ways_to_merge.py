@@ -1,6 +1,6 @@
 """MergeMany or tree? Every known way to merge the same networks stands beside them."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 import numpy as np
 import xarray as xr
@@ -25,6 +25,7 @@ from .ways_beside_the_tree import (
     of_size,
     orders_of,
     rank_correlation,
+    size_of,
     strong_beside,
     ways_of,
 )
@@ -82,7 +83,7 @@ def _recommended(ahead: Mapping[str, Test], times: Mapping[str, Test], size: int
     if ahead[best].effect <= 0:
         yield f"No way makes a more accurate network of {size} than the tree."
         return
-    ways, lead = len(times) + 1, f"{amount(ahead[best])} above the tree {within(ahead[best])}"
+    ways, lead = _several(times) + 1, f"{amount(ahead[best])} above the tree {within(ahead[best])}"
     yield f"{way_at_first(best)} is the most accurate of {ways} ways to merge {size} networks: {lead}."
     yield f"It takes {two_digits(times[best].effect)} times the tree's time."
     others = [name for name in known if name != best and ahead[name].n == ahead[best].n]
@@ -97,9 +98,14 @@ def _recommended(ahead: Mapping[str, Test], times: Mapping[str, Test], size: int
         yield f"{way_at_first(cheapest)} comes within {CLOSE:g} point of the best {took}."
 
 
+def _several(ways: Iterable[str]) -> int:
+    """How many methods there are among ways; MergeMany counts once, whenever it was stopped."""
+    return len({way.partition(", ")[0] for way in ways})
+
+
 def most_accurate(data: xr.Dataset) -> str:
     """The most accurate way to merge most networks, beside the tree: a sentence that stands behind a comma."""
-    size = int(data.n_merged.values[data.method.values == "tree"].max())
+    size = size_of(data)
     ahead, times = beside_the_tree(data, size)
     said = next(_recommended(ahead, times, size))
     [way] = [name for name in ahead if said.startswith(f"{way_at_first(name)} is ")] or [""]
@@ -133,8 +139,8 @@ def _most_robust(data: xr.Dataset, size: int) -> Iterator[str]:
     if known:
         best = max(known, key=lambda name: known[name].effect)
         yield (
-            f"{way_at_first(best)} is the most accurate of all {len(known) + 1} under strong FGSM; the difference from "
-            f"the tree is {signed(known[best])}."
+            f"{way_at_first(best)} is the most accurate of all {_several(known) + 1} under strong FGSM; the difference "
+            f"from the tree is {signed(known[best])}."
         )
 
 
@@ -155,7 +161,7 @@ def _spreads(data: xr.Dataset) -> Iterator[str]:
 
 def recommendation(data: xr.Dataset) -> str:
     """Which way to take for the most networks that were merged, in sentences with numbers, and how it is called."""
-    size = int(data.n_merged.values[data.method.values == "tree"].max())
+    size = size_of(data)
     ahead, times = beside_the_tree(data, size)
     said = [
         *_recommended(ahead, times, size),
@@ -183,9 +189,12 @@ def _outside_of_a_basin(data: xr.Dataset, size: int) -> Iterator[str]:
         return
     worst, beside = (part.test_loss.groupby("group").max() for part in (left, nodes))
     excess = defined(f"worst loss of means of all but one, {size} models", differences(worst, beside), "nat")
+    by_sweeps = left.test_loss.groupby("sweeps").max()
+    sweeps = by_sweeps.sweeps.values[np.argmax(by_sweeps.values)]
+    when = f"after {sweeps_in_words(sweeps)}" if sweeps else "before any sweep"
     yield (
-        "MergeMany aligns each network to the mean of the others. The worst loss of such a mean minus that of the "
-        f"tree's worst network is {signed(excess)}."
+        f"MergeMany aligns each network to the mean of the others. At its worst, {when}, the loss of such a mean minus "
+        f"that of the tree's worst network is {signed(excess)}."
     )
     accuracy = by_group(of_size(data, size).test_accuracy, method="merge-many", sweeps=CONVERGENCE)
     both = xr.align(worst - beside, accuracy)
@@ -201,7 +210,7 @@ def _outside_of_a_basin(data: xr.Dataset, size: int) -> Iterator[str]:
 
 def _seen(data: xr.Dataset) -> str:
     """What the figure shows."""
-    size = int(data.n_merged.values[data.method.values == "tree"].max())
+    size = size_of(data)
     test = beside_the_tree(data, size)[0].get(f"MergeMany, {sweeps_in_words(CONVERGENCE)}")
     if test is None:
         return ""
