@@ -1,4 +1,4 @@
-# The whole paper as a workflow: papermill runs one notebook a rule, groups of networks are its shards.
+# The whole paper as a workflow: papermill runs one notebook per rule, groups of networks are its shards.
 #
 #   make paper [SETTING=sample|augmented|plain|paper|...] [DATASET=...] [DEVICE=...] [GROUPS=...] [PRECISION=...] [EXECUTOR=slurm]
 #

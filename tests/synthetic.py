@@ -39,7 +39,7 @@ def results(
 
     Args:
         groups: trees.
-        leaves: networks a tree, a power of two.
+        leaves: networks per tree, a power of two.
         noise: factor on the planted spread between networks.
         seed: of all draws.
         stages: the data sets wanted; by default all, with those of the open questions.

@@ -56,7 +56,7 @@ def test_equal_variances_do_not_read_as_a_fall(skewed):
     draws = synthetic.normal(len(rows), "variance")
     values = xr.DataArray(np.exp(draws) if skewed else draws, dims="model", coords=synthetic.coords(rows))
     falls, last = variance_falls(values, [0, 1, 2])
-    assert last == 1  # the last stage with four networks a group
+    assert last == 1  # the last stage with four networks per group
     assert abs(falls.mean()) < 3 * falls.std() / 20
     wide = values * np.where(values.stage == 0, 2, 1)
     leaves = values[(values.method == "unmerged").values]

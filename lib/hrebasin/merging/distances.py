@@ -56,7 +56,7 @@ def pairwise_distance(norms: torch.Tensor, means: Bank) -> torch.Tensor:
 
 
 def with_history(bank: Bank, distance, sweeps_done, converged, seconds) -> Bank:
-    """The bank with the variables of `HISTORY`, one value a network each."""
+    """The bank with the variables of `HISTORY`, one value per network."""
     columns = (
         np.asarray(distance),
         np.asarray(sweeps_done),

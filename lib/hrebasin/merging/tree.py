@@ -95,7 +95,7 @@ def merge_tree(
 
     Args:
         bank: one or more trees of leaves, one after the other.
-        leaves: networks a tree, a power of two; by default all of them form one tree.
+        leaves: networks per tree, a power of two; by default all of them form one tree.
         seed: of the layer orders.
         pixels: as in `merge_pairs`.
 

@@ -1,4 +1,4 @@
-"""Comparisons over groups: nodes averaged within a tree first, then one value a tree; and what a test says of it."""
+"""Comparisons over groups: nodes averaged within a tree first, then one value per tree; and what a test says of it."""
 
 from collections.abc import Mapping
 
@@ -12,7 +12,7 @@ PERCENT = 100.0  # percentage points in an accuracy of 1
 POINTS = "percentage points"
 SAME_CHOICE = 0.5  # percentage points; one standard error of an accuracy of 50 % on 10,000 test images
 LEAST_STRONG = 0.015  # epsilon from which an attack counts as strong, as in C5
-VARYING = 4  # networks a group, at least, whose variance is compared
+VARYING = 4  # networks per group, at least, whose variance is compared
 BROKEN = 0.1  # epsilon at which every network must break
 
 Results = Mapping[str, xr.Dataset]  # data sets by stage
@@ -172,7 +172,7 @@ def slopes(array: xr.DataArray, stages: list[int]) -> np.ndarray:
 def variance_falls(array: xr.DataArray, stages: list[int]) -> tuple[np.ndarray, int]:
     """How much smaller the variance among the networks of a group is at a later stage than at stage 0.
 
-    The later stage is the last with `VARYING` networks a group: of fewer, sample variances are so skewed that a fall
+    The later stage is the last with `VARYING` networks per group: of fewer, sample variances are so skewed that a fall
     is found too often. The difference of sample variances is unbiased whatever the networks' distribution and number; a
     ratio or its logarithm is not.
 
@@ -183,7 +183,7 @@ def variance_falls(array: xr.DataArray, stages: list[int]) -> tuple[np.ndarray, 
         first, last = (_variance(array, s) for s in (0, stage))
         if first.size and last.size:
             return minus(first, last), stage
-    raise NotMeasuredError(f"no stage after stage 0 has {VARYING} networks a group")
+    raise NotMeasuredError(f"no stage after stage 0 has {VARYING} networks per group")
 
 
 def _variance(array: xr.DataArray, stage: int) -> xr.DataArray:

@@ -65,7 +65,7 @@ class Test:
     def __post_init__(self):
         values = np.asarray(self.values, dtype=float)
         if values.ndim != 1 or len(values) == 0 or not np.isfinite(values).all():
-            raise ValueError(f"test {self.name!r} needs one finite value a group, got {values}")
+            raise ValueError(f"test {self.name!r} needs one finite value per group, got {values}")
         if self.margin is not None and self.margin <= 0:
             raise ValueError(f"test {self.name!r}: an equivalence margin must be positive, got {self.margin}")
         if self.by_image is not None and not np.allclose(np.mean(self.by_image, axis=1), values):

@@ -24,7 +24,7 @@ from ...training.recipe import Recipe
 from ...training.train import train
 
 WIDTHS = {"small": (128, 128, 64), "full": (512, 512, 256)}  # hidden units
-LEAVES = 16  # networks a tree
+LEAVES = 16  # networks per tree
 SET = 4  # networks a MergeMany set
 EPSILONS = tuple(step / 1000 for step in range(21))  # pixel range
 TRAINING = Recipe(epochs=2, batch_size=25)
@@ -173,7 +173,7 @@ def straight_lines(measured: xr.Dataset) -> xr.Dataset:
     """Least-squares lines through the points of `scaling`.
 
     Returns:
-        ``slope_seconds`` (s a network), ``slope_memory`` (MB a network) (size, stage), and ``bend`` (size, stage): the
+        ``slope_seconds`` (s per network), ``slope_memory`` (MB per network) (size, stage), and ``bend`` (size, stage): the
         largest deviation of a time from its line, as a share of the longest time.
     """
     shape = measured.scaling_seconds.shape[:2]

@@ -103,7 +103,7 @@ def goals(benchmarks: xr.Dataset) -> str:
 
 def lines_table(benchmarks: xr.Dataset) -> str:
     """Time and memory a network by stage and size, and how far times lie from a line, as Markdown."""
-    lines = ["| networks | stage | seconds a network | largest deviation from the line | MB a network |"]
+    lines = ["| networks | stage | seconds per network | largest deviation from the line | MB per network |"]
     lines += ["|---|---|---|---|---|"]
     for size in benchmarks["size"].values:
         for stage in benchmarks.stage.values:

@@ -66,7 +66,7 @@ def c7b(results: Results) -> list[Test]:
 
 @part("C7c", "the variance of the summed weight norm among networks falls", "variance")
 def c7c(results: Results) -> list[Test]:
-    """Variance within a group, stage 0 minus the last stage with four networks a group."""
+    """Variance within a group, stage 0 minus the last stage with four networks per group."""
     norm = _norm(results)
     return [_variance("weight norm", norm, tree_stages(norm))]
 

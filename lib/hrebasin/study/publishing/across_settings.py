@@ -1,4 +1,4 @@
-"""What settings have in common and what they change: a paragraph a question."""
+"""What settings have in common and what they change: a paragraph per question."""
 
 from collections.abc import Mapping
 

@@ -51,7 +51,7 @@ class Beside(NamedTuple):
 
 
 class Line(NamedTuple):
-    """Networks merged from a number of others: the setting with n, the number, their accuracy, a cell an attack."""
+    """Networks merged from a number of others: the setting with n, the number, their accuracy, a cell per attack."""
 
     setting: str
     size: str

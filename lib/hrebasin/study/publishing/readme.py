@@ -213,7 +213,7 @@ def figures_table(
     needs: Mapping[str, list[str]],
     root: Path,
 ) -> str:
-    """Figure, the notebooks and the data set that it is drawn from, the command and its minutes a tree, as Markdown.
+    """Figure, the notebooks and the data set that it is drawn from, the command and its minutes per tree, as Markdown.
 
     Args:
         published: settings, the main one first; of the others come figures that those before them lack.
@@ -221,7 +221,7 @@ def figures_table(
         needs: as `needed_stages` tells.
         root: the project's folder.
     """
-    lines = ["| figure | notebooks | data set | command | minutes a tree |", "|---|---|---|---|---|"]
+    lines = ["| figure | notebooks | data set | command | minutes per tree |", "|---|---|---|---|---|"]
     told, known = set(), {path.stem for path in (root / "config").glob("*.yaml")}
     for place, results in zip(published, everything, strict=True):
         tables = [name for name, (_, stages) in figures.TABLES.items() if set(stages) <= set(results)]

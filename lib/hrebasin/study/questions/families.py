@@ -289,5 +289,5 @@ def _seen(data: xr.Dataset) -> str:
     seen=_seen,
 )
 def draw(data: xr.Dataset) -> Figure:
-    """Accuracy under strong attack over test accuracy, a curve a family, a panel an attack."""
+    """Accuracy under strong attack over test accuracy, a curve per family, a panel per attack."""
     return draw_families(data, _attacks(data), _seen(data))

@@ -43,7 +43,7 @@ PANEL, REST = 62, 40  # mm: the height of a panel, and of what is above and belo
 
 
 def draw_families(data: xr.Dataset, kinds: Mapping[str, str], title: str) -> Figure:
-    """A panel an attack, a curve a family.
+    """A panel per attack, a curve per family.
 
     Args:
         data: data set of stage ``controls``.

@@ -97,7 +97,7 @@ SIZES = (0.0, 0.005, 0.01, 0.02)  # of the attacks in the table
     about=_differences_of_images,
 )
 def tabulate(data: xr.Dataset) -> tuple[list[str], list[list[str]]]:
-    """Robust accuracy on the first version of the images minus that on the second, a row a stage.
+    """Robust accuracy on the first version of the images minus that on the second, a row per stage.
 
     Returns:
         Heads of the columns, and the rows, as texts.

@@ -31,7 +31,7 @@ Series = tuple[str, str, dict, dict]  # method, label, what selects it, its look
 
 
 def draw_mergers(data: xr.Dataset) -> Figure:
-    """A row of panels a measure, a column a family of methods, a curve a method; n of networks along x.
+    """A row of panels per measure, a column per family of methods, a curve per method; n of networks along x.
 
     Args:
         data: data set of stage ``mergers``. Rows that it does not hold numbers for, because it was measured before they

@@ -182,7 +182,7 @@ def _seen(data: xr.Dataset) -> str:
     seen=_seen,
 )
 def draw(data: xr.Dataset) -> Figure:
-    """Robust accuracy by size of the attack, a panel an attack, a curve a stage."""
+    """Robust accuracy by size of the attack, a panel per attack, a curve per stage."""
     kinds = [kind for kind in PANELS if kind in data.attack.values]
     figure, panels = stacked(len(kinds), sharey=True)
     few = data.robust_accuracy.isel(epsilon=(data.epsilon <= LARGEST_SHOWN).values)

@@ -277,7 +277,7 @@ def draw(data: xr.Dataset) -> Figure:
 
 
 def _by_recipe(axes, names: list[str], parts: list[np.ndarray], label: str, *, shift: float = 0, **look) -> None:
-    """Means over groups with their spread, a row a recipe."""
+    """Means over groups with their spread, a row per recipe."""
     places = np.arange(len(names))[::-1] + shift
     for place, part in zip(places, parts, strict=True):
         if len(part) > 1:

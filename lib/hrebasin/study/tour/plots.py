@@ -116,7 +116,7 @@ def _others(accuracy: xr.DataArray, leaves: int) -> dict[str, dict]:
 
 @styled
 def draw_closeup(closeup: xr.Dataset) -> Figure:
-    """One image under attack: a row a network, with the image, what is added, the sum, and the answers to both."""
+    """One image under attack: a row per network, with the image, what is added, the sum, and the answers to both."""
     n = closeup.sizes["model"]
     figure = Figure((SCREEN, (14 + 30 * n) / 25.4))
     panels = figure.subplots(n, 4, width_ratios=(1, 1, 1, 2.1), squeeze=False)
