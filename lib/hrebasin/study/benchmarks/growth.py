@@ -173,8 +173,8 @@ def straight_lines(measured: xr.Dataset) -> xr.Dataset:
     """Least-squares lines through the points of `scaling`.
 
     Returns:
-        ``slope_seconds`` (s per network), ``slope_memory`` (MB per network) (size, stage), and ``bend`` (size, stage): the
-        largest deviation of a time from its line, as a share of the longest time.
+        ``slope_seconds`` (s per network), ``slope_memory`` (MB per network) (size, stage), and ``bend`` (size, stage):
+        the largest deviation of a time from its line, as a share of the longest time.
     """
     shape = measured.scaling_seconds.shape[:2]
     slopes, bend = {name: np.full(shape, np.nan) for name in ("seconds", "memory")}, np.full(shape, np.nan)
