@@ -19,7 +19,6 @@ OTHERS = {  # setting -> what it has that the main networks have not
 }
 
 
-UNSURE = ", which is not significant once corrected for the number of tests"
 BARRIER = ": accuracy barrier after matching"  # end of the names of a recipe's comparisons
 AUGMENTED = "what crop and flip change of the gain"
 
@@ -68,20 +67,26 @@ def _tree_or_many(settings: Mapping[str, Published]) -> str:
         first = f"Only if MergeMany stops after one sweep, in {settings_with(once, 'reproduced')}."
     else:
         first = "No." if set(converged.values()) == {"contradicted"} else "Not resolved."
-    said = [first]
-    for name, each in settings.items():
-        if converged[name] != NOTHING:
-            for part, found, other in (
-                ("C1a", converged, "converged MergeMany"),
-                ("C1b", once, "MergeMany after one sweep"),
-            ):
-                row = part_of(each.ledger, part)
-                if row.low <= 0 <= row.high:
-                    said.append(f"In `{name}`, it is not resolved against {other}: {_in_points(sized(row))}.")
-                    continue
-                word, unsure = "less" if row.effect < 0 else "more", found[name] == "not resolved"
-                size = _in_points(sized(turned(row) if row.effect < 0 else row))
-                said.append(f"In `{name}`, the tree of 4 is {word} accurate than {other}, by {size}{UNSURE * unsure}.")
+    besides = {"converged MergeMany": ("C1a", converged), "MergeMany after one sweep": ("C1b", once)}
+    return " ".join([first, *(_beside_many(settings, other, *found) for other, found in besides.items())])
+
+
+def _beside_many(settings: Mapping[str, Published], other: str, part: str, verdicts: Mapping[str, str]) -> str:
+    """How much more or less accurate the tree is than a MergeMany, in every setting."""
+    told, unsure, still_open = [], [], []
+    for name in (name for name, verdict in verdicts.items() if verdict != NOTHING):
+        row = part_of(settings[name].ledger, part)
+        if row.low <= 0 <= row.high:
+            still_open.append(f"`{name}`")
+            continue
+        word, row = ("less", turned(row)) if row.effect < 0 else ("more", row)
+        told.append(f"{_in_points(sized(row))} {word} accurate in `{name}`")
+        unsure += [f"`{name}`"] * (verdicts[name] == "not resolved")
+    said = [f"Beside {other}, the tree of 4 is {listed(told)}."] * bool(told)
+    if unsure:
+        said.append(f"In {listed(unsure)} that is not significant once corrected for the number of tests.")
+    if still_open:
+        said.append(f"{'It' if told else f'Beside {other}, it'} is not resolved in {listed(still_open)}.")
     return " ".join(said)
 
 
@@ -108,12 +113,12 @@ def _augmentation(settings: Mapping[str, Published]) -> str:
 
 
 def _architectures(settings: Mapping[str, Published]) -> str:
-    main, said = next(iter(settings)), []
+    said = []
     for name, text in OTHERS.items():
         if name in settings:
             merge = settings[name].results["merge"]
             said += [f"`{name}` has {text} and images of {merge.attrs['data_source']}."]
-            said += [*_side_by_side(settings, main, name), *_batch_norm(merge)]
+            said += [*_side_by_side(settings, name), *_batch_norm(merge)]
             if "mergers" in settings[name].results:
                 said.append(f"In `{name}`, {most_accurate(settings[name].results['mergers'])}")
     return " ".join([*said, *_missing(settings, *OTHERS)])
@@ -165,9 +170,9 @@ def rows_named(of: xr.Dataset | None, text: str) -> list[xr.Dataset]:
     return [of.isel({dim: k}) for k, name in enumerate(of.comparison.values.tolist()) if text in name]
 
 
-def _side_by_side(settings: Mapping[str, Published], first: str, second: str) -> list[str]:
+def _side_by_side(settings: Mapping[str, Published], *names: str) -> list[str]:
     return [
-        f"{text} {_points(settings[first], part)} in `{first}` and {_points(settings[second], part)} in `{second}`."
+        f"{text} {listed([f'{_points(settings[name], part)} in `{name}`' for name in names])}."
         for part, text in COMPARED.items()
     ]
 

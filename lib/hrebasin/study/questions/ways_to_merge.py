@@ -100,7 +100,7 @@ def _recommended(ahead: Mapping[str, Test], times: Mapping[str, Test], size: int
 
 def _several(ways: Iterable[str]) -> int:
     """How many methods there are among ways; MergeMany counts once, whenever it was stopped."""
-    return len({way.partition(", ")[0] for way in ways})
+    return len({"MergeMany" if way.startswith("MergeMany, ") else way for way in ways})
 
 
 def most_accurate(data: xr.Dataset) -> str:
