@@ -80,7 +80,7 @@ def _beside_many(settings: Mapping[str, Published], other: str, part: str, verdi
             still_open.append(f"`{name}`")
             continue
         word, row = ("less", turned(row)) if row.effect < 0 else ("more", row)
-        told.append(f"{_in_points(sized(row))} {word} accurate in `{name}`")
+        told.append(f"{in_points(sized(row))} {word} accurate in `{name}`")
         unsure += [f"`{name}`"] * (verdicts[name] == "not resolved")
     said = [f"Beside {other}, the tree of 4 is {listed(told)}."] * bool(told)
     if unsure:
@@ -97,7 +97,7 @@ def _augmentation(settings: Mapping[str, Published]) -> str:
         for row in changes:
             attack = row.comparison.item().partition(", ")[0]
             cut = row.effect < 0
-            size = _in_points(sized(turned(row) if cut else row))
+            size = in_points(sized(turned(row) if cut else row))
             said.append(f"They {'cut' if cut else 'raise'} what merging gains under strong {attack} by {size}.")
         if changes:
             said.insert(0, f"To isolate crop and flip, we trained `{name}` with and without them, on few images.")
@@ -156,9 +156,10 @@ def _barrier(settings: Mapping[str, Published]) -> str:
     said = [f"{first} A pair merge costs {_points(settings[least], 'C11')} in `{least}`{', the least' * several}."]
     if recipes:
         nearest = min(recipes, key=lambda row: row.effect.item())
-        said.append(f"In {small} of {len(recipes)} small experiments (recipes and widths, few images) it may be zero.")
+        some = f"{small} of {len(recipes)} small experiments (recipes and widths, few images)"
+        said.append(f"In {some} the interval of the barrier includes zero.")
         name = nearest.comparison.item().removesuffix(BARRIER)
-        said.append(f"The smallest barrier is that of {name}: {_in_points(sized(nearest))}.")
+        said.append(f"The smallest barrier is that of {name}: {in_points(sized(nearest))}.")
     return " ".join(said)
 
 
@@ -199,10 +200,11 @@ def settings_with(verdicts: Mapping[str, str], verdict: str) -> str:
 
 
 def _points(of: Published, part: str) -> str:
-    return _in_points(_effect(of.ledger, part))
+    return in_points(_effect(of.ledger, part))
 
 
-def _in_points(text: str) -> str:
+def in_points(text: str) -> str:
+    """A size with its interval, in points: "8.1 points (7.6 to 8.8)"."""
     size, _, spread = text.partition(" (")
     return f"{size} points ({spread}" if spread else size if size == NOTHING else f"{size} points"
 
@@ -224,7 +226,6 @@ def unknown(settings: Mapping[str, Published], *, networks: int, devices: set[st
         devices: that measured.
     """
     said = [
-        "We have not read the paper's full text.",
         f"The paper trained 1600 networks; our largest published setting has {networks}.",
         *_not_run(settings),
     ]

@@ -16,10 +16,10 @@ from .places import Published
 KEY = (
     "Fully merged networks are those of a tree's last stage. Early-stopped ones are unmerged networks from before the "
     "end of their training. MergeMany is Git Re-Basin's own method for many networks. FGSM moves every pixel, in "
-    "[0, 1], by epsilon: weak means at most 0.005, strong 0.015 to 0.020. PGD takes many small steps within epsilon; "
-    "on the margin, it lowers the lead of the right class. Parentheses hold 95 % intervals. Yes means significant in "
-    "the paper's direction and no significant in the other, both after Holm's correction. Not resolved after "
-    "correction means that p is at most 0.05 alone, but not after it."
+    "[0, 1], by epsilon: weak is the mean over sizes up to 0.005, strong that over 0.015 to 0.020. PGD takes many "
+    "small steps within epsilon; on the margin, it lowers the lead of the right class. Parentheses hold 95 % intervals."
+    ' "Yes" and "no" are significant for and against what the paper says, after Holm\'s correction. "Not resolved '
+    'after correction" means that p is at most 0.05 before the correction, but not after it.'
 )
 LIKELY = "augmented"  # the setting with most in common with public code that the paper builds on
 STAGES = re.compile(r"stage (\d+)")

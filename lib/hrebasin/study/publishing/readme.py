@@ -118,14 +118,16 @@ def _ways(settings: Mapping[str, Published]) -> str:
         return "Not measured yet.\n"
     columns = {name: accuracies(data) for name, data in tried.items()}
     best = {name: sorted(ways, key=lambda way: -max(ways[way])) for name, ways in columns.items()}
+    most = {name: [max(column) for column in zip(*ways.values(), strict=True)] for name, ways in columns.items()}
     shown = dict.fromkeys(["tree", "merge-many", *(way for order in best.values() for way in order[:2])])
-    heads = [f"`{name}`, {size_of(data)} networks" for name, data in tried.items()]
+    heads = [f"`{name}`, {size_of(data)} networks, n = {count_groups(data)}" for name, data in tried.items()]
     lines = [f"| `method=` | {' | '.join(heads)} |", "|---" * (1 + len(heads)) + "|"]
     for way in shown:
         cells = []
         for name, ways in columns.items():
-            told = " → ".join(f"{value:.1f}" for value in ways.get(way, ()) if value == value)
-            cells.append(f"**{told}**" if way == best[name][0] else told or "–")
+            marks = zip(ways.get(way, ()), most[name], strict=False)
+            told = [f"**{value:.1f}**" if value == top else f"{value:.1f}" for value, top in marks if value == value]
+            cells.append(" → ".join(told) or "–")
         lines.append(f"| `{way}` | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 

@@ -4,15 +4,16 @@ from collections.abc import Iterator, Mapping
 from itertools import product
 
 from ...merging.looks import RIVALS
+from ..claims.verdicts import ALPHA
 from ..groups import PERCENT
 from ..questions.equal_accuracy import NEAR
 from ..questions.ways_beside_the_tree import beside_unmerged
 from ..questions.wording import amount, listed, two_digits, way_in_words, within
 from ..statistics import by_sign
-from .across_settings import rows_named, settings_with, strong_by_stage, verdicts_on
+from .across_settings import in_points, rows_named, settings_with, strong_by_stage, verdicts_on
 from .early_stopping import comparisons, other_ways
 from .first_screen import ends_of_tree
-from .ledger_text import NOTHING, part_of
+from .ledger_text import NOTHING, part_of, sized, turned
 from .places import Published
 
 FALLS = {"weight norms": "C7a", "Lipschitz bounds": "C8a"}
@@ -51,12 +52,12 @@ def _lost(settings: Mapping[str, Published]) -> Iterator[str]:
         else:
             pair[name], whole[name] = cost, first - last
     if pair:
-        yield f"Merging two networks costs {_range(pair)} points of accuracy, and merging a whole tree {_range(whole)}."
+        outside = f"Outside {listed([f'`{name}`' for name in guessing])}, merging" if guessing else "Merging"
+        yield f"{outside} two networks costs {_range(pair)} points of accuracy, merging a whole tree {_range(whole)}."
     for name, (cost, last, chance) in guessing.items():
         yield (
-            f"In `{name}`, merging two costs {two_digits(cost)} points, and fully merged networks are near guessing "
-            f"({last:.0f} % accurate, where guessing gives {chance:.0f} %): what we say of their robustness says no "
-            "more than that."
+            f"In `{name}`, merging two costs {two_digits(cost)} points, and fully merged networks hardly do better "
+            f"than guessing ({last:.0f} % beside {chance:.0f} %), so that their robustness tells nothing."
         )
 
 
@@ -75,8 +76,11 @@ def _gain(settings: Mapping[str, Published]) -> Iterator[str]:
     if told:
         merged = "Networks fully merged in the paper's tree"
         yield f"{merged} withstand strong FGSM {' and '.join(told)} than unmerged ones."
-    if where := settings_with(strong, "not resolved"):
-        yield f"It is not resolved in {where}."
+    for name in (name for name, found in strong.items() if found == "not resolved"):
+        part = part_of(settings[name].ledger, "C5b fgsm")
+        word, size = ("trail", turned(part)) if part.effect < 0 else ("lead", part)
+        unsure = "not significant after correction" if part.p <= ALPHA else "not resolved"
+        yield f"In `{name}` they {word} by {in_points(sized(size))}, which is {unsure}."
 
 
 def _rise(settings: Mapping[str, Published]) -> Iterator[str]:
@@ -93,21 +97,24 @@ def _rise(settings: Mapping[str, Published]) -> Iterator[str]:
 
 
 def _other_ways_lead(settings: Mapping[str, Published]) -> Iterator[str]:
-    """Where networks merged in other ways are more robust than unmerged ones, though the tree's are not."""
-    for name, verdict in verdicts_on(settings, "C5b fgsm").items():
-        mergers = settings[name].results.get("mergers")
-        tests = {} if mergers is None or verdict == "reproduced" else beside_unmerged(mergers)
-        if ahead := by_sign(tests)[1]:
-            best = max(ahead, key=lambda way: tests[way].effect)
-            yield (
-                f"The way of merging decides: in `{name}`, {len(ahead)} of {len(tests)} other ways to merge as many "
-                f"lead unmerged networks, {way_in_words(best)} by {amount(tests[best])} {within(tests[best])}."
-            )
+    """Where networks merged in other ways are more robust than unmerged ones, and where none is."""
+    found = {
+        name: beside_unmerged(each.results["mergers"]) for name, each in settings.items() if "mergers" in each.results
+    }
+    ahead = {name: leading for name, tests in found.items() if (leading := by_sign(tests)[1])}
+    for name, leading in ahead.items():
+        best = max(leading, key=lambda way: found[name][way].effect)
+        yield (
+            f"The way of merging matters: in `{name}`, {len(leading)} of {len(found[name])} other ways lead unmerged "
+            f"networks, {way_in_words(best)} most, by {amount(found[name][best])} {within(found[name][best])}."
+        )
+    if none := [f"`{name}`" for name, tests in found.items() if tests and name not in ahead]:
+        yield f"No other way leads in {listed(none)}."
 
 
 def _against_stopped(settings: Mapping[str, Published]) -> Iterator[str]:
     """Whether any merged networks are more robust than early-stopped ones as accurate."""
-    than, ahead = "better than early-stopped networks of the same accuracy", []
+    than, ahead, leading = "better than early-stopped networks of the same accuracy", [], set()
     for (method, how), (attack, name), (setting, each) in product(TREES.items(), ATTACKS.items(), settings.items()):
         if sizes := _ahead(each, attack, method):
             ahead.append(method)
@@ -115,9 +122,16 @@ def _against_stopped(settings: Mapping[str, Published]) -> Iterator[str]:
     if "tree" not in ahead:
         yield from _behind(settings)
     for setting, each in settings.items():
-        if ways := by_sign(other_ways(each.results))[1]:
-            names = listed([way_in_words(RIVALS[way][0]) for way in ways])
-            yield f"In `{setting}`, {names} lead them under FGSM. PGD has not tried these."
+        tests = other_ways(each.results)
+        if ways := by_sign(tests)[1]:
+            names = listed([f"{way_in_words(RIVALS[way][0])} (by {amount(tests[way])})" for way in ways])
+            yield f"In `{setting}`, {names} lead them under FGSM. We have not attacked these with PGD."
+            leading |= {*ways}
+    for setting, each in settings.items():
+        tests = other_ways(each.results)
+        if behind := [way for way in by_sign(tests)[-1] if way in leading]:
+            names = listed([f"{way_in_words(RIVALS[way][0])} (by {amount(tests[way])})" for way in behind])
+            yield f"In `{setting}`, {names} trail."
 
 
 def _behind(settings: Mapping[str, Published]) -> Iterator[str]:
@@ -134,7 +148,8 @@ def _behind(settings: Mapping[str, Published]) -> Iterator[str]:
             all_of = "all" if (trail := sum(end < 0 for end in ends)) == len(ends) else f"{trail} of"
             told.append(f"{all_of} {len(ends)} comparisons under {name}")
     if told:
-        yield "Networks merged in the paper's tree never beat early-stopped networks of equal accuracy."
+        near = f"early-stopped networks within {NEAR * PERCENT:.0f} point of their accuracy"
+        yield f"In no comparison do networks merged in the paper's tree beat {near}."
         yield f"They trail in {' and in '.join(told)}."
 
 
@@ -167,8 +182,8 @@ def _regularised(settings: Mapping[str, Published]) -> Iterator[str]:
             shrunk += [f"{two_digits(10 ** (shrinking - merging))} (`{name}`)"] * (shrinking > merging)
     if shrunk:
         yield (
-            f"Smaller weights alone do more: unmerged networks rescaled to the same norms have global bounds "
-            f"{listed(shrunk)} times lower than merged ones."
+            "Bounds alone say little: unmerged networks scaled down layer by layer to the same norms give the same "
+            f"answers as before, and yet have global bounds {listed(shrunk)} times lower than merged ones."
         )
 
 
@@ -176,4 +191,5 @@ def _certified(settings: Mapping[str, Published]) -> Iterator[str]:
     """Where the radius falls within which the global bound makes answers certain."""
     found = {name: rows_named(each.answers, CERTIFIED) for name, each in settings.items()}
     if fall := [f"`{name}`" for name, rows in found.items() if any(row.high.item() < 0 for row in rows)]:
-        yield f"The radius within which that bound certifies an answer falls in {listed(fall)}."
+        merged = "for fully merged networks than for unmerged ones"
+        yield f"The radius within which that bound certifies an answer is smaller {merged} in {listed(fall)}."

@@ -105,6 +105,8 @@ def way_at_first(way: str) -> str:
 def way_in_words(way: str) -> str:
     """A way's name as it stands in a sentence."""
     name, comma, which = way.partition(", ")
+    if name == "tree" and comma:
+        return f"a tree matched {which}" if which.startswith("by ") else f"a {which} tree"
     if name != "MergeMany":
         return f"{name} ({which})" if comma else name
     return f"converged {name}" if which == sweeps_in_words(CONVERGENCE) else f"{name} after {which}"
