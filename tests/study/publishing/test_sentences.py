@@ -5,9 +5,10 @@ import xarray as xr
 
 import synthetic
 from hrebasin.study.publishing.across_settings import _batch_norm
-from hrebasin.study.publishing.early_stopping import early_stopped, table, told_other_ways
+from hrebasin.study.publishing.early_stopping import beside_the_table, early_stopped, table, told_other_ways
 from hrebasin.study.publishing.first_screen import ends_of_tree
 from hrebasin.study.publishing.places import Published
+from hrebasin.study.publishing.readme import _ways
 from hrebasin.study.publishing.short_answer import FALLS, in_short
 
 
@@ -43,7 +44,7 @@ def test_the_short_answer_names_settings_by_verdict_and_who_leads_early_stopping
     }
     said = " ".join(text for _, text in in_short(told))
     assert "withstand strong FGSM better in `a` (1 points) and worse in `b` (1 points) than unmerged ones." in said
-    assert "Networks merged in the paper's tree never beat early-stopped networks of equal accuracy." in said
+    assert "In no comparison do networks merged in the paper's tree beat early-stopped networks within 1 point" in said
     assert "They trail in 2 of 4 comparisons under strong FGSM." in said
     assert "Weight norms fall at every stage in `a`." in said
     assert "as the paper says" not in said
@@ -51,7 +52,7 @@ def test_the_short_answer_names_settings_by_verdict_and_who_leads_early_stopping
     assert f"merging a whole tree {first - last:.2g}." in said
     said = " ".join(text for _, text in in_short(told | {"b": told["b"]._replace(answers=asked(**ahead))}))
     assert "In `b`, networks merged from 2 and 8 withstand strong FGSM better than early-stopped networks" in said
-    assert "never beat" not in said
+    assert "In no comparison" not in said
 
 
 def test_robustness_that_first_rises_other_ways_that_lead_and_networks_that_guess_are_told():
@@ -63,19 +64,15 @@ def test_robustness_that_first_rises_other_ways_that_lead_and_networks_that_gues
     ahead = xr.where(mergers.method == "activations", 0.3, xr.where(mergers.method == "unmerged", 0.2, 0.1))
     results["mergers"] = mergers.assign(strong_accuracy=ahead + mergers.group / 1000 * (mergers.method != "unmerged"))
     ledger = judged("contradicted")
-    ledger["comparison"] = (
-        "part",
-        np.array(["FGSM, strong: stage 1 minus stage 0"] * ledger.sizes["part"], dtype=object),
-    )
-    told = dict(in_short({"a": Published(ledger, None, results)}))
-    assert (
-        "first rises, from 20.0 to 31.0 % for networks merged from 2, and then falls to 22.0 %." in told["Robustness."]
-    )
-    assert "1 of" in told["Robustness."]
-    assert "tree (by activations) by 10.1 points" in told["Robustness."]
+    names = ["FGSM, strong: stage 1 minus stage 0"] * ledger.sizes["part"]
+    ledger["comparison"] = "part", np.array(names, dtype=object)
+    said = dict(in_short({"a": Published(ledger, None, results)}))["Robustness."]
+    assert "first rises, from 20.0 to 31.0 % for networks merged from 2, and then falls to 22.0 %." in said
+    assert "in `a`, 1 of " in said
+    assert "other ways lead unmerged networks, a tree matched by activations most, by 10.1 points" in said
     results["merge"]["test_accuracy"] = results["merge"].test_accuracy * 0 + 0.12
     told = dict(in_short({"a": Published(ledger, None, results)}))
-    assert "fully merged networks are near guessing (12 % accurate, where guessing gives 10 %)" in told["Accuracy."]
+    assert "fully merged networks hardly do better than guessing (12 % beside 10 %)" in told["Accuracy."]
 
 
 def test_what_settings_say_alike_stands_once():
@@ -107,6 +104,30 @@ def test_each_number_of_merged_networks_has_a_line():
         assert (cell.word, cell.number) == (told or ("not comparable", least))
 
 
+def test_the_tree_beside_other_unmerged_networks_is_counted_in_every_setting():
+    at = "FGSM, strong, {}: tree of {} minus {}"
+    alike, far = "at equal accuracy", "beside the nearest, 8.8 points more accurate"
+    names = {"a": [at.format(alike, size, "narrower networks") for size in (2, 4)]}
+    names["b"] = [at.format(far, 2, "early-stopped networks"), at.format(alike, 2, "networks with noisy weights")]
+    settings = {}
+    found = {"tree2": (3, 5), "tree4": (-1, 1)}, {"tree2": (-9, -8), "tree4": (-3, -1)}
+    for (name, rows), ends in zip(names.items(), found, strict=True):
+        settings[name] = Published(None, asked(**ends).assign(comparison=("row", np.array(rows, dtype=object))), {})
+    apart, counted = beside_the_table(settings)
+    assert apart.startswith("In `b`, networks merged in the tree are on average at least 8.8 points less accurate")
+    assert "in 1 of 3 comparisons, by 3.0 to 3.0 points, in `a`. It trails in 1, in `b`." in counted
+
+
+def test_ways_to_merge_stand_in_one_table_with_the_highest_marked():
+    mergers = synthetic.results(groups=2, leaves=4, stages=("mergers",))["mergers"]
+    ahead = xr.where(mergers.method == "activations", 0.3, 0.2)
+    mergers = mergers.assign(test_accuracy=ahead, repaired_accuracy=0.7 - ahead)
+    lines = _ways({"a": Published(None, None, {"mergers": mergers})}).splitlines()
+    assert lines[0] == "| `method=` | `a`, 4 networks, n = 2 |"
+    assert "| `activations` | **30.0** → 40.0 |" in lines
+    assert "| `tree` | 20.0 → **50.0** |" in lines
+
+
 def test_other_ways_to_merge_are_told_with_their_lead():
     """Early-stopped networks are as robust as they are accurate; trees by activations more so, other ways less."""
     results = synthetic.results(groups=3, leaves=4, stages=("controls", "mergers"))
@@ -125,7 +146,9 @@ def test_other_ways_to_merge_are_told_with_their_lead():
     answers["comparison"] = "row", np.array(names, dtype=object)
     answers["effect"] = "row", np.concatenate(list(kinds.values()))
     said = told_other_ways(Published(None, answers, results))
-    assert "Of other ways to merge 4 networks, under strong FGSM tree (by activations) leads by 5.1 points" in said
+    assert (
+        "Of other ways to merge 4 networks, under strong FGSM a tree matched by activations leads by 5.1 points" in said
+    )
     assert "trails by 4.9 points" in said
     assert "fare worse beside early-stopped ones under PGD than under FGSM, by 0.5 to 3.0 points" in said
     results["mergers"]["strong_accuracy"] = results["mergers"].strong_accuracy - 0.2

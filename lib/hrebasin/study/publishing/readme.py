@@ -7,6 +7,7 @@ import ast
 import json
 import re
 from collections.abc import Collection, Mapping, Sequence
+from operator import itemgetter
 from pathlib import Path
 
 import nbformat
@@ -117,9 +118,11 @@ def _ways(settings: Mapping[str, Published]) -> str:
     if not tried:
         return "Not measured yet.\n"
     columns = {name: accuracies(data) for name, data in tried.items()}
-    best = {name: sorted(ways, key=lambda way: -max(ways[way])) for name, ways in columns.items()}
+    orders = [
+        sorted(ways, key=lambda way: -rank(ways[way])) for ways in columns.values() for rank in (max, itemgetter(0))
+    ]
     most = {name: [max(column) for column in zip(*ways.values(), strict=True)] for name, ways in columns.items()}
-    shown = dict.fromkeys(["tree", "merge-many", *(way for order in best.values() for way in order[:2])])
+    shown = dict.fromkeys(["tree", "merge-many", *(way for order in orders for way in order[:2])])
     heads = [f"`{name}`, {size_of(data)} networks, n = {count_groups(data)}" for name, data in tried.items()]
     lines = [f"| `method=` | {' | '.join(heads)} |", "|---" * (1 + len(heads)) + "|"]
     for way in shown:
