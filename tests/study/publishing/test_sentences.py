@@ -8,7 +8,7 @@ from hrebasin.study.publishing.across_settings import _batch_norm
 from hrebasin.study.publishing.early_stopping import beside_the_table, early_stopped, table, told_other_ways
 from hrebasin.study.publishing.first_screen import ends_of_tree
 from hrebasin.study.publishing.places import Published
-from hrebasin.study.publishing.readme import _ways
+from hrebasin.study.publishing.recommendation import ways_table
 from hrebasin.study.publishing.short_answer import FALLS, in_short
 
 
@@ -122,7 +122,7 @@ def test_ways_to_merge_stand_in_one_table_with_the_highest_marked():
     mergers = synthetic.results(groups=2, leaves=4, stages=("mergers",))["mergers"]
     ahead = xr.where(mergers.method == "activations", 0.3, 0.2)
     mergers = mergers.assign(test_accuracy=ahead, repaired_accuracy=0.7 - ahead)
-    lines = _ways({"a": Published(None, None, {"mergers": mergers})}).splitlines()
+    lines = ways_table({"a": Published(None, None, {"mergers": mergers})}).splitlines()
     assert lines[0] == "| `method=` | `a`, 4 networks, n = 2 |"
     assert "| `activations` | **30.0** → 40.0 |" in lines
     assert "| `tree` | 20.0 → **50.0** |" in lines

@@ -7,7 +7,6 @@ import ast
 import json
 import re
 from collections.abc import Collection, Mapping, Sequence
-from operator import itemgetter
 from pathlib import Path
 
 import nbformat
@@ -19,8 +18,6 @@ from ..benchmarks.plots import goals, lines_table, speed_table
 from ..figures import registry as figures
 from ..groups import PERCENT, count_groups, tree, tree_stages
 from ..questions import load
-from ..questions.ways_beside_the_tree import accuracies, size_of
-from ..questions.ways_to_merge import most_accurate, recommendation
 from ..stages import EXTRA, NOTEBOOKS, PAPER, QUESTIONS, TRAINS_ITS_OWN
 from . import early_stopping, page
 from .across_settings import (
@@ -33,6 +30,7 @@ from .first_screen import findings_table, key, recipe
 from .ledger_text import ledger_table, settings_table, trees
 from .pictures import title
 from .places import Place, Published, benchmarks_file, places, read_published
+from .recommendation import recommended, ways_table
 from .short_answer import in_short
 
 DOCUMENTS = (
@@ -75,8 +73,8 @@ def parts(root: Path, settings: Mapping[str, Published] | None = None) -> dict[s
         "settings": "".join(f"- **{title}** {text}\n" for title, text in paragraphs(settings)),
         "ledger": ledger_table(claims),
         "questions": questions(settings),
-        "ways": _ways(settings),
-        "recommendation": _recommended(settings),
+        "ways": ways_table(settings),
+        "recommendation": recommended(settings),
         "figures": figures_table(published, everything, needs, root),
         "picture": picture(needs, root / "notebooks"),
         "speed": speed_table(benchmarks),
@@ -107,43 +105,6 @@ def _family_caption(everything: Sequence[Mapping[str, xr.Dataset]]) -> str:
     asked = [results["controls"] for results in everything if "controls" in results]
     told = [f"In `{one.attrs['setting']}`, n = {count_groups(one)} trees" for one in asked[:1]]
     return "".join(f"{one}; [what the curves are](figures/fig9_controls.md).\n" for one in told)
-
-
-def _ways(settings: Mapping[str, Published]) -> str:
-    """Accuracy of most merged networks by way and setting, without and with REPAIR, as Markdown.
-
-    Ways are shown that are among the first two somewhere, and those of the paper.
-    """
-    tried = {name: each.results["mergers"] for name, each in settings.items() if "mergers" in each.results}
-    if not tried:
-        return "Not measured yet.\n"
-    columns = {name: accuracies(data) for name, data in tried.items()}
-    orders = [
-        sorted(ways, key=lambda way: -rank(ways[way])) for ways in columns.values() for rank in (max, itemgetter(0))
-    ]
-    most = {name: [max(column) for column in zip(*ways.values(), strict=True)] for name, ways in columns.items()}
-    shown = dict.fromkeys(["tree", "merge-many", *(way for order in orders for way in order[:2])])
-    heads = [f"`{name}`, {size_of(data)} networks, n = {count_groups(data)}" for name, data in tried.items()]
-    lines = [f"| `method=` | {' | '.join(heads)} |", "|---" * (1 + len(heads)) + "|"]
-    for way in shown:
-        cells = []
-        for name, ways in columns.items():
-            marks = zip(ways.get(way, ()), most[name], strict=False)
-            told = [f"**{value:.1f}**" if value == top else f"{value:.1f}" for value, top in marks if value == value]
-            cells.append(" → ".join(told) or "–")
-        lines.append(f"| `{way}` | {' | '.join(cells)} |")
-    return "\n".join(lines) + "\n"
-
-
-def _recommended(settings: Mapping[str, Published]) -> str:
-    """Which way to merge, from the first setting that has tried many, and which is the best in each of the others."""
-    tried = {name: each.results["mergers"] for name, each in settings.items() if "mergers" in each.results}
-    if not tried:
-        return "Not measured yet.\n"
-    (main, data), *others = tried.items()
-    best = "".join(f"- In `{name}`, {most_accurate(other)}\n" for name, other in others)
-    rest = f"\nThe order differs between settings:\n\n{best}" if others else ""
-    return f"Measured in `{main}`: {recommendation(data)}\n{rest}"
 
 
 def published_by(results: Mapping[str, xr.Dataset], figures_at: str) -> str:
