@@ -114,24 +114,21 @@ def _other_ways_lead(settings: Mapping[str, Published]) -> Iterator[str]:
 
 def _against_stopped(settings: Mapping[str, Published]) -> Iterator[str]:
     """Whether any merged networks are more robust than early-stopped ones as accurate."""
-    than, ahead, leading = "better than early-stopped networks of the same accuracy", [], set()
+    than, ahead = "better than early-stopped networks of the same accuracy", []
     for (method, how), (attack, name), (setting, each) in product(TREES.items(), ATTACKS.items(), settings.items()):
         if sizes := _ahead(each, attack, method):
             ahead.append(method)
             yield f"In `{setting}`, networks merged from {sizes}{how} withstand {name} {than}."
     if "tree" not in ahead:
         yield from _behind(settings)
-    for setting, each in settings.items():
-        tests = other_ways(each.results)
-        if ways := by_sign(tests)[1]:
-            names = listed([f"{way_in_words(RIVALS[way][0])} (by {amount(tests[way])})" for way in ways])
-            yield f"In `{setting}`, {names} lead them under FGSM. We have not attacked these with PGD."
-            leading |= {*ways}
-    for setting, each in settings.items():
-        tests = other_ways(each.results)
-        if behind := [way for way in by_sign(tests)[-1] if way in leading]:
-            names = listed([f"{way_in_words(RIVALS[way][0])} (by {amount(tests[way])})" for way in behind])
-            yield f"In `{setting}`, {names} trail."
+    tests = {setting: other_ways(each.results) for setting, each in settings.items()}
+    lead, trail = ({setting: by_sign(found)[sign] for setting, found in tests.items()} for sign in (1, -1))
+    leading = {way for ways in lead.values() for way in ways}
+    for signs, told in ((lead, "lead them under FGSM. We have not attacked these with PGD"), (trail, "trail")):
+        for setting, ways in signs.items():
+            sizes = {way: amount(tests[setting][way]) for way in ways if way in leading}
+            if names := [f"{way_in_words(RIVALS[way][0])} (by {size})" for way, size in sizes.items()]:
+                yield f"In `{setting}`, {listed(names)} {told}."
 
 
 def _behind(settings: Mapping[str, Published]) -> Iterator[str]:
