@@ -124,11 +124,12 @@ def _against_stopped(settings: Mapping[str, Published]) -> Iterator[str]:
     tests = {setting: other_ways(each.results) for setting, each in settings.items()}
     lead, trail = ({setting: by_sign(found)[sign] for setting, found in tests.items()} for sign in (1, -1))
     leading = {way for ways in lead.values() for way in ways}
-    for signs, told in ((lead, "lead them under FGSM. We have not attacked these with PGD"), (trail, "trail")):
+    untried = " them under FGSM. We have not attacked these with PGD"
+    for signs, verb, rest in ((lead, "lead", untried), (trail, "trail", "")):
         for setting, ways in signs.items():
             sizes = {way: amount(tests[setting][way]) for way in ways if way in leading}
             if names := [f"{way_in_words(RIVALS[way][0])} (by {size})" for way, size in sizes.items()]:
-                yield f"In `{setting}`, {listed(names)} {told}."
+                yield f"In `{setting}`, {listed(names)} {verb}{'s' * (len(names) == 1)}{rest}."
 
 
 def _behind(settings: Mapping[str, Published]) -> Iterator[str]:
