@@ -104,6 +104,8 @@ def test_seeds_trees_and_means_outside_of_a_basin_are_told_and_a_recommendation_
     for sign, told in ((1, "is 0."), (-30, "is -")):
         said = answer(data.assign(test_loss=data.test_loss + sign * shift))[1]
         assert f"the loss of such a mean minus that of the tree's worst network {told}" in said
+    late = data.assign(test_loss=data.test_loss + 50 * shift * (data.sweeps == 1))
+    assert "At its worst, after 1 sweep, the loss of such a mean" in answer(late)[1]
     assert f"Over 2 matching seeds, the accuracy of 8 models deviates by {own:.2g} points" in said
     assert f"Over 6 trees it deviates by {trees:.2g} points." in said
     told = recommendation(data)

@@ -190,7 +190,7 @@ def _outside_of_a_basin(data: xr.Dataset, size: int) -> Iterator[str]:
     worst, beside = (part.test_loss.groupby("group").max() for part in (left, nodes))
     excess = defined(f"worst loss of means of all but one, {size} models", differences(worst, beside), "nat")
     by_sweeps = left.test_loss.groupby("sweeps").max()
-    sweeps = by_sweeps.sweeps.values[np.argmax(by_sweeps.values)]
+    sweeps = int(by_sweeps.sweeps[np.argmax(by_sweeps.values)])
     when = f"after {sweeps_in_words(sweeps)}" if sweeps else "before any sweep"
     yield (
         f"MergeMany aligns each network to the mean of the others. At its worst, {when}, the loss of such a mean minus "
