@@ -66,6 +66,8 @@ def test_robustness_that_first_rises_other_ways_that_lead_and_networks_that_gues
     ledger = judged("contradicted")
     names = ["FGSM, strong: stage 1 minus stage 0"] * ledger.sizes["part"]
     ledger["comparison"] = "part", np.array(names, dtype=object)
+    assert "first rises" not in dict(in_short({"a": Published(ledger, None, results)}))["Robustness."]
+    ledger["effect"] = -ledger.effect  # of the whole tree; the rows' lower ends, above zero, stand for the first merge
     said = dict(in_short({"a": Published(ledger, None, results)}))["Robustness."]
     assert "first rises, from 20.0 to 31.0 % for networks merged from 2, and then falls to 22.0 %." in said
     assert "in `a`, 1 of " in said

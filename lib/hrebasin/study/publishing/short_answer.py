@@ -84,10 +84,11 @@ def _gain(settings: Mapping[str, Published]) -> Iterator[str]:
 
 
 def _rise(settings: Mapping[str, Published]) -> Iterator[str]:
-    """Where robustness rises with the first merges, and falls with later ones."""
-    for name, verdict in verdicts_on(settings, "C5b fgsm").items():
+    """Where robustness rises with the first merge, and ends lower than it began."""
+    for name in settings:
         rises = rows_named(settings[name].ledger, FIRST_RISE)
-        if verdict != "reproduced" and any(row.low.item() > 0 for row in rises):
+        whole = part_of(settings[name].ledger, "C5b fgsm").effect
+        if whole < 0 and any(row.low.item() > 0 for row in rises):
             means = strong_by_stage(settings[name].results)
             top = max(means, key=means.get)
             yield (
@@ -116,7 +117,7 @@ def _against_stopped(settings: Mapping[str, Published]) -> Iterator[str]:
     """Whether any merged networks are more robust than early-stopped ones as accurate."""
     than, ahead = "better than early-stopped networks of the same accuracy", []
     for (method, how), (attack, name), (setting, each) in product(TREES.items(), ATTACKS.items(), settings.items()):
-        if sizes := _ahead(each, attack, method):
+        if sizes := _sizes(each, attack, method, 1):
             ahead.append(method)
             yield f"In `{setting}`, networks merged from {sizes}{how} withstand {name} {than}."
     if "tree" not in ahead:
@@ -130,6 +131,9 @@ def _against_stopped(settings: Mapping[str, Published]) -> Iterator[str]:
             sizes = {way: amount(tests[setting][way]) for way in ways if way in leading}
             if names := [f"{way_in_words(RIVALS[way][0])} (by {size})" for way, size in sizes.items()]:
                 yield f"In `{setting}`, {listed(names)} {verb}{'s' * (len(names) == 1)}{rest}."
+    for (way, how), (attack, name), (setting, each) in product(TREES.items(), ATTACKS.items(), settings.items()):
+        if way in leading and (sizes := _sizes(each, attack, way, -1)):
+            yield f"In `{setting}`, networks merged from {sizes}{how} trail under {name}."
 
 
 def _behind(settings: Mapping[str, Published]) -> Iterator[str]:
@@ -151,10 +155,11 @@ def _behind(settings: Mapping[str, Published]) -> Iterator[str]:
         yield f"They trail in {' and in '.join(told)}."
 
 
-def _ahead(of: Published, attack: str, method: str) -> str:
-    """Numbers of networks that a method merged which lead early-stopped networks as accurate under an attack."""
+def _sizes(of: Published, attack: str, method: str, sign: int) -> str:
+    """Numbers of networks that a method merged which lead (1) or trail (-1) early-stopped networks as accurate."""
     alike = [one for one in comparisons(of) if (one.attack, one.method, one.gap) == (attack, method, 0)]
-    return listed([str(one.size) for one in alike if one.row.low.item() > 0])
+    ends = {one.size: (one.row.low if sign > 0 else one.row.high).item() for one in alike}
+    return listed([str(size) for size, end in ends.items() if sign * end > 0])
 
 
 def _regularised(settings: Mapping[str, Published]) -> Iterator[str]:
@@ -164,7 +169,8 @@ def _regularised(settings: Mapping[str, Published]) -> Iterator[str]:
     if falling:
         subject = listed(falling)
         linear = {*verdicts_on(settings, "C7b").values()} - {NOTHING} == {"contradicted"}
-        unless = ", but norms not linearly" * (linear and "weight norms" in falling)
+        only = ", but not linearly" if len(falling) == 1 else ", but norms not linearly"
+        unless = only * (linear and "weight norms" in falling)
         yield f"{subject[0].upper()}{subject[1:]} fall at every stage, as the paper says{unless}."
     for name in falling:
         where = [f"`{setting}`" for setting, verdict in measured[name].items() if verdict != NOTHING]
