@@ -12,7 +12,8 @@ from hrebasin.robustness.attacks import attack
 from hrebasin.robustness.strong import pgd
 from hrebasin.study.questions.control_networks import narrow, noised
 from hrebasin.study.questions.equal_accuracy import Curve, compare, curve, robust_by_image
-from hrebasin.study.questions.families import LEVELS, answer
+from hrebasin.study.questions.families import LEVELS, answer, draw
+from hrebasin.study.questions.family_figure import ROOM
 from synthetic import results
 from synthetic_questions import effects
 
@@ -166,3 +167,14 @@ def test_narrow_networks_are_trained_as_the_leaf_was(trees, train_images, traine
     torch.testing.assert_close(full.tensors["fc1.weight"], trained.tensors["fc1.weight"][5:6])
     assert less.architecture.widths == tuple(round(width / 2) for width in leaf.architecture.widths)
     assert [less.labels[name].item() for name in ("method", "group", "strength")] == ["narrow", 1, 0.5]
+
+
+def test_the_figure_leaves_out_what_is_far_less_accurate_than_merged_networks():
+    data = results(groups=2, leaves=4, stages=("controls",))["controls"]
+    accuracies = {"unmerged": 0.9, "tree": 0.88, "stopped": 0.5}
+    values = np.array([accuracies.get(method, 0.87) for method in data.method.values])
+    panel = draw(data.assign(test_accuracy=("model", values, data.test_accuracy.attrs))).axes[0]
+    left, right = panel.get_xlim()
+    assert left == pytest.approx(90 - ROOM * 2)
+    assert 90 < right < 91
+    assert "stopped early" not in [text.get_text() for text in panel.texts]

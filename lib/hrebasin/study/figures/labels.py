@@ -40,6 +40,8 @@ def label_curves(axes: Axes, curves: Sequence[Line2D]) -> list[Line2D]:
     for curve, marks in zip(curves, places, strict=True):
         data = np.transpose(curve.get_data())
         for away, k, (right, up, ha, va) in _tries(len(marks)):
+            if not axes.bbox.contains(*marks[k]):
+                continue
             colour = DARKER * np.array(to_rgb(curve.get_color()))
             line = {"arrowstyle": "-", "color": colour, "linewidth": 0.5, "shrinkA": 0, "shrinkB": 2}
             text = axes.annotate(

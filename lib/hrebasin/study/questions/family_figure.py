@@ -39,6 +39,7 @@ ORDER = (
     "noised",
     "naive",
 )
+ROOM = 2.1  # times the accuracy that full merging costs, along the axis of accuracy
 PANEL, REST = 62, 40  # mm: the height of a panel, and of what is above and below all
 
 
@@ -58,7 +59,7 @@ def draw_families(data: xr.Dataset, kinds: Mapping[str, str], title: str) -> Fig
         start = _groups(data, robust, data.method.values == "unmerged")
         lines = [_draw(axes, data, robust, start, method, place) for place, method in enumerate(_methods(data))]
         [unmerged] = axes.plot(*(side.mean() for side in start), "k*", markersize=7, label="unmerged", zorder=4)
-        axes.set_ylim(bottom=0)
+        _zoom(axes, start, [line for line in lines if line.get_label() == looks(data)["tree"][0]])
         axes.set(title=name, ylabel="correct under strong attack (%)")
         axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
         if axes is panels[0]:
@@ -72,6 +73,17 @@ def draw_families(data: xr.Dataset, kinds: Mapping[str, str], title: str) -> Fig
     whole.remove()
     figure.legend(left, [line.get_label() for line in left], **legend)
     return figure
+
+
+def _zoom(axes: Axes, start: tuple, tree: list[Line2D]) -> None:
+    """Leave out what is more than twice as far below unmerged networks as the fully merged ones; from zero upwards,
+    unless all that is left lies far above it."""
+    accurate = start[0].mean()
+    least = max(axes.get_xlim()[0], *(accurate - ROOM * (accurate - line.get_xdata()[-1]) for line in tree))
+    most = max(line.get_xdata().max() for line in axes.get_lines())
+    axes.set_xlim(least, most + (most - least) / 20)
+    heights = np.concatenate([line.get_ydata()[line.get_xdata() >= least] for line in axes.get_lines()])
+    axes.set_ylim(bottom=0 if heights.min() < heights.max() / 2 else heights.min() - (np.ptp(heights) / 10))
 
 
 def _methods(data: xr.Dataset) -> list[str]:
