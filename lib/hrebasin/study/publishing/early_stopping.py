@@ -93,7 +93,7 @@ def table(settings: Mapping[str, Published]) -> list[Line]:
     lines = []
     for name, each in settings.items():
         found = {(one.size, one.attack): one for one in comparisons(each) if one.method == "tree"}
-        families, comparable = each.results.get("controls"), any(_near(one) for one in found.values())
+        families, comparable = each.results.get("controls"), any(near(one) for one in found.values())
         for stage in tree_stages(families)[1:] if comparable else ():
             asked, trees = (count_groups(data) for data in (families, each.results["merge"]))
             n = f"n = {asked} trees" if asked == trees else f"n = {asked} of {trees} trees"
@@ -103,7 +103,7 @@ def table(settings: Mapping[str, Published]) -> list[Line]:
     return lines
 
 
-def _near(one: Beside) -> bool:
+def near(one: Beside) -> bool:
     """Whether the others are about as accurate."""
     return abs(one.gap) <= NEAR * PERCENT
 
@@ -113,13 +113,13 @@ def beside_the_table(settings: Mapping[str, Published]) -> list[str]:
     told, leads, trails, of = [], {}, {}, 0
     for name, each in settings.items():
         found = [one for one in comparisons(each) if one.method == "tree"]
-        if found and not any(map(_near, found)):
+        if found and not any(map(near, found)):
             told.append(
                 f"In `{name}`, networks merged in the tree are on average at least {min(one.gap for one in found):.1f} "
                 "points less accurate than every early-stopped network, so we do not compare them."
             )
         beside = (one for one in comparisons(each, *CONTROLS) if (one.method, one.attack) == ("tree", "FGSM"))
-        others = [one.row for one in beside if _near(one)]
+        others = [one.row for one in beside if near(one)]
         of += len(others)
         leads |= {name: ends} if (ends := [row.effect.item() for row in others if row.low.item() > 0]) else {}
         trails |= {name: n} if (n := sum(row.high.item() < 0 for row in others)) else {}
@@ -142,7 +142,7 @@ def _cell(one: Beside | None) -> Cell:
     if one is None:
         return Cell("–", NOTHING, NOTHING, "")
     more = f"{abs(one.gap):.1f} points {'more' if one.gap > 0 else 'less'} accurate"
-    if not _near(one):
+    if not near(one):
         nearest = "least" if one.gap > 0 else "most"
         return Cell("–", NOTHING, "not comparable", f"the {nearest} accurate early-stopped networks are {more}")
     low, high = one.row.low.item(), one.row.high.item()

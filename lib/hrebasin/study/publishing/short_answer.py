@@ -11,7 +11,7 @@ from ..questions.ways_beside_the_tree import beside_unmerged
 from ..questions.wording import amount, listed, two_digits, way_in_words, within
 from ..statistics import by_sign
 from .across_settings import in_points, rows_named, settings_with, strong_by_stage, verdicts_on
-from .early_stopping import comparisons, other_ways
+from .early_stopping import comparisons, near, other_ways
 from .first_screen import ends_of_tree
 from .ledger_text import NOTHING, part_of, sized, turned
 from .places import Published
@@ -115,7 +115,7 @@ def _other_ways_lead(settings: Mapping[str, Published]) -> Iterator[str]:
 
 def _against_stopped(settings: Mapping[str, Published]) -> Iterator[str]:
     """Whether any merged networks are more robust than early-stopped ones as accurate."""
-    than, ahead = "better than early-stopped networks of the same accuracy", []
+    than, ahead = "better than early-stopped networks of about the same accuracy", []
     for (method, how), (attack, name), (setting, each) in product(TREES.items(), ATTACKS.items(), settings.items()):
         if sizes := _sizes(each, attack, method, 1):
             ahead.append(method)
@@ -144,20 +144,20 @@ def _behind(settings: Mapping[str, Published]) -> Iterator[str]:
             one.row.high.item()
             for each in settings.values()
             for one in comparisons(each)
-            if (one.attack, one.method) == (attack, "tree") and abs(one.gap) <= NEAR * PERCENT
+            if (one.attack, one.method) == (attack, "tree") and near(one)
         ]
         if ends:
             all_of = "all" if (trail := sum(end < 0 for end in ends)) == len(ends) else f"{trail} of"
             told.append(f"{all_of} {len(ends)} comparisons under {name}")
     if told:
-        near = f"early-stopped networks within {NEAR * PERCENT:.0f} point of their accuracy"
-        yield f"In no comparison do networks merged in the paper's tree beat {near}."
+        others = f"early-stopped networks within {NEAR * PERCENT:.0f} point of their accuracy"
+        yield f"In no comparison do networks merged in the paper's tree beat {others}."
         yield f"They trail in {' and in '.join(told)}."
 
 
 def _sizes(of: Published, attack: str, method: str, sign: int) -> str:
-    """Numbers of networks that a method merged which lead (1) or trail (-1) early-stopped networks as accurate."""
-    alike = [one for one in comparisons(of) if (one.attack, one.method, one.gap) == (attack, method, 0)]
+    """Numbers of merged networks at which a method leads (1) or trails (-1) early-stopped ones about as accurate."""
+    alike = [one for one in comparisons(of) if (one.attack, one.method) == (attack, method) and near(one)]
     ends = {one.size: (one.row.low if sign > 0 else one.row.high).item() for one in alike}
     return listed([str(size) for size, end in ends.items() if sign * end > 0])
 
