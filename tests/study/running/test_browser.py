@@ -1,5 +1,6 @@
 """JupyterLab's server, and the notebooks in it in a real browser: `make test-lab`. Screenshots go to data/runs/lab."""
 
+import contextlib
 import json
 import os
 import re
@@ -86,7 +87,7 @@ def server(project, variables):
     try:
         runtime = Path(environment(project / ".jupyter")["JUPYTER_DATA_DIR"], "runtime")
         for _ in range(WAIT // 100):
-            if found := list(runtime.glob("jpserver-*.json")):
+            if (found := list(runtime.glob("jpserver-*.json"))) and answers(port):  # written before it listens
                 break
             assert process.poll() is None, log.read_text()
             time.sleep(0.1)
@@ -94,6 +95,12 @@ def server(project, variables):
     finally:
         process.terminate()
         process.wait(30)
+
+
+def answers(port):
+    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+        return True
+    return False
 
 
 @pytest.fixture(scope="module")
