@@ -43,9 +43,7 @@ def stages_table(settings: Mapping[str, Published]) -> tuple[list[str], list[lis
     """Accuracy by stage, without attack and under weak and strong FGSM, of each setting: the head, and rows."""
     head, rows = ["setting", "stage", "test accuracy (%)", "weak FGSM (%)", "strong FGSM (%)"], []
     for name, (_, _, results, _) in settings.items():
-        robust = results["attack"].robust_accuracy.sel(attack="fgsm")
-        under = [xr.DataArray(between(robust, *sizes), dims="epsilon") for sizes in (WEAK, STRONG)]
-        columns = [results["merge"].test_accuracy, *((robust * weights).sum("epsilon") for weights in under)]
+        columns = [results["merge"].test_accuracy, *(_under_fgsm(results, sizes) for sizes in (WEAK, STRONG))]
         for stage in tree_stages(results["merge"]):
             values = [float(tree(each.rename("accuracy"), stage).mean()) * PERCENT for each in columns]
             rows.append([name, str(stage), *(f"{value:.1f}" for value in values)])
@@ -54,9 +52,14 @@ def stages_table(settings: Mapping[str, Published]) -> tuple[list[str], list[lis
 
 def strong_by_stage(results: Results) -> dict[int, float]:
     """Accuracy under strong FGSM in percent, by stage."""
-    robust = results["attack"].robust_accuracy.sel(attack="fgsm")
-    mean = (robust * xr.DataArray(between(robust, *STRONG), dims="epsilon")).sum("epsilon").rename("accuracy")
+    mean = _under_fgsm(results, STRONG).rename("accuracy")
     return {stage: PERCENT * float(tree(mean, stage).mean()) for stage in tree_stages(results["merge"])}
+
+
+def _under_fgsm(results: Results, sizes: tuple[float, float]) -> xr.DataArray:
+    """Mean accuracy over sizes of FGSM between two ends, (model,)."""
+    robust = results["attack"].robust_accuracy.sel(attack="fgsm")
+    return (robust * xr.DataArray(between(robust, *sizes), dims="epsilon")).sum("epsilon")
 
 
 def _tree_or_many(settings: Mapping[str, Published]) -> str:
