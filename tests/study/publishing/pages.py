@@ -49,12 +49,13 @@ class Tree(HTMLParser):
 
 
 def check_links(path: Path) -> list[str]:
-    """Nothing is loaded, and every link leads to an element or a file in the page's folder; all targets of links."""
+    """Pictures are data or files, links lead to elements or files, all in the page's folder; all targets of links."""
     html = path.read_text(encoding="utf-8")
     document = Tree(html).root
     assert not list(document.all("link", "iframe", "object"))
     assert all("src" not in script.attrs for script in document.all("script"))
-    assert all(image.attrs["src"].startswith("data:") for image in document.all("img"))
+    for source in (image.attrs["src"] for image in document.all("img")):
+        assert source.startswith("data:") or _beside(path, source).is_file(), source
     text = re.sub("<script.*?</script>", "", html, flags=re.DOTALL)
     assert "@import" not in text
     assert set(re.findall(r"url\((.)", unquote(text))) <= {"#"}
@@ -65,7 +66,11 @@ def check_links(path: Path) -> list[str]:
         if target.startswith("#"):
             assert target[1:] in ids, target
         elif not target.startswith("https://arxiv.org/"):
-            assert ".." not in Path(target).parts, f"{target} lies outside the page's folder"
             assert not target.endswith(".ipynb"), f"a browser only downloads {target}"
-            assert (path.parent / unquote(target)).is_file(), target
+            assert _beside(path, target).is_file(), target
     return targets
+
+
+def _beside(path: Path, target: str) -> Path:
+    assert ".." not in Path(target).parts, f"{target} lies outside the page's folder"
+    return path.parent / unquote(target)

@@ -91,15 +91,6 @@ def save(figure: Figure, path_stem: Path | str, *, source: str) -> list[Path]:
     return [pdf, png]
 
 
-@styled
-def svg(figure: Figure) -> str:
-    """A figure as an SVG element with outlined text, the same at every redraw."""
-    with io.StringIO() as buffer:
-        figure.savefig(buffer, format="svg", metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
-        text = buffer.getvalue()
-    return text[text.index("<svg") :]
-
-
 def stacked(n: int, *, sharey: bool = False) -> tuple[Figure, np.ndarray]:
     """A figure of n panels below one another that share the x axis, one column wide, and the panels."""
     figure = Figure((COLUMN, (25 + 44 * n) / 25.4))

@@ -1,6 +1,7 @@
 """Notebooks as pages that a browser shows: HTML beside the page, with one style sheet for all."""
 
 import re
+import sys
 from collections.abc import Collection, Iterable
 from pathlib import Path
 
@@ -71,6 +72,7 @@ def write(notebooks: Collection[Path], folder: Path, *, up: str = "../") -> None
         folder: where the pages go, which are entered into its list of sums.
         up: the way from there to the folder of the page that shows all.
     """
+    sys.modules.setdefault("rfc3987_syntax", None)  # as in `hrebasin.study.running.notebook_runner`
     import nbformat  # these two take seconds
     from nbconvert import HTMLExporter
 

@@ -38,7 +38,7 @@ def write_page(
     files: Path | str = "figures",
     benchmarks: xr.Dataset | None = None,
 ) -> None:
-    """One HTML file with answer, claims, figures and provenance; it loads nothing, and links to files of its folder.
+    """One HTML file with answer, claims and provenance; figures, and all that it links to, are files of its folder.
 
     Notebooks become pages beside it.
 
@@ -59,7 +59,7 @@ def write_page(
     pictures = [_picture(settings[main], name, pages, Path(data), Path(files)) for name in order]
     speed = []
     for name, (draw, _) in figures.BENCHMARKS.items() if benchmarks is not None else ():
-        shown = picture(name, draw(benchmarks), figures.benchmark_caption(name, benchmarks))
+        shown = picture(name, draw(benchmarks), figures.benchmark_caption(name, benchmarks), files=Path(files))
         speed.append(shown | {"links": _files(name, Path(files), [Path(data).parent / "benchmarks.nc"])})
     ledgers = {name: each.ledger for name, each in settings.items()}
     see = dict.fromkeys(claims.claim.values.tolist(), [])
@@ -114,7 +114,7 @@ def _picture(
     """A figure of a setting, with links to what is near."""
     results, stages = setting.results, figures.FIGURES[name][1]
     seen, caption = figures.headline(name, results), figures.caption(name, results)
-    shown = picture(name, setting.drawn[name], caption, seen=seen, where=where)
+    shown = picture(name, setting.drawn[name], caption, files=files, seen=seen, where=where)
     made_by = [(NOTEBOOKS | EXTRA)[stage] for stage in stages]
     notebooks = [(f"notebook {each}", quote(pages[each])) for each in made_by if each in pages]
     return shown | {"links": [*notebooks, *_files(name, files, [data / f"{stage}.nc" for stage in stages])]}

@@ -1,12 +1,12 @@
-"""What the page shows of a figure: the drawing, its words and numbers, and where its data, notebooks and files are."""
+"""What the page shows of a figure: its picture, its words and numbers, and where its data, notebooks and files are."""
 
 import re
+from pathlib import Path
 from urllib.parse import quote
 
 from matplotlib.figure import Figure
 
 from ..figures.alt_text import alt_text, curve_values
-from ..figures.style import svg
 
 CLAIM_FIGURES = {  # claim -> the figures that show it
     **dict.fromkeys(("C1", "C2", "C3"), ("fig1_accuracy",)),
@@ -17,7 +17,7 @@ CLAIM_FIGURES = {  # claim -> the figures that show it
     "C8": ("fig4_lipschitz",),
     "C10": ("fig7_noise",),
 }
-PLAIN = " !$&'()*+,-./:;=?@_~<>"  # characters that an address of data may hold as they are
+INCH = 96  # pixels of a page
 
 
 def title(name: str) -> str:
@@ -31,13 +31,14 @@ def title(name: str) -> str:
     return f"{kinds[kind]} {number}: {words.replace('_', ' ')}"
 
 
-def picture(name: str, figure: Figure, caption: str, *, seen: str = "", where: str = "") -> dict:
+def picture(name: str, figure: Figure, caption: str, *, files: Path, seen: str = "", where: str = "") -> dict:
     """What the page shows of a figure.
 
     Args:
         name: of its files.
         figure: as drawn.
         caption: below it.
+        files: folder of its PNG, from the page's.
         seen: what it shows, in a sentence, for its heading.
         where: the setting, if it is not the main one.
     """
@@ -48,13 +49,9 @@ def picture(name: str, figure: Figure, caption: str, *, seen: str = "", where: s
         "id": f"{where}-{name}" if where else name,
         "number": number,
         "title": f"{heading} ({where})" if where else heading,
-        "svg": quote(_shorter(svg(figure)), safe=PLAIN),
+        "file": quote((files / f"{name}.png").as_posix()),
+        "size": [round(inches * INCH) for inches in figure.get_size_inches()],
         "alt": f"{where}: {alt_text(figure)}" if where else alt_text(figure),
         "caption": caption,
         "numbers": curve_values(figure),
     }
-
-
-def _shorter(drawing: str) -> str:
-    """An SVG element whose paths have two decimals, a hundredth of a point: a third less to load."""
-    return re.sub(r' d="[^"]*"', lambda path: re.sub(r"(\.\d\d)\d+", r"\1", path[0]), drawing)

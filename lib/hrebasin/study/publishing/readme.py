@@ -9,7 +9,6 @@ import re
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
-import nbformat
 import xarray as xr
 
 from ...files import read_text, write_atomically
@@ -17,6 +16,7 @@ from .. import records
 from ..benchmarks.plots import goals, lines_table, speed_table
 from ..figures import registry as figures
 from ..groups import PERCENT, count_groups, tree, tree_stages
+from ..notebook_code import notebook_code
 from ..questions import load
 from ..stages import EXTRA, NOTEBOOKS, PAPER, QUESTIONS, TRAINS_ITS_OWN
 from . import early_stopping, page
@@ -247,8 +247,7 @@ def picture(needs: Mapping[str, list[str]], notebooks: Path) -> str:
 
 def _modules(notebook: Path) -> set[str]:
     """Modules of the library that a notebook imports."""
-    cells = nbformat.read(notebook, as_version=4).cells
-    tree = ast.parse("\n".join(cell.source for cell in cells if cell.cell_type == "code"))
+    tree = ast.parse(notebook_code(notebook))
     imports = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
     inside = {node.module.partition(".")[2] for node in imports if node.module.startswith("hrebasin.")}
     return inside | {alias.name for node in imports if node.module == "hrebasin" for alias in node.names}
