@@ -1,5 +1,6 @@
 """Notebooks as pages that a browser shows: HTML beside the page, with one style sheet for all."""
 
+import html
 import re
 import sys
 from collections.abc import Collection, Iterable
@@ -17,13 +18,11 @@ LINK = re.compile(r'<a href="(\w+)\.ipynb">(.*?)</a>')
 
 
 def templates() -> jinja2.Environment:
-    """What pages are made from."""
-    return jinja2.Environment(
-        loader=jinja2.PackageLoader("hrebasin.study.publishing", "."),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    """What pages are made from; their filter ``marked`` gives HTML with code for what stands between backticks."""
+    loader = jinja2.PackageLoader("hrebasin.study.publishing", ".")
+    made = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    made.filters["marked"] = lambda text: re.sub("`(.*?)`", r"<code>\1</code>", html.escape(text))
+    return made
 
 
 def found(folder: Path, *, of_a_run: bool) -> dict[str, Path]:
@@ -84,8 +83,8 @@ def write(notebooks: Collection[Path], folder: Path, *, up: str = "../") -> None
         images = notebook.metadata.get("papermill", {}).get("parameters", {}).get("dataset", "")
         if Path(images).is_absolute():  # somewhere on the machine that ran it
             body = body.replace(images, Path(images).name)
-        html = environment.get_template("notebook.html").render(name=path.stem, body=_linked(body, names), up=up)
-        write_atomically(folder / f"{path.stem}.html", html + "\n")
+        whole = environment.get_template("notebook.html").render(name=path.stem, body=_linked(body, names), up=up)
+        write_atomically(folder / f"{path.stem}.html", whole + "\n")
     write_atomically(folder / STYLE, environment.get_template("notebook.css").render())
     manifest.enter(folder / name for name in [*(f"{name}.html" for name in names), STYLE])
 
