@@ -1,9 +1,9 @@
 """Shared fixtures: a tiny architecture, tiny learnable images and a small trained bank, all from named streams."""
 
 import copy
+import hashlib
 import os
 import sys
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,6 +22,7 @@ import hrebasin
 from hrebasin import Alignment, Architecture, Bank, Images, Recipe, train
 from hrebasin.random_streams import generator
 from hrebasin.study import records, resampling
+from lazily import Lazily
 
 ROOT = Path(__file__).resolve().parents[1]
 CLASSES = ("circle", "cross", "square", "star")
@@ -42,6 +43,25 @@ def pytest_configure():
 @pytest.fixture(scope="session", autouse=True)
 def _one_thread():
     torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _parsed_once():
+    """A file with the bytes of one that was read is not parsed again: that took a tenth of the time of all tests."""
+    parse, known = xr.open_dataset, {}
+
+    def open_dataset(path, **kwargs):
+        if not Path(path).is_file():
+            return parse(path, **kwargs)
+        digest = hashlib.sha256(Path(path).read_bytes()).digest()
+        if digest not in known:
+            with parse(path, **kwargs) as file:
+                known[digest] = file.load()
+        return known[digest].copy(deep=True)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(xr, "open_dataset", open_dataset)
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -183,24 +203,6 @@ def trees(trained) -> Bank:
     return Bank.concat([replace(each, history=None) for each in (bank, *merge_tree(bank, leaves=4)[1:])])
 
 
-class Asked(Mapping):
-    """Data sets by question, each measured when it is first looked at."""
-
-    def __init__(self, asked):
-        self.asked, self.found = asked, {}
-
-    def __getitem__(self, stage):
-        if stage not in self.found:
-            self.found[stage] = self.asked[stage]()
-        return self.found[stage]
-
-    def __iter__(self):
-        return iter(self.asked)
-
-    def __len__(self):
-        return len(self.asked)
-
-
 @pytest.fixture(scope="session")
 def measured(trees, train_images, test_images):
     """The data set of every open question, asked of `trees`; 30 images are attacked."""
@@ -253,4 +255,4 @@ def measured(trees, train_images, test_images):
         return xr.concat(each, dim="model")
 
     asked = (controls, strong, mergers, scale, repair, recipes)
-    return Asked({question.__name__: question for question in asked})
+    return Lazily({question.__name__: question for question in asked})

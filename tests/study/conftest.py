@@ -1,16 +1,19 @@
+from functools import partial
+
 import pytest
 from finished_runs import save_nothing
 
 from hrebasin.files import project_root
 from hrebasin.study.figures import registry as figures
 from hrebasin.study.publishing.places import places, read_published
+from lazily import Lazily
 
 
 def drawn_again(place):
-    """What the page is told of a published setting, its figures drawn again."""
+    """What the page is told of a published setting, its figures drawn again when they are looked at."""
     read = read_published(place.data)
     names = [name for name in figures.drawable(read.results) if place.names is None or name in place.names]
-    return read._replace(drawn={name: figures.draw(name, read.results) for name in names})
+    return read._replace(drawn=Lazily({name: partial(figures.draw, name, read.results) for name in names}))
 
 
 @pytest.fixture(scope="session")
