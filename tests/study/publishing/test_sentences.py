@@ -53,6 +53,13 @@ def test_the_short_answer_names_settings_by_verdict_and_who_leads_early_stopping
     said = " ".join(text for _, text in in_short(told | {"b": told["b"]._replace(answers=asked(**ahead))}))
     assert "In `b`, networks merged from 2 and 8 withstand strong FGSM better than early-stopped networks" in said
     assert "In no comparison" not in said
+    unsure = judged("not resolved", effect=2.0)
+    unsure["p"] = unsure.effect * 0.1
+    turned = unsure.assign(effect=-unsure.effect, low=-unsure.high, high=-unsure.low)
+    told = {name: Published(ledger, None, trees) for name, ledger in (("c", unsure), ("d", turned))}
+    said = dict(in_short(told))["Robustness."]
+    both = "In `c` they lead by 2.0 points (1.5 to 2.5), and in `d` they trail by 2.0 points (1.5 to 2.5); neither is"
+    assert said.startswith(f"{both} resolved.")
 
 
 def test_robustness_that_first_rises_other_ways_that_lead_and_networks_that_guess_are_told():

@@ -66,6 +66,10 @@ def _range(values: Mapping[str, float]) -> str:
     return " to ".join(dict.fromkeys(two_digits(end(values.values())) for end in (min, max)))
 
 
+def _upper(text: str) -> str:
+    return text[0].upper() + text[1:]
+
+
 def _gain(settings: Mapping[str, Published]) -> Iterator[str]:
     """Where fully merged networks are more robust than unmerged ones."""
     strong, told = verdicts_on(settings, "C5b fgsm"), []
@@ -76,11 +80,16 @@ def _gain(settings: Mapping[str, Published]) -> Iterator[str]:
     if told:
         merged = "Networks fully merged in the paper's tree"
         yield f"{merged} withstand strong FGSM {' and '.join(told)} than unmerged ones."
+    unsure: dict[str, list[str]] = {"significant after correction": [], "resolved": []}
     for name in (name for name, found in strong.items() if found == "not resolved"):
         part = part_of(settings[name].ledger, "C5b fgsm")
         word, size = ("trail", turned(part)) if part.effect < 0 else ("lead", part)
-        unsure = "not significant after correction" if part.p <= ALPHA else "not resolved"
-        yield f"In `{name}` they {word} by {in_points(sized(size))}, which is {unsure}."
+        kind = "significant after correction" if part.p <= ALPHA else "resolved"
+        unsure[kind].append(f"in `{name}` they {word} by {in_points(sized(size))}")
+    for kind, told in unsure.items():
+        if told:
+            neither = {1: ", which is not", 2: "; neither is"}.get(len(told), "; none is")
+            yield f"{_upper(', and '.join(told))}{neither} {kind}."
 
 
 def _rise(settings: Mapping[str, Published]) -> Iterator[str]:
@@ -131,9 +140,13 @@ def _against_stopped(settings: Mapping[str, Published]) -> Iterator[str]:
             sizes = {way: amount(tests[setting][way]) for way in ways if way in leading}
             if names := [f"{way_in_words(RIVALS[way][0])} (by {size})" for way, size in sizes.items()]:
                 yield f"In `{setting}`, {listed(names)} {verb}{'s' * (len(names) == 1)}{rest}."
-    for (way, how), (attack, name), (setting, each) in product(TREES.items(), ATTACKS.items(), settings.items()):
-        if way in leading and (sizes := _sizes(each, attack, way, -1)):
-            yield f"In `{setting}`, networks merged from {sizes}{how} trail under {name}."
+    for (way, how), (setting, each) in product(TREES.items(), settings.items()):
+        under: dict[str, list[str]] = {}  # sizes at which they trail -> attacks
+        for attack, name in ATTACKS.items() if way in leading else ():
+            under.setdefault(_sizes(each, attack, way, -1), []).append(name)
+        told = [f"merged from {sizes}{how} trail under {listed(names)}" for sizes, names in under.items() if sizes]
+        if told:
+            yield f"In `{setting}`, networks {' and those '.join(told)}."
 
 
 def _behind(settings: Mapping[str, Published]) -> Iterator[str]:
@@ -171,14 +184,14 @@ def _regularised(settings: Mapping[str, Published]) -> Iterator[str]:
         linear = {*verdicts_on(settings, "C7b").values()} - {NOTHING} == {"contradicted"}
         only = ", but not linearly" if len(falling) == 1 else ", but norms not linearly"
         unless = only * (linear and "weight norms" in falling)
-        yield f"{subject[0].upper()}{subject[1:]} fall at every stage, as the paper says{unless}."
+        yield f"{_upper(subject)} fall at every stage, as the paper says{unless}."
     for name in falling:
         where = [f"`{setting}`" for setting, verdict in measured[name].items() if verdict != NOTHING]
         if len(where) < len(settings):
-            yield f"{name[0].upper()}{name[1:]} were measured in {listed(where)} alone."
+            yield f"{_upper(name)} were measured in {listed(where)} alone."
     for name, found in measured.items():
         if name not in falling and "reproduced" in found.values():
-            yield f"{name[0].upper()}{name[1:]} fall at every stage in {settings_with(found, 'reproduced')}."
+            yield f"{_upper(name)} fall at every stage in {settings_with(found, 'reproduced')}."
     shrunk = []
     for name, each in settings.items():
         if falls := rows_named(each.answers, BOUND):
