@@ -130,7 +130,7 @@ NETWORKS = {
 }
 EXAMPLES = {
     "other mlps": (MLPS, None, "network 1 has Architecture(", "mean=(0.5, 0.5, 0.5)", "network 0 has Architecture("),
-    "no example": (both(Net), None, "Net needs example=, inputs such as images[:2]"),
+    "no example": (both(Net), None, "Net needs inputs of its shape: give images= to a merge, or example=images[:2]"),
     "too few channels": (both(Net), EXAMPLE[:, :2], "Net does not run on the example of shape (2, 2, 8, 8): Run"),
     "too few axes": (both(Net), EXAMPLE[0, 0, 0], "an example must be a tensor (image, ...) of at least one image"),
     "an array": (both(Net), EXAMPLE.numpy(), "an example must be a tensor (image, ...)", "got ndarray"),

@@ -118,7 +118,8 @@ class Bank:
             if example is None and (recipe := getattr(networks[0], RECIPE, None)):
                 example = torch.rand(2, *recipe["image_shape"], generator=generator("example"))
             if example is None:
-                raise ValueError(f"{type(networks[0]).__name__} needs example=, inputs such as images[:2]")
+                title = type(networks[0]).__name__
+                raise ValueError(f"{title} needs inputs of its shape: give images= to a merge, or example=images[:2]")
             architecture = NetworkArchitecture.of(networks[0], example, symmetry=symmetry, prove=prove)
         states = [network.state_dict() for network in networks]
         tensors = {name: torch.stack([_plain(state[name]) for state in states]) for name in architecture.shapes}

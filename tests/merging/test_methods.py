@@ -163,7 +163,7 @@ def test_what_a_method_needs_is_handed_over(eight, train_images, registered):
     for images, lacked in ((None, "pixels and labels"), (train_images.pixels, "labels")):
         with pytest.warns(UserWarning, match=f"left out for want of training images: mine .which needs {lacked}"):
             assert merge_sets([eight], ["mine"], images=images) == []
-    everything = merge_all(eight.select(slice(4)), pixels=train_images)
+    everything = merge_all(eight.select(slice(4)), images=train_images)
     assert (everything.labels["method"] == "mine").sum() == 2
     given.clear()
     MERGES["mine"](eight, 0, (train_images.pixels, train_images.labels))

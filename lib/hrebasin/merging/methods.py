@@ -162,7 +162,7 @@ def merge_sets(
     return [bank for _, bank in sorted(zip(longest, found, strict=True), key=lambda pair: pair[0])]
 
 
-def merge_all(bank: Bank, *, seed: Seed = 0, pixels: TrainingImages | None = None) -> Bank:
+def merge_all(bank: Bank, *, seed: Seed = 0, images: TrainingImages | None = None) -> Bank:
     """The networks of a group and what every method makes of them.
 
     The tree takes the first 2^k networks; MergeMany (to convergence) and all methods `of_every_run` take the first 2,
@@ -171,8 +171,7 @@ def merge_all(bank: Bank, *, seed: Seed = 0, pixels: TrainingImages | None = Non
     Args:
         bank: at least two networks of one group.
         seed: of the orders of layers and networks.
-        pixels: training images (image, channel, y, x), which batch norm is measured on anew, or `Images`, whose labels
-            methods may need.
+        images: as of `Method.__call__`; batch norm is measured anew on them, and methods may need their labels.
 
     Returns:
         One bank, the networks as they are first; with the variables of `hrebasin.merging.distances.HISTORY`.
@@ -181,7 +180,7 @@ def merge_all(bank: Bank, *, seed: Seed = 0, pixels: TrainingImages | None = Non
     if len(bank) < 2 or len(set(bank.labels["group"])) > 1:
         groups = sorted(set(bank.labels["group"]))
         raise ValueError(f"merging needs at least 2 networks of one group, got {len(bank)} of the groups {groups}")
-    images, pixels = pixels, parts_of(pixels)["pixels"]
+    pixels = parts_of(images)["pixels"]
     stages = int(np.log2(len(bank)))
     tree = merge_tree(bank.select(slice(2**stages)), seed=seed, pixels=pixels)[1:]
     sizes = sorted({2**stage for stage in range(1, stages + 1)} | {len(bank)})

@@ -9,7 +9,7 @@ from hrebasin.study.publishing.early_stopping import beside_the_table, early_sto
 from hrebasin.study.publishing.first_screen import ends_of_tree
 from hrebasin.study.publishing.places import Published
 from hrebasin.study.publishing.recommendation import ways_table
-from hrebasin.study.publishing.short_answer import FALLS, in_short
+from hrebasin.study.publishing.short_answer import FALLS, _Beside, _leads, in_short
 
 
 def asked(sentence="", **ends):
@@ -44,15 +44,15 @@ def test_the_short_answer_names_settings_by_verdict_and_who_leads_early_stopping
     }
     said = " ".join(text for _, text in in_short(told))
     assert "withstand strong FGSM better in `a` (1 points) and worse in `b` (1 points) than unmerged ones." in said
-    assert "In no comparison do networks merged in the paper's tree beat early-stopped networks within 1 point" in said
-    assert "They trail in 2 of 4 comparisons under strong FGSM." in said
+    tree = "Networks merged in the paper's tree trail early-stopped networks within 1 point of their accuracy"
+    assert f"{tree} in 2 of 4 comparisons under strong FGSM. They lead in none." in said
     assert "Weight norms fall at every stage in `a`." in said
     assert "as the paper says" not in said
     first, last = ends_of_tree(trees["merge"].test_accuracy)
     assert f"merging a whole tree {first - last:.2g}." in said
     said = " ".join(text for _, text in in_short(told | {"b": told["b"]._replace(answers=asked(**ahead))}))
-    assert "In `b`, networks merged from 2 and 8 withstand strong FGSM better than early-stopped networks" in said
-    assert "In no comparison" not in said
+    of_2 = "They lead in 2: in `b`, the tree of 2 (by 1.0 points; not attacked with PGD)"
+    assert f"{tree} in 2 of 6 comparisons under strong FGSM. {of_2} and the tree of 8" in said
     unsure = judged("not resolved", effect=2.0)
     unsure["p"] = unsure.effect * 0.1
     turned = unsure.assign(effect=-unsure.effect, low=-unsure.high, high=-unsure.low)
@@ -60,6 +60,18 @@ def test_the_short_answer_names_settings_by_verdict_and_who_leads_early_stopping
     said = dict(in_short(told))["Robustness."]
     both = "In `c` they lead by 2.0 points (1.5 to 2.5), and in `d` they trail by 2.0 points (1.5 to 2.5); neither is"
     assert said.startswith(f"{both} resolved.")
+
+
+def test_who_leads_is_named_with_what_pgd_says():
+    some = [("strong FGSM", 1.6, 1), ("PGD", -3.0, -1)]
+    found = [_Beside("a", "MergeMany", 4, *one) for one in some]
+    found.append(_Beside("b", "a tree matched by activations", 16, "PGD", 2.0, 1))
+    many = "in `a`, MergeMany of 4 (by 1.6 points; under PGD -3.0)"
+    assert (
+        _leads(found)
+        == f"They lead in 2: {many}; in `b`, a tree of 16 matched by activations (by 2.0 points under PGD)."
+    )
+    assert _leads(found[1:2]) == "They lead in none."
 
 
 def test_robustness_that_first_rises_other_ways_that_lead_and_networks_that_guess_are_told():

@@ -51,7 +51,7 @@ def test_networks_of_a_factory_answer_as_theirs_and_merged_ones_are_written_as_t
     expected = network(2)(Normalize(mean, (1.0,) * 3)(pixels) if mean else pixels)
     torch.testing.assert_close(own.bank(test_images.pixels)[2], expected, rtol=1e-4, atol=1e-5)
     assert own.names(own.bank) == ["a", "b", "c", "d"]
-    merged = merge_all(own.bank, pixels=test_images.pixels)
+    merged = merge_all(own.bank, images=test_images.pixels)
     names = own.names(merged)
     assert names[4:7] == ["tree of a and b", "tree of c and d", "tree of a to d"]
     assert {"MergeMany of a and b", "MergeMany of a to d", "naive average of a to d"} < set(names)

@@ -18,8 +18,8 @@ KEY = (
     "end of their training. MergeMany is Git Re-Basin's own method for many networks. FGSM moves every pixel, in "
     "[0, 1], by epsilon: weak is the mean over sizes up to 0.005, strong that over 0.015 to 0.020. PGD takes many "
     "small steps within epsilon; on the margin, it lowers the lead of the right class. Parentheses hold 95 % intervals."
-    ' "Yes" and "no" are significant for and against what the paper says, after Holm\'s correction. "Not resolved '
-    'after correction" means that p is at most 0.05 before the correction, but not after it.'
+    ' "Yes" and "no" are significant for and against what the paper says, after Holm\'s correction for the number '
+    'of tests. "Not resolved after correction" means that p is at most 0.05 before it, but not after it.'
 )
 LIKELY = "augmented"  # the setting with most in common with public code that the paper builds on
 STAGES = re.compile(r"stage (\d+)")
@@ -48,13 +48,15 @@ FINDINGS = {
     "C5a fgsm": Finding(
         "Fully merged networks withstand weak FGSM worse than unmerged ones", "points by which they trail"
     ),
-    "C5c fgsm": Finding("Under FGSM of epsilon 0.010 all stages are equally accurate", "points between two stages"),
+    "C5c fgsm": Finding(
+        "Under FGSM of epsilon 0.010 all stages are equally accurate", "points between the two that differ most surely"
+    ),
     "C10a gaussian": Finding("Accuracy under Gaussian noise rises with the stage", "points per stage"),
     "C10b gaussian": Finding(
         "The share of its accuracy that a network keeps under noise rises with the stage", "points per stage"
     ),
     "C7a": Finding("Weight norms fall at every stage"),
-    "C7b": Finding("Weight norms fall linearly", "last fall divided by the first; 1 if linear"),
+    "C7b": Finding("Weight norms fall linearly", "last fall divided by the first; linear between 0.8 and 1.25"),
     "C8a": Finding("Lipschitz bounds fall at every stage"),
     "C1a": Finding("The tree of 4 is more accurate than converged MergeMany", "points by which it leads"),
     "C1b": Finding("The tree of 4 is more accurate than MergeMany after one sweep", "points by which it leads"),

@@ -1,13 +1,14 @@
 """The short answer: what came out of the paper's main findings, a paragraph each."""
 
-from collections.abc import Iterator, Mapping
-from itertools import product
+from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple
 
 from ...merging.looks import RIVALS
 from ..claims.verdicts import ALPHA
 from ..groups import PERCENT
 from ..questions.equal_accuracy import NEAR
-from ..questions.ways_beside_the_tree import beside_unmerged
+from ..questions.families import MERGED
+from ..questions.ways_beside_the_tree import beside_unmerged, size_of
 from ..questions.wording import amount, listed, two_digits, way_in_words, within
 from ..statistics import by_sign
 from .across_settings import in_points, rows_named, settings_with, strong_by_stage, verdicts_on
@@ -17,8 +18,8 @@ from .ledger_text import NOTHING, part_of, sized, turned
 from .places import Published
 
 FALLS = {"weight norms": "C7a", "Lipschitz bounds": "C8a"}
+TREE = MERGED["tree"]
 BOUND = "log10 global bound, stage 0 minus stage"  # begins the names of what merging does, and what shrinking does
-TREES = {"tree": "", "activations": " by activations"}
 ATTACKS = {"FGSM": "strong FGSM", "PGD on the margin": "PGD"}  # as comparisons name them
 FIRST_RISE = "FGSM, strong: stage 1 minus stage 0"
 CERTIFIED = "certified radius by the global bound, stage"
@@ -114,9 +115,11 @@ def _other_ways_lead(settings: Mapping[str, Published]) -> Iterator[str]:
     ahead = {name: leading for name, tests in found.items() if (leading := by_sign(tests)[1])}
     for name, leading in ahead.items():
         best = max(leading, key=lambda way: found[name][way].effect)
+        behind = len(by_sign(found[name])[-1])
         yield (
             f"The way of merging matters: in `{name}`, {len(leading)} of {len(found[name])} other ways lead unmerged "
-            f"networks, {way_in_words(best)} most, by {amount(found[name][best])} {within(found[name][best])}."
+            f"networks, {way_in_words(best)} most, by {amount(found[name][best])} {within(found[name][best])}"
+            f"{f', and {behind} trail' * bool(behind)}."
         )
     if none := [f"`{name}`" for name, tests in found.items() if tests and name not in ahead]:
         yield f"No other way leads in {listed(none)}."
@@ -124,55 +127,62 @@ def _other_ways_lead(settings: Mapping[str, Published]) -> Iterator[str]:
 
 def _against_stopped(settings: Mapping[str, Published]) -> Iterator[str]:
     """Whether any merged networks are more robust than early-stopped ones as accurate."""
-    than, ahead = "better than early-stopped networks of about the same accuracy", []
-    for (method, how), (attack, name), (setting, each) in product(TREES.items(), ATTACKS.items(), settings.items()):
-        if sizes := _sizes(each, attack, method, 1):
-            ahead.append(method)
-            yield f"In `{setting}`, networks merged from {sizes}{how} withstand {name} {than}."
-    if "tree" not in ahead:
-        yield from _behind(settings)
-    tests = {setting: other_ways(each.results) for setting, each in settings.items()}
-    lead, trail = ({setting: by_sign(found)[sign] for setting, found in tests.items()} for sign in (1, -1))
-    leading = {way for ways in lead.values() for way in ways}
-    untried = " them under FGSM. We have not attacked these with PGD"
-    for signs, verb, rest in ((lead, "lead", untried), (trail, "trail", "")):
-        for setting, ways in signs.items():
-            sizes = {way: amount(tests[setting][way]) for way in ways if way in leading}
-            if names := [f"{way_in_words(RIVALS[way][0])} (by {size})" for way, size in sizes.items()]:
-                yield f"In `{setting}`, {listed(names)} {verb}{'s' * (len(names) == 1)}{rest}."
-    for (way, how), (setting, each) in product(TREES.items(), settings.items()):
-        under: dict[str, list[str]] = {}  # sizes at which they trail -> attacks
-        for attack, name in ATTACKS.items() if way in leading else ():
-            under.setdefault(_sizes(each, attack, way, -1), []).append(name)
-        told = [f"merged from {sizes}{how} trail under {listed(names)}" for sizes, names in under.items() if sizes]
-        if told:
-            yield f"In `{setting}`, networks {' and those '.join(told)}."
+    tree, rest = ([one for one in _beside_stopped(settings) if (one.way == TREE) == own] for own in (True, False))
+    if tree:
+        alike = f"early-stopped networks within {NEAR * PERCENT:.0f} point of their accuracy"
+        yield f"Networks merged in the paper's tree trail {alike} {_counted(tree)}. {_leads(tree)}"
+    if rest:
+        yield f"Networks merged in other ways trail them {_counted(rest)}. {_leads(rest)}"
 
 
-def _behind(settings: Mapping[str, Published]) -> Iterator[str]:
-    """In how many comparisons networks merged in the tree trail early-stopped ones, where they lead in none."""
+class _Beside(NamedTuple):
+    """Merged networks beside early-stopped ones about as accurate; ``sign``: 1 where they lead, -1 where they trail."""
+
+    setting: str
+    way: str
+    size: int
+    attack: str
+    effect: float
+    sign: int
+
+
+def _beside_stopped(settings: Mapping[str, Published]) -> Iterator[_Beside]:
+    """All such comparisons; of two networks the tree's alone, and of ways that are no family those of most networks."""
+    for name, each in settings.items():
+        for one in filter(near, comparisons(each)):
+            way = MERGED[one.method]
+            if way == TREE or one.size > 2 or "MergeMany" not in way:  # which of two is the pair merge
+                effect, low, high = (one.row[column].item() for column in ("effect", "low", "high"))
+                sign = int(low > 0) - int(high < 0)
+                yield _Beside(name, way, one.size, ATTACKS[one.attack], effect, sign)
+        for way, test in other_ways(each.results).items():
+            size, title = size_of(each.results["mergers"]), way_in_words(RIVALS[way][0])
+            yield _Beside(name, title, size, ATTACKS["FGSM"], test.effect, test.sign)
+
+
+def _counted(found: Sequence[_Beside]) -> str:
+    """In how many comparisons they trail: "in 12 of 14 comparisons under strong FGSM and in all 11 under PGD"."""
     told = []
-    for attack, name in ATTACKS.items():
-        ends = [
-            one.row.high.item()
-            for each in settings.values()
-            for one in comparisons(each)
-            if (one.attack, one.method) == (attack, "tree") and near(one)
-        ]
-        if ends:
-            all_of = "all" if (trail := sum(end < 0 for end in ends)) == len(ends) else f"{trail} of"
-            told.append(f"{all_of} {len(ends)} comparisons under {name}")
-    if told:
-        others = f"early-stopped networks within {NEAR * PERCENT:.0f} point of their accuracy"
-        yield f"In no comparison do networks merged in the paper's tree beat {others}."
-        yield f"They trail in {' and in '.join(told)}."
+    for attack in ATTACKS.values():
+        if signs := [one.sign for one in found if one.attack == attack]:
+            n = {0: "none of", len(signs): "all"}.get(n := signs.count(-1), f"{n} of")
+            told.append(f"in {n} {len(signs)}{' comparisons' * (not told)} under {attack}")
+    return " and ".join(told)
 
 
-def _sizes(of: Published, attack: str, method: str, sign: int) -> str:
-    """Numbers of merged networks at which a method leads (1) or trails (-1) early-stopped ones about as accurate."""
-    alike = [one for one in comparisons(of) if (one.attack, one.method) == (attack, method) and near(one)]
-    ends = {one.size: (one.row.low if sign > 0 else one.row.high).item() for one in alike}
-    return listed([str(size) for size, end in ends.items() if sign * end > 0])
+def _leads(found: Sequence[_Beside]) -> str:
+    """Who leads, by how much, and what PGD says of it."""
+    effects, leading = {one[:4]: one.effect for one in found}, {}
+    for one in (one for one in found if one.sign > 0):
+        in_tree = one.way == TREE or "tree matched" in one.way
+        name = one.way.replace("tree", f"tree of {one.size}") if in_tree else f"{one.way} of {one.size}"
+        about = f" under {one.attack}"
+        if one.attack == ATTACKS["FGSM"]:
+            searched = effects.get((*one[:3], ATTACKS["PGD on the margin"]))
+            about = "; not attacked with PGD" if searched is None else f"; under PGD {searched:.1f}"
+        leading.setdefault(one.setting, []).append(f"{name} (by {one.effect:.1f} points{about})")
+    told = [f"in `{setting}`, {listed(names)}" for setting, names in leading.items()]
+    return f"They lead in {sum(map(len, leading.values()))}: {'; '.join(told)}." if told else "They lead in none."
 
 
 def _regularised(settings: Mapping[str, Published]) -> Iterator[str]:
