@@ -67,6 +67,7 @@ def test_networks_are_merged_into_one_like_them_received_and_taught(names):
     assert names["train_set"].classes == ("bright", "dark")
     assert names["leaves"].architecture.units == (192, 24, 16, 16, 8, 2)
     assert (accuracy(names["leaves"], names["test_set"]) > 0.8).all()
+    assert {"unmerged", "tree", "merge-many"} < {*names["found"].method.values.tolist()}
 
 
 def test_added_methods_attacks_and_bounds_are_in_data_sets_and_figures(names):

@@ -49,7 +49,7 @@ def test_the_short_answer_names_settings_by_verdict_and_who_leads_early_stopping
     assert "Weight norms fall at every stage in `a`." in said
     assert "as the paper says" not in said
     first, last = ends_of_tree(trees["merge"].test_accuracy)
-    assert f"merging a whole tree {first - last:.2g}." in said
+    assert f"merging a whole tree of 4 {first - last:.2g}." in said
     said = " ".join(text for _, text in in_short(told | {"b": told["b"]._replace(answers=asked(**ahead))}))
     of_2 = "They lead in 2: in `b`, the tree of 2 (by 1.0 points; not attacked with PGD)"
     assert f"{tree} in 2 of 6 comparisons under strong FGSM. {of_2} and the tree of 8" in said

@@ -17,7 +17,8 @@ SENTENCE_END = re.compile(r"(?<=[.!?]) (?=[A-Z])")
 
 
 def told_questions(asked: xr.Dataset) -> list[dict]:
-    """Each question that was asked: stage, title, the answer's lead and rest, its groups in words, its comparisons."""
+    """Each question that was asked: stage, title, the answer's lead and rest, its groups in words unless the lead tells
+    them, its comparisons."""
     told = []
     for name, (title, text, groups) in zip(asked.asked.values.tolist(), answers.sentences(asked), strict=True):
         lead, rest = split(text)
@@ -25,7 +26,7 @@ def told_questions(asked: xr.Dataset) -> list[dict]:
         rows = answers.comparisons(asked, name)
         told.append({
             "stage": stage, "first": stage == next(iter(OPEN)), "title": title, "lead": lead, "rest": rest,
-            "groups": groups, "rows": rows,
+            "groups": groups * (groups not in lead), "rows": rows,
         })  # fmt: skip
     return told
 

@@ -103,9 +103,11 @@ def key(settings: Mapping[str, Published]) -> str:
     """`KEY`, and whose intervals leave out that images are a sample too."""
     parts = {name: part_of(each.ledger, "C5b fgsm") for name, each in settings.items()}
     narrow = [f"`{name}`" for name, part in parts.items() if not part.low.isnull() and not part.images.item()]
-    if not narrow or len(narrow) == len(parts):
+    if len(narrow) == len(parts):
         return KEY
-    return f"{KEY} In {listed(narrow)}, intervals under FGSM and noise resample trees alone and are too narrow."
+    alone = f" In {listed(narrow)}, intervals under FGSM and noise resample trees alone and are too narrow."
+    where = "Elsewhere" if narrow else "Under FGSM and noise"
+    return f"{KEY}{alone * bool(narrow)} {where} they resample images too; of few trees, they rest mostly on images."
 
 
 def findings(settings: Mapping[str, Published]) -> tuple[list[str], list[Row]]:

@@ -148,7 +148,7 @@ def _see(
     where += "-" * bool(where)
     links = [(title(name).partition(":")[0], f"#{where}{name}") for name in names if name in drawn]
     made_by = dict.fromkeys((NOTEBOOKS | EXTRA)[stage] for name in names for stage in figures.FIGURES[name][1])
-    return links + [("notebook", quote(pages[each])) for each in made_by if each in pages]
+    return links + [(f"notebook {each[:2]}", quote(pages[each])) for each in made_by if each in pages]
 
 
 def _executed(folder: Path, setting: str) -> dict[str, str]:

@@ -224,7 +224,7 @@ def questions(settings: Mapping[str, Published]) -> str:
         lines.append(f"- **{load(stage).TITLE}** [`{name}`](notebooks/{name}.ipynb)")
         found = [
             f"  - In `{setting}`: {one['lead']}"
-            + f" ({one['groups']})" * (one["groups"] not in one["lead"])
+            + f" ({one['groups']})" * bool(one["groups"])
             + f"\n    <details><summary>What else was found</summary>{one['rest']}</details>" * bool(one["rest"])
             for setting, one in told.get(stage, {}).items()
         ]

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from ...merging.looks import RIVALS
 from ..claims.verdicts import ALPHA
-from ..groups import PERCENT
+from ..groups import PERCENT, tree_stages
 from ..questions.equal_accuracy import NEAR
 from ..questions.families import MERGED
 from ..questions.ways_beside_the_tree import beside_unmerged, size_of
@@ -43,7 +43,7 @@ def in_short(settings: Mapping[str, Published]) -> list[tuple[str, str]]:
 
 def _lost(settings: Mapping[str, Published]) -> Iterator[str]:
     """What merging a pair and a whole tree costs, and where merged networks are close to guessing."""
-    pair, whole, guessing = {}, {}, {}
+    pair, whole, leaves, guessing = {}, {}, {}, {}
     for name, each in settings.items():
         first, last = ends_of_tree(each.results["merge"].test_accuracy)
         chance = PERCENT / each.results["merge"].attrs["n_classes"]
@@ -52,9 +52,11 @@ def _lost(settings: Mapping[str, Published]) -> Iterator[str]:
             guessing[name] = cost, last, chance
         else:
             pair[name], whole[name] = cost, first - last
+            leaves[name] = 2 ** max(tree_stages(each.results["merge"]))
     if pair:
         outside = f"Outside {listed([f'`{name}`' for name in guessing])}, merging" if guessing else "Merging"
-        yield f"{outside} two networks costs {_range(pair)} points of accuracy, merging a whole tree {_range(whole)}."
+        whole_tree = f"a whole tree of {_range(leaves).replace('to', 'or')} {_range(whole)}"
+        yield f"{outside} two networks costs {_range(pair)} points of accuracy, merging {whole_tree}."
     for name, (cost, last, chance) in guessing.items():
         yield (
             f"In `{name}`, merging two costs {two_digits(cost)} points, and fully merged networks hardly do better "

@@ -19,12 +19,12 @@ from ...progress import track
 from ...robustness.attacks import along, attack
 from ...robustness.strong import STEPS, pgd
 from ...training.recipe import Recipe
-from ..figures.captions import captioned
+from ..figures.captions import behind_attacks, captioned
 from ..groups import PERCENT, NotMeasuredError, strong, tree_stages
 from ..statistics import Test, by_sign
 from .control_networks import narrow, noised
 from .equal_accuracy import Comparison, compare, robust_by_image
-from .family_figure import draw_families
+from .family_figure import draw_families, left_out
 from .wording import amount, listed, signed, within
 
 TITLE = "Are networks merged in a tree more robust than early-stopped ones of the same accuracy?"
@@ -282,11 +282,11 @@ def _seen(data: xr.Dataset) -> str:
 
 @captioned(
     "Every family of networks at its test accuracy and at the share of attacked images that it still classifies "
-    "correctly under strong attack (L-infinity, mean over sizes from 0.015 to 0.02, pixels in [0, 1]): FGSM, and "
-    "projected gradient descent on the margin. Each curve starts at the unmerged networks and runs through more merged "
+    "correctly under strong attack (L-infinity, mean over sizes from 0.015 to 0.02, pixels in [0, 1]), a panel per "
+    "attack. Each curve starts at the unmerged networks and runs through more merged "
     "networks, or a stronger change (fewer epochs, larger penalty, fewer units, more noise). Numbers count the "
-    "networks that the tree merged. Above and to the right is better. What lies more than twice as far below unmerged "
-    "networks as the fully merged ones is left out.",
+    "networks that the tree merged. Above and to the right is better.",
+    about=lambda data: [*behind_attacks(data), *left_out(data)],
     seen=_seen,
 )
 def draw(data: xr.Dataset) -> Figure:

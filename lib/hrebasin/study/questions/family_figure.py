@@ -14,7 +14,8 @@ from matplotlib.ticker import MaxNLocator
 from ...merging.looks import ENSEMBLE, RIVALS
 from ..figures.labels import label_curves
 from ..figures.style import COLUMN, DASHES, MARKERS, TITLE_WIDTH, UNKNOWN, looks, spread, what_is_drawn
-from ..groups import PERCENT, count_groups, large
+from ..groups import PERCENT, count_groups, large, tree, tree_stages
+from .wording import listed
 
 # Title and colour of families that every run lacks; others have those of their method
 CONTROLS = {
@@ -59,7 +60,7 @@ def draw_families(data: xr.Dataset, kinds: Mapping[str, str], title: str) -> Fig
         start = _groups(data, robust, data.method.values == "unmerged")
         lines = [_draw(axes, data, robust, start, method, place) for place, method in enumerate(_methods(data))]
         [unmerged] = axes.plot(*(side.mean() for side in start), "k*", markersize=7, label="unmerged", zorder=4)
-        _zoom(axes, start, [line for line in lines if line.get_label() == looks(data)["tree"][0]])
+        _zoom(axes, data)
         axes.set(title=name, ylabel="correct under strong attack (%)")
         axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
         if axes is panels[0]:
@@ -75,11 +76,23 @@ def draw_families(data: xr.Dataset, kinds: Mapping[str, str], title: str) -> Fig
     return figure
 
 
-def _zoom(axes: Axes, start: tuple, tree: list[Line2D]) -> None:
-    """Leave out what is more than twice as far below unmerged networks as the fully merged ones; from zero upwards,
-    unless all that is left lies far above it."""
-    accurate = start[0].mean()
-    least = max(axes.get_xlim()[0], *(accurate - ROOM * (accurate - line.get_xdata()[-1]) for line in tree))
+def left_out(data: xr.Dataset) -> list[str]:
+    """Which networks are too inaccurate to be shown, in a sentence."""
+    few = data.method.values[(PERCENT * data.test_accuracy < _least(data)).values]
+    names = [f'"{_look(data, method)[0]}"' for method in dict.fromkeys(few.tolist())]
+    far = "Networks that lose more than twice the accuracy that full merging costs are left out"
+    return [f"{far}: some of {listed(names)}."] if names else []
+
+
+def _least(data: xr.Dataset) -> float:
+    """The least accuracy that is shown, percent: where `ROOM` times is lost what full merging costs."""
+    accurate, *_, merged = (PERCENT * float(tree(data.test_accuracy, stage).mean()) for stage in tree_stages(data))
+    return accurate - ROOM * (accurate - merged) if merged < accurate else 0.0
+
+
+def _zoom(axes: Axes, data: xr.Dataset) -> None:
+    """Show what is not `left_out`; from zero upwards, unless all that is left lies far above it."""
+    least = max(axes.get_xlim()[0], _least(data))
     most = max(line.get_xdata().max() for line in axes.get_lines())
     axes.set_xlim(least, most + (most - least) / 20)
     heights = np.concatenate([line.get_ydata()[line.get_xdata() >= least] for line in axes.get_lines()])
@@ -94,7 +107,7 @@ def _methods(data: xr.Dataset) -> list[str]:
 def _draw(axes: Axes, data: xr.Dataset, robust: np.ndarray, start: tuple, method: str, place: int) -> Line2D:
     """One family, from the unmerged networks on, with the spread of its heights."""
     points = [start, *_points(data, robust, method)]
-    title, colour = CONTROLS.get(method) or looks(data).get(method, (method, UNKNOWN))
+    title, colour = _look(data, method)
     look = {"color": colour, "linestyle": DASHES[place % len(DASHES)], "marker": MARKERS[place % len(MARKERS)]}
     heavy = {"linewidth": 1.6, "zorder": 3} if data.stage.values[data.method.values == method].any() else {}
     for x, y in points[1:]:
@@ -108,6 +121,11 @@ def _draw(axes: Axes, data: xr.Dataset, robust: np.ndarray, start: tuple, method
             number = axes.annotate(f"{2**stage}", point, color=colour, **place)
             number.set_path_effects([withStroke(linewidth=1.5, foreground="white")])
     return line
+
+
+def _look(data: xr.Dataset, method: str) -> tuple[str, str]:
+    """Title and colour of a family."""
+    return CONTROLS.get(method) or looks(data).get(method, (method, UNKNOWN))
 
 
 def _points(data: xr.Dataset, robust: np.ndarray, method: str) -> list[tuple[np.ndarray, np.ndarray]]:
