@@ -143,6 +143,8 @@ COMMANDS = [
     (run("--part", "questions", "setting=tiny", "first=2", "ask=recipes"), "('recipes',) are asked of none"),
     (run("--part", "trian", "setting=tiny"), "a run has the parts ('train', ", "got 'trian'"),
     (run("setting=tiny", "epochs=1.5"), "epochs should be a valid integer, got 1.5"),
+    (run("setting=tiny", "epochs="), "epochs= names no value"),
+    (run("setting=tiny", "groups=10001"), "n_groups should be less than or equal to 10000, got 10001"),
     (run("setting=tiny", "epochs=3", "epochs=4"), "'epochs' is set twice"),
     (run("tiny"), "key=value, got 'tiny'"),
     (run("setting=tiny", "device=cuda:99"), "device 'cuda:99' is not there"),

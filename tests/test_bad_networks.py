@@ -4,6 +4,7 @@ A row is ``(networks, example, *reasons)``: the message must hold every reason.
 """
 
 import copy
+import re
 import warnings
 
 import pytest
@@ -116,6 +117,8 @@ NETWORKS = {
     "batch statistics": (both(normed), "other outputs among others than alone", "of the batch"),
     "half": (pair(Net.half), "network 1: 'conv.weight' has dtype torch.float16", "network.float()"),
     "one half": (pair(lambda n: n.head.half() and n), "network 1: 'head.weight' has dtype torch.float16"),
+    "two precisions": (pair(lambda n: n.head.double() and n), "network 1: ", "'head.bias' has torch.float64: convert"),
+    "no parameters": (both(flat()), "the networks have no parameters"),
     "complex": (complex_weights(), "network 1: '1.weight' is complex (torch.complex64); only real weights"),
     "nan": (planted(torch.nan), "network 1: 'conv.weight' holds values that are not finite"),
     "quantised": (pair(quantised), "network 1: 'head._packed_params.dtype' is no tensor", "quantised?"),
@@ -155,6 +158,34 @@ def test_networks_that_cannot_be_merged_are_refused_by_name(row):
 def test_images_are_some_bytes_or_floats(images):
     with pytest.raises(ValueError, match="images must be some, uint8 or floats"):
         merge(both(Net), EXAMPLE, images=images)
+
+
+def test_images_are_dense_finite_and_like_the_example():
+    tokens = torch.zeros(2, 3, 8, 8, dtype=torch.int64)
+    for images, example, reason in (
+        (torch.tensor(1.0), None, "dense torch.Tensor (image, ...), got one that is a number"),
+        (EXAMPLE.to_sparse(), EXAMPLE, "got one that is torch.sparse_coo"),
+        (EXAMPLE.to("meta"), EXAMPLE, "got one that is on the meta device"),
+        (torch.full((4, 3, 8, 8), 1e300, dtype=torch.float64), EXAMPLE, "images must be finite, in float32 too"),
+        (EXAMPLE, tokens, "images are uint8 or floats, but the example is torch.int64"),
+    ):
+        with pytest.raises(ValueError, match=re.escape(reason)):
+            merge(both(Net), example, images=images)
+
+
+class Extra(Net):
+    def get_extra_state(self):
+        return {"epoch": 3}
+
+    def set_extra_state(self, state):
+        self.epoch = state["epoch"]
+
+
+def test_extra_state_hinders_nothing_and_state_dicts_keep_their_precision():
+    assert merge(both(Extra), EXAMPLE)(EXAMPLE).isfinite().all()
+    states = [Net().double().state_dict() for _ in range(2)]
+    merged = merge_state_dicts(Net(), states, EXAMPLE)
+    assert {tensor.dtype for tensor in merged.values()} == {torch.float64}
 
 
 @pytest.mark.parametrize("reference", [EXAMPLE, (EXAMPLE,), (EXAMPLE[:0], torch.zeros(0, 4))])

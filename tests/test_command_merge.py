@@ -186,6 +186,8 @@ CONV = ["merge", "conv-0.pth", "conv-1.pth", "--output", "m.pt", "--network"]
 EXAMPLE = ["--example", "3,8,8"]
 REFUSED = [
     ([*MERGE, "b.pt"], "b.pt is one of the networks: write the merged one elsewhere"),
+    ([*MERGE, "b.pt/m.pt"], "b.pt/m.pt cannot be written: b.pt is no such place"),
+    ([*CONV, "nets.py:conv", "--example", "99999999999999"], "example of shape (99999999999999,) does not fit"),
     ([*MERGE, "m.onnx"], "m.onnx must end in one of .safetensors, .pt"),
     ([*MERGE, "m.pt", "--method", "best"], "unknown method 'best'; there are tree, merge-many, naive"),
     ([*MERGE, "m.pt", "--method", "ensemble"], "hrebasin.ensemble(bank) runs them as one module"),

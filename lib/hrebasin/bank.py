@@ -51,6 +51,8 @@ class Bank:
         shapes = self.architecture.shapes
         if set(self.tensors) != set(shapes):
             raise ValueError(f"a bank of {tuple(shapes)} got tensors {tuple(self.tensors)}")
+        if not shapes:
+            raise ValueError("the networks have no parameters")
         lengths = {name: len(tensor) for name, tensor in self.tensors.items()}
         if len(set(lengths.values())) != 1 or min(lengths.values()) == 0:
             raise ValueError(f"a bank needs at least one network and tensors of one length, got lengths {lengths}")

@@ -146,6 +146,10 @@ def check_module(position: int, network: nn.Module) -> None:
     try:
         check_tensors(network)
         check_range(network.state_dict())
+        precisions = {each.dtype: name for name, each in network.named_parameters() if each.is_floating_point()}
+        if len(precisions) > 1:
+            told = " and ".join(f"{name!r} has {dtype}" for dtype, name in precisions.items())
+            raise ValueError(f"{told}: convert the network by network.float()")
     except ValueError as error:
         raise ValueError(f"network {position}: {error}") from error
 
@@ -162,7 +166,8 @@ def check_range(state: Mapping[str, object]) -> None:
 def check_alike(position: int, network: nn.Module, first: nn.Module) -> None:
     """Raise ValueError unless a network has the architecture of network 0."""
     ours, theirs = (
-        {name: tuple(tensor.shape) for name, tensor in each.state_dict().items()} for each in (network, first)
+        {name: tuple(getattr(tensor, "shape", ())) for name, tensor in each.state_dict().items()}
+        for each in (network, first)
     )
     different = [name for name in ours.keys() | theirs.keys() if ours.get(name) != theirs.get(name)]
     if different:

@@ -49,7 +49,10 @@ def example_inputs(shape: Sequence[int]) -> torch.Tensor:
     shape = tuple(shape)
     if not shape or min(shape) < 1:
         raise ValueError(f"an example's shape is of positive sizes, such as 3,32,32; got {shape}")
-    return torch.rand(2, *shape, generator=generator("example"))
+    try:
+        return torch.rand(2, *shape, generator=generator("example"))
+    except RuntimeError as error:
+        raise ValueError(f"an example of shape {shape} does not fit into memory") from error
 
 
 def _parsed(call: str, factory: str) -> tuple[str, dict]:

@@ -173,7 +173,7 @@ def test_an_mlp_with_another_activation_is_not_taken_for_one_with_relu(inputs):
     networks = [drawn(small, "a")]
     networks[0].relu1 = nn.GELU()
     networks += permuted(networks[0], inputs[:2], "b")
-    with pytest.raises(ValueError, match="MLP needs example="):
+    with pytest.raises(ValueError, match="MLP needs inputs of its shape"):
         merge(networks)
     torch.testing.assert_close(merge(networks, inputs[:2])(inputs), networks[0](inputs), **CLOSE)
 

@@ -210,12 +210,18 @@ TOKENS = {
     "x + w.view(1, 1, 12).expand(2, 7, 12) + w.view(1, 1, 12).expand_as(x)": [12],
     "x + table[places]": [12],
     # heads, units of queries and keys, units of values; behind + also the stream
-    "joined(attend(*qkv(x).view(2, 7, 3, 3, 4).permute(2, 0, 3, 1, 4).unbind(0)))": [12, 3, 4],
+    "joined(attend(*qkv(x).view(2, 7, 3, 3, 4).permute(2, 0, 3, 1, 4).unbind(0)))": [12, 3, 4, 4],
+    "joined(attend(*[qkv(x).reshape(2, 7, 3, 3, 4).movedim(2, 0).transpose(1, 2)[k] for k in (0, 1, -1)]))": [
+        12,
+        3,
+        4,
+        4,
+    ],
     "x + joined(attend(*map(heads, qkv(x).chunk(3, -1))))": [3, 4, 4],
     "x + layer(joined(attend(*map(heads, qkv(x).chunk(3, -1)))))": [12, 3, 4, 4],
     "joined(attend(*[heads(x)] * 3, is_causal=True) + attend(*[heads(x)] * 3, attn_mask=mask))": [3, 4],
     "joined((heads(x) @ heads(x).transpose(-1, -2) + biases).softmax(-1) @ heads(layer(x)))": [3, 4, 4],
-    "attention(x, x, x)[0]": [12, 3, 4, 12],
+    "attention(x, x, x)[0]": [12, 3, 4, 4, 12],
 }
 MODULES = {
     "linear without bias": ("vectors", nn.Linear(12, 12, bias=False), [12, 12]),
@@ -239,7 +245,11 @@ MODULES = {
     "layer norm of images": ("images", nn.LayerNorm([12, 4, 4]), [12]),
     "root mean square norm": ("tokens", nn.RMSNorm(12), [12]),
     "channel shuffle": ("images", nn.ChannelShuffle(3), [3, 4]),
-    "transformer": ("tokens", nn.TransformerEncoderLayer(12, 3, 16, batch_first=True, norm_first=True), [12, 3, 4, 16]),
+    "transformer": (
+        "tokens",
+        nn.TransformerEncoderLayer(12, 3, 16, batch_first=True, norm_first=True),
+        [12, 3, 4, 4, 16],
+    ),
 }
 ROWS = {source: ("vectors", source, sizes) for source, sizes in VECTORS.items()}
 ROWS |= {f"images: {source}": ("images", source, sizes) for source, sizes in IMAGES.items()}

@@ -1,5 +1,6 @@
 """Merging files of weights: what the command `hrebasin merge` does."""
 
+import os
 import tempfile
 import warnings
 from collections.abc import Sequence
@@ -62,8 +63,10 @@ def merge_files(
     paths, output = [Path(path) for path in paths], check_suffix(output)
     for path in (*paths, output):
         check_name(path)
-    if output.resolve() in [path.resolve() for path in paths]:
+    if os.path.realpath(output) in map(os.path.realpath, paths):
         raise ValueError(f"{output} is one of the networks: write the merged one elsewhere")
+    if output.is_dir() or not (output.parent.is_dir() or not output.parent.exists()):
+        raise ValueError(f"{output} cannot be written: {output if output.is_dir() else output.parent} is no such place")
     if network and (layers or reference):
         raise ValueError("layers and reference are for perceptrons without network, which tells both")
     if not network and example:

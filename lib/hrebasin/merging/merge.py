@@ -17,6 +17,7 @@ from ..resources import plain_torch
 from ..state_dicts import check_logits, checked_pair
 from ..state_names import loaded, renamed
 from ..symmetry import Symmetry
+from ..symmetry.subject import is_dense
 from .batch_norm import measured_later
 from .looks import BUILT_IN, RIVALS
 from .method import TrainingImages, parts_of
@@ -128,7 +129,10 @@ def merge_state_dicts(
         inputs, logits = checked_pair(reference)
         check_logits([_answers(each, inputs) for each in networks], logits, names=names, hint=OTHER_MODULE)
     merged = merge(networks, example, **options)
-    return renamed(merged.state_dict(), states[0])
+    return {
+        name: tensor.to(states[0][name].dtype) if isinstance(tensor, torch.Tensor) else tensor
+        for name, tensor in renamed(merged.state_dict(), states[0]).items()
+    }
 
 
 def method_names() -> list[str]:
@@ -173,10 +177,15 @@ def _checked_images(images, example) -> tuple[TrainingImages | None, torch.Tenso
     if not isinstance(pixels, torch.Tensor) or (example is not None and pixels.shape[1:] != example.shape[1:]):
         given = tuple(pixels.shape) if isinstance(pixels, torch.Tensor) else type(pixels).__name__
         raise ValueError(f"images must be a torch.Tensor (image, ...) of the example's shape, got {given}")
+    if not pixels.ndim or not is_dense(pixels):
+        kind = "a number" if not pixels.ndim else "on the meta device" if pixels.is_meta else pixels.layout
+        raise ValueError(f"images must be a dense torch.Tensor (image, ...), got one that is {kind}")
+    if example is not None and not (example.is_floating_point() or example.dtype == torch.uint8):
+        raise ValueError(f"images are uint8 or floats, but the example is {example.dtype}: merge without images")
     if not len(pixels) or not (pixels.is_floating_point() or pixels.dtype == torch.uint8):
         raise ValueError(f"images must be some, uint8 or floats, got {len(pixels)} of {pixels.dtype}")
-    if not torch.isfinite(pixels).all():
-        raise ValueError("images must be finite")
+    if not torch.isfinite(pixels.float()).all():
+        raise ValueError("images must be finite, in float32 too")
     if labels is not None:
         check_labels(labels, len(pixels))
     if not isinstance(images, Images):

@@ -55,8 +55,10 @@ def _compared(methods: list[str]) -> list[str]:
 
 
 T = TypeVar("T")
-Number = Annotated[int, Field(ge=0)]
-Count = Annotated[int, Field(ge=1)]
+MOST = 10_000_000  # more than anybody means
+Number = Annotated[int, Field(ge=0, le=MOST)]
+Count = Annotated[int, Field(ge=1, le=MOST)]
+Groups = Annotated[int, Field(ge=1, le=10_000)]
 Passes = Annotated[int, Field(ge=1, le=10_000)]  # sweeps or epochs
 Passed = Annotated[float, Field(gt=0, le=10_000)]  # epochs, also parts of one
 Leaves = Annotated[int, Field(ge=2), AfterValidator(_power_of_two)]
@@ -81,7 +83,7 @@ class Setting(BaseModel):
     train_images: Number
     test_images: Number
     device: Annotated[str, Field(pattern=r"^(cpu|cuda(:\d+)?)$")]
-    n_groups: Count
+    n_groups: Groups
     first_group: Number
     groups_per_shard: Count
     leaves: Leaves
@@ -91,7 +93,7 @@ class Setting(BaseModel):
     learning_rate: Annotated[float, Field(gt=0)]
     momentum: Annotated[float, Field(ge=0)]
     batch_size: Count
-    epochs: Count
+    epochs: Passes
     weight_decay: Annotated[float, Field(ge=0)]
     crop_padding: Number
     flip: bool

@@ -19,6 +19,7 @@ from .calls import Call, Rule, Value
 from .factors import Factors, fixed
 from .rules import find_rule
 from .shape_rules import constant
+from .stacked import slice_stacked
 from .subject import Example, Subject, arguments, own_random_state
 
 # Operations that run a graph, and the place of that among their arguments.
@@ -98,6 +99,7 @@ def _walk(factors: Factors, program: torch.export.ExportedProgram, tensors: dict
 
 def _walk_graph(factors: Factors, module: torch.fx.GraphModule, given: Iterator, without_rule: dict) -> object:
     """The outputs of a graph whose inputs are given, None for those that stay; notes operations without a rule."""
+    slice_stacked(module.graph)
     values: dict[torch.fx.Node, object] = {}
     for node in module.graph.nodes:
         shapes = _shapes(node)

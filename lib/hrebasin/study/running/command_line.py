@@ -24,6 +24,8 @@ def run_values(texts: Sequence[str]) -> dict:
         name, equals, value = text.partition("=")
         if not equals or not name:
             raise ValueError(f"values are written key=value, got {text!r}")
+        if not value:
+            raise ValueError(f"{name}= names no value")
         if name in values:
             raise ValueError(f"{name!r} is set twice")
         values[name] = value if name in TEXTS else YES_OR_NO.get(value.lower(), _number(value))
