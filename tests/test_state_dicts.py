@@ -86,6 +86,9 @@ def test_missing_damaged_and_unlike_files_are_named(tmp_path):
     paths = written(tmp_path, [sequential(5), sequential(6)])
     with pytest.raises(ValueError, match=r"1\.safetensors has layers of \(6, 4\) units, .*0\.safetensors of \(5, 4\)"):
         read_state_dicts(paths, **SHAPE)
+    paths = written(tmp_path, [nn.Sequential(nn.Linear(n, 5), nn.ReLU(), nn.Linear(5, 4)) for n in (12, 13)])
+    with pytest.raises(ValueError, match=r"1\.safetensors takes 13 inputs, but .*0\.safetensors takes 12"):
+        read_state_dicts(paths)
 
 
 def test_the_example_is_read_back_as_networks_that_classify_its_images(tmp_path):

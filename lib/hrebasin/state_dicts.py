@@ -84,6 +84,9 @@ def read_state_dicts(
                 f"{path} has layers of {found} units, but {paths[0]} of {widths[0]}: only ot-fusion merges them"
             )
     first = networks[0].tensors["fc1.weight"].shape[1]
+    for path, network in zip(paths, networks, strict=True):
+        if not image_shape and (inputs := network.tensors["fc1.weight"].shape[1]) != first:
+            raise ValueError(f"{path} takes {inputs} inputs, but {paths[0]} takes {first}")
     image_shape, n_classes = tuple(image_shape or (1, 1, first)), n_classes or widths[0][-1]
     normalisation = tuple(mean) or (0.0,) * image_shape[0], tuple(std) or (1.0,) * image_shape[0]
     architecture = Architecture(widths[0][:-1], n_classes, image_shape, *normalisation)
