@@ -176,8 +176,8 @@ def _leads(found: Sequence[_Beside]) -> str:
     """Who leads, by how much, and what PGD says of it."""
     effects, leading = {one[:4]: one.effect for one in found}, {}
     for one in (one for one in found if one.sign > 0):
-        in_tree = one.way == TREE or "tree matched" in one.way
-        name = one.way.replace("tree", f"tree of {one.size}") if in_tree else f"{one.way} of {one.size}"
+        size = f"of {one.size}"
+        name = one.way.replace("tree", f"tree {size}") if "tree" in one.way else f"{one.way} {size}"
         about = f" under {one.attack}"
         if one.attack == ATTACKS["FGSM"]:
             searched = effects.get((*one[:3], ATTACKS["PGD on the margin"]))
