@@ -1,5 +1,7 @@
 """Networks that others wrote: torchvision's, and the residual network of Git Re-Basin with its specification."""
 
+from itertools import pairwise
+
 import pytest
 import torch
 from torch import nn
@@ -35,21 +37,28 @@ OPTIONS = {
 IMAGE = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
 
 
-def vgg(name):
-    """VGG with 256 units instead of 4,096 in its classifier, which would hold 100 million weights."""
-    with torch.device("meta"):
-        network = getattr(models, name)(weights=None)
-        network.classifier[0], network.classifier[3] = nn.Linear(512 * 49, 256), nn.Linear(256, 256)
-        network.classifier[6] = nn.Linear(256, 1000)
-    network.to_empty(device="cpu")
-    for tensor in network.state_dict().values():
-        tensor.zero_()  # a proof draws its own
+@pytest.fixture
+def zeros(monkeypatch):
+    """Weights begin as zeros, as a proof draws its own: to draw a hundred million takes seconds."""
+    for name in (name for name in dir(nn.init) if name.endswith("_") and not name.startswith("_")):
+        monkeypatch.setattr(nn.init, name, lambda tensor, *args, **kwargs: tensor.detach().zero_())
+
+
+def built(name):
+    """A network; the classifiers of the oldest have 256 units instead of 4,096, which would hold 100 million weights."""
+    network = getattr(models, name)(weights=None, **OPTIONS.get(name, {}))
+    if name.startswith(("vgg", "alexnet")):
+        places = [place for place, layer in enumerate(network.classifier) if isinstance(layer, nn.Linear)]
+        sizes = (network.classifier[places[0]].in_features, 256, 256, 1000)
+        for place, ends in zip(places, pairwise(sizes), strict=True):
+            network.classifier[place] = nn.Linear(*ends)
     return network
 
 
+@pytest.mark.usefixtures("zeros")
 @pytest.mark.parametrize("name", PERMUTATIONS)
 def test_torchvision(name):
-    network = vgg(name) if name.startswith("vgg") else getattr(models, name)(weights=None, **OPTIONS.get(name, {}))
+    network = built(name)
     symmetry = derive_symmetry(network, IMAGE)
     assert symmetry.without_rule == ()
     assert len(symmetry.permutations) >= PERMUTATIONS[name]
