@@ -45,7 +45,7 @@ def zeros(monkeypatch):
 
 
 def built(name):
-    """A network; the classifiers of the oldest have 256 units instead of 4,096, which would hold 100 million weights."""
+    """A network; the classifiers of the oldest have 256 units, not 4,096: 100 million weights fewer."""
     network = getattr(models, name)(weights=None, **OPTIONS.get(name, {}))
     if name.startswith(("vgg", "alexnet")):
         places = [place for place, layer in enumerate(network.classifier) if isinstance(layer, nn.Linear)]
