@@ -44,12 +44,12 @@ def test_the_short_answer_names_settings_by_verdict_and_who_leads_early_stopping
     }
     said = " ".join(text for _, text in in_short(told))
     assert "withstand strong FGSM better in `a` (1 points) and worse in `b` (1 points) than unmerged ones." in said
-    tree = "Networks merged in the paper's tree trail early-stopped networks within 1 point of their accuracy"
+    tree = "Networks merged in the paper's tree trail those within 1 point of their accuracy"
     assert f"{tree} in 2 of 4 comparisons under strong FGSM. They lead in none." in said
     assert "Weight norms fall at every stage in `a`." in said
     assert "as the paper says" not in said
     first, last = ends_of_tree(trees["merge"].test_accuracy)
-    assert f"merging a whole tree of 4 {first - last:.2g}." in said
+    assert f"merging a whole tree (of 4 networks) {first - last:.2g}." in said
     said = " ".join(text for _, text in in_short(told | {"b": told["b"]._replace(answers=asked(**ahead))}))
     of_2 = "They lead in 2: in `b`, the tree of 2 (by 1.0 points; not attacked with PGD)"
     assert f"{tree} in 2 of 6 comparisons under strong FGSM. {of_2} and the tree of 8" in said
@@ -90,7 +90,7 @@ def test_robustness_that_first_rises_other_ways_that_lead_and_networks_that_gues
     said = dict(in_short({"a": Published(ledger, None, results)}))["Robustness."]
     assert "first rises, from 20.0 to 31.0 % for networks merged from 2, and then falls to 22.0 %." in said
     assert "in `a`, 1 of " in said
-    assert "other ways lead unmerged networks, a tree matched by activations most, by 10.1 points" in said
+    assert "other ways lead unmerged networks under FGSM, a tree matched by activations most, by 10.1 points" in said
     results["merge"]["test_accuracy"] = results["merge"].test_accuracy * 0 + 0.12
     told = dict(in_short({"a": Published(ledger, None, results)}))
     assert "fully merged networks hardly do better than guessing (12 % beside 10 %)" in told["Accuracy."]
@@ -136,7 +136,7 @@ def test_the_tree_beside_other_unmerged_networks_is_counted_in_every_setting():
         settings[name] = Published(None, asked(**ends).assign(comparison=("row", np.array(rows, dtype=object))), {})
     apart, counted = beside_the_table(settings)
     assert apart.startswith("In `b`, networks merged in the tree are on average at least 8.8 points less accurate")
-    assert "in 1 of 3 comparisons, by 3.0 to 3.0 points, in `a`. It trails in 1, in `b`." in counted
+    assert counted.endswith("the tree leads in 1 (`a`) of 3 comparisons under strong FGSM, and trails in 1 (`b`).")
 
 
 def test_ways_to_merge_stand_in_one_table_with_the_highest_marked():

@@ -24,6 +24,7 @@ NOTE = (
     "comparisons. Accuracies are those of the compared networks, a few per tree."
 )
 CONTROLS = ("narrow", "noised")  # families that lose accuracy in other ways than by a shorter training
+REGULARISED = ("l1", "l2")
 BESIDE = re.compile(
     r"(.+), strong, (?:at equal accuracy|beside the nearest, ([\d.]+) points (more|less) accurate): "
     r"(\S+) of (\d+) minus (.+)"
@@ -110,7 +111,7 @@ def near(one: Beside) -> bool:
 
 def beside_the_table(settings: Mapping[str, Published]) -> list[str]:
     """Where no early-stopped network is as inaccurate, and how the tree stands beside other unmerged networks."""
-    told, leads, trails, of = [], {}, {}, 0
+    told = []
     for name, each in settings.items():
         found = [one for one in comparisons(each) if one.method == "tree"]
         if found and not any(map(near, found)):
@@ -118,20 +119,30 @@ def beside_the_table(settings: Mapping[str, Published]) -> list[str]:
                 f"In `{name}`, networks merged in the tree are on average at least {min(one.gap for one in found):.1f} "
                 "points less accurate than every early-stopped network, so we do not compare them."
             )
-        beside = (one for one in comparisons(each, *CONTROLS) if (one.method, one.attack) == ("tree", "FGSM"))
-        others = [one.row for one in beside if near(one)]
-        of += len(others)
-        leads |= {name: ends} if (ends := [row.effect.item() for row in others if row.low.item() > 0]) else {}
-        trails |= {name: n} if (n := sum(row.high.item() < 0 for row in others)) else {}
-    if leads:
-        ahead, names = sum(leads.values(), []), [OTHERS[family] for family in CONTROLS]
-        behind = f"trails in {sum(trails.values())}, in {_settings(trails)}" if trails else "trails in none"
-        told.append(
-            f"The tree leads {listed(names)} of about the same accuracy under strong FGSM in {len(ahead)} of {of} "
-            f"comparisons, by {min(ahead):.1f} to {max(ahead):.1f} points, in {_settings(leads)}. It {behind}. So not "
-            "every way to lose accuracy costs as much robustness."
-        )
+    for families in (CONTROLS, REGULARISED):
+        others = listed([OTHERS[family] for family in families])
+        counts = [count for attack in ATTACKS.values() if (count := _counted(settings, attack, families))]
+        if counts:
+            said = " It leads ".join(f"{count}." for count in counts)
+            told.append(f"Beside {others} of about the same accuracy, the tree leads {said}")
     return told
+
+
+def _counted(settings: Mapping[str, Published], attack: str, families: tuple[str, ...]) -> str:
+    """In how many comparisons with others about as accurate the tree leads and trails under an attack, and where."""
+    leads, trails, n = [], [], 0
+    for name, each in settings.items():
+        beside = (one for one in comparisons(each, *families) if (one.method, one.attack) == ("tree", attack))
+        rows = [one.row for one in beside if near(one)]
+        n += len(rows)
+        leads += [name for row in rows if row.low.item() > 0]
+        trails += [name for row in rows if row.high.item() < 0]
+    lead, trail = (f"{len(names) or 'none'}{_where(names)}" for names in (leads, trails))
+    return f"in {lead} of {n} comparisons under strong {attack}, and trails in {trail}" if n else ""
+
+
+def _where(names: list[str]) -> str:
+    return f" ({_settings(dict.fromkeys(names))})" if names else ""
 
 
 def _settings(names: Iterable[str]) -> str:

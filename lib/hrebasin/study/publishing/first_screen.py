@@ -14,12 +14,13 @@ from .ledger_text import MARKS, part_of, sized, trees, turned
 from .places import Published
 
 KEY = (
-    "Fully merged networks are those of a tree's last stage. Early-stopped ones are unmerged networks from before the "
-    "end of their training. MergeMany is Git Re-Basin's own method for many networks. FGSM moves every pixel, in "
-    "[0, 1], by epsilon: weak is the mean over sizes up to 0.005, strong that over 0.015 to 0.020. PGD takes many "
-    "small steps within epsilon; on the margin, it lowers the lead of the right class. Parentheses hold 95 % intervals."
-    ' "Yes" and "no" are significant for and against what the paper says, after Holm\'s correction for the number '
-    'of tests. "Not resolved after correction" means that p is at most 0.05 before it, but not after it.'
+    "Stage s holds networks merged from 2^s; those of a tree's last stage are fully merged. Early-stopped ones are "
+    "unmerged networks from before the end of their training. MergeMany is Git Re-Basin's method for many networks. "
+    "FGSM moves every pixel, in [0, 1], by epsilon: weak is the mean over sizes up to 0.005, strong that over 0.015 to "
+    "0.020. PGD takes many small steps within epsilon; on the margin, it lowers the lead of the right class. "
+    'Parentheses hold 95 % intervals. "Yes" and "no" are significant for and against what the paper says, after '
+    'Holm\'s correction for the number of tests. "Not resolved after correction" means that p is at most 0.05 before '
+    "it, but not after it."
 )
 LIKELY = "augmented"  # the setting with most in common with public code that the paper builds on
 STAGES = re.compile(r"stage (\d+)")

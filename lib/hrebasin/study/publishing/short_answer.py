@@ -1,16 +1,20 @@
 """The short answer: what came out of the paper's main findings, a paragraph each."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import NamedTuple
 
+import numpy as np
+
+from ...merging.distances import CONVERGENCE
 from ...merging.looks import RIVALS
 from ..claims.verdicts import ALPHA
-from ..groups import PERCENT, tree_stages
-from ..questions.equal_accuracy import NEAR
+from ..groups import PERCENT, NotMeasuredError, sweeps_in_words, tree_stages
+from ..questions.equal_accuracy import NEAR, over_unmerged
 from ..questions.families import MERGED
-from ..questions.ways_beside_the_tree import beside_unmerged, size_of
-from ..questions.wording import amount, listed, two_digits, way_in_words, within
-from ..statistics import by_sign
+from ..questions.ways_beside_the_tree import NAMES, beside_unmerged, size_of
+from ..questions.wording import amount, listed, signed, two_digits, way_in_words, within
+from ..statistics import Test, by_sign
 from .across_settings import in_points, rows_named, settings_with, strong_by_stage, verdicts_on
 from .early_stopping import comparisons, near, other_ways
 from .first_screen import ends_of_tree
@@ -18,7 +22,10 @@ from .ledger_text import NOTHING, part_of, sized, turned
 from .places import Published
 
 FALLS = {"weight norms": "C7a", "Lipschitz bounds": "C8a"}
-TREE = MERGED["tree"]
+TREE, PGD = MERGED["tree"], "pgd-margin"
+# ways that are families of networks too, as `beside_unmerged` calls them -> method
+FAMILY_OF = {NAMES["merge-many-from-tree"]: "merge-many-from-tree", NAMES["activations"]: "activations"}
+FAMILY_OF |= {f"MergeMany, {sweeps_in_words(CONVERGENCE)}": "merge-many"}
 BOUND = "log10 global bound, stage 0 minus stage"  # begins the names of what merging does, and what shrinking does
 ATTACKS = {"FGSM": "strong FGSM", "PGD on the margin": "PGD"}  # as comparisons name them
 FIRST_RISE = "FGSM, strong: stage 1 minus stage 0"
@@ -32,9 +39,10 @@ def in_short(settings: Mapping[str, Published]) -> list[tuple[str, str]]:
     Args:
         settings: by name, the main one first.
     """
+    able = {name: each for name, each in settings.items() if not _guesses(each)}
     told = {
         "Accuracy.": _lost(settings),
-        "Robustness.": [*_gain(settings), *_rise(settings), *_other_ways_lead(settings)],
+        "Robustness.": [*_gain(able), *_rise(able), *_other_ways_lead(able)],
         "Is it the merging?": _against_stopped(settings),
         "Regularity.": [*_regularised(settings), *_certified(settings)],
     }
@@ -46,22 +54,30 @@ def _lost(settings: Mapping[str, Published]) -> Iterator[str]:
     pair, whole, leaves, guessing = {}, {}, {}, {}
     for name, each in settings.items():
         first, last = ends_of_tree(each.results["merge"].test_accuracy)
-        chance = PERCENT / each.results["merge"].attrs["n_classes"]
         cost = part_of(each.ledger, "C11").effect.item()
-        if last < NEAR_CHANCE * chance:
-            guessing[name] = cost, last, chance
+        if _guesses(each):
+            guessing[name] = cost, last, _chance(each)
         else:
             pair[name], whole[name] = cost, first - last
             leaves[name] = 2 ** max(tree_stages(each.results["merge"]))
     if pair:
         outside = f"Outside {listed([f'`{name}`' for name in guessing])}, merging" if guessing else "Merging"
-        whole_tree = f"a whole tree of {_range(leaves).replace('to', 'or')} {_range(whole)}"
+        whole_tree = f"a whole tree (of {_range(leaves).replace('to', 'or')} networks) {_range(whole)}"
         yield f"{outside} two networks costs {_range(pair)} points of accuracy, merging {whole_tree}."
     for name, (cost, last, chance) in guessing.items():
         yield (
             f"In `{name}`, merging two costs {two_digits(cost)} points, and fully merged networks hardly do better "
             f"than guessing ({last:.0f} % beside {chance:.0f} %), so that their robustness tells nothing."
         )
+
+
+def _guesses(of: Published) -> bool:
+    """Whether fully merged networks hardly do better than guessing."""
+    return ends_of_tree(of.results["merge"].test_accuracy)[1] < NEAR_CHANCE * _chance(of)
+
+
+def _chance(of: Published) -> float:
+    return PERCENT / of.results["merge"].attrs["n_classes"]
 
 
 def _range(values: Mapping[str, float]) -> str:
@@ -107,6 +123,15 @@ def _rise(settings: Mapping[str, Published]) -> Iterator[str]:
                 f"In `{name}` the accuracy under strong FGSM first rises, from {means[0]:.1f} to {means[top]:.1f} % "
                 f"for networks merged from {2**top}, and then falls to {means[max(means)]:.1f} %."
             )
+            if (searched := _under_pgd(settings[name], "tree", top)) is not None:
+                yield f"Under PGD, networks merged from {2**top} differ from unmerged ones by {signed(searched)}."
+
+
+def _under_pgd(of: Published, method: str, stage: int) -> Test | None:
+    """Merged networks minus unmerged ones under PGD; None where that was not tried."""
+    with suppress(KeyError, NotMeasuredError):
+        return over_unmerged(of.results["controls"], PGD, {"method": method, "stage": stage})
+    return None
 
 
 def _other_ways_lead(settings: Mapping[str, Published]) -> Iterator[str]:
@@ -120,18 +145,25 @@ def _other_ways_lead(settings: Mapping[str, Published]) -> Iterator[str]:
         behind = len(by_sign(found[name])[-1])
         yield (
             f"The way of merging matters: in `{name}`, {len(leading)} of {len(found[name])} other ways lead unmerged "
-            f"networks, {way_in_words(best)} most, by {amount(found[name][best])} {within(found[name][best])}"
-            f"{f', and {behind} trail' * bool(behind)}."
+            f"networks under FGSM, {way_in_words(best)} most, by {amount(found[name][best])} "
+            f"{within(found[name][best])}{f', and {behind} trail' * bool(behind)}."
         )
+        stage = int(np.log2(size_of(settings[name].results["mergers"])))
+        tests = {way: _under_pgd(settings[name], FAMILY_OF[way], stage) for way in leading if way in FAMILY_OF}
+        if tried := {way_in_words(way): test for way, test in tests.items() if test is not None}:
+            too = by_sign(tried)[1]
+            outcome = f"there {listed(too)} lead{'s' * (len(too) == 1)} too" if too else "there no lead is resolved"
+            yield f"We attacked {listed([*tried])} with PGD as well, and {outcome}."
     if none := [f"`{name}`" for name, tests in found.items() if tests and name not in ahead]:
-        yield f"No other way leads in {listed(none)}."
+        yield f"No other way leads them in {listed(none)}."
 
 
 def _against_stopped(settings: Mapping[str, Published]) -> Iterator[str]:
     """Whether any merged networks are more robust than early-stopped ones as accurate."""
     tree, rest = ([one for one in _beside_stopped(settings) if (one.way == TREE) == own] for own in (True, False))
     if tree:
-        alike = f"early-stopped networks within {NEAR * PERCENT:.0f} point of their accuracy"
+        yield "Early-stopped networks are unmerged, and trained for fewer epochs."
+        alike = f"those within {NEAR * PERCENT:.0f} point of their accuracy"
         yield f"Networks merged in the paper's tree trail {alike} {_counted(tree)}. {_leads(tree)}"
     if rest:
         yield f"Networks merged in other ways trail them {_counted(rest)}. {_leads(rest)}"
@@ -168,7 +200,9 @@ def _counted(found: Sequence[_Beside]) -> str:
     for attack in ATTACKS.values():
         if signs := [one.sign for one in found if one.attack == attack]:
             n = {0: "none of", len(signs): "all"}.get(n := signs.count(-1), f"{n} of")
-            told.append(f"in {n} {len(signs)}{' comparisons' * (not told)} under {attack}")
+            lacking = {one.setting for one in found} - {one.setting for one in found if one.attack == attack}
+            without = f" (none in {listed([f'`{name}`' for name in sorted(lacking)])})" * bool(lacking)
+            told.append(f"in {n} {len(signs)}{' comparisons' * (not told)} under {attack}{without}")
     return " and ".join(told)
 
 
@@ -203,7 +237,9 @@ def _regularised(settings: Mapping[str, Published]) -> Iterator[str]:
             yield f"{_upper(name)} were measured in {listed(where)} alone."
     for name, found in measured.items():
         if name not in falling and "reproduced" in found.values():
-            yield f"{_upper(name)} fall at every stage in {settings_with(found, 'reproduced')}."
+            unsure = settings_with(found, "not resolved")
+            rest = f"; that is not resolved in {unsure}" * bool(unsure)
+            yield f"{_upper(name)} fall at every stage in {settings_with(found, 'reproduced')}{rest}."
     shrunk = []
     for name, each in settings.items():
         if falls := rows_named(each.answers, BOUND):

@@ -105,6 +105,26 @@ def compare(data: xr.Dataset, robust: np.ndarray, networks: Mapping, family: str
     return Comparison(*(np.array(column) for column in zip(*chosen, strict=True)))
 
 
+def over_unmerged(data: xr.Dataset, kind: str, networks: Mapping) -> Test | None:
+    """Networks with the given labels minus unmerged ones, under a strong attack; None where that was not tried.
+
+    Args:
+        data: data set of stage ``controls``.
+        kind: of the attack.
+        networks: labels, see `hrebasin.study.groups.by_group`.
+    """
+    if kind not in data.attack.values:
+        return None
+    robust, group = robust_by_image(data, kind), data.group.values
+    rows, alone = (mask(data.test_accuracy, labels) for labels in (networks, {"method": "unmerged"}))
+    if not np.isfinite(robust[rows]).all():
+        return None
+    sides = ((robust[of & (group == each)].mean(0) for each in np.unique(group[rows])) for of in (rows, alone))
+    own, others = (np.array([*side]) for side in sides)
+    nothing = np.zeros(len(own))
+    return Comparison(own, others, nothing, nothing).test(f"{kind}: {networks} minus unmerged")
+
+
 def beside_stopped(merged: xr.Dataset, families: xr.Dataset) -> Comparison:
     """Networks merged in one way beside early-stopped networks at their accuracy, under strong FGSM.
 
