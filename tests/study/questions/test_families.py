@@ -11,7 +11,7 @@ from hrebasin.merging.ensemble import ensemble
 from hrebasin.robustness.attacks import attack
 from hrebasin.robustness.strong import pgd
 from hrebasin.study.questions.control_networks import narrow, noised
-from hrebasin.study.questions.equal_accuracy import Curve, compare, curve, robust_by_image
+from hrebasin.study.questions.equal_accuracy import Curve, compare, curve, over_unmerged, robust_by_image
 from hrebasin.study.questions.families import LEVELS, answer, draw
 from hrebasin.study.questions.family_figure import ROOM
 from synthetic import results
@@ -54,6 +54,20 @@ def test_every_family_is_there_with_the_robust_accuracy_of_the_attacks(measured,
     whole = ensemble(trees.where(method="unmerged", group=1).select([0, 1]))
     pair = rows(found, method="ensemble", group=1, n_merged=2)
     assert pair.test_accuracy.item() == pytest.approx(accuracy(whole, test_images).item())
+
+
+def test_merged_networks_are_paired_with_the_unmerged_ones_of_their_group(made):
+    labels = {"method": "tree", "stage": 2}
+    found = over_unmerged(made, "fgsm", labels)
+    means = [
+        [
+            100 * robust_by_image(part, "fgsm").mean()
+            for part in (rows(made, group=group, **labels), rows(made, group=group, method="unmerged"))
+        ]
+        for group in dict.fromkeys(made.group.values.tolist())
+    ]
+    np.testing.assert_allclose(found.values, [own - alone for own, alone in means])
+    assert over_unmerged(made, "square", labels) is None
 
 
 def test_the_curve_is_straight_between_neighbours_and_ends_where_it_ends():
