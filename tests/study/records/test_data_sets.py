@@ -7,6 +7,7 @@ import sys
 from datetime import datetime
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 import xarray as xr
@@ -114,6 +115,17 @@ def test_a_file_system_without_locks_lets_records_be_read(dataset, path):
     command = [*strace, "-e", "inject=flock:error=ENOLCK", sys.executable, "-c", code, str(path)]
     done = subprocess.run(command, capture_output=True, encoding="utf-8", check=False)
     assert (done.returncode, done.stdout.split(" ")[0]) == (0, "True"), done.stderr
+
+
+def test_networks_keep_their_bytes_when_others_are_added(dataset, tmp_path):
+    values = np.arange(3 * 600).reshape(3, 600) / 7
+    whole = dataset.assign(margin=(("model", "image"), values, {"long_name": "margin", "units": "1"}))
+    packed = []
+    for n in (2, 3):
+        write(whole.isel(model=slice(n)), tmp_path / f"{n}.nc", stage="merge")
+        with h5py.File(tmp_path / f"{n}.nc") as file:
+            packed.append([file["margin"].id.read_direct_chunk((k, 0))[1] for k in range(n)])
+    assert packed[0] == packed[1][:2]
 
 
 def test_a_failing_write_leaves_the_old_record(dataset, path, monkeypatch):

@@ -19,6 +19,7 @@ from .origins import _origin, _parameters, networks_of
 from .schemas import schema
 
 FORMAT = "hrebasin-record/1"
+MANY = 500  # values of a network
 FORMER = {"cpu": "plain"}  # names of settings in data sets that tell them as "profile", as they did once
 
 
@@ -48,17 +49,17 @@ def write(dataset: xr.Dataset, path: Path | str, *, stage: str, attrs: Mapping |
     for name, variable in dataset.variables.items():
         if variable.dtype.kind in "UT":  # fixed-length strings are cut when shards are joined
             dataset[name] = variable.astype(object)
-    encoding = {
-        name: {
-            "zlib": True,
-            "complevel": 4,
-            "shuffle": v.dtype == "float32",
-        }  # whose last bits may be zeros, see publish
-        for name, v in dataset.data_vars.items()
-        if v.dtype.kind in "fiu" and v.ndim
-    }
+    encoding = {name: _packed(v) for name, v in dataset.data_vars.items() if v.dtype.kind in "fiu" and v.ndim}
     # By way of memory: HDF5 does not raise every error of a full disk, and some end the process.
     write_atomically(Path(path), dataset.to_netcdf(engine="h5netcdf", encoding=encoding))
+
+
+def _packed(variable: xr.DataArray) -> dict:
+    """How a variable is compressed. Many values are packed network by network: when others are added, those that were
+    there keep their bytes, which version control then stores once."""
+    packed = {"zlib": True, "complevel": 4, "shuffle": variable.dtype == "float32"}  # last bits may be 0, see publish
+    values = int(np.prod(variable.shape[1:]))
+    return packed | ({"chunksizes": (1, *variable.shape[1:])} if variable.dims[0] == "model" and values >= MANY else {})
 
 
 def read(path: Path | str, *, stage: str) -> xr.Dataset:
