@@ -108,6 +108,19 @@ def test_open_questions_add_up_alone(halves, published, concluded, tmp_path, cap
     assert "no data set at" in capsys.readouterr().err
 
 
+def test_conclusions_that_say_the_same_stay(published, concluded, tmp_path):
+    folder = shutil.copytree(published, tmp_path / "published")
+    before, ledger = files_of(folder), folder / "ledger.nc"
+    publishing.conclude(folder)
+    assert files_of(folder) == before
+    found = records.read(ledger, stage="ledger")
+    records.write(found.assign(effect=found.effect + 1), ledger, stage="ledger", attrs=found.attrs)
+    publishing.conclude(folder)
+    assert records.read(ledger, stage="ledger").equals(found)
+    assert (folder / "answers.nc").read_bytes() == before["answers.nc"]
+    assert manifest.compare(folder, "*.nc")[1] == []
+
+
 def test_what_cannot_be_added_leaves_all_as_it_was(halves, published, tmp_path, capsys, monkeypatch):
     folder = few(published, tmp_path / "published")
     others, run = few(halves / "second", tmp_path / "others"), few(halves / "second", tmp_path / "run")

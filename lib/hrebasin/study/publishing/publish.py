@@ -154,10 +154,21 @@ def _not_concluded(folder: Path, results: Results) -> str:
 
 
 def conclude(folder: Path) -> None:
-    """Draw ledger and answers anew from the published data sets in a folder, where their rules have changed."""
+    """Draw ledger and answers anew from the published data sets in a folder; those that say the same stay."""
     with only_writer(folder), _all_at_once(folder) as staging:
-        written = [path.name for path in _conclude(staging, records.read_results(folder))]
-    manifest.enter([folder / name for name in written])
+        drawn = {path.name: path for path in _conclude(staging, records.read_results(folder))}
+        for name, path in [*drawn.items()]:
+            if _says(path, folder / name):
+                drawn.pop(name).unlink()
+    manifest.enter([folder / name for name in drawn])
+
+
+def _says(path: Path, other: Path) -> bool:
+    """Whether a conclusion says what another one does, drawn from the same data sets."""
+    if not other.is_file():
+        return False
+    new, old = (records.read(each, stage=path.stem) for each in (path, other))
+    return new.equals(old) and new.attrs.get("parameters") == old.attrs.get("parameters")
 
 
 def _conclude(folder: Path, results: Results) -> list[Path]:
