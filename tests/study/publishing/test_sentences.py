@@ -4,9 +4,10 @@ import numpy as np
 import xarray as xr
 
 import synthetic
+from hrebasin.study.figures.registry import caption
 from hrebasin.study.publishing.across_settings import _batch_norm
 from hrebasin.study.publishing.early_stopping import beside_the_table, early_stopped, table, told_other_ways
-from hrebasin.study.publishing.first_screen import ends_of_tree
+from hrebasin.study.publishing.first_screen import KEY, ends_of_tree, key
 from hrebasin.study.publishing.places import Published
 from hrebasin.study.publishing.recommendation import ways_table
 from hrebasin.study.publishing.short_answer import FALLS, _Beside, _leads, in_short
@@ -60,6 +61,15 @@ def test_the_short_answer_names_settings_by_verdict_and_who_leads_early_stopping
     said = dict(in_short(told))["Robustness."]
     both = "In `c` they lead by 2.0 points (1.5 to 2.5), and in `d` they trail by 2.0 points (1.5 to 2.5); neither is"
     assert said.startswith(f"{both} resolved.")
+
+
+def test_of_one_tree_the_page_tells_what_merging_costs_and_no_interval():
+    one = synthetic.results(groups=1, leaves=4, stages=("merge", "attack"))
+    undecided = judged("no verdict")
+    told = {"a": Published(undecided.assign(low=undecided.low * np.nan), None, one)}
+    assert [topic for topic, _ in in_short(told)] == ["Accuracy."]
+    assert key(told) == KEY
+    assert "not corrected" not in caption("fig2_robust_accuracy", one)
 
 
 def test_who_leads_is_named_with_what_pgd_says():

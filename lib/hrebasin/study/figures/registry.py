@@ -127,7 +127,7 @@ def caption(name: str, results: Mapping[str, xr.Dataset]) -> str:
     )
     data = f"Data: {dataset.attrs.get('data_source', 'unknown')}."
     about = function.about(dataset)
-    if getattr(function, "seen", None):
+    if getattr(function, "seen", None) and n > 1:
         about.append("The title follows from 95 % intervals that are not corrected for the number of comparisons.")
     if "image" not in dataset.dims:  # nor do all figures' own sentences say it
         about += [sentence for sentence in images_of_parameters(dataset) if sentence not in about]

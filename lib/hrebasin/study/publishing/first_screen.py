@@ -103,7 +103,8 @@ def recipe(results: Mapping[str, xr.Dataset]) -> str:
 def key(settings: Mapping[str, Published]) -> str:
     """`KEY`, and whose intervals leave out that images are a sample too."""
     parts = {name: part_of(each.ledger, "C5b fgsm") for name, each in settings.items()}
-    narrow = [f"`{name}`" for name, part in parts.items() if not part.low.isnull() and not part.images.item()]
+    parts = {name: part for name, part in parts.items() if not part.low.isnull()}
+    narrow = [f"`{name}`" for name, part in parts.items() if not part.images.item()]
     if len(narrow) == len(parts):
         return KEY
     alone = f" In {listed(narrow)}, intervals under FGSM and noise resample trees alone and are too narrow."
@@ -116,7 +117,8 @@ def findings(settings: Mapping[str, Published]) -> tuple[list[str], list[Row]]:
     ledgers = [each.ledger for each in settings.values()]
     merged = {name: each.results["merge"] for name, each in settings.items()}
     heads = [
-        f"`{name}`, n = {count_groups(data)} trees of {2 ** max(tree_stages(data))}" for name, data in merged.items()
+        f"`{name}`, n = {(n := count_groups(data))} tree{'s' * (n > 1)} of {2 ** max(tree_stages(data))}"
+        for name, data in merged.items()
     ]
     ends = [ends_of_tree(data.test_accuracy) for data in merged.values()]
     accuracies = [Cell("", "", "", f"{first:.1f} and {last:.1f}") for first, last in ends]

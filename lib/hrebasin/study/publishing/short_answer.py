@@ -34,7 +34,8 @@ NEAR_CHANCE = 1.5  # times the accuracy of guessing, below which merged networks
 
 
 def in_short(settings: Mapping[str, Published]) -> list[tuple[str, str]]:
-    """Accuracy, robustness, whether merging is what makes networks robust, and regularity: a paragraph each.
+    """Accuracy, robustness, whether merging is what makes networks robust, and regularity: a paragraph each, but none
+    where there is nothing to tell.
 
     Args:
         settings: by name, the main one first.
@@ -46,7 +47,7 @@ def in_short(settings: Mapping[str, Published]) -> list[tuple[str, str]]:
         "Is it the merging?": _against_stopped(settings),
         "Regularity.": [*_regularised(settings), *_certified(settings)],
     }
-    return [(topic, " ".join(sentences)) for topic, sentences in told.items()]
+    return [(topic, text) for topic, sentences in told.items() if (text := " ".join(sentences))]
 
 
 def _lost(settings: Mapping[str, Published]) -> Iterator[str]:
