@@ -83,18 +83,17 @@ def read_state_dicts(
             raise ValueError(
                 f"{path} has layers of {found} units, but {paths[0]} of {widths[0]}: only ot-fusion merges them"
             )
-    first = networks[0].tensors["fc1.weight"].shape[1]
-    for path, network in zip(paths, networks, strict=True):
-        if not image_shape and (inputs := network.tensors["fc1.weight"].shape[1]) != first:
-            raise ValueError(f"{path} takes {inputs} inputs, but {paths[0]} takes {first}")
-    image_shape, n_classes = tuple(image_shape or (1, 1, first)), n_classes or widths[0][-1]
+    inputs = [each.tensors["fc1.weight"].shape[1] for each in networks]
+    for path, found in zip(paths, inputs, strict=True):
+        if not image_shape and found != inputs[0]:
+            raise ValueError(f"{path} takes {found} inputs, but {paths[0]} takes {inputs[0]}")
+    image_shape, n_classes = tuple(image_shape or (1, 1, inputs[0])), n_classes or widths[0][-1]
     normalisation = tuple(mean) or (0.0,) * image_shape[0], tuple(std) or (1.0,) * image_shape[0]
     architecture = Architecture(widths[0][:-1], n_classes, image_shape, *normalisation)
-    for path, network in zip(paths, networks, strict=True):
-        inputs = network.tensors["fc1.weight"].shape[1]
-        if inputs != architecture.units[0] or widths[0][-1] != n_classes:
+    for path, found in zip(paths, inputs, strict=True):
+        if found != architecture.units[0] or widths[0][-1] != n_classes:
             raise ValueError(
-                f"{path} takes {inputs} inputs and gives {widths[0][-1]} logits, but the images have "
+                f"{path} takes {found} inputs and gives {widths[0][-1]} logits, but the images have "
                 f"{architecture.units[0]} values (channel, y, x) = {image_shape} and {n_classes} classes"
             )
     stacked = {name: torch.stack([each.tensors[name] for each in networks]) for name in architecture.shapes}

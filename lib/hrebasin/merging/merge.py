@@ -184,12 +184,13 @@ def _checked_images(images, example) -> tuple[TrainingImages | None, torch.Tenso
         raise ValueError(f"images are uint8 or floats, but the example is {example.dtype}: merge without images")
     if not len(pixels) or not (pixels.is_floating_point() or pixels.dtype == torch.uint8):
         raise ValueError(f"images must be some, uint8 or floats, got {len(pixels)} of {pixels.dtype}")
-    if not torch.isfinite(pixels.float()).all():
+    floats = pixels.float() if pixels.is_floating_point() else pixels
+    if not torch.isfinite(floats).all():
         raise ValueError("images must be finite, in float32 too")
     if labels is not None:
         check_labels(labels, len(pixels))
     if not isinstance(images, Images):
-        pixels = pixels.float() if pixels.is_floating_point() else pixels
+        pixels = floats
         images = pixels if labels is None else (pixels, labels)
     return images, pixels[:2] if example is None else example
 

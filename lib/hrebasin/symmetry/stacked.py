@@ -30,18 +30,16 @@ def _slice(graph: Graph, view: Node) -> None:
         last = user
     picked = _picked(last)
     dims = {dim % sizes.ndim for _, dim, _ in picked}
-    if len(dims) != 1 or sizes.shape[[*dims][0]] == 1:
+    if len(dims) != 1 or sizes.shape[dim := dims.pop()] == 1:
         return
-    [dim] = dims
     stacked = sizes.shape[dim] - 2  # the dimension of the view that is selected from
     order = [size - 2 for place, size in enumerate(sizes.shape) if place != dim and size > 1]
     given, axis = view.args[0], _taken_apart(tuple(view.args[0].meta["val"].shape), shape, stacked)
     if axis is None or sorted([*order, stacked]) != [place for place, size in enumerate(shape) if size > 1]:
         return
-    kept = [place for place, size in enumerate(shape) if size > 1 and place != stacked]
+    kept, units = sorted(order), given.meta["val"].shape[axis] // shape[stacked]
     for node, _, index in picked:
         with graph.inserting_before(node):
-            units = given.meta["val"].shape[axis] // shape[stacked]
             start = index % shape[stacked] * units
             piece = _call(graph, ATEN.slice.Tensor, given, axis, start, start + units)
             piece = _call(graph, ATEN.reshape.default, piece, [shape[place] for place in kept])

@@ -50,6 +50,11 @@ class Beside(NamedTuple):
     gap: float
     row: xr.Dataset
 
+    @property
+    def sign(self) -> int:
+        """1 where the interval of their lead lies above zero, -1 below, 0 where it does not tell."""
+        return int(self.row.low.item() > 0) - int(self.row.high.item() < 0)
+
 
 class Line(NamedTuple):
     """Networks merged from a number of others: the setting with n, the number, their accuracy, a cell per attack."""
@@ -133,10 +138,10 @@ def _counted(settings: Mapping[str, Published], attack: str, families: tuple[str
     leads, trails, n = [], [], 0
     for name, each in settings.items():
         beside = (one for one in comparisons(each, *families) if (one.method, one.attack) == ("tree", attack))
-        rows = [one.row for one in beside if near(one)]
-        n += len(rows)
-        leads += [name for row in rows if row.low.item() > 0]
-        trails += [name for row in rows if row.high.item() < 0]
+        signs = [one.sign for one in beside if near(one)]
+        n += len(signs)
+        leads += [name] * signs.count(1)
+        trails += [name] * signs.count(-1)
     lead, trail = (f"{len(names) or 'none'}{_where(names)}" for names in (leads, trails))
     return f"in {lead} of {n} comparisons under strong {attack}, and trails in {trail}" if n else ""
 
@@ -156,12 +161,11 @@ def _cell(one: Beside | None) -> Cell:
     if not near(one):
         nearest = "least" if one.gap > 0 else "most"
         return Cell("–", NOTHING, "not comparable", f"the {nearest} accurate early-stopped networks are {more}")
-    low, high = one.row.low.item(), one.row.high.item()
-    mark, verdict, word = "~", "not resolved", "not resolved"
-    if low > 0:
-        mark, verdict, word = "✓", "reproduced", "lead"
-    elif high < 0:
-        mark, verdict, word = "✗", "contradicted", "trail"
+    mark, verdict, word = {
+        1: ("✓", "reproduced", "lead"),
+        -1: ("✗", "contradicted", "trail"),
+        0: ("~", "not resolved", "not resolved"),
+    }[one.sign]
     return Cell(mark, verdict, word, f"{sized(one.row)}{f', beside networks {more}' * bool(one.gap)}")
 
 

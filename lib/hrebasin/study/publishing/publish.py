@@ -156,11 +156,11 @@ def _not_concluded(folder: Path, results: Results) -> str:
 def conclude(folder: Path) -> None:
     """Draw ledger and answers anew from the published data sets in a folder; those that say the same stay."""
     with only_writer(folder), _all_at_once(folder) as staging:
-        drawn = {path.name: path for path in _conclude(staging, records.read_results(folder))}
-        for name, path in [*drawn.items()]:
-            if _says(path, folder / name):
-                drawn.pop(name).unlink()
-    manifest.enter([folder / name for name in drawn])
+        drawn = _conclude(staging, records.read_results(folder))
+        same = [path for path in drawn if _says(path, folder / path.name)]
+        for path in same:
+            path.unlink()
+    manifest.enter([folder / path.name for path in drawn if path not in same])
 
 
 def _says(path: Path, other: Path) -> bool:

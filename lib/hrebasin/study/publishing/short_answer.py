@@ -187,9 +187,7 @@ def _beside_stopped(settings: Mapping[str, Published]) -> Iterator[_Beside]:
         for one in filter(near, comparisons(each)):
             way = MERGED[one.method]
             if way == TREE or one.size > 2 or "MergeMany" not in way:  # which of two is the pair merge
-                effect, low, high = (one.row[column].item() for column in ("effect", "low", "high"))
-                sign = int(low > 0) - int(high < 0)
-                yield _Beside(name, way, one.size, ATTACKS[one.attack], effect, sign)
+                yield _Beside(name, way, one.size, ATTACKS[one.attack], one.row.effect.item(), one.sign)
         for way, test in other_ways(each.results).items():
             size, title = size_of(each.results["mergers"]), way_in_words(RIVALS[way][0])
             yield _Beside(name, title, size, ATTACKS["FGSM"], test.effect, test.sign)
