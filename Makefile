@@ -13,6 +13,8 @@ ifneq ($(shell mkdir -p "$(CACHES)" 2>/dev/null && test -w "$(CACHES)" && echo w
 export UV_CACHE_DIR := $(ENV)/.cache
 export PIP_NO_CACHE_DIR := 1
 endif
+# A command starts several processes, each of which would compile the library again.
+unexport PYTHONDONTWRITEBYTECODE
 ADDED := $(BIN)/uv pip install --quiet --python $(BIN)/python --constraint requirements.txt --editable
 
 # Its paths are absolute: one that came here with a copied or moved checkout is built anew, one that is linked is not.
