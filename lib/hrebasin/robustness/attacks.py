@@ -1,6 +1,7 @@
 """Robustness of whole banks of any networks: Foolbox attacks and random perturbations, in pixel units."""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 
 import numpy as np
 import torch
@@ -11,7 +12,7 @@ from ..checks import check_bank, check_pixels
 from ..resources import halving, plain_torch, subnormals_flushed
 from .deepfool import deepfool
 from .fgsm import COMPARED, FIXED_SIZE, fixed_size
-from .foolbox_model import NETWORKS_AT_ONCE, SAMPLES_AT_ONCE, fitting_samples, in_pieces
+from .foolbox_model import NETWORKS_AT_ONCE, fitting_samples, in_pieces, in_unit_range
 from .noise import noise_accuracy
 
 KINDS = ("fgsm", "deepfool-linf", "deepfool-l2", "gaussian", "uniform")
@@ -69,15 +70,13 @@ def attack(
     epsilons = check_attack(bank, pixels, labels, kind, epsilons)
     if draws < 1:
         raise ValueError(f"draws must be at least 1, got {draws}")
-    sort = torch.device(device).type
-    pixels, labels = pixels.to(device), labels.to(device)
-    pixels = pixels.float() / 255 if pixels.dtype == torch.uint8 else pixels.float()
+    pixels, labels = in_unit_range(pixels.to(device)), labels.to(device)
     if samples_at_once is None:
-        samples_at_once = fitting_samples(bank, pixels, device=device, most=SAMPLES_AT_ONCE[sort])
+        samples_at_once = fitting_samples(bank, pixels, device)
     elif samples_at_once < 1:
         raise ValueError(f"samples_at_once must be at least 1, got {samples_at_once}")
     results = []
-    for piece in bank.chunks(min(NETWORKS_AT_ONCE[sort], samples_at_once)):
+    for piece in bank.chunks(min(NETWORKS_AT_ONCE[torch.device(device).type], samples_at_once)):
         given = piece.to(device), pixels, labels, kind, epsilons, draws
         result, samples_at_once = halving(lambda n: _attack(*given, n), samples_at_once, what="samples")  # noqa: B023
         results.append(result)
@@ -90,12 +89,13 @@ def robust_accuracies(
     labels: torch.Tensor,
     *,
     epsilons: Sequence[float],
-    kinds: Sequence[str] = ("fgsm", "deepfool-linf"),
     device: str = "cpu",
 ) -> xr.DataArray:
-    """Robust accuracy (model, attack, epsilon) under several attacks; all arguments as in `attack`."""
-    given = {"epsilons": epsilons, "device": device}
-    each = {kind: attack(bank, pixels, labels, kind=kind, **given).robust_accuracy for kind in kinds}
+    """Robust accuracy (model, attack, epsilon) under FGSM and DeepFool (L-infinity); arguments as in `attack`."""
+    each = {
+        kind: attack(bank, pixels, labels, kind=kind, epsilons=epsilons, device=device).robust_accuracy
+        for kind in ("fgsm", "deepfool-linf")
+    }
     return along(each, "attack").transpose("model", "attack", "epsilon")
 
 
@@ -186,14 +186,11 @@ def attack_suite(
         epsilons: of FGSM, of whatever else is in `FIXED_SIZE`, and of L-infinity DeepFool.
         magnitudes, draws: of the noise.
     """
-    common = {"device": device}
-    each = {kind: attack(bank, pixels, labels, kind=kind, epsilons=epsilons, **common) for kind in FIXED_SIZE}
-    linf = attack(bank, pixels, labels, kind="deepfool-linf", epsilons=epsilons, **common)
-    l2 = attack(bank, pixels, labels, kind="deepfool-l2", epsilons=epsilons[:1], **common)
-    noise = {
-        kind: attack(bank, pixels, labels, kind=kind, epsilons=magnitudes, draws=draws, **common)
-        for kind in ("gaussian", "uniform")
-    }
+    attacked = partial(attack, bank, pixels, labels, device=device)
+    each = {kind: attacked(kind=kind, epsilons=epsilons) for kind in FIXED_SIZE}
+    linf = attacked(kind="deepfool-linf", epsilons=epsilons)
+    l2 = attacked(kind="deepfool-l2", epsilons=epsilons[:1])
+    noise = {kind: attacked(kind=kind, epsilons=magnitudes, draws=draws) for kind in ("gaussian", "uniform")}
     noisy = along({kind: found[["robust_accuracy", "correct_draws"]] for kind, found in noise.items()}, "noise")
     curves = {kind: found.robust_accuracy for kind, found in each.items()}
     curves |= {
