@@ -77,16 +77,12 @@ def subnormals_flushed():
 
     Penalties leave up to a fifth of the weights there, which a CPU multiplies twenty times as slowly as others.
     """
-    before = _flushing()
+    flushing = not (torch.tensor([1e-30]) * 1e-10).item()
     torch.set_flush_denormal(True)  # where a CPU cannot, nothing changes
     try:
         yield
     finally:
-        torch.set_flush_denormal(before)
-
-
-def _flushing() -> bool:
-    return not (torch.tensor([1e-30]) * 1e-10).item()
+        torch.set_flush_denormal(flushing)
 
 
 Result = TypeVar("Result")

@@ -32,11 +32,14 @@ def own_names(given: Iterable[str], names: Iterable[str]) -> dict[str, str]:
         prefix = "".join(f"{part}." for part in parts[:length])
         if {name.removeprefix(prefix) for name in given} == names:
             return {name: name.removeprefix(prefix) for name in given}
-    bare = {name: ".".join(part for part in name.split(".") if part not in WRAPPERS) for name in given}
-    known = {".".join(part for part in name.split(".") if part not in WRAPPERS): name for name in names}
-    if set(bare.values()) == set(known):
-        return {name: known[short] for name, short in bare.items()}
+    known = {_bare(name): name for name in names}
+    if set(map(_bare, given)) == set(known):
+        return {name: known[_bare(name)] for name in given}
     return {name: name for name in given}
+
+
+def _bare(name: str) -> str:
+    return ".".join(part for part in name.split(".") if part not in WRAPPERS)
 
 
 def weights_in(checkpoint: Mapping, where: str) -> tuple[Mapping[str, torch.Tensor], str]:

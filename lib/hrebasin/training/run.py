@@ -56,10 +56,11 @@ class TrainingRun:
     """Some networks trained together, with everything that a checkpoint must hold."""
 
     def __init__(self, batches, seeds, recipes, snapshots, device, checkpoints):
-        self.batches, self.seeds, self.recipes, self.recipe = batches, seeds, recipes, recipes[0]
-        self.last = self.recipe.epochs
+        self.batches, self.seeds, self.recipes = batches, seeds, recipes
+        self.recipe = recipe = recipes[0]
+        self.last = recipe.epochs
         self.architecture, self.images = batches.architecture, batches.images
-        self.device, recipe = torch.device(device), recipes[0]
+        self.device = torch.device(device)
         bank = initial_bank(self.architecture, seeds)
         self.tensors = {name: tensor.to(device) for name, tensor in bank.tensors.items()}
         self.parameters = [self.tensors[name].requires_grad_() for name in self.architecture.parameters]
@@ -125,16 +126,14 @@ class TrainingRun:
             labels["method"] = ["l1" if r.l1 else "l2" if r.l2 else "unmerged" for r in self.recipes]
             labels["strength"] = [r.l1 or r.l2 for r in self.recipes]
         seconds = np.full(len(self.seeds), self.seconds / len(self.seeds) * epochs / self.last)
-        measured = {
-            "train_loss": (("model", "epoch"), self.loss.numpy(), "running training cross-entropy", "nat"),
-            "train_accuracy": (("model", "epoch"), self.accuracy.numpy(), "running training accuracy", "1"),
-        }
+        dims, past = ("model", "epoch"), axis <= epochs
+        loss, accuracy = (np.where(past, values, np.nan) for values in (self.loss, self.accuracy))
         history = xr.Dataset(
             {
-                name: (dims, np.where(axis <= epochs, values, np.nan), {"long_name": text, "units": units})
-                for name, (dims, values, text, units) in measured.items()
-            }
-            | {"seconds": ("model", seconds, {"long_name": "training time", "units": "s"})},
+                "train_loss": (dims, loss, {"long_name": "running training cross-entropy", "units": "nat"}),
+                "train_accuracy": (dims, accuracy, {"long_name": "running training accuracy", "units": "1"}),
+                "seconds": ("model", seconds, {"long_name": "training time", "units": "s"}),
+            },
             coords={"epoch": xr.Variable("epoch", axis, {"long_name": "epoch", "units": "1"})},
         )
         return Bank(self.architecture, {n: t.detach() for n, t in tensors.items()}, labels, history).to("cpu")
@@ -241,7 +240,6 @@ class TrainingRun:
                     self.tensors[rest].copy_(value)
                 elif kind == "state":
                     entry, _, name = rest.partition("/")
-                    target = self.tensors[name]
-                    self.optimizer.state[target][entry] = value.to(self.device)
+                    self.optimizer.state[self.tensors[name]][entry] = value.to(self.device)
                 else:
                     setattr(self, key, value)
