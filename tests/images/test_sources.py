@@ -20,7 +20,6 @@ from torchvision.datasets import CIFAR10, FashionMNIST
 
 import hrebasin.images.sources
 from hrebasin.files import project_root
-from hrebasin.images.sample import write_sample
 from hrebasin.images.sources import Images, load_images
 from image_files import tar
 
@@ -376,31 +375,3 @@ def test_a_damaged_sample_and_another_data_set_are_named(tmp_path, lost):
         path.write_bytes(content[: int(lost * len(content))])
     with pytest.raises(ValueError, match=r"cifar10-sample\.nc is damaged or not the shipped sample: "):
         load_images("cifar10-sample", "test", root=tmp_path)
-
-
-def test_a_sample_that_is_written_is_balanced_and_keeps_the_order(tmp_path):
-    rng, subset = np.random.default_rng(0), {}
-    for split, n in (("train", 600), ("test", 60)):
-        labels = np.append(np.full(5, 9), np.arange(5, n) % 9)  # class 9 has only 5 images
-        images = rng.integers(0, 256, (n, 32, 32, 3), np.uint8)
-        subset |= {f"{split}_images": images, f"{split}_labels": rng.permutation(labels)}
-        subset[f"{split}_index"] = rng.permutation(50_000)[:n]
-    np.savez(tmp_path / "subset.npz", **subset)
-    write_sample(tmp_path / "subset.npz", tmp_path / "cifar10-sample.nc", n_train=485, n_test=15)
-    train = load_images("cifar10-sample", "train", root=tmp_path)
-    # 5 of the rare class, the other 480 spread as evenly as 9 classes allow
-    assert train.labels.bincount().tolist() == [54, 54, 54, 53, 53, 53, 53, 53, 53, 5]
-    assert len(load_images("cifar10-sample", "test", root=tmp_path)) == 15
-    # of each class the first ones of the original order, in that order
-    order = np.argsort(subset["train_index"])
-    labels, first = subset["train_labels"][order], np.zeros(600, bool)
-    for label, n in enumerate(train.labels.bincount()):
-        first[np.flatnonzero(labels == label)[:n]] = True
-    chosen = order[first]
-    assert train.labels.tolist() == subset["train_labels"][chosen].tolist()
-    np.testing.assert_array_equal(train.pixels.numpy(), subset["train_images"][chosen].transpose(0, 3, 1, 2))
-    with xr.open_dataset(tmp_path / "cifar10-sample.nc", engine="h5netcdf") as dataset:
-        assert dataset.original_index.values[:485].tolist() == subset["train_index"][chosen].tolist()
-    with pytest.raises(ValueError, match="61 images asked for, the source has 60"):
-        write_sample(tmp_path / "subset.npz", tmp_path / "sample.nc", n_train=500, n_test=61)
-    assert not (tmp_path / "sample.nc").exists()
