@@ -76,7 +76,7 @@ def calibrated(bank: Bank, logits: torch.Tensor, labels: torch.Tensor) -> xr.Dat
         "ece": (expected_calibration_error(*rest), "expected calibration error", "1"),
         "ece_fitted": (expected_calibration_error(*rest, temperature), "the same, temperature fitted", "1"),
     }
-    arrays = {n: bank.array(v, name=n, long_name=text, units=units) for n, (v, text, units) in columns.items()}
+    arrays = {n: bank.array(v, long_name=text, units=units) for n, (v, text, units) in columns.items()}
     return xr.Dataset(arrays)
 
 

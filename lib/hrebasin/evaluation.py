@@ -56,8 +56,8 @@ def means(bank: Bank, scores: torch.Tensor, n_images: int) -> xr.Dataset:
     right, loss = scores / n_images
     return xr.Dataset(
         {
-            "accuracy": bank.array(right, name="accuracy", long_name="accuracy", units="1"),
-            "loss": bank.array(loss, name="loss", long_name="mean cross-entropy", units="nat"),
+            "accuracy": bank.array(right, long_name="accuracy", units="1"),
+            "loss": bank.array(loss, long_name="mean cross-entropy", units="nat"),
         }
     )
 

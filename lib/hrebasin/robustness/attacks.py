@@ -103,70 +103,55 @@ def _attack(bank, pixels, labels, kind, epsilons, draws, samples_at_once) -> xr.
     """`attack` on networks that fit into one call."""
     with torch.no_grad():
         correct = bank(pixels).argmax(-1) == labels
-    result = {"correct": _over_images(bank, correct, "correct", "correct without attack")}
+    correct = correct.cpu().numpy()
+    result = {"correct": _array(bank, correct, ["image"], "correct without attack")}
+    by_size = partial(_array, bank, long_name="accuracy under attack", epsilons=epsilons)
     if kind in ("gaussian", "uniform"):
         accuracy, counts = noise_accuracy(bank, pixels, labels, kind, epsilons, draws)
-        result["robust_accuracy"] = _over_sizes(bank, accuracy, epsilons, "draw")
-        result["correct_draws"] = _by_image_and_size(
-            bank, counts, epsilons, "correct_draws", "draws in which the image is classified correctly", "draws"
-        )
+        text = "draws in which the image is classified correctly"
+        result["robust_accuracy"] = by_size(accuracy, ["epsilon", "draw"])
+        result["correct_draws"] = _array(bank, counts, ["epsilon", "image"], text, "draws", epsilons=epsilons)
         return xr.Dataset(result)
-    pieces = in_pieces(bank, pixels, labels, samples_at_once, kind)
+    pieces = in_pieces(bank, samples_at_once, kind, pixels, labels)
     attacked = deepfool if kind.startswith("deepfool") else fixed_size
-    columns = [np.concatenate(parts, 1) for parts in zip(*(attacked(*p, kind, epsilons) for p in pieces), strict=True)]
+    parts = zip(*(attacked(bank, *piece, kind, epsilons) for piece in pieces), strict=True)
+    columns = [np.concatenate(part, 1) for part in parts]
     if attacked is deepfool:
         norm, success, repredicted, clipped = columns
         larger = ~success[..., None] | (norm[..., None] > np.array(epsilons))
-        robust = correct.cpu().numpy()[..., None] & larger
-        text = "norm of the raw perturbation"
+        robust = correct[..., None] & larger
+        text = "images whose second prediction differs from the success flag"
         result |= {
-            "robust_accuracy_clipped": _over_sizes(bank, 1 - clipped.mean(1), epsilons),
-            "perturbation_norm": _over_images(bank, norm, "perturbation_norm", text, "pixel range"),
-            "success": _over_images(bank, success, "success", "whether the attack succeeded"),
-            "repredicted": bank.array(
-                repredicted.sum(1),
-                name="repredicted",
-                units="images",
-                long_name="images whose second prediction differs from the success flag",
-            ),
+            "robust_accuracy_clipped": by_size(1 - clipped.mean(1), ["epsilon"]),
+            "perturbation_norm": _array(bank, norm, ["image"], "norm of the raw perturbation", "pixel range"),
+            "success": _array(bank, success, ["image"], "whether the attack succeeded"),
+            "repredicted": _array(bank, repredicted.sum(1), [], text, "images"),
         }
     else:
         robust, vanished = columns
         if np.isfinite(vanished).all():
             text = "share of images whose gradient is exactly zero"
-            result["zero_gradients"] = bank.array(vanished.mean(1), name="zero_gradients", long_name=text, units="1")
-    result["robust_accuracy"] = _over_sizes(bank, robust.mean(1), epsilons)
+            result["zero_gradients"] = _array(bank, vanished.mean(1), [], text)
+    result["robust_accuracy"] = by_size(robust.mean(1), ["epsilon"])
     result["robust"] = robust_flags(bank, robust.swapaxes(1, 2), epsilons)
     return xr.Dataset(result)
 
 
-def _sizes(epsilons) -> xr.Variable:
-    return xr.Variable("epsilon", epsilons, {"long_name": "size of the perturbation", "units": "pixel range"})
-
-
-def _over_sizes(bank: Bank, values, epsilons, *further: str) -> xr.DataArray:
-    axes = {dim: np.arange(size) for dim, size in zip(further, values.shape[2:], strict=True)}
-    describe = {"name": "robust_accuracy", "long_name": "accuracy under attack", "units": "1"}
-    return bank.array(values, ("model", "epsilon", *further), **describe, epsilon=_sizes(epsilons), **axes)
-
-
-def _over_images(bank: Bank, values, name: str, long_name: str, units: str = "1") -> xr.DataArray:
-    values = values.cpu().numpy() if isinstance(values, torch.Tensor) else values
+def _array(bank: Bank, values: np.ndarray, dims, long_name: str, units: str = "1", *, epsilons=()) -> xr.DataArray:
+    """Values (model, *dims), flags as int8; the axis ``epsilon`` holds sizes, all others count."""
+    sizes = xr.Variable(
+        "epsilon", np.array(epsilons), {"long_name": "size of the perturbation", "units": "pixel range"}
+    )
+    lengths = zip(dims, values.shape[1:], strict=True)
+    axes = {dim: sizes if dim == "epsilon" else np.arange(n) for dim, n in lengths}
     values = values.astype(np.int8) if values.dtype == bool else values
-    describe = {"name": name, "long_name": long_name, "units": units, "image": np.arange(values.shape[1])}
-    return bank.array(values, ("model", "image"), **describe)
+    return bank.array(values, ("model", *dims), long_name=long_name, units=units, **axes)
 
 
 def robust_flags(bank: Bank, robust: np.ndarray, epsilons: Sequence[float]) -> xr.DataArray:
     """Whether images are still classified correctly, ``robust`` (model, epsilon, image) int8."""
-    long_name = "whether the image is still classified correctly"
-    return _by_image_and_size(bank, robust.astype(np.int8), epsilons, "robust", long_name, "1")
-
-
-def _by_image_and_size(bank: Bank, values: np.ndarray, epsilons, name: str, long_name: str, units: str):
-    axes = {"epsilon": _sizes(epsilons), "image": np.arange(values.shape[2])}
-    describe = {"name": name, "long_name": long_name, "units": units}
-    return bank.array(values, ("model", "epsilon", "image"), **describe, **axes)
+    text = "whether the image is still classified correctly"
+    return _array(bank, robust, ["epsilon", "image"], text, epsilons=epsilons).rename("robust")
 
 
 def attack_suite(

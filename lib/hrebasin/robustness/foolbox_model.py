@@ -84,14 +84,11 @@ def fitting_samples(bank: Bank, pixels: torch.Tensor, device: str | torch.device
     return fitting(bytes_each, device=device, most=SAMPLES_AT_ONCE[torch.device(device).type])
 
 
-def in_pieces(
-    bank: Bank, pixels: torch.Tensor, labels: torch.Tensor, samples_at_once: int, kind: str
-) -> Iterator[tuple[Bank, torch.Tensor, torch.Tensor]]:
-    """(bank, pixels, labels) with the images in pieces, so that every network sees each piece at once."""
+def in_pieces(bank: Bank, samples_at_once: int, kind: str, *tensors: torch.Tensor) -> Iterator[list[torch.Tensor]]:
+    """Tensors (image, ...) in pieces, so that every network sees each piece at once."""
     size = max(1, samples_at_once // len(bank))
-    for start in track(range(0, len(pixels), size), label=kind, unit="piece"):
-        part = slice(start, start + size)
-        yield bank, pixels[part], labels[part]
+    for start in track(range(0, len(tensors[0]), size), label=kind, unit="piece"):
+        yield [tensor[start : start + size] for tensor in tensors]
 
 
 def run(attack, bank: Bank, pixels: torch.Tensor, labels: torch.Tensor, epsilons, *, model=BankModel):

@@ -75,11 +75,9 @@ def pgd(
     starts = [(2 * torch.rand(pixels.shape, generator=stream) - 1).to(device) for _ in range(restarts)]
     parts, size = [], fitting_samples(bank, pixels, device)
     for piece in bank.chunks(min(NETWORKS_AT_ONCE[torch.device(device).type], size)):
-        piece, done, columns = piece.to(device), 0, []
-        for _, part, true in in_pieces(piece, pixels, labels, size, f"PGD, {loss}"):
-            here = [start[done : done + len(part)] for start in starts]
+        piece, columns = piece.to(device), []
+        for part, true, *here in in_pieces(piece, size, f"PGD, {loss}", pixels, labels, *starts):
             columns.append(_pgd(piece, part, true, epsilons, here, loss, steps))
-            done += len(part)
         parts.append(np.concatenate(columns, axis=2))
     return robust_flags(bank, np.concatenate(parts), epsilons)
 
@@ -129,13 +127,11 @@ def transferred(
     for asked in (source, bank):
         epsilons = check_attack(asked, pixels, labels, "fgsm", epsilons)
     given, labels = in_unit_range(pixels).to(bank.device), labels.to(bank.device)
-    start, parts, done = 2 * torch.rand(given.shape, generator=generator("pgd/starts")) - 1, [], 0
-    size = fitting_samples(source, given, bank.device)
-    for one, part, true in in_pieces(source.to(bank.device), given, labels, size, kind):
-        here = start[done : done + len(part)].to(part)
+    start = (2 * torch.rand(given.shape, generator=generator("pgd/starts")) - 1).to(given)
+    source, size, parts = source.to(bank.device), fitting_samples(source, given, bank.device), []
+    for part, true, here in in_pieces(source, size, kind, given, labels, start):
         attack = _PGD(here, "margin", steps) if kind == "pgd" else FGSM()
-        _, images, _ = run(attack, one, part[None], true[None], epsilons)
+        _, images, _ = run(attack, source, part[None], true[None], epsilons)
         with torch.no_grad():
             parts.append(torch.stack([bank(changed).argmax(-1) == true for changed in images], dim=1))
-        done += len(part)
     return robust_flags(bank, torch.cat(parts, dim=2).cpu().numpy(), epsilons)
