@@ -32,12 +32,9 @@ def check_bank(*banks: "Bank") -> None:
 
 
 def check_pixels(architecture: Architecture, pixels: torch.Tensor, labels: torch.Tensor | None = None) -> None:
-    """Raise ValueError unless networks of an architecture can be asked about these pixels.
+    """Raise ValueError unless pixels are (image, channel, y, x) of an architecture, uint8 or in [0, 1], and labels fit.
 
-    Args:
-        architecture: of the networks.
-        pixels: must be (image, channel, y, x) of the architecture's shape, uint8 or in [0, 1].
-        labels: must be int64 (image,), from 0 to below the number of classes; by default none are needed.
+    Labels, where they are given, are checked by `check_labels`.
     """
     if tuple(pixels.shape[1:]) != architecture.image_shape or not len(pixels):
         raise ValueError(

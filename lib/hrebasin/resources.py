@@ -104,15 +104,9 @@ def fitting(bytes_each: float, *, device="cpu", share: float = 0.25, most: int |
 
 
 def halving(work: Callable[[int], Result], size: int, *, what: str) -> tuple[Result, int]:
-    """``work(size)``; where the GPU's memory does not suffice, with half the size, and so on down to 1.
+    """``work(size)`` and the size; where the GPU's memory does not suffice, with half the size, and so on down to 1.
 
-    Args:
-        work: takes the size.
-        size: at first.
-        what: is counted by the size, for the warning.
-
-    Returns:
-        The result and the size that it took.
+    A warning names ``what`` is counted by the size.
     """
     while True:
         try:

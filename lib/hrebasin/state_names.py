@@ -12,16 +12,12 @@ CHECKPOINTS = ("state_dict", "model_state_dict", "model", "net")  # where traini
 
 
 def own_names(given: Iterable[str], names: Iterable[str]) -> dict[str, str]:
-    """The names of a network by those of a state dict, ``{"module.fc.weight": "fc.weight", ...}``.
+    """The ``names`` of a network by those ``given`` in a state dict, ``{"module.fc.weight": "fc.weight", ...}``.
 
     A prefix that all names share is taken away, and what wrappers add anywhere: ``backbone._orig_mod.fc.weight``.
 
     >>> own_names(["model.fc.weight", "model.fc.bias"], ["fc.weight", "fc.bias"])
     {'model.fc.weight': 'fc.weight', 'model.fc.bias': 'fc.bias'}
-
-    Args:
-        given: names of the state dict.
-        names: of the network.
 
     Returns:
         All given names; where none of this makes them the network's, as they are.
@@ -45,15 +41,8 @@ def _bare(name: str) -> str:
 def weights_in(checkpoint: Mapping, where: str) -> tuple[Mapping[str, torch.Tensor], str]:
     """The state dict in what a training script saved, and under which key it lay ("" if it is the state dict itself).
 
-    >>> weights_in({"epoch": 3, "state_dict": {"fc.weight": torch.zeros(2, 2)}}, "a.pt")[1]
-    'state_dict'
-
-    Args:
-        checkpoint: a state dict, or a mapping that holds one under one of `CHECKPOINTS`.
-        where: the file, for messages.
-
     Raises:
-        ValueError: neither.
+        ValueError: neither a state dict nor a mapping that holds one under one of `CHECKPOINTS`; names ``where``.
     """
     if not isinstance(checkpoint, Mapping):
         raise ValueError(f"{where} holds a {type(checkpoint).__name__}, not a state dict")

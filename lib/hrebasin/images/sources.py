@@ -144,9 +144,8 @@ def _load_torchvision(source: str, split: str, raw: Path) -> Images:
                     path.unlink()
                 if source == "fashion-mnist":  # torchvision downloads only what is not there
                     for packed in sorted(DEBIAN.glob("*-ubyte.gz")):
-                        write_atomically(
-                            raw / "FashionMNIST" / "raw" / packed.stem, gzip.decompress(packed.read_bytes())
-                        )
+                        place = raw / "FashionMNIST" / "raw" / packed.stem
+                        write_atomically(place, gzip.decompress(packed.read_bytes()))
                 dataset = dataset_class(raw, train=split == "train", download=True)
                 sync_all()
     except (RuntimeError, OSError, EOFError, ValueError, AssertionError, zlib.error) as error:

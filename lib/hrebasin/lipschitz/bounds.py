@@ -77,8 +77,7 @@ def _or_not(bound: Callable[..., xr.DataArray], bank: Bank, *pixels: torch.Tenso
         return bound(bank, *pixels, **options)
     axes = {"image": np.arange(len(pixels[0]))} if pixels else {}
     values = np.full([len(bank), *map(len, pixels)], np.nan)
-    names = {"name": bound.__name__, "long_name": bound.__name__, "units": LIPSCHITZ["pixel"]}
-    return bank.array(values, ("model", *axes), **names, **axes)
+    return bank.array(values, ("model", *axes), long_name=bound.__name__, units=LIPSCHITZ["pixel"], **axes)
 
 
 def _join(parts: dict, axis: xr.Variable, *, name: str, long_name: str) -> xr.DataArray:

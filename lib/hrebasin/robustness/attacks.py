@@ -139,9 +139,8 @@ def _attack(bank, pixels, labels, kind, epsilons, draws, samples_at_once) -> xr.
 
 def _array(bank: Bank, values: np.ndarray, dims, long_name: str, units: str = "1", *, epsilons=()) -> xr.DataArray:
     """Values (model, *dims), flags as int8; the axis ``epsilon`` holds sizes, all others count."""
-    sizes = xr.Variable(
-        "epsilon", np.array(epsilons), {"long_name": "size of the perturbation", "units": "pixel range"}
-    )
+    described = {"long_name": "size of the perturbation", "units": "pixel range"}
+    sizes = xr.Variable("epsilon", np.array(epsilons), described)
     lengths = zip(dims, values.shape[1:], strict=True)
     axes = {dim: sizes if dim == "epsilon" else np.arange(n) for dim, n in lengths}
     values = values.astype(np.int8) if values.dtype == bool else values

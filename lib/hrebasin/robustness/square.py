@@ -33,9 +33,7 @@ def square(
     sample's result does not depend on the others.
 
     Args:
-        bank: the networks.
-        pixels: (image, channel, y, x), uint8 or in [0, 1].
-        labels: (image,) true classes.
+        bank, pixels, labels: as in `hrebasin.robustness.attacks.attack`.
         epsilon: size, pixel range.
         left: images that are attacked, (model, image) bool, such as those which other attacks leave.
         queries: predictions of each image.
