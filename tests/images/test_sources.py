@@ -214,17 +214,13 @@ def md5(content):
     return hashlib.md5(content, usedforsecurity=False).hexdigest()
 
 
-class Quiet(SimpleHTTPRequestHandler):
-    def log_message(self, *args):
-        pass
-
-
 @pytest.fixture
 def server(tmp_path, monkeypatch):
     """A folder that is served over HTTP on this machine alone: (folder, address)."""
     (tmp_path / "server").mkdir()
     monkeypatch.setenv("no_proxy", "127.0.0.1")
-    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=tmp_path / "server")) as http:
+    handler = partial(SimpleHTTPRequestHandler, directory=tmp_path / "server")
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as http:
         thread = threading.Thread(target=http.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
         yield tmp_path / "server", f"http://127.0.0.1:{http.server_port}/"

@@ -157,9 +157,8 @@ class TrainingRun:
         weights = self.tensors if self.rounded is None else self._round()
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.mixed and self.rounded is None):
             outputs = self.architecture.logits(weights, inputs, training=True).float()
-        losses = torch.nn.functional.cross_entropy(outputs.flatten(0, 1), labels.flatten(), reduction="none").view_as(
-            labels
-        )
+        losses = torch.nn.functional.cross_entropy(outputs.flatten(0, 1), labels.flatten(), reduction="none")
+        losses = losses.view_as(labels)
         objective = losses.mean(1).sum()  # networks share nothing, so the sum separates into their gradients
         for power, strengths in self.penalties.items():
             size = sum(tensor.abs().pow(power).flatten(1).sum(1) for tensor in self.parameters)
@@ -167,9 +166,8 @@ class TrainingRun:
         self.optimizer.zero_grad(set_to_none=True)
         objective.backward()
         for parameter, copy in zip(self.parameters, weights.values(), strict=True) if self.rounded is not None else ():
-            if copy is not parameter:
-                penalty = parameter.grad
-                parameter.grad = copy.grad.float() if penalty is None else penalty.add_(copy.grad)
+            penalty = parameter.grad
+            parameter.grad = copy.grad.float() if penalty is None else penalty.add_(copy.grad)
         self.optimizer.step()
         right = (outputs.detach().argmax(-1) == labels).sum(1)
         return losses.detach().mean(1).double(), right
@@ -181,11 +179,10 @@ class TrainingRun:
         return {name: tensor.detach().requires_grad_() for name, tensor in self.rounded.items()}
 
     def _check_finite(self):
-        for seed, losses in zip(self.seeds, self.loss, strict=True):
-            if not math.isfinite(losses[self.epoch - 1]):
+        for seed, loss in zip(self.seeds, self.loss[:, self.epoch - 1], strict=True):
+            if not math.isfinite(loss):
                 raise DivergedError(
-                    f"the network of seed {seed} diverged: training loss {losses[self.epoch - 1]} in epoch "
-                    f"{self.epoch} ({self.recipe})"
+                    f"the network of seed {seed} diverged: training loss {loss} in epoch {self.epoch} ({self.recipe})"
                 )
 
     def _check_above_chance(self):
