@@ -251,10 +251,11 @@ IMAGES = [
     (archive(tar({"train/cat/0.png": b"", "train/cat/1.png": b""})[:512]), "cannot be unpacked: it ends before"),
     (tensor_images(pixels=torch.zeros(6, 3, 4, 5)), "torch.float32 (6, 3, 4, 5)"),
     (tensor_images(pixels=torch.zeros(6, 4, 5, dtype=torch.uint8)), "(6, 4, 5)"),
+    (tensor_images(pixels=torch.zeros(0, 3, 4, 5, dtype=torch.uint8)), "at least one image, got", "(0, 3, 4, 5)"),
     (tensor_images(labels=torch.zeros(6)), "labels must be int64 (image,), got torch.float32 (6,)"),
-    (tensor_images(labels=torch.zeros(5, dtype=torch.int64)), "6 images with 5 labels"),
-    (tensor_images(labels=torch.arange(6) - 1, classes=tuple("abcdef")), "labels run from -1 to 4"),
-    (tensor_images(labels=torch.full((6,), 2)), "labels run from 2 to 2, classes: 2"),
+    (tensor_images(labels=torch.zeros(5, dtype=torch.int64)), "5 labels do not fit 6 images"),
+    (tensor_images(labels=torch.arange(6) - 1, classes=tuple("abcdef")), "labels from -1 to 4 do not fit"),
+    (tensor_images(labels=torch.full((6,), 2)), "labels from 2 to 2 do not fit 6 images and 2 classes"),
 ]
 
 
