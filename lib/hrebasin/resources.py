@@ -106,7 +106,7 @@ def fitting(bytes_each: float, *, device="cpu", share: float = 0.25, most: int |
 def halving(work: Callable[[int], Result], size: int, *, what: str) -> tuple[Result, int]:
     """``work(size)`` and the size; where the GPU's memory does not suffice, with half the size, and so on down to 1.
 
-    A warning names ``what`` is counted by the size.
+    What the size counts is ``what``, for the warning.
     """
     while True:
         try:

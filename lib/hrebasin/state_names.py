@@ -80,7 +80,7 @@ def loaded(network: nn.Module, state: Mapping[str, torch.Tensor], where: str) ->
             f"{where} has {twice[0]!r} twice: {[given for given, own in names.items() if own == twice[0]]}"
         )
     own = {name: state[given] for given, name in names.items()}
-    for name in [*wanted, *own]:
+    for name in {**wanted, **own}:
         if name not in own:
             raise ValueError(f"{where} lacks {name!r}, which {type(network).__name__} has; it has {_some(own)}")
         if name not in wanted:
