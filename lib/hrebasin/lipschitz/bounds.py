@@ -174,7 +174,7 @@ def local_lipschitz(bank: Bank, pixels: torch.Tensor, *, radius: float, units: s
         name="local_lipschitz",
         long_name=f"local bound within radius {radius:g}",
         units=LIPSCHITZ[units],
-        image=torch.arange(len(pixels)).numpy(),
+        image=np.arange(len(pixels)),
     )
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 import xarray as xr
 
@@ -46,7 +47,7 @@ def gradient_norm(bank: Bank, pixels: torch.Tensor, *, units: str = "pixel") -> 
         name="gradient_norm",
         long_name="spectral norm of the Jacobian",
         units=LIPSCHITZ[units],
-        image=torch.arange(len(pixels)).numpy(),
+        image=np.arange(len(pixels)),
     )
 
 
@@ -86,7 +87,7 @@ def margin(bank: Bank, pixels: torch.Tensor, labels: torch.Tensor) -> xr.DataArr
         name="margin",
         long_name="true logit minus the largest other",
         units="logit",
-        image=torch.arange(len(pixels)).numpy(),
+        image=np.arange(len(pixels)),
     )
 
 
