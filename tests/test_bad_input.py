@@ -23,7 +23,6 @@ from hrebasin import Bank, Images, Recipe, evaluate, load_images, match_weights
 from hrebasin.files import project_root
 from hrebasin.images.folders import images_in
 from hrebasin.lipschitz.bounds import margin, measure
-from hrebasin.merging.ablations import pairs_of
 from hrebasin.merging.many import merge_many_sets
 from hrebasin.merging.path import path
 from hrebasin.merging.repair import moments
@@ -109,7 +108,6 @@ SETTINGS = [
     (lambda box: load_setting("huge.yaml"), "no setting 'huge': . holds none"),
     (tiny(depth=3), "unknown keys ['depth']"),
     (tiny(epochs="3"), "tiny.yaml with epochs=3: epochs should be", "got '3'"),
-    (tiny(leaves=2, ablation_pairs=1), "lie in [2, leaves=2], got 4"),
 ]
 
 
@@ -135,8 +133,6 @@ COMMANDS = [
     (run("profile=tiny"), "unknown values ['profile']; known are ('setting', "),
     (run("setting=huge"), "no setting 'huge'"),
     (run("setting=tiny", "run=../elsewhere"), "got '../elsewhere'"),
-    (run("setting=tiny", "dataset=cifar100"), "dataset should be one of", "got 'cifar100'"),
-    (run("setting=tiny", "device=gpu"), "device should match", "got 'gpu'"),
     (run("setting=tiny", "groups=0"), "n_groups should be greater than or equal to 1, got 0"),
     (run("setting=tiny", "first=3", "groups_per_shard=2"), "first_group", "multiple of groups_per_shard=2, got 3"),
     (run("setting=tiny", "ask=control"), "no open questions ['control']"),
@@ -157,12 +153,10 @@ COMMANDS = [
     (lambda box: box.command("notebook", "notebooks/01_train.ipynb", "config"), "config is a folder"),
     (parameters("01_train", epoch=3), "01_train.ipynb does not declare the parameters ['epoch']", "'epochs'"),
     (parameters("01_train", epochs="3"), "01_train.ipynb: epochs should be a valid integer, got '3'"),
-    (parameters("01_train", leaves=12), "leaves should be a power of two", "got 12"),
     (parameters("01_train", groups=[0, 0]), "groups should increase, got [0, 0]"),
     (parameters("01_train", groups=[]), "groups should have at least 1 item", "got []"),
     (parameters("01_train", shard=-1), "shard should be greater than or equal to 0, got -1"),
     (parameters("02_merge", merge_many_sizes=[2, 32]), "merge_many_sizes should lie in [2, leaves=8], got 32"),
-    (parameters("03_attack", epsilons=[0.0, 1.5]), "epsilons[1] should be less than or equal to 1, got 1.5"),
     (parameters("06_paper", shards=[1, 0]), "shards should increase, got [1, 0]"),
     (parameters("01_train", device="cuda:99"), "device 'cuda:99' is not there"),
     (parameters("90_benchmarks", repeats="3"), "repeats should be a valid integer, got '3'"),
@@ -257,10 +251,11 @@ IMAGES = [
     (archive(tar({"train/cat/0.png": b"", "train/cat/1.png": b""})[:512]), "cannot be unpacked: it ends before"),
     (tensor_images(pixels=torch.zeros(6, 3, 4, 5)), "torch.float32 (6, 3, 4, 5)"),
     (tensor_images(pixels=torch.zeros(6, 4, 5, dtype=torch.uint8)), "(6, 4, 5)"),
+    (tensor_images(pixels=torch.zeros(0, 3, 4, 5, dtype=torch.uint8)), "at least one image, got", "(0, 3, 4, 5)"),
     (tensor_images(labels=torch.zeros(6)), "labels must be int64 (image,), got torch.float32 (6,)"),
-    (tensor_images(labels=torch.zeros(5, dtype=torch.int64)), "6 images with 5 labels"),
-    (tensor_images(labels=torch.arange(6) - 1, classes=tuple("abcdef")), "labels run from -1 to 4"),
-    (tensor_images(labels=torch.full((6,), 2)), "labels run from 2 to 2, classes: 2"),
+    (tensor_images(labels=torch.zeros(5, dtype=torch.int64)), "5 labels do not fit 6 images"),
+    (tensor_images(labels=torch.arange(6) - 1, classes=tuple("abcdef")), "labels from -1 to 4 do not fit"),
+    (tensor_images(labels=torch.full((6,), 2)), "labels from 2 to 2 do not fit 6 images and 2 classes"),
 ]
 
 
@@ -580,7 +575,6 @@ NETWORKS = [
     *((of(hb.merge_many, limits=bad), f"positive and increasing, got {bad}") for bad in ([2, 1], [0, 1])),
     (lambda box: merge_many_sets([box.trained] * 2, seeds=[0]), "1 seeds given for 2 sets"),
     (lambda box: merge_many_sets([box.trained, others(box)], seeds=[0, 0]), "different architectures"),
-    (of(pairs_of, 26), "26 pairs asked for, 8 networks have 25"),
     *each(
         lambda options: of(noise, HALVES, TWO, **options),
         ({"kind": "carlini"}, "unknown attack 'carlini'; known are ('fgsm'"),
@@ -612,7 +606,6 @@ NETWORKS = [
     (lambda box: poisoned(box).save("bank.safetensors"), "bank.safetensors: ", *NOT_FINITE),
     (lambda box: doubled(box).save("a.sf"), "a.sf: fc1.weight is torch.float64, not torch.float32"),
     *((of(ask, units="byte"), "units must be one of", "got 'byte'") for ask in (hb.global_lipschitz, hb.eclipse_fast)),
-    (of(hb.gradient_norm, HALVES, units="byte"), "units must be one of", "got 'byte'"),
     (of(hb.local_lipschitz, HALVES, radius=1, units="byte"), "units must be one of", "got 'byte'"),
     (of(measure, HALVES, TWO, radii=[0.1], bounded=0), "bounded must be at least 1, got 0"),
     *((of(hb.local_lipschitz, HALVES, radius=r), f"must be positive and finite, got {r}") for r in (0, NAN, INF)),

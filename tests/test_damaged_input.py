@@ -1,21 +1,18 @@
 """Settings, weights, archives and data sets that chance has damaged are read, or refused by name."""
 
-import io
-
 import numpy as np
 import pytest
 import torch
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from safetensors.torch import save
 
 import synthetic
 from hrebasin.files import project_root, read_text
 from hrebasin.images.sources import load_images
 from hrebasin.study import records
 from hrebasin.study.settings import Setting, load_setting
-from hrebasin.weight_files import read_weights
+from hrebasin.weight_files import read_weights, write_weights
 from image_files import image, tar
 
 TINY = project_root() / "config" / "tiny.yaml"
@@ -52,28 +49,22 @@ def test_any_text_as_a_setting_is_refused_by_its_file(tmp_path_factory, text):
         load_setting(path)
 
 
-def safetensors():
-    return save({"fc1.weight": torch.ones(3, 4), "fc1.bias": torch.ones(3)}, {"format": "pt"})
+def weights(path):
+    write_weights(path, {"fc1.weight": torch.ones(3, 4), "fc1.bias": torch.ones(3)})
 
 
-def pytorch():
-    stream = io.BytesIO()
-    torch.save({"fc1.weight": torch.ones(3, 4), "fc1.bias": torch.ones(3)}, stream)
-    return stream.getvalue()
+def archive(path):
+    path.write_bytes(tar({f"train/{name}/0.png": image() for name in ("cat", "dog")}, "w:gz"))
 
 
-def archive():
-    return tar({f"train/{name}/0.png": image() for name in ("cat", "dog")}, "w:gz")
-
-
-def data_set():
-    record = synthetic.results(groups=1, leaves=2, stages=["merge"])["merge"].assign_attrs(format=records.FORMAT)
-    return bytes(record.to_netcdf(engine="h5netcdf"))
+def data_set(path):
+    record = synthetic.results(groups=1, leaves=2, stages=["merge"])["merge"]
+    record.assign_attrs(format=records.FORMAT).to_netcdf(path, engine="h5netcdf")
 
 
 READERS = {
-    "a.safetensors": (safetensors, read_weights),
-    "a.pt": (pytorch, read_weights),
+    "a.safetensors": (weights, read_weights),
+    "a.pt": (weights, read_weights),
     "set.tar.gz": (archive, lambda path: load_images(str(path), "train", root=path.parent)),
     "merge.nc": (data_set, lambda path: records.read(path, stage="merge")),
 }
@@ -89,8 +80,10 @@ def damaged(whole, stream):
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # h5netcdf's of what it could not open
 @pytest.mark.parametrize("name", READERS)
 def test_a_damaged_file_is_read_or_named(name, tmp_path):
-    make, read = READERS[name]
-    whole, path, refused = make(), tmp_path / name, 0
+    write, read = READERS[name]
+    path, refused = tmp_path / name, 0
+    write(path)
+    whole = path.read_bytes()
     for number in range(9):
         path.write_bytes(damaged(whole, np.random.default_rng(number)))
         try:

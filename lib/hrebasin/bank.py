@@ -235,7 +235,7 @@ class Bank:
         coords["model"] = xr.Variable("model", np.array(names, dtype=object), {"long_name": "network", "units": "1"})
         return coords
 
-    def array(self, values, dims=("model",), *, name: str, long_name: str, units: str, **coords) -> xr.DataArray:
+    def array(self, values, dims=("model",), *, name=None, long_name: str, units: str, **coords) -> xr.DataArray:
         """``values`` as a DataArray over this bank's networks; ``coords`` of its other dimensions, by name."""
         values = values.detach().cpu().numpy() if isinstance(values, torch.Tensor) else np.asarray(values)
         attrs = {"long_name": long_name, "units": units}

@@ -45,10 +45,8 @@ def read(path: Path, network: nn.Module | None, device: str) -> tuple:
     if metadata.get("format") != FORMAT:
         raise ValueError(f"{path} is not a bank: its format is {metadata.get('format')!r}, not {FORMAT!r}")
     try:
-        architecture, labels = (
-            _architecture(json.loads(metadata["architecture"]), network),
-            json.loads(metadata["labels"]),
-        )
+        architecture = _architecture(json.loads(metadata["architecture"]), network)
+        labels = json.loads(metadata["labels"])
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path} holds no valid bank: {error}") from error
     _check_types(tensors, path, architecture.parameters)

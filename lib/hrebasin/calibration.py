@@ -7,10 +7,7 @@ that suits each network (Guo et al. 2017), losses are compared without that.
 import torch
 import xarray as xr
 
-from .bank import Bank, check_finite
-from .checks import check_images
-from .evaluation import IMAGES_AT_ONCE, batches_of
-from .images.sources import Images
+from .bank import Bank
 
 BINS = 15  # of confidence, equally wide
 COLDEST, HOTTEST = 1e-3, 1e3  # temperatures between which one is sought
@@ -58,25 +55,14 @@ def fitted_temperature(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tens
     return (low * high).sqrt()
 
 
-@torch.no_grad()
-def calibration(bank: Bank, images: Images) -> xr.Dataset:
-    """Calibration of every network, before and after its temperature is fitted; see `calibrated`.
-
-    Raises:
-        ValueError: images that do not fit or are fewer than two, or weights that are not finite.
-    """
-    check_images(bank.architecture, images)
-    check_finite(bank, "calibration")
-    images = images.to(bank.device)
-    logits = torch.cat([bank(pixels) for pixels, _ in batches_of(images, IMAGES_AT_ONCE)], dim=1)
-    return calibrated(bank, logits, images.labels)
-
-
 def calibrated(bank: Bank, logits: torch.Tensor, labels: torch.Tensor) -> xr.Dataset:
     """Calibration from logits (model, image, class): fitted on the first half of the images, measured on the second.
 
     Returns:
         ``temperature``, ``nll`` and ``nll_fitted`` (nat), ``ece`` and ``ece_fitted``, all (model,).
+
+    Raises:
+        ValueError: fewer than two images.
     """
     half = len(labels) // 2
     if not half:
@@ -90,12 +76,9 @@ def calibrated(bank: Bank, logits: torch.Tensor, labels: torch.Tensor) -> xr.Dat
         "ece": (expected_calibration_error(*rest), "expected calibration error", "1"),
         "ece_fitted": (expected_calibration_error(*rest, temperature), "the same, temperature fitted", "1"),
     }
-    arrays = {n: bank.array(v, name=n, long_name=text, units=units) for n, (v, text, units) in columns.items()}
+    arrays = {n: bank.array(v, long_name=text, units=units) for n, (v, text, units) in columns.items()}
     return xr.Dataset(arrays)
 
 
 def _scaled(logits: torch.Tensor, temperature: torch.Tensor | float) -> torch.Tensor:
-    logits = logits.double()
-    if isinstance(temperature, torch.Tensor):
-        return logits / temperature.double()[:, None, None]
-    return logits / temperature
+    return logits.double() / torch.as_tensor(temperature, dtype=torch.float64, device=logits.device)[..., None, None]

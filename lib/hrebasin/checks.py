@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from .architectures import NetworkArchitecture, telling_inputs
-from .images.sources import Images
+from .images.sources import Images, check_labels
 from .networks import Architecture
 from .symmetry.subject import check_tensors
 
@@ -32,12 +32,9 @@ def check_bank(*banks: "Bank") -> None:
 
 
 def check_pixels(architecture: Architecture, pixels: torch.Tensor, labels: torch.Tensor | None = None) -> None:
-    """Raise ValueError unless networks of an architecture can be asked about these pixels.
+    """Raise ValueError unless pixels are (image, channel, y, x) of an architecture, uint8 or in [0, 1], and labels fit.
 
-    Args:
-        architecture: of the networks.
-        pixels: must be (image, channel, y, x) of the architecture's shape, uint8 or in [0, 1].
-        labels: must be int64 (image,), from 0 to below the number of classes; by default none are needed.
+    Labels, where they are given, are checked by `check_labels`.
     """
     if tuple(pixels.shape[1:]) != architecture.image_shape or not len(pixels):
         raise ValueError(
@@ -49,18 +46,6 @@ def check_pixels(architecture: Architecture, pixels: torch.Tensor, labels: torch
         raise ValueError(f"pixels must lie in [0, 1], got {pixels.min():g} to {pixels.max():g}")
     if labels is not None:
         check_labels(labels, len(pixels), architecture.n_classes)
-
-
-def check_labels(labels: torch.Tensor, n_images: int, n_classes: int | None = None) -> None:
-    """Raise ValueError unless labels are int64 (image,), one an image, from 0 to below the number of classes."""
-    if not isinstance(labels, torch.Tensor) or labels.dtype != torch.int64 or labels.ndim != 1:
-        given = f"{labels.dtype} {tuple(labels.shape)}" if isinstance(labels, torch.Tensor) else type(labels).__name__
-        raise ValueError(f"labels must be int64 (image,), got {given}")
-    if len(labels) != n_images:
-        raise ValueError(f"{len(labels)} labels do not fit {n_images} images")
-    if labels.min() < 0 or (n_classes is not None and labels.max() >= n_classes):
-        within = f"{n_images} images" + ("" if n_classes is None else f" and {n_classes} classes")
-        raise ValueError(f"labels from {labels.min()} to {labels.max()} do not fit {within}")
 
 
 def is_relu_mlp(architecture: Architecture | NetworkArchitecture) -> bool:

@@ -156,10 +156,7 @@ def _is_docstring(node: ast.stmt) -> bool:
 def _bound(tree: ast.Module, package: str | None, library: Path) -> dict[str, set[Place]]:
     """The parts of the library that names stand for by imports anywhere in a tree.
 
-    Args:
-        tree: of the code.
-        package: that the code is a module of, "" for the library itself; None for code elsewhere.
-        library: the library's folder.
+    The code is a module of ``package``, "" for the library itself; None for code elsewhere.
     """
     bound = {}
     for node in _walk(tree):

@@ -56,18 +56,18 @@ def means(bank: Bank, scores: torch.Tensor, n_images: int) -> xr.Dataset:
     right, loss = scores / n_images
     return xr.Dataset(
         {
-            "accuracy": bank.array(right, name="accuracy", long_name="accuracy", units="1"),
-            "loss": bank.array(loss, name="loss", long_name="mean cross-entropy", units="nat"),
+            "accuracy": bank.array(right, long_name="accuracy", units="1"),
+            "loss": bank.array(loss, long_name="mean cross-entropy", units="nat"),
         }
     )
 
 
 def accuracy(bank: Bank, images: Images, *, device: str | None = None) -> xr.DataArray:
     """Share of images that each network classifies correctly, (model,)."""
-    check_bank(bank)
     return evaluate(bank, images, device=device).accuracy
 
 
-def loss(bank: Bank, images: Images, *, device: str | None = None) -> xr.DataArray:
-    """Mean cross-entropy of each network, (model,), nat."""
-    return evaluate(bank, images, device=device).loss
+def margins(outputs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """The true logit minus the largest other one, (..., image), from logits (..., image, class)."""
+    true = labels[..., None]
+    return outputs.gather(-1, true)[..., 0] - outputs.scatter(-1, true, -torch.inf).amax(-1)

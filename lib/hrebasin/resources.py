@@ -77,16 +77,12 @@ def subnormals_flushed():
 
     Penalties leave up to a fifth of the weights there, which a CPU multiplies twenty times as slowly as others.
     """
-    before = _flushing()
+    flushing = not (torch.tensor([1e-30]) * 1e-10).item()
     torch.set_flush_denormal(True)  # where a CPU cannot, nothing changes
     try:
         yield
     finally:
-        torch.set_flush_denormal(before)
-
-
-def _flushing() -> bool:
-    return not (torch.tensor([1e-30]) * 1e-10).item()
+        torch.set_flush_denormal(flushing)
 
 
 Result = TypeVar("Result")
@@ -108,15 +104,9 @@ def fitting(bytes_each: float, *, device="cpu", share: float = 0.25, most: int |
 
 
 def halving(work: Callable[[int], Result], size: int, *, what: str) -> tuple[Result, int]:
-    """``work(size)``; where the GPU's memory does not suffice, with half the size, and so on down to 1.
+    """``work(size)`` and the size; where the GPU's memory does not suffice, with half the size, and so on down to 1.
 
-    Args:
-        work: takes the size.
-        size: at first.
-        what: is counted by the size, for the warning.
-
-    Returns:
-        The result and the size that it took.
+    What the size counts is ``what``, for the warning.
     """
     while True:
         try:

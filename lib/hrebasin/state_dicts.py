@@ -78,13 +78,12 @@ def read_state_dicts(
         raise ValueError("no file of a network was given")
     networks = [read_perceptron(path, layers) for path in paths]
     widths = [tuple(len(each.tensors[f"fc{k}.weight"]) for k in range(1, len(each.layers) + 1)) for each in networks]
-    for path, found in zip(paths, widths, strict=True):
-        if found != widths[0]:
-            raise ValueError(
-                f"{path} has layers of {found} units, but {paths[0]} of {widths[0]}: only ot-fusion merges them"
-            )
     inputs = [each.tensors["fc1.weight"].shape[1] for each in networks]
-    for path, found in zip(paths, inputs, strict=True):
+    for path, units, found in zip(paths, widths, inputs, strict=True):
+        if units != widths[0]:
+            raise ValueError(
+                f"{path} has layers of {units} units, but {paths[0]} of {widths[0]}: only ot-fusion merges them"
+            )
         if not image_shape and found != inputs[0]:
             raise ValueError(f"{path} takes {found} inputs, but {paths[0]} takes {inputs[0]}")
     image_shape, n_classes = tuple(image_shape or (1, 1, inputs[0])), n_classes or widths[0][-1]
@@ -99,9 +98,9 @@ def read_state_dicts(
     stacked = {name: torch.stack([each.tensors[name] for each in networks]) for name in architecture.shapes}
     bank = Bank(architecture, stacked, {"seed": list(range(len(paths)))})
     if reference is None:
-        warnings.warn(assumed(networks[0], ordered=bool(layers)), stacklevel=2)
+        warnings.warn(_assumed(networks[0], ordered=bool(layers)), stacklevel=2)
     else:
-        check_reference(bank, *checked_pair(reference), names=[str(path) for path in paths])
+        _check_reference(bank, *checked_pair(reference), names=[str(path) for path in paths])
     return bank
 
 
@@ -156,13 +155,8 @@ def named_like(tensors: Mapping[str, torch.Tensor], like: Perceptron) -> dict[st
     return state
 
 
-def assumed(network: Perceptron, *, ordered: bool) -> str:
-    """What a file does not tell and reading it assumes, in words.
-
-    Args:
-        network: as it was read.
-        ordered: whether a person gave the order.
-    """
+def _assumed(network: Perceptron, *, ordered: bool) -> str:
+    """What a file does not tell and reading it assumes, in words; ``ordered``: a person gave the order."""
     shapes = [tuple(network.tensors[f"fc{number}.weight"].shape) for number in range(1, len(network.layers) + 1)]
     lying = f", from what lies under {network.key!r}" if network.key else ""
     words = f"read as ReLU after all but the last layer, in the {'given ' if ordered else ''}order "
@@ -172,15 +166,8 @@ def assumed(network: Perceptron, *, ordered: bool) -> str:
     return f"{words}. reference=(inputs, logits) checks it, and a module in place of the state dict needs no guess"
 
 
-def check_reference(bank: Bank, inputs: torch.Tensor, logits: torch.Tensor, *, names: Sequence[str]) -> None:
-    """Raise ValueError unless networks give the logits that they gave where they come from.
-
-    Args:
-        bank: the networks.
-        inputs: (image, channel, y, x), or of any shape with as many values an image.
-        logits: (image, class) of the first network, or (model, image, class).
-        names: of the networks, for the message.
-    """
+def _check_reference(bank: Bank, inputs: torch.Tensor, logits: torch.Tensor, *, names: Sequence[str]) -> None:
+    """As `check_logits`; ``inputs`` (image, channel, y, x), or of any shape with as many values an image."""
     shape = bank.architecture.image_shape
     if inputs[0].numel() != math.prod(shape):
         raise ValueError(f"reference inputs must have {math.prod(shape)} values an image, got {tuple(inputs.shape)}")

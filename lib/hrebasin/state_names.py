@@ -12,16 +12,12 @@ CHECKPOINTS = ("state_dict", "model_state_dict", "model", "net")  # where traini
 
 
 def own_names(given: Iterable[str], names: Iterable[str]) -> dict[str, str]:
-    """The names of a network by those of a state dict, ``{"module.fc.weight": "fc.weight", ...}``.
+    """The ``names`` of a network by those ``given`` in a state dict, ``{"module.fc.weight": "fc.weight", ...}``.
 
     A prefix that all names share is taken away, and what wrappers add anywhere: ``backbone._orig_mod.fc.weight``.
 
     >>> own_names(["model.fc.weight", "model.fc.bias"], ["fc.weight", "fc.bias"])
     {'model.fc.weight': 'fc.weight', 'model.fc.bias': 'fc.bias'}
-
-    Args:
-        given: names of the state dict.
-        names: of the network.
 
     Returns:
         All given names; where none of this makes them the network's, as they are.
@@ -32,25 +28,21 @@ def own_names(given: Iterable[str], names: Iterable[str]) -> dict[str, str]:
         prefix = "".join(f"{part}." for part in parts[:length])
         if {name.removeprefix(prefix) for name in given} == names:
             return {name: name.removeprefix(prefix) for name in given}
-    bare = {name: ".".join(part for part in name.split(".") if part not in WRAPPERS) for name in given}
-    known = {".".join(part for part in name.split(".") if part not in WRAPPERS): name for name in names}
-    if set(bare.values()) == set(known):
-        return {name: known[short] for name, short in bare.items()}
+    known = {_bare(name): name for name in names}
+    if set(map(_bare, given)) == set(known):
+        return {name: known[_bare(name)] for name in given}
     return {name: name for name in given}
+
+
+def _bare(name: str) -> str:
+    return ".".join(part for part in name.split(".") if part not in WRAPPERS)
 
 
 def weights_in(checkpoint: Mapping, where: str) -> tuple[Mapping[str, torch.Tensor], str]:
     """The state dict in what a training script saved, and under which key it lay ("" if it is the state dict itself).
 
-    >>> weights_in({"epoch": 3, "state_dict": {"fc.weight": torch.zeros(2, 2)}}, "a.pt")[1]
-    'state_dict'
-
-    Args:
-        checkpoint: a state dict, or a mapping that holds one under one of `CHECKPOINTS`.
-        where: the file, for messages.
-
     Raises:
-        ValueError: neither.
+        ValueError: neither a state dict nor a mapping that holds one under one of `CHECKPOINTS`; names ``where``.
     """
     if not isinstance(checkpoint, Mapping):
         raise ValueError(f"{where} holds a {type(checkpoint).__name__}, not a state dict")
@@ -88,7 +80,7 @@ def loaded(network: nn.Module, state: Mapping[str, torch.Tensor], where: str) ->
             f"{where} has {twice[0]!r} twice: {[given for given, own in names.items() if own == twice[0]]}"
         )
     own = {name: state[given] for given, name in names.items()}
-    for name in [*wanted, *own]:
+    for name in {**wanted, **own}:
         if name not in own:
             raise ValueError(f"{where} lacks {name!r}, which {type(network).__name__} has; it has {_some(own)}")
         if name not in wanted:

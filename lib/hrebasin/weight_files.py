@@ -6,17 +6,16 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
 
 from .checks import check_range
 from .files import check_readable, replacing, write_atomically
 from .state_names import weights_in
 from .symmetry.subject import is_dense
 
-OBJECT = re.compile(
-    r"[Uu]nsupported (?:global: |class )?(?:GLOBAL )?(\w+\.[\w.]+\w)"
-)  # as torch names what it does not make
+# As torch names what it does not make
+OBJECT = re.compile(r"[Uu]nsupported (?:global: |class )?(?:GLOBAL )?(\w+\.[\w.]+\w)")
 SAFETENSORS, PYTORCH = (".safetensors",), (".pt", ".pth", ".bin", ".ckpt")
 
 
@@ -55,8 +54,7 @@ def _read(path: Path) -> tuple[dict[str, torch.Tensor], str]:
     if suffix in SAFETENSORS:
         check_readable(path)
         try:
-            with safe_open(path, framework="pt") as file:
-                return {name: file.get_tensor(name) for name in file.keys()}, ""  # noqa: SIM118
+            return load_file(path), ""
         except (SafetensorError, OSError) as error:
             raise ValueError(f"{path} is not a readable safetensors file: {error}") from error
     if suffix not in PYTORCH:
@@ -66,12 +64,11 @@ def _read(path: Path) -> tuple[dict[str, torch.Tensor], str]:
             warnings.simplefilter("ignore")  # torch's own, of old formats
             held = torch.load(path, map_location="cpu", weights_only=True)  # noqa: S614, TID251
     except Exception as error:  # torch raises whatever broken content leads it into
-        held = OBJECT.search(str(error))
+        told = OBJECT.search(str(error))
         reason = "is damaged, or holds more than tensors"
-        if held:
-            reason = f"holds {held[1]}, which only running code could make"
-        reason += ": save network.state_dict() with torch.save"
-        raise ValueError(f"{path} {reason}") from error
+        if told:
+            reason = f"holds {told[1]}, which only running code could make"
+        raise ValueError(f"{path} {reason}: save network.state_dict() with torch.save") from error
     state, key = weights_in(held, str(path))
     return dict(state), key
 
@@ -84,16 +81,13 @@ def write_weights(path: Path | str, state: Mapping[str, torch.Tensor]) -> None:
     """
     path = check_suffix(path)
     # tied tensors are written once under each name: safetensors knows no ties
-    state = {
-        name: value.detach().cpu().contiguous().clone() if isinstance(value, torch.Tensor) else value
-        for name, value in state.items()
-    }
+    tensors = {name: t.detach().cpu().contiguous().clone() for name, t in state.items() if isinstance(t, torch.Tensor)}
     if path.suffix.lower() in SAFETENSORS:
-        write_atomically(path, save({name: value for name, value in state.items() if isinstance(value, torch.Tensor)}))
+        write_atomically(path, save(tensors))
         return
     with replacing(path) as temporary:
         try:
-            torch.save(state, temporary)
+            torch.save({name: tensors.get(name, value) for name, value in state.items()}, temporary)
         except RuntimeError as error:  # torch's own of what the system says
             raise OSError(f"{path} could not be written: {error}") from error
 

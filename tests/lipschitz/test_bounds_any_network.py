@@ -6,10 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from hrebasin.architectures import NetworkArchitecture
 from hrebasin.bank import Bank
 from hrebasin.lipschitz.bounds import NOT_APPLICABLE, eclipse_fast, global_lipschitz, local_lipschitz, measure
-from hrebasin.lipschitz.gradients import gradient_norm, margin
+from hrebasin.lipschitz.gradients import gradient_norm
 from hrebasin.lipschitz.norms import children, weight_norm
 from hrebasin.matching.weights import match_weights
 from hrebasin.merging.averages import merge_naive
@@ -46,15 +45,6 @@ def test_the_predicted_norm_is_that_of_the_node(bank):
     np.testing.assert_allclose(found.predicted_norm[2], weight_norm(joined)[2], rtol=1e-5)
     assert (abs(found.children_cosine[2]) <= 1).all()
     assert found.predicted_norm[:2].isnull().all()
-
-
-def test_an_mlp_read_as_a_module_has_the_same_gradients_margins_and_norms(trained, test_images):
-    few = trained.select(slice(3))
-    module = Bank(NetworkArchitecture.of(few[0], torch.rand(2, 3, 4, 4)), few.tensors, few.labels)
-    pixels, labels = test_images.pixels, test_images.labels
-    np.testing.assert_allclose(gradient_norm(module, pixels), gradient_norm(few, pixels), rtol=1e-5)
-    np.testing.assert_allclose(margin(module, pixels, labels), margin(few, pixels, labels), rtol=1e-4, atol=1e-5)
-    np.testing.assert_array_equal(weight_norm(module), weight_norm(few))
 
 
 def test_upper_bounds_are_refused_by_name_and_not_applicable_in_the_data_set(bank, make_images, tmp_path):

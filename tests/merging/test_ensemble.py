@@ -2,7 +2,6 @@ import pytest
 import torch
 
 from hrebasin import ensemble, evaluate, merge, merge_naive
-from hrebasin.evaluation import loss
 from hrebasin.merging.distillation import distilled
 from hrebasin.merging.methods import merge_sets
 from hrebasin.robustness.attacks import attack
@@ -44,7 +43,7 @@ def test_a_student_comes_nearer_to_its_teacher_whose_own_teaches_nothing(trained
     given = {"pixels": train_images.pixels, "seed": "x", "learning_rate": 0.01}
     taught = distilled(student, teacher, **given, epochs=30)
     assert taught.labels["method"].tolist() == ["distilled"]
-    before, after, above = (loss(bank, test_images).item() for bank in (student, taught, teacher))
+    before, after, above = (evaluate(bank, test_images).loss.item() for bank in (student, taught, teacher))
     assert above < after < 0.8 * before
     once, again = (distilled(student, teacher, **given, epochs=1).tensors for _ in range(2))
     assert all(torch.equal(tensor, again[name]) for name, tensor in once.items())

@@ -44,18 +44,10 @@ class Images:
     origin: str = ""
 
     def __post_init__(self):
-        if self.pixels.dtype != torch.uint8 or self.pixels.ndim != 4:
-            raise ValueError(
-                f"pixels must be uint8 (image, channel, y, x), got {self.pixels.dtype} {tuple(self.pixels.shape)}"
-            )
-        if self.labels.dtype != torch.int64 or self.labels.ndim != 1:
-            raise ValueError(f"labels must be int64 (image,), got {self.labels.dtype} {tuple(self.labels.shape)}")
-        if len(self.pixels) == 0 or len(self.pixels) != len(self.labels):
-            raise ValueError(f"{len(self.pixels)} images with {len(self.labels)} labels")
-        if int(self.labels.min()) < 0 or int(self.labels.max()) >= len(self.classes):
-            raise ValueError(
-                f"labels run from {self.labels.min()} to {self.labels.max()}, classes: {len(self.classes)}"
-            )
+        if self.pixels.dtype != torch.uint8 or self.pixels.ndim != 4 or not len(self.pixels):
+            given = f"{self.pixels.dtype} {tuple(self.pixels.shape)}"
+            raise ValueError(f"pixels must be uint8 (image, channel, y, x) of at least one image, got {given}")
+        check_labels(self.labels, len(self.pixels), len(self.classes))
         if not self.digest:
             digest = hashlib.sha256("\n".join(self.classes).encode())
             digest.update(self.labels.cpu().numpy().astype("<i8").tobytes())
@@ -91,6 +83,18 @@ class Images:
             means.append(mean.item())
             stds.append((share * (values - mean) ** 2).sum().sqrt().item())
         return tuple(means), tuple(stds)
+
+
+def check_labels(labels: torch.Tensor, n_images: int, n_classes: int | None = None) -> None:
+    """Raise ValueError unless labels are int64 (image,), one an image, from 0 to below the number of classes."""
+    if not isinstance(labels, torch.Tensor) or labels.dtype != torch.int64 or labels.ndim != 1:
+        given = f"{labels.dtype} {tuple(labels.shape)}" if isinstance(labels, torch.Tensor) else type(labels).__name__
+        raise ValueError(f"labels must be int64 (image,), got {given}")
+    if len(labels) != n_images:
+        raise ValueError(f"{len(labels)} labels do not fit {n_images} images")
+    if labels.min() < 0 or (n_classes is not None and labels.max() >= n_classes):
+        within = f"{n_images} images" + ("" if n_classes is None else f" and {n_classes} classes")
+        raise ValueError(f"labels from {labels.min()} to {labels.max()} do not fit {within}")
 
 
 def load_images(source: str, split: str, *, root: Path | str = "data", at_most: int = 0) -> Images:
@@ -144,9 +148,8 @@ def _load_torchvision(source: str, split: str, raw: Path) -> Images:
                     path.unlink()
                 if source == "fashion-mnist":  # torchvision downloads only what is not there
                     for packed in sorted(DEBIAN.glob("*-ubyte.gz")):
-                        write_atomically(
-                            raw / "FashionMNIST" / "raw" / packed.stem, gzip.decompress(packed.read_bytes())
-                        )
+                        place = raw / "FashionMNIST" / "raw" / packed.stem
+                        write_atomically(place, gzip.decompress(packed.read_bytes()))
                 dataset = dataset_class(raw, train=split == "train", download=True)
                 sync_all()
     except (RuntimeError, OSError, EOFError, ValueError, AssertionError, zlib.error) as error:

@@ -51,18 +51,16 @@ def measure(
     for piece in bank.chunks(fitting(bytes_each, device=bank.device, most=NETWORKS_AT_ONCE)):
         bounds = {name: _or_not(bound, piece) for name, bound in BOUNDS.items()}
         local = {radius: _or_not(local_lipschitz, piece, pixels[:bounded], radius=radius) for radius in radii}
+        names = np.array(list(bounds), dtype=object)
+        kinds = xr.Variable("bound", names, {"long_name": "upper bound", "units": "1"})
+        distances = xr.Variable("radius", list(radii), {"long_name": "L2 radius", "units": "pixel range"})
         parts = [
             weight_norm(piece),
-            _join(
-                bounds,
-                xr.Variable("bound", np.array(list(bounds), dtype=object), {"long_name": "upper bound", "units": "1"}),
-            ),
+            _join(bounds, kinds, name="lipschitz", long_name="upper Lipschitz bound"),
             gradient_norm(piece, pixels),
             margin(piece, pixels, labels),
+            _join(local, distances, name="local_lipschitz", long_name="local upper Lipschitz bound"),
         ]
-        parts[1] = parts[1].rename("lipschitz").assign_attrs(long_name="upper Lipschitz bound")
-        axis = xr.Variable("radius", list(radii), {"long_name": "L2 radius", "units": "pixel range"})
-        parts.append(_join(local, axis).rename("local_lipschitz").assign_attrs(long_name="local upper Lipschitz bound"))
         pieces.append(xr.merge(parts, join="outer", compat="identical", combine_attrs="override"))
     joined = xr.merge([xr.concat(pieces, dim="model"), children(bank)], compat="identical", combine_attrs="override")
     joined = joined.transpose("model", ...)
@@ -79,12 +77,12 @@ def _or_not(bound: Callable[..., xr.DataArray], bank: Bank, *pixels: torch.Tenso
         return bound(bank, *pixels, **options)
     axes = {"image": np.arange(len(pixels[0]))} if pixels else {}
     values = np.full([len(bank), *map(len, pixels)], np.nan)
-    names = {"name": bound.__name__, "long_name": bound.__name__, "units": LIPSCHITZ["pixel"]}
-    return bank.array(values, ("model", *axes), **names, **axes)
+    return bank.array(values, ("model", *axes), long_name=bound.__name__, units=LIPSCHITZ["pixel"], **axes)
 
 
-def _join(parts: dict, axis: xr.Variable) -> xr.DataArray:
-    return xr.concat(list(parts.values()), dim=axis, coords="minimal", compat="override", combine_attrs="override")
+def _join(parts: dict, axis: xr.Variable, *, name: str, long_name: str) -> xr.DataArray:
+    found = xr.concat(list(parts.values()), dim=axis, coords="minimal", compat="override", combine_attrs="override")
+    return found.rename(name).assign_attrs(long_name=long_name)
 
 
 @plain_torch()
@@ -176,7 +174,7 @@ def local_lipschitz(bank: Bank, pixels: torch.Tensor, *, radius: float, units: s
         name="local_lipschitz",
         long_name=f"local bound within radius {radius:g}",
         units=LIPSCHITZ[units],
-        image=torch.arange(len(pixels)).numpy(),
+        image=np.arange(len(pixels)),
     )
 
 

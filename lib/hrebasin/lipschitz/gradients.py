@@ -2,13 +2,15 @@
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 import xarray as xr
 
 from ..bank import Bank, check_finite
 from ..checks import check_bank, check_pixels, is_relu_mlp
+from ..evaluation import margins
 from ..resources import fitting, plain_torch, side_by_side
-from .layers import LIPSCHITZ, check_units, layer_weights
+from .layers import LIPSCHITZ, layer_weights
 from .spectra import largest_eigenvalue
 
 IMAGES_AT_ONCE = 50  # Jacobians of 37 networks take 80 MB
@@ -32,7 +34,6 @@ def gradient_norm(bank: Bank, pixels: torch.Tensor, *, units: str = "pixel") -> 
         weights, parts = layer_weights(bank, units), pixels.split(IMAGES_AT_ONCE)
         norms = torch.cat([_jacobian_norm(weights, _active(bank, part)) for part in parts], dim=1)
     else:
-        check_units(units)
         if units != "pixel":
             raise ValueError(f"gradients of {bank.architecture.title} are known in pixel units only, got {units!r}")
         check_finite(bank, "gradients")
@@ -46,7 +47,7 @@ def gradient_norm(bank: Bank, pixels: torch.Tensor, *, units: str = "pixel") -> 
         name="gradient_norm",
         long_name="spectral norm of the Jacobian",
         units=LIPSCHITZ[units],
-        image=torch.arange(len(pixels)).numpy(),
+        image=np.arange(len(pixels)),
     )
 
 
@@ -80,15 +81,13 @@ def margin(bank: Bank, pixels: torch.Tensor, labels: torch.Tensor) -> xr.DataArr
     check_finite(bank, "margins")
     with torch.no_grad():
         outputs = bank(pixels.to(bank.device)).double()
-    true = labels.to(bank.device).expand(len(bank), -1)[..., None]
-    others = outputs.scatter(-1, true, -torch.inf).amax(-1)
     return bank.array(
-        outputs.gather(-1, true)[..., 0] - others,
+        margins(outputs, labels.to(bank.device).expand(len(bank), -1)),
         ("model", "image"),
         name="margin",
         long_name="true logit minus the largest other",
         units="logit",
-        image=torch.arange(len(pixels)).numpy(),
+        image=np.arange(len(pixels)),
     )
 
 

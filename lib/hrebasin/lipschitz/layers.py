@@ -10,19 +10,14 @@ LIPSCHITZ = {"pixel": "logit per pixel range", "normalised": "logit per normalis
 NOT_APPLICABLE = "not applicable: upper bounds are known for ReLU MLPs only"
 
 
-def check_units(units: str) -> None:
-    """Raise ValueError unless ``units`` is one of `UNITS`."""
-    if units not in UNITS:
-        raise ValueError(f"units must be one of {UNITS}, got {units!r}")
-
-
 def layer_weights(bank: Bank, units: str) -> list[torch.Tensor]:
     """Float64 weights (model, out, in); in pixel units the first includes the normalisation's slope.
 
     Raises:
         ValueError: networks that are no ReLU MLPs, unknown units, or weights that are not finite.
     """
-    check_units(units)
+    if units not in UNITS:
+        raise ValueError(f"units must be one of {UNITS}, got {units!r}")
     check_relu_mlp(bank.architecture, "upper bounds")
     check_finite(bank, "bounds")
     weights = [bank.tensors[f"{layer}.weight"].double() for layer in bank.architecture.layers]

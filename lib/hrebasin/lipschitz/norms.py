@@ -1,5 +1,7 @@
 """What averaging two networks does to the norm of their weights."""
 
+from functools import partial
+
 import torch
 import xarray as xr
 
@@ -24,24 +26,24 @@ def children(bank: Bank) -> xr.Dataset:
     cosine, predicted = torch.full((2, len(bank), len(layers)), torch.nan, dtype=torch.float64)
     node, first, second = _families(bank)
     for position, layer in enumerate(layers if node else ()):
+        norm = torch.zeros(len(node), dtype=torch.float64, device=bank.device)
         totals = torch.zeros(3, len(node), dtype=torch.float64, device=bank.device)  # A A, B B, A B over the layer
         for key in layers[layer]:
             m, a, b = (bank.tensors[key][chosen].double().view(len(node), -1) for chosen in (node, first, second))
             aa, bb = (a * a).sum(1), (b * b).sum(1)
             ab = 2 * (a * m).sum(1) - aa
             totals += torch.stack([aa, bb, ab])
-            norm = ((aa + bb + 2 * ab) / 4).clamp(min=0).sqrt().cpu()
-            predicted[node, position] = predicted[node, position].nan_to_num() + norm
+            norm += ((aa + bb + 2 * ab) / 4).clamp(min=0).sqrt()
+        predicted[node, position] = norm.cpu()
         cosine[node, position] = (totals[2] / (totals[0] * totals[1]).sqrt()).cpu()
     axis = xr.Variable("layer", list(layers), {"long_name": "layer", "units": "1"})
-    described = {
-        "children_cosine": (cosine, "cosine of the aligned children's parameters"),
-        "predicted_norm": (predicted, "weight norm from the children's norms and inner product"),
-    }
+    over_layers = partial(bank.array, dims=("model", "layer"), units="1", layer=axis)
     return xr.Dataset(
         {
-            name: bank.array(values, ("model", "layer"), name=name, long_name=long_name, units="1", layer=axis)
-            for name, (values, long_name) in described.items()
+            "children_cosine": over_layers(cosine, long_name="cosine of the aligned children's parameters"),
+            "predicted_norm": over_layers(
+                predicted, long_name="weight norm from the children's norms and inner product"
+            ),
         }
     )
 

@@ -26,11 +26,7 @@ def largest_eigenvalue(matrices: torch.Tensor) -> torch.Tensor:
 
 
 def proven_eigenvalue(matrices: torch.Tensor) -> torch.Tensor:
-    """Upper bounds of the largest eigenvalues, (...,) float64, relative excess at most `SLACK`; see the module.
-
-    Args:
-        matrices: (..., n, n) float64, symmetric without negative eigenvalues.
-    """
+    """Upper bounds of what `largest_eigenvalue` finds, relative excess at most `SLACK`; see the module."""
     n, batch = matrices.shape[-1], matrices.shape[:-2]
     flat = matrices.reshape(-1, n, n)
     bound = _from_below(flat) * (1 + SLACK)

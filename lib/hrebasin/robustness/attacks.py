@@ -1,6 +1,7 @@
 """Robustness of whole banks of any networks: Foolbox attacks and random perturbations, in pixel units."""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 
 import numpy as np
 import torch
@@ -11,7 +12,7 @@ from ..checks import check_bank, check_pixels
 from ..resources import halving, plain_torch, subnormals_flushed
 from .deepfool import deepfool
 from .fgsm import COMPARED, FIXED_SIZE, fixed_size
-from .foolbox_model import NETWORKS_AT_ONCE, SAMPLES_AT_ONCE, fitting_samples, in_pieces
+from .foolbox_model import NETWORKS_AT_ONCE, fitting_samples, in_pieces, in_unit_range
 from .noise import noise_accuracy
 
 KINDS = ("fgsm", "deepfool-linf", "deepfool-l2", "gaussian", "uniform")
@@ -69,15 +70,13 @@ def attack(
     epsilons = check_attack(bank, pixels, labels, kind, epsilons)
     if draws < 1:
         raise ValueError(f"draws must be at least 1, got {draws}")
-    sort = torch.device(device).type
-    pixels, labels = pixels.to(device), labels.to(device)
-    pixels = pixels.float() / 255 if pixels.dtype == torch.uint8 else pixels.float()
+    pixels, labels = in_unit_range(pixels.to(device)), labels.to(device)
     if samples_at_once is None:
-        samples_at_once = fitting_samples(bank, pixels, device=device, most=SAMPLES_AT_ONCE[sort])
+        samples_at_once = fitting_samples(bank, pixels, device)
     elif samples_at_once < 1:
         raise ValueError(f"samples_at_once must be at least 1, got {samples_at_once}")
     results = []
-    for piece in bank.chunks(min(NETWORKS_AT_ONCE[sort], samples_at_once)):
+    for piece in bank.chunks(min(NETWORKS_AT_ONCE[torch.device(device).type], samples_at_once)):
         given = piece.to(device), pixels, labels, kind, epsilons, draws
         result, samples_at_once = halving(lambda n: _attack(*given, n), samples_at_once, what="samples")  # noqa: B023
         results.append(result)
@@ -90,12 +89,13 @@ def robust_accuracies(
     labels: torch.Tensor,
     *,
     epsilons: Sequence[float],
-    kinds: Sequence[str] = ("fgsm", "deepfool-linf"),
     device: str = "cpu",
 ) -> xr.DataArray:
-    """Robust accuracy (model, attack, epsilon) under several attacks; all arguments as in `attack`."""
-    given = {"epsilons": epsilons, "device": device}
-    each = {kind: attack(bank, pixels, labels, kind=kind, **given).robust_accuracy for kind in kinds}
+    """Robust accuracy (model, attack, epsilon) under FGSM and DeepFool (L-infinity); arguments as in `attack`."""
+    each = {
+        kind: attack(bank, pixels, labels, kind=kind, epsilons=epsilons, device=device).robust_accuracy
+        for kind in ("fgsm", "deepfool-linf")
+    }
     return along(each, "attack").transpose("model", "attack", "epsilon")
 
 
@@ -103,70 +103,54 @@ def _attack(bank, pixels, labels, kind, epsilons, draws, samples_at_once) -> xr.
     """`attack` on networks that fit into one call."""
     with torch.no_grad():
         correct = bank(pixels).argmax(-1) == labels
-    result = {"correct": _over_images(bank, correct, "correct", "correct without attack")}
+    correct = correct.cpu().numpy()
+    result = {"correct": _array(bank, correct, ["image"], "correct without attack")}
+    by_size = partial(_array, bank, long_name="accuracy under attack", epsilons=epsilons)
     if kind in ("gaussian", "uniform"):
         accuracy, counts = noise_accuracy(bank, pixels, labels, kind, epsilons, draws)
-        result["robust_accuracy"] = _over_sizes(bank, accuracy, epsilons, "draw")
-        result["correct_draws"] = _by_image_and_size(
-            bank, counts, epsilons, "correct_draws", "draws in which the image is classified correctly", "draws"
-        )
+        text = "draws in which the image is classified correctly"
+        result["robust_accuracy"] = by_size(accuracy, ["epsilon", "draw"])
+        result["correct_draws"] = _array(bank, counts, ["epsilon", "image"], text, "draws", epsilons=epsilons)
         return xr.Dataset(result)
-    pieces = in_pieces(bank, pixels, labels, samples_at_once, kind)
+    pieces = in_pieces(bank, samples_at_once, kind, pixels, labels)
     attacked = deepfool if kind.startswith("deepfool") else fixed_size
-    columns = [np.concatenate(parts, 1) for parts in zip(*(attacked(*p, kind, epsilons) for p in pieces), strict=True)]
+    parts = zip(*(attacked(bank, *piece, kind, epsilons) for piece in pieces), strict=True)
+    columns = [np.concatenate(part, 1) for part in parts]
     if attacked is deepfool:
         norm, success, repredicted, clipped = columns
         larger = ~success[..., None] | (norm[..., None] > np.array(epsilons))
-        robust = correct.cpu().numpy()[..., None] & larger
-        text = "norm of the raw perturbation"
+        robust = correct[..., None] & larger
+        text = "images whose second prediction differs from the success flag"
         result |= {
-            "robust_accuracy_clipped": _over_sizes(bank, 1 - clipped.mean(1), epsilons),
-            "perturbation_norm": _over_images(bank, norm, "perturbation_norm", text, "pixel range"),
-            "success": _over_images(bank, success, "success", "whether the attack succeeded"),
-            "repredicted": bank.array(
-                repredicted.sum(1),
-                name="repredicted",
-                units="images",
-                long_name="images whose second prediction differs from the success flag",
-            ),
+            "robust_accuracy_clipped": by_size(1 - clipped.mean(1), ["epsilon"]),
+            "perturbation_norm": _array(bank, norm, ["image"], "norm of the raw perturbation", "pixel range"),
+            "success": _array(bank, success, ["image"], "whether the attack succeeded"),
+            "repredicted": _array(bank, repredicted.sum(1), [], text, "images"),
         }
     else:
         robust, vanished = columns
         if np.isfinite(vanished).all():
             text = "share of images whose gradient is exactly zero"
-            result["zero_gradients"] = bank.array(vanished.mean(1), name="zero_gradients", long_name=text, units="1")
-    result["robust_accuracy"] = _over_sizes(bank, robust.mean(1), epsilons)
+            result["zero_gradients"] = _array(bank, vanished.mean(1), [], text)
+    result["robust_accuracy"] = by_size(robust.mean(1), ["epsilon"])
     result["robust"] = robust_flags(bank, robust.swapaxes(1, 2), epsilons)
     return xr.Dataset(result)
 
 
-def _sizes(epsilons) -> xr.Variable:
-    return xr.Variable("epsilon", epsilons, {"long_name": "size of the perturbation", "units": "pixel range"})
-
-
-def _over_sizes(bank: Bank, values, epsilons, *further: str) -> xr.DataArray:
-    axes = {dim: np.arange(size) for dim, size in zip(further, values.shape[2:], strict=True)}
-    describe = {"name": "robust_accuracy", "long_name": "accuracy under attack", "units": "1"}
-    return bank.array(values, ("model", "epsilon", *further), **describe, epsilon=_sizes(epsilons), **axes)
-
-
-def _over_images(bank: Bank, values, name: str, long_name: str, units: str = "1") -> xr.DataArray:
-    values = values.cpu().numpy() if isinstance(values, torch.Tensor) else values
+def _array(bank: Bank, values: np.ndarray, dims, long_name: str, units: str = "1", *, epsilons=()) -> xr.DataArray:
+    """Values (model, *dims), flags as int8; the axis ``epsilon`` holds sizes, all others count."""
+    described = {"long_name": "size of the perturbation", "units": "pixel range"}
+    sizes = xr.Variable("epsilon", np.array(epsilons), described)
+    lengths = zip(dims, values.shape[1:], strict=True)
+    axes = {dim: sizes if dim == "epsilon" else np.arange(n) for dim, n in lengths}
     values = values.astype(np.int8) if values.dtype == bool else values
-    describe = {"name": name, "long_name": long_name, "units": units, "image": np.arange(values.shape[1])}
-    return bank.array(values, ("model", "image"), **describe)
+    return bank.array(values, ("model", *dims), long_name=long_name, units=units, **axes)
 
 
 def robust_flags(bank: Bank, robust: np.ndarray, epsilons: Sequence[float]) -> xr.DataArray:
     """Whether images are still classified correctly, ``robust`` (model, epsilon, image) int8."""
-    long_name = "whether the image is still classified correctly"
-    return _by_image_and_size(bank, robust.astype(np.int8), epsilons, "robust", long_name, "1")
-
-
-def _by_image_and_size(bank: Bank, values: np.ndarray, epsilons, name: str, long_name: str, units: str):
-    axes = {"epsilon": _sizes(epsilons), "image": np.arange(values.shape[2])}
-    describe = {"name": name, "long_name": long_name, "units": units}
-    return bank.array(values, ("model", "epsilon", "image"), **describe, **axes)
+    text = "whether the image is still classified correctly"
+    return _array(bank, robust, ["epsilon", "image"], text, epsilons=epsilons).rename("robust")
 
 
 def attack_suite(
@@ -186,14 +170,11 @@ def attack_suite(
         epsilons: of FGSM, of whatever else is in `FIXED_SIZE`, and of L-infinity DeepFool.
         magnitudes, draws: of the noise.
     """
-    common = {"device": device}
-    each = {kind: attack(bank, pixels, labels, kind=kind, epsilons=epsilons, **common) for kind in FIXED_SIZE}
-    linf = attack(bank, pixels, labels, kind="deepfool-linf", epsilons=epsilons, **common)
-    l2 = attack(bank, pixels, labels, kind="deepfool-l2", epsilons=epsilons[:1], **common)
-    noise = {
-        kind: attack(bank, pixels, labels, kind=kind, epsilons=magnitudes, draws=draws, **common)
-        for kind in ("gaussian", "uniform")
-    }
+    attacked = partial(attack, bank, pixels, labels, device=device)
+    each = {kind: attacked(kind=kind, epsilons=epsilons) for kind in FIXED_SIZE}
+    linf = attacked(kind="deepfool-linf", epsilons=epsilons)
+    l2 = attacked(kind="deepfool-l2", epsilons=epsilons[:1])
+    noise = {kind: attacked(kind=kind, epsilons=magnitudes, draws=draws) for kind in ("gaussian", "uniform")}
     noisy = along({kind: found[["robust_accuracy", "correct_draws"]] for kind, found in noise.items()}, "noise")
     curves = {kind: found.robust_accuracy for kind, found in each.items()}
     curves |= {

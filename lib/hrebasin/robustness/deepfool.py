@@ -16,11 +16,7 @@ ROUNDS = (1, 3, 50)
 def deepfool(
     bank: Bank, pixels: torch.Tensor, labels: torch.Tensor, kind: str, epsilons: list[float]
 ) -> tuple[np.ndarray, ...]:
-    """Seek the minimal perturbation of each image of one batch.
-
-    Args:
-        bank, pixels, labels, epsilons: as in `hrebasin.robustness.attacks.attack`, checked.
-        kind: ``"deepfool-linf"`` or ``"deepfool-l2"``.
+    """Seek the minimal perturbation of each image of a batch; arguments as in `hrebasin.robustness.attacks.attack`.
 
     Returns:
         Norm, success and whether a second prediction differs from it, (model, image); and whether the perturbation

@@ -49,11 +49,7 @@ COMPARED: dict[str, Callable[[], Attack]] = {"fgsm-float32": partial(FGSM, torch
 def fixed_size(
     bank: Bank, pixels: torch.Tensor, labels: torch.Tensor, kind: str, epsilons: list[float]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Attack one batch with each size.
-
-    Args:
-        bank, pixels, labels, epsilons: as in `hrebasin.robustness.attacks.attack`, checked.
-        kind: in `FIXED_SIZE` or `COMPARED`.
+    """Attack one batch with each size; arguments as in `hrebasin.robustness.attacks.attack`, checked.
 
     Returns:
         Whether each image is still classified correctly, (model, image, epsilon); and whether its gradient is exactly

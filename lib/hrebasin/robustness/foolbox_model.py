@@ -71,29 +71,24 @@ class _Kept(torch.autograd.Function):
         return (*torch.autograd.grad(ctx.model.logits, ctx.model.inputs, gradient, retain_graph=True), None)
 
 
-def fitting_samples(bank: Bank, pixels: torch.Tensor, *, device: str | torch.device, most: int | None = None) -> int:
-    """How many samples an attack can hold at once, at most ``most``.
+def in_unit_range(pixels: torch.Tensor) -> torch.Tensor:
+    """Pixels that are uint8 or in [0, 1], as float32 in [0, 1]."""
+    return pixels.float() / 255 if pixels.dtype == torch.uint8 else pixels.float()
 
-    Args:
-        bank: the networks.
-        pixels: floats, (image, channel, y, x).
-        device: where the attack runs.
-        most: by default there is no limit but the memory.
-    """
+
+def fitting_samples(bank: Bank, pixels: torch.Tensor, device: str | torch.device) -> int:
+    """How many samples an attack on a device can hold at once, of float pixels (image, channel, y, x)."""
     bytes_each = COPIES * pixels[0].numel() * pixels.itemsize
     if not is_relu_mlp(bank.architecture):
         bytes_each += bank.architecture.bytes_kept * pixels.itemsize // 4
-    return fitting(bytes_each, device=device, most=most)
+    return fitting(bytes_each, device=device, most=SAMPLES_AT_ONCE[torch.device(device).type])
 
 
-def in_pieces(
-    bank: Bank, pixels: torch.Tensor, labels: torch.Tensor, samples_at_once: int, kind: str
-) -> Iterator[tuple[Bank, torch.Tensor, torch.Tensor]]:
-    """(bank, pixels, labels) with the images in pieces, so that every network sees each piece at once."""
+def in_pieces(bank: Bank, samples_at_once: int, kind: str, *tensors: torch.Tensor) -> Iterator[list[torch.Tensor]]:
+    """Tensors (image, ...) in pieces, so that every network sees each piece at once."""
     size = max(1, samples_at_once // len(bank))
-    for start in track(range(0, len(pixels), size), label=kind, unit="piece"):
-        part = slice(start, start + size)
-        yield bank, pixels[part], labels[part]
+    for start in track(range(0, len(tensors[0]), size), label=kind, unit="piece"):
+        yield [tensor[start : start + size] for tensor in tensors]
 
 
 def run(attack, bank: Bank, pixels: torch.Tensor, labels: torch.Tensor, epsilons, *, model=BankModel):

@@ -13,18 +13,11 @@ from ..random_streams import generator
 def noise_accuracy(
     bank: Bank, pixels: torch.Tensor, labels: torch.Tensor, kind: str, epsilons: Sequence[float], draws: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Accuracy under random perturbations, (model, epsilon, draw); draw d uses the stream ``noise/<kind>/<d>``.
-
-    Args:
-        bank: the networks.
-        pixels: (image, channel, y, x) in [0, 1]; the perturbed image is clipped to that range.
-        labels: (image,) true classes.
-        kind: ``"gaussian"``, of standard deviation epsilon, or ``"uniform"``, in +-epsilon.
-        epsilons: sizes, pixel range.
-        draws: how many, the same for every network.
+    """Accuracy under random perturbations, all arguments as in `hrebasin.robustness.attacks.attack`, checked.
 
     Returns:
-        The accuracy, and in how many draws each image is classified correctly, (model, epsilon, image) int16.
+        The accuracy, (model, epsilon, draw), and in how many draws each image is classified correctly, (model, epsilon,
+        image) int16.
     """
     accuracy = np.empty((len(bank), len(epsilons), draws))
     counts, without = np.zeros((len(bank), len(epsilons), len(labels)), np.int16), None

@@ -4,11 +4,12 @@ import numpy as np
 import torch
 
 from ..bank import Bank
+from ..evaluation import margins
 from ..progress import track
 from ..random_streams import generator
 from ..resources import subnormals_flushed
 from .attacks import check_attack
-from .foolbox_model import select
+from .foolbox_model import in_unit_range, select
 
 QUERIES = 500
 SHARE = 0.05  # of the image that the first squares cover
@@ -32,9 +33,7 @@ def square(
     sample's result does not depend on the others.
 
     Args:
-        bank: the networks.
-        pixels: (image, channel, y, x), uint8 or in [0, 1].
-        labels: (image,) true classes.
+        bank, pixels, labels: as in `hrebasin.robustness.attacks.attack`.
         epsilon: size, pixel range.
         left: images that are attacked, (model, image) bool, such as those which other attacks leave.
         queries: predictions of each image.
@@ -50,14 +49,13 @@ def square(
     standing = torch.as_tensor(left, device=bank.device).clone()
     if not standing.any():
         return standing.cpu().numpy()
-    pixels = pixels.float() / 255 if pixels.dtype == torch.uint8 else pixels.float()
     some, where = select(bank, standing)
-    given, true = pixels.to(bank.device)[where[1]], labels.to(bank.device)[where[1]]
+    given, true = in_unit_range(pixels).to(bank.device)[where[1]], labels.to(bank.device)[where[1]]
     low, high = (given - epsilon).clamp(min=0), (given + epsilon).clamp(max=1)
     stream, (channels, rows, columns) = generator("square"), given.shape[2:]
     with torch.no_grad():
         best = torch.where(_signs(stream, channels, 1, columns).to(given.device), low, high)
-        margin = _margin(some(best), true)
+        margin = margins(some(best), true)
         for query in track(range(queries - 1), label="square", unit="query"):
             if (margin < 0).all():
                 break
@@ -66,7 +64,7 @@ def square(
             window, tried = (..., slice(y, y + side), slice(x, x + side)), best.clone()
             signs = _signs(stream, channels, 1, 1).to(given.device)
             tried[window] = torch.where(signs, low[window], high[window])
-            found = _margin(some(tried), true)
+            found = margins(some(tried), true)
             better = found < margin
             best = torch.where(better[..., None, None, None], tried, best)
             margin = torch.where(better, found, margin)
@@ -82,9 +80,3 @@ def _side(done: float, rows: int, columns: int) -> int:
     """Side of the squares after a share of the queries."""
     share = SHARE / 2 ** sum(done >= at for at in HALVED)
     return min(max(1, round((share * rows * columns) ** 0.5)), rows, columns)
-
-
-def _margin(logits: torch.Tensor, true: torch.Tensor) -> torch.Tensor:
-    """The true logit minus the largest other one, (model, image)."""
-    own = logits.gather(2, true[..., None])[..., 0]
-    return own - logits.scatter(2, true[..., None], -torch.inf).amax(2)

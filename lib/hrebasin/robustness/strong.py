@@ -9,11 +9,12 @@ import xarray as xr
 from foolbox.attacks import LinfProjectedGradientDescentAttack
 
 from ..bank import Bank
+from ..evaluation import margins
 from ..random_streams import generator
 from ..resources import plain_torch, subnormals_flushed
 from .attacks import check_attack, robust_flags
 from .fgsm import FGSM
-from .foolbox_model import NETWORKS_AT_ONCE, SAMPLES_AT_ONCE, fitting_samples, in_pieces, run, select
+from .foolbox_model import NETWORKS_AT_ONCE, fitting_samples, in_pieces, in_unit_range, run, select
 
 LOSSES = ("cross-entropy", "margin")
 STEPS, RESTARTS = 50, 5
@@ -34,12 +35,7 @@ class _PGD(LinfProjectedGradientDescentAttack):
         if self.loss == "cross-entropy":
             return super().get_loss_fn(model, labels)
 
-        def margin(inputs):
-            logits, true = model(inputs).raw, labels.raw[:, None]
-            others = logits.scatter(1, true, -torch.inf).amax(1)
-            return ep.astensor((others - logits.gather(1, true)[:, 0]).sum())
-
-        return margin
+        return lambda inputs: ep.astensor(-margins(model(inputs).raw, labels.raw).sum())
 
 
 @subnormals_flushed()
@@ -74,16 +70,14 @@ def pgd(
     if min(steps, restarts) < 1:
         raise ValueError(f"steps and restarts must be at least 1, got {steps} and {restarts}")
     epsilons = check_attack(bank, pixels, labels, "fgsm", epsilons)
-    pixels, labels = _floats(pixels).to(device), labels.to(device)
+    pixels, labels = in_unit_range(pixels).to(device), labels.to(device)
     stream = generator("pgd/starts")
     starts = [(2 * torch.rand(pixels.shape, generator=stream) - 1).to(device) for _ in range(restarts)]
-    parts, size = [], _at_once(bank, pixels, device)
+    parts, size = [], fitting_samples(bank, pixels, device)
     for piece in bank.chunks(min(NETWORKS_AT_ONCE[torch.device(device).type], size)):
-        piece, done, columns = piece.to(device), 0, []
-        for _, part, true in in_pieces(piece, pixels, labels, size, f"PGD, {loss}"):
-            here = [start[done : done + len(part)] for start in starts]
+        piece, columns = piece.to(device), []
+        for part, true, *here in in_pieces(piece, size, f"PGD, {loss}", pixels, labels, *starts):
             columns.append(_pgd(piece, part, true, epsilons, here, loss, steps))
-            done += len(part)
         parts.append(np.concatenate(columns, axis=2))
     return robust_flags(bank, np.concatenate(parts), epsilons)
 
@@ -132,21 +126,12 @@ def transferred(
         raise ValueError(f"images are transferred from 'fgsm' or 'pgd', got {kind!r}")
     for asked in (source, bank):
         epsilons = check_attack(asked, pixels, labels, "fgsm", epsilons)
-    given, labels = _floats(pixels).to(bank.device), labels.to(bank.device)
-    start, parts, done = 2 * torch.rand(given.shape, generator=generator("pgd/starts")) - 1, [], 0
-    for one, part, true in in_pieces(source.to(bank.device), given, labels, _at_once(source, given, bank.device), kind):
-        here = start[done : done + len(part)].to(part)
+    given, labels = in_unit_range(pixels).to(bank.device), labels.to(bank.device)
+    start = (2 * torch.rand(given.shape, generator=generator("pgd/starts")) - 1).to(given)
+    source, size, parts = source.to(bank.device), fitting_samples(source, given, bank.device), []
+    for part, true, here in in_pieces(source, size, kind, given, labels, start):
         attack = _PGD(here, "margin", steps) if kind == "pgd" else FGSM()
-        _, images, _ = run(attack, one, part[None], true[None], epsilons)
+        _, images, _ = run(attack, source, part[None], true[None], epsilons)
         with torch.no_grad():
             parts.append(torch.stack([bank(changed).argmax(-1) == true for changed in images], dim=1))
-        done += len(part)
     return robust_flags(bank, torch.cat(parts, dim=2).cpu().numpy(), epsilons)
-
-
-def _floats(pixels: torch.Tensor) -> torch.Tensor:
-    return pixels.float() / 255 if pixels.dtype == torch.uint8 else pixels.float()
-
-
-def _at_once(bank: Bank, pixels: torch.Tensor, device: str | torch.device) -> int:
-    return fitting_samples(bank, pixels, device=device, most=SAMPLES_AT_ONCE[torch.device(device).type])

@@ -59,9 +59,8 @@ class Batches:
         """Normalised pixels (image, channel, y, x) with their padding; of images that are not augmented, inputs."""
         pad = self.recipe.crop_padding
         padded = torch.nn.functional.pad(pixels, (pad, pad, pad, pad))
-        return (
-            self.architecture.prepare(padded).to(self.dtype).view(padded.shape if self.augmented else (-1, *self.shape))
-        )
+        shape = padded.shape if self.augmented else (-1, *self.shape)
+        return self.architecture.prepare(padded).to(self.dtype).view(shape)
 
     def _inputs(self, chosen: torch.Tensor, stream: torch.Generator) -> torch.Tensor:
         """Inputs (image, input) of one network, cropped and flipped at random, each image by itself."""

@@ -56,10 +56,11 @@ class TrainingRun:
     """Some networks trained together, with everything that a checkpoint must hold."""
 
     def __init__(self, batches, seeds, recipes, snapshots, device, checkpoints):
-        self.batches, self.seeds, self.recipes, self.recipe = batches, seeds, recipes, recipes[0]
-        self.last = self.recipe.epochs
+        self.batches, self.seeds, self.recipes = batches, seeds, recipes
+        self.recipe = recipe = recipes[0]
+        self.last = recipe.epochs
         self.architecture, self.images = batches.architecture, batches.images
-        self.device, recipe = torch.device(device), recipes[0]
+        self.device = torch.device(device)
         bank = initial_bank(self.architecture, seeds)
         self.tensors = {name: tensor.to(device) for name, tensor in bank.tensors.items()}
         self.parameters = [self.tensors[name].requires_grad_() for name in self.architecture.parameters]
@@ -125,16 +126,14 @@ class TrainingRun:
             labels["method"] = ["l1" if r.l1 else "l2" if r.l2 else "unmerged" for r in self.recipes]
             labels["strength"] = [r.l1 or r.l2 for r in self.recipes]
         seconds = np.full(len(self.seeds), self.seconds / len(self.seeds) * epochs / self.last)
-        measured = {
-            "train_loss": (("model", "epoch"), self.loss.numpy(), "running training cross-entropy", "nat"),
-            "train_accuracy": (("model", "epoch"), self.accuracy.numpy(), "running training accuracy", "1"),
-        }
+        dims, past = ("model", "epoch"), axis <= epochs
+        loss, accuracy = (np.where(past, values, np.nan) for values in (self.loss, self.accuracy))
         history = xr.Dataset(
             {
-                name: (dims, np.where(axis <= epochs, values, np.nan), {"long_name": text, "units": units})
-                for name, (dims, values, text, units) in measured.items()
-            }
-            | {"seconds": ("model", seconds, {"long_name": "training time", "units": "s"})},
+                "train_loss": (dims, loss, {"long_name": "running training cross-entropy", "units": "nat"}),
+                "train_accuracy": (dims, accuracy, {"long_name": "running training accuracy", "units": "1"}),
+                "seconds": ("model", seconds, {"long_name": "training time", "units": "s"}),
+            },
             coords={"epoch": xr.Variable("epoch", axis, {"long_name": "epoch", "units": "1"})},
         )
         return Bank(self.architecture, {n: t.detach() for n, t in tensors.items()}, labels, history).to("cpu")
@@ -158,9 +157,8 @@ class TrainingRun:
         weights = self.tensors if self.rounded is None else self._round()
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.mixed and self.rounded is None):
             outputs = self.architecture.logits(weights, inputs, training=True).float()
-        losses = torch.nn.functional.cross_entropy(outputs.flatten(0, 1), labels.flatten(), reduction="none").view_as(
-            labels
-        )
+        losses = torch.nn.functional.cross_entropy(outputs.flatten(0, 1), labels.flatten(), reduction="none")
+        losses = losses.view_as(labels)
         objective = losses.mean(1).sum()  # networks share nothing, so the sum separates into their gradients
         for power, strengths in self.penalties.items():
             size = sum(tensor.abs().pow(power).flatten(1).sum(1) for tensor in self.parameters)
@@ -168,9 +166,8 @@ class TrainingRun:
         self.optimizer.zero_grad(set_to_none=True)
         objective.backward()
         for parameter, copy in zip(self.parameters, weights.values(), strict=True) if self.rounded is not None else ():
-            if copy is not parameter:
-                penalty = parameter.grad
-                parameter.grad = copy.grad.float() if penalty is None else penalty.add_(copy.grad)
+            penalty = parameter.grad
+            parameter.grad = copy.grad.float() if penalty is None else penalty.add_(copy.grad)
         self.optimizer.step()
         right = (outputs.detach().argmax(-1) == labels).sum(1)
         return losses.detach().mean(1).double(), right
@@ -182,11 +179,10 @@ class TrainingRun:
         return {name: tensor.detach().requires_grad_() for name, tensor in self.rounded.items()}
 
     def _check_finite(self):
-        for seed, losses in zip(self.seeds, self.loss, strict=True):
-            if not math.isfinite(losses[self.epoch - 1]):
+        for seed, loss in zip(self.seeds, self.loss[:, self.epoch - 1], strict=True):
+            if not math.isfinite(loss):
                 raise DivergedError(
-                    f"the network of seed {seed} diverged: training loss {losses[self.epoch - 1]} in epoch "
-                    f"{self.epoch} ({self.recipe})"
+                    f"the network of seed {seed} diverged: training loss {loss} in epoch {self.epoch} ({self.recipe})"
                 )
 
     def _check_above_chance(self):
@@ -241,7 +237,6 @@ class TrainingRun:
                     self.tensors[rest].copy_(value)
                 elif kind == "state":
                     entry, _, name = rest.partition("/")
-                    target = self.tensors[name]
-                    self.optimizer.state[target][entry] = value.to(self.device)
+                    self.optimizer.state[self.tensors[name]][entry] = value.to(self.device)
                 else:
                     setattr(self, key, value)

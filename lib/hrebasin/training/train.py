@@ -78,25 +78,24 @@ def train(
     if snapshots and any(r.l1 or r.l2 for r in recipes):
         raise ValueError(f"snapshots are kept of networks without a penalty, got {recipes}")
     slow = recipes[0].precision == "bfloat16" and not isinstance(architecture, Architecture)
-    if slow and torch.device(device).type == "cpu" and not multiplies_bfloat16():
+    on_cpu = torch.device(device).type == "cpu"
+    if slow and on_cpu and not multiplies_bfloat16():
         warnings.warn(
             "this processor has no instructions for bfloat16, which makes training far slower: take float32",
             stacklevel=3,
         )
     batches = Batches(architecture, images.to(device), recipes[0])
-    if torch.device(device).type != "cpu":
+    if not on_cpu:
         most = fitting(network_bytes(architecture, recipes[0]), device=device, share=0.5, most=BANK_SIZE)
         bank_size = min(bank_size or most, len(seeds))
     stop = threading.Event()
 
     def finish(part: slice, side_by_side: int = 1) -> Bank:
-        return TrainingRun(batches, seeds[part], recipes[part], snapshots, device, checkpoints).finish(
-            progress, stop, side_by_side
-        )
+        run = TrainingRun(batches, seeds[part], recipes[part], snapshots, device, checkpoints)
+        return run.finish(progress, stop, side_by_side)
 
-    total = len(seeds) * epochs
-    with track(label=label, total=total, unit="epoch") as progress:
-        if torch.device(device).type == "cpu":
+    with track(label=label, total=len(seeds) * epochs, unit="epoch") as progress:
+        if on_cpu:
             trained = _on_threads(finish, len(seeds), bank_size or 1, stop)
         else:
             trained = _one_by_one(finish, len(seeds), bank_size)

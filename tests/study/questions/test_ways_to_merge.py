@@ -3,7 +3,7 @@ from itertools import product
 import numpy as np
 import pytest
 
-from hrebasin.calibration import calibration
+from hrebasin.calibration import calibrated
 from hrebasin.evaluation import accuracy, evaluate
 from hrebasin.merging.ensemble import ensemble
 from hrebasin.merging.many import merge_many
@@ -54,8 +54,10 @@ def test_measures_are_those_of_the_library(measured, trees, test_images, train_i
     repaired = MERGES["merge-many"](leaves, 0, train_images, repaired=True)
     np.testing.assert_allclose(many.repaired_accuracy, accuracy(repaired, test_images))
     whole = some(data, method="ensemble", n_merged=4, group=1)
-    np.testing.assert_allclose(whole.test_loss, evaluate(ensemble(leaves), test_images).loss, rtol=1e-5)
-    np.testing.assert_allclose(whole.ece_fitted, calibration(ensemble(leaves), test_images).ece_fitted, rtol=1e-4)
+    team = ensemble(leaves)
+    np.testing.assert_allclose(whole.test_loss, evaluate(team, test_images).loss, rtol=1e-5)
+    expected = calibrated(team, team(test_images.pixels), test_images.labels)
+    np.testing.assert_allclose(whole.ece_fitted, expected.ece_fitted, rtol=1e-4)
 
 
 def test_means_of_all_but_one_and_barriers_of_pairs_are_measured(measured, trees, test_images):
