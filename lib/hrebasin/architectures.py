@@ -70,7 +70,7 @@ class NetworkArchitecture:
         template = copied(network).cpu().eval().requires_grad_(False)
         template.zero_grad(set_to_none=True)
         example = example.detach().cpu()
-        example = example.float() / 255 if example.dtype == torch.uint8 else example  # as `prepare` does
+        example = as_floats(example)
         if example.is_floating_point():
             example = example.to(next((p.dtype for p in template.parameters()), torch.float32))
         n_classes = _n_classes(template, example)
@@ -203,7 +203,7 @@ class NetworkArchitecture:
 
     def prepare(self, inputs: torch.Tensor) -> torch.Tensor:
         """Inputs as the module takes them: uint8 pixels become floats in [0, 1]."""
-        return inputs.float() / 255 if inputs.dtype == torch.uint8 else inputs
+        return as_floats(inputs)
 
     def logits(self, tensors: Mapping[str, torch.Tensor], inputs: torch.Tensor, *, training: bool = False):
         """Logits (model, image, class) of prepared inputs, shared by all networks or one batch for each.
@@ -241,6 +241,11 @@ class NetworkArchitecture:
         if not hasattr(self.copies, "template"):
             self.copies.template = copy.deepcopy(self.template)
         return self.copies.template.train(training)
+
+
+def as_floats(inputs: torch.Tensor) -> torch.Tensor:
+    """Inputs as modules take them: uint8 pixels in [0, 1], others as they are."""
+    return inputs.float() / 255 if inputs.dtype == torch.uint8 else inputs
 
 
 def _channels_last(tensor: torch.Tensor) -> torch.Tensor:

@@ -12,7 +12,8 @@ import torch
 
 from ..random_streams import Seed, generator
 from ..symmetry import Axis, Factor, Place, Symmetry
-from ..symmetry.axes import segment_size
+from ..symmetry.axes import names_of, segment_size
+from ..symmetry.blocks import rows, units
 from .assignment import assign
 
 # Least gain that counts, relative to the layer's objective. Float32 products of 512 units carry a relative error
@@ -44,15 +45,15 @@ class Descent:
     ):
         self.a, self.b, self.symmetry, self.tolerance = a, b, symmetry, tolerance
         self.names = list(symmetry.permutations)
+        like, sizes = next(iter(b.values())), symmetry.permutations
         if permutations is None:
-            device = next(iter(b.values())).device
-            permutations = {name: torch.arange(size, device=device) for name, size in symmetry.permutations.items()}
+            permutations = {name: torch.arange(size, device=like.device) for name, size in sizes.items()}
         self.permutations = dict(permutations)
         self.prices = dict(prices) if prices else {name: np.zeros(len(permutations[name])) for name in self.names}
         if constants is None:
-            constants = {name: self._zeros(name) for name in self.names}
+            constants = {name: like.new_zeros(size, size) for name, size in sizes.items()}
             for name, keys in outer(symmetry, b).items():
-                products = (_rows(a[key], axis) @ _rows(b[key], axis).T for key, axis in keys)
+                products = (rows(a[key], axis) @ rows(b[key], axis).T for key, axis in keys)
                 constants[name] = sum(products)
         self.constants = constants
         # permutation -> places whose products depend on others: (place, the other permutations there)
@@ -67,10 +68,6 @@ class Descent:
                         self.twice[name].add(place.tensor)
         self.products: dict[Place, tuple[torch.Tensor, object]] = {}
         self.layouts: dict[Place, list[Callable]] = {}
-
-    def _zeros(self, name: str) -> torch.Tensor:
-        tensor, size = next(iter(self.b.values())), self.symmetry.permutations[name]
-        return tensor.new_zeros(size, size)
 
     def run(self, seed: Seed, max_sweeps: int) -> int:
         """Descend until no permutation gains; how many sweeps that took."""
@@ -119,7 +116,7 @@ class Descent:
         """<unit i of A, unit j of B> over one place of a permutation, the others as they are, (unit, unit)."""
         axes = self.symmetry.axes[place.tensor]
         own = axes[place.axis][place.segment][place.factor].name
-        once = sorted(_names(self.symmetry, place.tensor)) == sorted({own, *others})
+        once = sorted(names_of(*axes)) == sorted({own, *others})
         if len(others) == 1 and once and _is_simple(self.symmetry, place.tensor):
             return self._inner_product(place, others[0])
         state = [self.permutations[other] for other in others]
@@ -128,9 +125,10 @@ class Descent:
             a, b, given = self.a[place.tensor], self.b[place.tensor], dict(zip(others, state, strict=True))
             for number, axis in enumerate(axes):
                 moved = _without(axis, place) if number == place.axis else axis
-                if {f.name for segment in moved for f in segment} & given.keys():
+                if given.keys() & names_of(moved):
                     b = b.index_select(number, self.symmetry.expand(moved, given).to(b.device))
-            product = _units(a, self.symmetry, place) @ _units(b, self.symmetry, place).T
+            own_units = (place.axis, axes[place.axis], place.segment, place.factor)
+            product = units(a, *own_units) @ units(b, *own_units).T
             self.products[place] = product, state
         return product
 
@@ -156,7 +154,7 @@ class Descent:
         if self.b[key].ndim == 2:  # as it lies
             return [partial(_columns, t[key].movedim(place.axis, 0)) for t in (self.a, self.b)]
         if place not in self.layouts:
-            [second] = [k for k, axis in enumerate(axes) if any(f.name == other for segment in axis for f in segment)]
+            [second] = [k for k, axis in enumerate(axes) if other in names_of(axis)]
             laid = [partial(_kernels, t[key], second) for t in (self.a, self.b)]
             if place.axis:  # whole rows are gathered several times as fast
                 ends = (second, place.axis), (0, -1)
@@ -198,33 +196,23 @@ def outer(symmetry: Symmetry, tensors: Mapping) -> dict[str, list[tuple[str, int
     return found
 
 
-def _names(symmetry: Symmetry, tensor: str) -> list[str]:
-    return [f.name for axis in symmetry.axes[tensor] for segment in axis for f in segment if f.name is not None]
-
-
 def _is_simple(symmetry: Symmetry, tensor: str) -> bool:
     """Whether every axis is fixed or one permutation as a whole."""
-    axes = symmetry.axes[tensor]
-    return all(
-        len(axis) == len(axis[0]) == 1 or all(f.name is None for segment in axis for f in segment) for axis in axes
-    )
+    return all(len(axis) == len(axis[0]) == 1 or not names_of(axis) for axis in symmetry.axes[tensor])
 
 
 def _is_outer(symmetry: Symmetry, place: Place) -> bool:
-    return len(_names(symmetry, place.tensor)) == 1 and _is_simple(symmetry, place.tensor)
+    return len(names_of(*symmetry.axes[place.tensor])) == 1 and _is_simple(symmetry, place.tensor)
 
 
 def _others(symmetry: Symmetry, place: Place) -> tuple[str, ...]:
     """The permutations that the product of a place depends on: of other axes and of other factors of its segment."""
     found = []
-    for axis, own in enumerate(symmetry.axes[place.tensor]):
-        for number, segment in enumerate(own):
-            if axis != place.axis or number == place.segment:
-                found += [
-                    factor.name
-                    for position, factor in enumerate(segment)
-                    if factor.name is not None and (axis, position) != (place.axis, place.factor)
-                ]
+    for number, axis in enumerate(symmetry.axes[place.tensor]):
+        if number == place.axis:
+            segment = axis[place.segment]
+            axis = ((*segment[: place.factor], *segment[place.factor + 1 :]),)
+        found += names_of(axis)
     return tuple(dict.fromkeys(found))
 
 
@@ -239,22 +227,7 @@ def _without(axis: Axis, place: Place) -> Axis:
     return tuple(parts)
 
 
-def _units(tensor: torch.Tensor, symmetry: Symmetry, place: Place) -> torch.Tensor:
-    """A parameter's segment as a matrix (unit of one factor, everything else)."""
-    axis = symmetry.axes[place.tensor][place.axis]
-    sizes = [segment_size(segment) for segment in axis]
-    part = tensor.narrow(place.axis, sum(sizes[: place.segment]), sizes[place.segment])
-    part = part.unflatten(place.axis, [f.size for f in axis[place.segment]])
-    part = part.movedim(place.axis + place.factor, 0)
-    return part.reshape(len(part), -1)  # a bias has one axis alone
-
-
 def _dot(a: torch.Tensor, b: torch.Tensor) -> float:
     """Inner product in float64, in pieces that stay in the cache."""
     pieces = zip(a.flatten().split(PIECE), b.flatten().split(PIECE), strict=True)
     return float(sum(torch.dot(x.double(), y.double()) for x, y in pieces))
-
-
-def _rows(tensor: torch.Tensor, axis: int) -> torch.Tensor:
-    """A parameter as a matrix (unit along ``axis``, everything else)."""
-    return tensor.movedim(axis, 0).reshape(tensor.shape[axis], -1)
