@@ -215,7 +215,7 @@ def mlp(
     return MLP(Architecture(tuple(widths), n_classes, tuple(image_shape), tuple(mean), tuple(std)))
 
 
-def permutation_spec(network: MLP | Architecture) -> PermutationSpec:
+def permutation_spec(architecture: Architecture) -> PermutationSpec:
     """Which permutation acts on which axis of which parameter; None where none may.
 
     Input and output units are never permuted.
@@ -223,7 +223,6 @@ def permutation_spec(network: MLP | Architecture) -> PermutationSpec:
     >>> permutation_spec(Architecture(widths=(8,)))["fc2.weight"]
     (None, 'P1')
     """
-    architecture = network if isinstance(network, Architecture) else network.architecture
     last = len(architecture.layers)
     spec: PermutationSpec = {}
     for number, layer in enumerate(architecture.layers, start=1):

@@ -150,7 +150,7 @@ def _climb(networks: list[_Network], objectives: list[float], max_steps: int, to
     # Of two networks one moves, as in the published matching of pairs: both would step past one another.
     held = networks[:1] if len(networks) == 2 else []
     for _ in range(max_steps):
-        total = [_sum([network.whole(number) for network in networks]) for number in numbers]
+        total = [sum(network.whole(number) for network in networks) for number in numbers]
 
         def towards(network: _Network, total=total) -> tuple[list[list[torch.Tensor]], list[np.ndarray]]:
             if network not in held:
@@ -162,7 +162,7 @@ def _climb(networks: list[_Network], objectives: list[float], max_steps: int, to
         along = Polynomial([0.0])
         for number in numbers:
             moved = zip(*(terms[number][1:] for terms, _ in found), strict=True)
-            summed = _gram([total[number], *map(_sum, moved)])
+            summed = _gram([total[number], *map(sum, moved)])
             own = sum(grams[number] for _, grams in found)
             if not np.isfinite([summed, own]).all():
                 raise NotFiniteError("the objective must be finite")
@@ -209,14 +209,6 @@ def _combine(terms: Sequence[torch.Tensor], t: float) -> torch.Tensor:
     total = (1 - t) ** d * terms[0]
     for k, term in enumerate(terms[1:], start=1):
         total.add_(term, alpha=(1 - t) ** (d - k) * t**k)
-    return total
-
-
-def _sum(tensors: Sequence[torch.Tensor]) -> torch.Tensor:
-    """The sum of two or more, in memory of its own."""
-    total = tensors[0] + tensors[1]
-    for tensor in tensors[2:]:
-        total += tensor
     return total
 
 

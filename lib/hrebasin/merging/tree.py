@@ -231,21 +231,16 @@ def _move(leaves: Bank, moved: dict[int, list[int]], alignment: Alignment) -> Ba
     """The leaves with those under the second network of each pair permuted with it."""
     where = [leaf for under in moved.values() for leaf in under]
     pair = [n for n, under in moved.items() for _ in under]
-    each = Alignment(
-        {name: perm[pair] for name, perm in alignment.permutations.items()},
-        alignment.objective[pair],
-        alignment.sweeps[pair],
-    )
-    permuted = each.apply(leaves.select(where))
-    tensors = {}
-    for key, tensor in leaves.tensors.items():
-        tensors[key] = tensor.clone()
-        tensors[key][where] = permuted.tensors[key]
+    order = {name: perm[pair] for name, perm in alignment.permutations.items()}
+    permuted = leaves.architecture.symmetry.apply(leaves.select(where).tensors, order)
+    tensors = {key: tensor.clone() for key, tensor in leaves.tensors.items()}
+    for key, tensor in tensors.items():
+        tensor[where] = permuted[key]
     return Bank(leaves.architecture, tensors, leaves.labels)
 
 
 def _means(leaves: Bank, nodes: Sequence[Sequence[int]]) -> Bank:
-    return Bank.concat([average_aligned(leaves.select(node), "mean", 0, 0.0) for node in nodes])
+    return Bank.concat([average_aligned(leaves.select(node), "mean") for node in nodes])
 
 
 def _pairs(means: Bank, pairing: str, name: str) -> list[tuple[int, int]]:
