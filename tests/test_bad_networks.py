@@ -154,18 +154,14 @@ def test_networks_that_cannot_be_merged_are_refused_by_name(row):
         assert reason in str(error.value)
 
 
-@pytest.mark.parametrize("images", [torch.zeros(4, 3, 8, 8, dtype=torch.int64), torch.zeros(0, 3, 8, 8)])
-def test_images_are_some_bytes_or_floats(images):
-    with pytest.raises(ValueError, match="images must be some, uint8 or floats"):
-        merge(both(Net), EXAMPLE, images=images)
-
-
-def test_images_are_dense_finite_and_like_the_example():
+def test_images_are_some_bytes_or_floats_dense_finite_and_like_the_example():
     tokens = torch.zeros(2, 3, 8, 8, dtype=torch.int64)
     for images, example, reason in (
         (torch.tensor(1.0), None, "dense torch.Tensor (image, ...), got one that is a number"),
         (EXAMPLE.to_sparse(), EXAMPLE, "got one that is torch.sparse_coo"),
         (EXAMPLE.to("meta"), EXAMPLE, "got one that is on the meta device"),
+        (EXAMPLE.long(), EXAMPLE, "images must be some, uint8 or floats, got 2 of torch.int64"),
+        (EXAMPLE[:0], EXAMPLE, "images must be some, uint8 or floats, got 0"),
         (torch.full((4, 3, 8, 8), 1e300, dtype=torch.float64), EXAMPLE, "images must be finite, in float32 too"),
         (EXAMPLE, tokens, "images are uint8 or floats, but the example is torch.int64"),
     ):
@@ -225,8 +221,6 @@ def test_large_weights_that_can_be_matched_are():
 def test_state_dicts_are_refused_as_networks_are():
     with pytest.raises(ValueError, match="conv.weight of the network of seed [23] holds weights of"):
         merge_state_dicts(Net(), [each.state_dict() for each in large(1e25)], EXAMPLE)
-    with pytest.raises(ValueError, match="state dict 1: 'conv.weight' holds values that are not finite"):
-        merge_state_dicts(Net(), [each.state_dict() for each in planted(torch.nan)], EXAMPLE)
 
 
 # ---- what is allowed

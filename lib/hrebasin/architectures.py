@@ -14,6 +14,7 @@ import torch
 from torch import nn
 from torch.func import functional_call, vmap
 
+from .networks import Stackable
 from .random_streams import generator
 from .symmetry import Symmetry, derive_symmetry, prove_symmetry
 from .symmetry.subject import check_tensors, copied, is_dense
@@ -25,7 +26,7 @@ AGREEMENT = 1e-4  # of outputs for an image alone and among others, relative: ro
 
 
 @dataclass(frozen=True, eq=False)
-class NetworkArchitecture:
+class NetworkArchitecture(Stackable):
     """A module's structure, without its weights.
 
     Args:
@@ -120,11 +121,6 @@ class NetworkArchitecture:
         modules = self.template.named_modules()
         return tuple(n for n, module in modules if isinstance(module, norms) and module.running_mean is not None)
 
-    @property
-    def n_parameters(self) -> int:
-        """Number of trained parameters of one network."""
-        return sum(parameter.numel() for parameter in self.template.parameters())
-
     @cached_property
     def bytes_kept(self) -> int:
         """What autograd keeps of one image on its way through a network, in float32."""
@@ -190,16 +186,6 @@ class NetworkArchitecture:
                 if name in tensors:
                     target.copy_(tensors[name])
         return network
-
-    def forward(self, tensors: Mapping[str, torch.Tensor], inputs: torch.Tensor) -> torch.Tensor:
-        """Logits (model, image, class); see `hrebasin.bank.Bank.__call__`."""
-        n_models, own = len(next(iter(tensors.values()))), len(self.image_shape)
-        if tuple(inputs.shape[-own:]) != self.image_shape or inputs.ndim not in (own + 1, own + 2):
-            shape = ", ".join(map(str, self.image_shape))
-            raise ValueError(f"inputs must be (image, {shape}) or (model, image, {shape}), got {tuple(inputs.shape)}")
-        if inputs.ndim == own + 2 and len(inputs) != n_models:
-            raise ValueError(f"inputs are {tuple(inputs.shape)} for {n_models} networks")
-        return self.logits(tensors, self.prepare(inputs))
 
     def prepare(self, inputs: torch.Tensor) -> torch.Tensor:
         """Inputs as the module takes them: uint8 pixels become floats in [0, 1]."""

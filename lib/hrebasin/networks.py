@@ -23,8 +23,27 @@ def scaled(widths: Sequence[int], factor: float) -> tuple[int, ...]:
     return tuple(max(1, round(factor * width)) for width in widths)
 
 
+class Stackable:
+    """What architectures of all kinds share: a size, and networks that answer side by side."""
+
+    @property
+    def n_parameters(self) -> int:
+        """Number of trained parameters of one network."""
+        return sum(math.prod(self.shapes[name]) for name in self.parameters)
+
+    def forward(self, tensors: Mapping[str, torch.Tensor], inputs: torch.Tensor) -> torch.Tensor:
+        """Logits (model, image, class); see `hrebasin.bank.Bank.__call__`."""
+        n_models, own = len(next(iter(tensors.values()))), len(self.image_shape)
+        if tuple(inputs.shape[-own:]) != self.image_shape or inputs.ndim not in (own + 1, own + 2):
+            shape = ", ".join(map(str, self.image_shape))
+            raise ValueError(f"inputs must be (image, {shape}) or (model, image, {shape}), got {tuple(inputs.shape)}")
+        if inputs.ndim == own + 2 and len(inputs) != n_models:
+            raise ValueError(f"inputs are {tuple(inputs.shape)} for {n_models} networks")
+        return self.logits(tensors, self.prepare(inputs))
+
+
 @dataclass(frozen=True)
-class Architecture:
+class Architecture(Stackable):
     """What two networks must share to be merged.
 
     Args:
@@ -98,11 +117,6 @@ class Architecture:
             shapes[f"{layer}.bias"] = (fan_out,)
         return shapes
 
-    @property
-    def n_parameters(self) -> int:
-        """Number of trained parameters of one network."""
-        return sum(math.prod(shape) for shape in self.shapes.values())
-
     def as_dict(self) -> dict:
         """Plain values, for a file's metadata."""
         return asdict(self)
@@ -120,18 +134,6 @@ class Architecture:
         network = MLP(self)
         network.load_state_dict({name: tensor.cpu() for name, tensor in tensors.items()})
         return network
-
-    def forward(self, tensors: Mapping[str, torch.Tensor], pixels: torch.Tensor) -> torch.Tensor:
-        """Logits (model, image, class); see `hrebasin.bank.Bank.__call__`."""
-        if tuple(pixels.shape[-3:]) != self.image_shape or pixels.ndim not in (4, 5):
-            raise ValueError(
-                f"pixels must be (image, *{self.image_shape}) or (model, image, *{self.image_shape}), "
-                f"got {tuple(pixels.shape)}"
-            )
-        n_models = len(next(iter(tensors.values())))
-        if pixels.ndim == 5 and len(pixels) != n_models:
-            raise ValueError(f"pixels are {tuple(pixels.shape)} for {n_models} networks")
-        return self.logits(tensors, self.prepare(pixels))
 
     def prepare(self, pixels: torch.Tensor) -> torch.Tensor:
         """Pixels (..., channel, y, x), uint8 or in [0, 1], to the first layer's input (..., input), float32."""

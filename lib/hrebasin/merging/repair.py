@@ -1,6 +1,7 @@
 """What merging does to activations, and REPAIR (Jordan et al. 2023), which gives merged networks their spread back."""
 
 import warnings
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -105,10 +106,9 @@ def _to_repair(bank: Bank, pixels: torch.Tensor) -> dict[int, str]:
 
 def _tied(network: torch.nn.Module) -> set[str]:
     """Names of parameters that have several."""
-    names: dict[torch.nn.Parameter, list[str]] = {}
-    for name, parameter in network.named_parameters(remove_duplicate=False):
-        names.setdefault(parameter, []).append(name)
-    return {name for several in names.values() if len(several) > 1 for name in several}
+    parameters = dict(network.named_parameters(remove_duplicate=False))
+    counts = Counter(parameters.values())
+    return {name for name, parameter in parameters.items() if counts[parameter] > 1}
 
 
 def repaired_tree(bank: Bank, pixels: torch.Tensor, *, seed: Seed = 0) -> Bank:
