@@ -34,16 +34,13 @@ class Descent:
         prices: of the last assignments, (unit,) float64; by default zero. They only save time.
         constants: what never changes of the matrices C, (unit, unit) for each permutation, if it is known already;
             ``a`` then needs no `outer` parameters.
-        tolerance: see `match_weights`.
 
     Attributes:
         permutations, prices: the state after `run`; what was given is not changed.
     """
 
-    def __init__(
-        self, a, b, symmetry: Symmetry, *, permutations=None, prices=None, constants=None, tolerance=TOLERANCE
-    ):
-        self.a, self.b, self.symmetry, self.tolerance = a, b, symmetry, tolerance
+    def __init__(self, a, b, symmetry: Symmetry, *, permutations=None, prices=None, constants=None):
+        self.a, self.b, self.symmetry = a, b, symmetry
         self.names = list(symmetry.permutations)
         like, sizes = next(iter(b.values())), symmetry.permutations
         if permutations is None:
@@ -99,7 +96,7 @@ class Descent:
         before, after = (gains[rows, columns].sum(dtype=np.float64) for columns in (old, new))
         if self.twice[name]:  # quadratic: C took the other place as it was
             before, after = (self._objective_with(name, perm) for perm in (old, new))
-        gained = bool(after - before > self.tolerance * max(abs(before), abs(after)))
+        gained = bool(after - before > TOLERANCE * max(abs(before), abs(after)))
         if gained:
             self.permutations[name] = torch.from_numpy(new).to(self.permutations[name].device)
         return gained

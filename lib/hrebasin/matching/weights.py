@@ -18,7 +18,7 @@ from ..checks import check_bank
 from ..random_streams import Seed
 from ..resources import plain_torch, side_by_side
 from ..symmetry import inverse
-from .descent import TOLERANCE, Descent
+from .descent import Descent
 from .scale import lifted, overflow_named, parameters_of
 
 Found = tuple[dict[str, torch.Tensor], float, int]  # permutations of one pair, its objective, and sweeps
@@ -102,7 +102,6 @@ def match_weights(
     *,
     seed: Seed | Sequence[Seed] = 0,
     max_sweeps: int = 100,
-    tolerance: float = TOLERANCE,
 ) -> Alignment:
     """Align network k of ``moving`` to network k of ``reference``, for all k.
 
@@ -116,7 +115,6 @@ def match_weights(
         seed: names the random layer order, one for all pairs or one for each; a pair's result does not depend on
             the other pairs.
         max_sweeps: at most so many sweeps over the hidden layers.
-        tolerance: least gain that counts, relative to the layer's objective, judged in float64.
 
     Raises:
         ValueError: different architectures or lengths, or weights that are not finite, or so large (from about 1e18)
@@ -135,7 +133,7 @@ def match_weights(
 
     def align(a: Bank, b: Bank, pair: int) -> Found:
         (ours, up), (theirs, other_up) = lifted(parameters_of(a)), lifted(parameters_of(b))
-        descent = Descent(ours, theirs, symmetry, tolerance=tolerance)
+        descent = Descent(ours, theirs, symmetry)
         sweeps = descent.run(seeds[pair], max_sweeps)
         return descent.permutations, descent.objective() * 2.0 ** -(up + other_up), sweeps
 

@@ -61,7 +61,7 @@ def lines(
     aligned = match_weights(first, second, seed=_names(first, second, seed)).apply(second)
     by_alignment = []
     for other in (second, aligned):
-        curves = list(paths(first, other, images.values(), lambdas, device=device, pixels=pixels))
+        curves = list(paths(first, other, images.values(), lambdas, pixels=pixels))
         by_alignment.append(_along("split", images, curves))
     curves = _along("alignment", ("before", "after"), by_alignment)
     return _over_pairs(xr.merge([curves, barrier(curves)], compat="identical"), first, second)

@@ -26,7 +26,6 @@ def merge_pairs(
     seed: Seed = 0,
     weight: float = 0.5,
     permute: str = "second",
-    max_sweeps: int = CONVERGENCE,
     pixels: torch.Tensor | None = None,
 ) -> Bank:
     """Merge neighbours: networks 0 and 1, 2 and 3, and so on.
@@ -37,7 +36,6 @@ def merge_pairs(
         weight: of the second network in the average.
         permute: ``"second"`` (the paper) moves the second network into the first one's basin, ``"first"`` the
             other way round.
-        max_sweeps: of weight matching.
         pixels: training images (image, channel, y, x), which batch norm is measured on anew.
 
     Returns:
@@ -66,10 +64,10 @@ def merge_pairs(
         for group, stage, node in zip(labels["group"], labels["stage"], labels["node"], strict=True)
     ]
     if permute == "second":
-        alignment = match_weights(first, second, seed=seeds, max_sweeps=max_sweeps)
+        alignment = match_weights(first, second, seed=seeds)
         second = alignment.apply(second)
     else:
-        alignment = match_weights(second, first, seed=seeds, max_sweeps=max_sweeps)
+        alignment = match_weights(second, first, seed=seeds)
         first = alignment.apply(first)
     result = finished(Bank(bank.architecture, blend(first, second, weight), labels), pixels)
     seconds = (time.perf_counter() - start) / len(result)
@@ -77,7 +75,7 @@ def merge_pairs(
         result,
         squared_distances(first, second),
         alignment.sweeps.numpy(),
-        alignment.sweeps.numpy() < max_sweeps,
+        alignment.sweeps.numpy() < CONVERGENCE,
         np.full(len(result), seconds),
     )
 

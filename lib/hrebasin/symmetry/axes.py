@@ -11,12 +11,10 @@ import json
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import NamedTuple
 
 import torch
 
-from ..files import write_atomically
 from .table import table
 
 
@@ -110,18 +108,6 @@ def inverse(permutations: Mapping[str, torch.Tensor]) -> Permutations:
     return {name: torch.argsort(perm, dim=-1) for name, perm in permutations.items()}
 
 
-def compose(first: Mapping[str, torch.Tensor], then: Mapping[str, torch.Tensor]) -> Permutations:
-    """Permutations that do what ``first`` and afterwards ``then`` do; a name in only one of them is taken as it is.
-
-    >>> compose({"P1": torch.tensor([2, 0, 1])}, {"P1": torch.tensor([1, 0, 2])})["P1"].tolist()
-    [0, 2, 1]
-    """
-    composed = {**first, **then}
-    for name in first.keys() & then.keys():
-        composed[name] = torch.gather(first[name], -1, then[name])
-    return composed
-
-
 @dataclass(frozen=True)
 class Symmetry:
     """Which permutations leave a network's outputs as they are, and which axes of its tensors each acts on.
@@ -158,11 +144,7 @@ class Symmetry:
                         )
 
     def __str__(self) -> str:
-        return self.table()
-
-    def table(self, *, max_rows: int | None = None) -> str:
-        """The table of ``str(symmetry)``; with ``max_rows``, its middle is left out."""
-        return table(self.permutations, self.axes, max_rows)
+        return table(self.permutations, self.axes)
 
     def places(self) -> dict[str, tuple[Place, ...]]:
         """For every permutation all places where it stands; weight matching sums its cost over these."""
@@ -276,15 +258,6 @@ class Symmetry:
             return cls(sizes, axes, tuple(given["without_rule"]))
         except (KeyError, TypeError, AttributeError, json.JSONDecodeError) as error:
             raise ValueError(f"this text is no symmetry: {type(error).__name__} {error}") from error
-
-    def save(self, path: str | Path) -> None:
-        """Write `to_json` to a file."""
-        write_atomically(Path(path), self.to_json() + "\n")
-
-    @classmethod
-    def load(cls, path: str | Path) -> "Symmetry":
-        """Read what `save` wrote."""
-        return cls.from_json(Path(path).read_text(encoding="utf-8"))
 
 
 def _take(tensor: torch.Tensor, index: torch.Tensor, axis: int) -> torch.Tensor:
