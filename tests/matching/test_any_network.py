@@ -54,7 +54,7 @@ def test_products_are_the_derivative_of_the_objective(pair):
     start = symmetry.random_permutations(generator("start"))
     descent = Descent(a, b, symmetry, permutations=start)
     for name, size in symmetry.permutations.items():
-        if descent.twice[name]:
+        if name in descent.twice:
             continue
         gains = descent.constants[name] + sum(descent._product(*place) for place in descent.varying[name])
         first, second = (torch.randperm(size, generator=generator(f"{name}/{k}")) for k in range(2))

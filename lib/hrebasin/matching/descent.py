@@ -48,21 +48,20 @@ class Descent:
         self.permutations = dict(permutations)
         self.prices = dict(prices) if prices else {name: np.zeros(len(permutations[name])) for name in self.names}
         if constants is None:
-            constants = {name: like.new_zeros(size, size) for name, size in sizes.items()}
-            for name, keys in outer(symmetry, b).items():
-                products = (rows(a[key], axis) @ rows(b[key], axis).T for key, axis in keys)
-                constants[name] = sum(products)
+            constants = {
+                name: sum((rows(a[key], axis) @ rows(b[key], axis).T for key, axis in keys),
+                          start=like.new_zeros(sizes[name], sizes[name]))
+                for name, keys in outer(symmetry, b).items()
+            }  # fmt: skip
         self.constants = constants
         # permutation -> places whose products depend on others: (place, the other permutations there)
-        self.varying: dict[str, list[tuple[Place, tuple[str, ...]]]] = {name: [] for name in self.names}
-        self.twice: dict[str, set[str]] = {name: set() for name in self.names}  # parameters that hold one twice
-        for name, places in symmetry.places().items():
-            for place in places:
-                if place.tensor in b and not _is_outer(symmetry, place):
-                    others = _others(symmetry, place)
-                    self.varying[name].append((place, others))
-                    if name in others:
-                        self.twice[name].add(place.tensor)
+        self.varying: dict[str, list[tuple[Place, tuple[str, ...]]]] = {
+            name: [(place, _others(symmetry, place)) for place in places
+                   if place.tensor in b and not _is_outer(symmetry, place)]
+            for name, places in symmetry.places().items()
+        }  # fmt: skip
+        # permutations that a parameter holds twice
+        self.twice = {name for name in self.names if any(name in others for _, others in self.varying[name])}
         self.products: dict[Place, tuple[torch.Tensor, object]] = {}
         self.layouts: dict[Place, list[Callable]] = {}
 
@@ -94,7 +93,7 @@ class Descent:
         # float64 sums: in float32, rounding would read as progress
         rows = np.arange(len(gains))
         before, after = (gains[rows, columns].sum(dtype=np.float64) for columns in (old, new))
-        if self.twice[name]:  # quadratic: C took the other place as it was
+        if name in self.twice:  # quadratic: C took the other place as it was
             before, after = (self._objective_with(name, perm) for perm in (old, new))
         gained = bool(after - before > TOLERANCE * max(abs(before), abs(after)))
         if gained:
@@ -185,12 +184,10 @@ def _rows_of(tensor: torch.Tensor, chosen: torch.Tensor | None) -> torch.Tensor:
 
 def outer(symmetry: Symmetry, tensors: Mapping) -> dict[str, list[tuple[str, int]]]:
     """By permutation, the tensors that it alone permutes, along one whole axis: (name, axis)."""
-    found: dict[str, list[tuple[str, int]]] = {}
-    for name, places in symmetry.places().items():
-        for place in places:
-            if place.tensor in tensors and _is_outer(symmetry, place):
-                found.setdefault(name, []).append((place.tensor, place.axis))
-    return found
+    return {
+        name: [(p.tensor, p.axis) for p in places if p.tensor in tensors and _is_outer(symmetry, p)]
+        for name, places in symmetry.places().items()
+    }
 
 
 def _is_simple(symmetry: Symmetry, tensor: str) -> bool:

@@ -91,12 +91,10 @@ def largest_first(work: Callable, items: Sequence[tuple], sizes: Sequence[int]) 
 
 
 def _times(bank: Bank, factor: float) -> Bank:
-    """A bank with its parameters times a factor, and distances that were recorded."""
+    """A merged bank with its parameters, and so its distances, times a factor."""
     scaled = {name: bank.tensors[name] * factor for name in bank.architecture.parameters}
-    history = bank.history
-    if history is not None and "pairwise_distance" in history:
-        distance = history.pairwise_distance
-        history = history.assign(pairwise_distance=distance.copy(data=distance.values * factor**2))
+    distance = bank.history.pairwise_distance
+    history = bank.history.assign(pairwise_distance=distance.copy(data=distance.values * factor**2))
     return replace(bank, tensors=bank.tensors | scaled, history=history)
 
 
@@ -150,7 +148,7 @@ class MergeManyRun:
         self.prices = {name: np.zeros((n, width)) for name, width in widths.items()}
         parameters = bank.architecture.parameters
         alone = outer(self.symmetry, dict.fromkeys(parameters))
-        self.outer = {p: [key for key, _ in alone.get(p, [])] for p in widths}
+        self.outer = {p: [key for key, _ in keys] for p, keys in alone.items()}
         self.axes = {key: axis for keys in alone.values() for key, axis in keys}
         permuted = {place.tensor for places in self.symmetry.places().values() for place in places}
         self.inner = [key for key in parameters if key in permuted and key not in self.axes]
@@ -181,10 +179,9 @@ class MergeManyRun:
 
     def _squares(self, p: str) -> torch.Tensor:
         """Sum of b b^T over the outer parameters of a permutation, (model, unit, unit)."""
-        if not self.outer[p]:
-            size = self.symmetry.permutations[p]
-            return torch.zeros(len(self.bank), size, size, device=self.bank.device)
-        return sum(self._rows(key) @ self._rows(key).mT for key in self.outer[p])
+        size = self.symmetry.permutations[p]
+        start = torch.zeros(len(self.bank), size, size, device=self.bank.device)
+        return sum((self._rows(key) @ self._rows(key).mT for key in self.outer[p]), start=start)
 
     def _sum_rows(self, p: str, rows: torch.Tensor) -> None:
         """Sum the aligned networks anew in some rows of the parameters that only ``p`` permutes."""

@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 
 import numpy as np
 import torch
@@ -116,13 +115,11 @@ def merge_tree(
         merged = merge_pairs(stages[-1], seed=seed, pixels=pixels)
         # A node is the mean of its aligned leaves, and permutations keep norms: so the leaves need not be kept.
         distance = pairwise_distance(norms.view(len(merged), -1), merged)
-        history = merged.history.assign(
-            pairwise_distance=("model", distance.numpy(), merged.history.pairwise_distance.attrs)
-        )
+        told = merged.history
+        seconds = told.seconds.values
         if len(stages) > 1:
-            history["seconds"] = history.seconds + stages[-1].history.seconds.values.reshape(-1, 2).sum(1)
-            history.seconds.attrs = merged.history.seconds.attrs
-        stages.append(replace(merged, history=history))
+            seconds = seconds + stages[-1].history.seconds.values.reshape(-1, 2).sum(1)
+        stages.append(with_history(merged, distance, told.sweeps_done.values, told.converged.values, seconds))
     return stages
 
 
