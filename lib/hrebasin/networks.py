@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
+from itertools import pairwise
 
 import torch
 from torch import nn
@@ -112,9 +113,8 @@ class Architecture(Stackable):
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Shape of every parameter, in layer order."""
         shapes = {}
-        for layer, fan_in, fan_out in zip(self.layers, self.units[:-1], self.units[1:], strict=True):
-            shapes[f"{layer}.weight"] = (fan_out, fan_in)
-            shapes[f"{layer}.bias"] = (fan_out,)
+        for (weight, bias), (fan_in, fan_out) in zip(self.layers.values(), pairwise(self.units), strict=True):
+            shapes |= {weight: (fan_out, fan_in), bias: (fan_out,)}
         return shapes
 
     def as_dict(self) -> dict:
@@ -188,9 +188,7 @@ class MLP(nn.Sequential):
         self.architecture = architecture
         self.add_module("normalize", Normalize(architecture.mean, architecture.std))
         self.add_module("flatten", nn.Flatten())
-        for name, fan_in, fan_out in zip(
-            architecture.layers, architecture.units[:-1], architecture.units[1:], strict=True
-        ):
+        for name, (fan_in, fan_out) in zip(architecture.layers, pairwise(architecture.units), strict=True):
             self.add_module(name, nn.Linear(fan_in, fan_out))
             if name != list(architecture.layers)[-1]:
                 self.add_module(f"relu{name[2:]}", nn.ReLU())

@@ -146,7 +146,7 @@ def _called(network: nn.Module, inputs: torch.Tensor) -> set[nn.Module]:
 
 
 def _activations(network: nn.Module, inputs: torch.Tensor, sites: list[Site]) -> dict[Site, torch.Tensor]:
-    names = {network.get_submodule(layer): layer for layer in dict.fromkeys(site.layer for site in sites)}
+    names = {network.get_submodule(site.layer): site.layer for site in sites}
     found: dict[Site, list[torch.Tensor]] = {}
 
     def see(module, given, output):

@@ -101,20 +101,20 @@ def product(factors: Factors, x: Value, y: Value) -> Value:
 @rule("matmul", "mm", "bmm", "mv", "dot", "vdot")
 def matmul(factors: Factors, call: Call):
     """A product of two."""
-    return [product(factors, *(value for value in call.args.values() if isinstance(value, Value)))]
+    return [product(factors, *call.operands)]
 
 
 @rule("addmm", "baddbmm", "addmv")
 def added_matmul(factors: Factors, call: Call):
     """A product added to a third."""
-    third, x, y = (value for value in call.args.values() if isinstance(value, Value))
+    third, x, y = call.operands
     return [broadcast(factors, third, product(factors, x, y))]
 
 
 @rule("outer", "ger")
 def outer(factors: Factors, call: Call):
     """Every number times every other."""
-    x, y = (value for value in call.args.values() if isinstance(value, Value))
+    x, y = call.operands
     return [Value(x + y)]
 
 

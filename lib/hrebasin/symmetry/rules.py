@@ -32,8 +32,7 @@ def find_rule(target: Callable | str) -> Rule | None:
 @rule("clone", "contiguous", "to", "_to_copy", "detach", "detach_", "alias", "lift_fresh_copy", "float", "double")
 def elementwise(factors: Factors, call: Call):
     """Every number of the output depends on one number of each input."""
-    values = [value for value in call.args.values() if isinstance(value, Value)]
-    out = broadcast(factors, *values)
+    out = broadcast(factors, *call.operands)
     return [out] if out.shape == call.shapes[0] and len(call.shapes) == 1 else None
 
 

@@ -43,9 +43,8 @@ class Subject(nn.Module):
     def tensors(self) -> dict[str, torch.Tensor]:
         """Parameters and saved buffers by name; tied ones are one object under several names."""
         named = dict(self.network.named_parameters(remove_duplicate=False))
-        buffers = dict(self.network.named_buffers(remove_duplicate=False))
-        saved = self.network.state_dict(keep_vars=True)
-        return {name: named.get(name, buffers.get(name)) for name in saved if name in named or name in buffers}
+        named |= self.network.named_buffers(remove_duplicate=False)
+        return {name: named[name] for name in self.network.state_dict() if name in named}
 
     def run(self, example: Example) -> tuple[torch.Tensor, ...]:
         """The outputs without gradients.
