@@ -98,12 +98,6 @@ def normed():
     return nn.Sequential(nn.Conv2d(3, 6, 3), nn.BatchNorm2d(6, track_running_stats=False), nn.Flatten())
 
 
-def complex_weights():
-    networks = both(flat(lambda: nn.Linear(192, 8), lambda: nn.Linear(8, 4)))
-    networks[1][1].weight = nn.Parameter(networks[1][1].weight.to(torch.complex64))
-    return networks
-
-
 ACTIVATED = [flat(lambda: nn.Linear(192, 8), act, lambda: nn.Linear(8, 4))() for act in (nn.ReLU, nn.GELU)]
 MLPS = [mlp((8,), n_classes=4, image_shape=(3, 8, 8), mean=[m] * 3) for m in (0.4, 0.5)]
 AMONG = "Net gives an image other outputs among others than alone"
@@ -116,10 +110,8 @@ NETWORKS = {
     "dropout": (both(with_dropout), "Net gives other outputs at every call in evaluation mode", "random numbers"),
     "batch statistics": (both(normed), "other outputs among others than alone", "of the batch"),
     "half": (pair(Net.half), "network 1: 'conv.weight' has dtype torch.float16", "network.float()"),
-    "one half": (pair(lambda n: n.head.half() and n), "network 1: 'head.weight' has dtype torch.float16"),
     "two precisions": (pair(lambda n: n.head.double() and n), "network 1: ", "'head.bias' has torch.float64: convert"),
     "no parameters": (both(flat()), "the networks have no parameters"),
-    "complex": (complex_weights(), "network 1: '1.weight' is complex (torch.complex64); only real weights"),
     "nan": (planted(torch.nan), "network 1: 'conv.weight' holds values that are not finite"),
     "quantised": (pair(quantised), "network 1: 'head._packed_params.dtype' is no tensor", "quantised?"),
     "lazy": (both(flat(lambda: nn.LazyLinear(4))), "network 0: '1.weight' is not init"),
