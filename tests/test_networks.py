@@ -43,8 +43,7 @@ def test_permutation_spec_is_exact():
         "fc2.weight": ("P2", "P1"), "fc2.bias": ("P2",),
         "fc3.weight": (None, "P2"), "fc3.bias": (None,),
     }  # fmt: skip
-    network = mlp((6, 5), n_classes=3, image_shape=(1, 2, 2), mean=(0,), std=(1,))
-    assert permutation_spec(network) == permutation_spec(network.architecture) == expected
+    assert permutation_spec(Architecture((6, 5), n_classes=3)) == expected
 
 
 def test_the_papers_architecture_and_lists_that_become_tuples():

@@ -14,6 +14,7 @@ import torch
 from torch import nn
 from torch.func import functional_call, vmap
 
+from .networks import Stackable
 from .random_streams import generator
 from .symmetry import Symmetry, derive_symmetry, prove_symmetry
 from .symmetry.subject import check_tensors, copied, is_dense
@@ -25,7 +26,7 @@ AGREEMENT = 1e-4  # of outputs for an image alone and among others, relative: ro
 
 
 @dataclass(frozen=True, eq=False)
-class NetworkArchitecture:
+class NetworkArchitecture(Stackable):
     """A module's structure, without its weights.
 
     Args:
@@ -70,7 +71,7 @@ class NetworkArchitecture:
         template = copied(network).cpu().eval().requires_grad_(False)
         template.zero_grad(set_to_none=True)
         example = example.detach().cpu()
-        example = example.float() / 255 if example.dtype == torch.uint8 else example  # as `prepare` does
+        example = as_floats(example)
         if example.is_floating_point():
             example = example.to(next((p.dtype for p in template.parameters()), torch.float32))
         n_classes = _n_classes(template, example)
@@ -119,11 +120,6 @@ class NetworkArchitecture:
         norms = nn.modules.batchnorm._NormBase  # batch norm, and instance norm where it keeps statistics
         modules = self.template.named_modules()
         return tuple(n for n, module in modules if isinstance(module, norms) and module.running_mean is not None)
-
-    @property
-    def n_parameters(self) -> int:
-        """Number of trained parameters of one network."""
-        return sum(parameter.numel() for parameter in self.template.parameters())
 
     @cached_property
     def bytes_kept(self) -> int:
@@ -191,19 +187,9 @@ class NetworkArchitecture:
                     target.copy_(tensors[name])
         return network
 
-    def forward(self, tensors: Mapping[str, torch.Tensor], inputs: torch.Tensor) -> torch.Tensor:
-        """Logits (model, image, class); see `hrebasin.bank.Bank.__call__`."""
-        n_models, own = len(next(iter(tensors.values()))), len(self.image_shape)
-        if tuple(inputs.shape[-own:]) != self.image_shape or inputs.ndim not in (own + 1, own + 2):
-            shape = ", ".join(map(str, self.image_shape))
-            raise ValueError(f"inputs must be (image, {shape}) or (model, image, {shape}), got {tuple(inputs.shape)}")
-        if inputs.ndim == own + 2 and len(inputs) != n_models:
-            raise ValueError(f"inputs are {tuple(inputs.shape)} for {n_models} networks")
-        return self.logits(tensors, self.prepare(inputs))
-
     def prepare(self, inputs: torch.Tensor) -> torch.Tensor:
         """Inputs as the module takes them: uint8 pixels become floats in [0, 1]."""
-        return inputs.float() / 255 if inputs.dtype == torch.uint8 else inputs
+        return as_floats(inputs)
 
     def logits(self, tensors: Mapping[str, torch.Tensor], inputs: torch.Tensor, *, training: bool = False):
         """Logits (model, image, class) of prepared inputs, shared by all networks or one batch for each.
@@ -241,6 +227,11 @@ class NetworkArchitecture:
         if not hasattr(self.copies, "template"):
             self.copies.template = copy.deepcopy(self.template)
         return self.copies.template.train(training)
+
+
+def as_floats(inputs: torch.Tensor) -> torch.Tensor:
+    """Inputs as modules take them: uint8 pixels in [0, 1], others as they are."""
+    return inputs.float() / 255 if inputs.dtype == torch.uint8 else inputs
 
 
 def _channels_last(tensor: torch.Tensor) -> torch.Tensor:

@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
+from itertools import pairwise
 
 import torch
 from torch import nn
@@ -23,8 +24,27 @@ def scaled(widths: Sequence[int], factor: float) -> tuple[int, ...]:
     return tuple(max(1, round(factor * width)) for width in widths)
 
 
+class Stackable:
+    """What architectures of all kinds share: a size, and networks that answer side by side."""
+
+    @property
+    def n_parameters(self) -> int:
+        """Number of trained parameters of one network."""
+        return sum(math.prod(self.shapes[name]) for name in self.parameters)
+
+    def forward(self, tensors: Mapping[str, torch.Tensor], inputs: torch.Tensor) -> torch.Tensor:
+        """Logits (model, image, class); see `hrebasin.bank.Bank.__call__`."""
+        n_models, own = len(next(iter(tensors.values()))), len(self.image_shape)
+        if tuple(inputs.shape[-own:]) != self.image_shape or inputs.ndim not in (own + 1, own + 2):
+            shape = ", ".join(map(str, self.image_shape))
+            raise ValueError(f"inputs must be (image, {shape}) or (model, image, {shape}), got {tuple(inputs.shape)}")
+        if inputs.ndim == own + 2 and len(inputs) != n_models:
+            raise ValueError(f"inputs are {tuple(inputs.shape)} for {n_models} networks")
+        return self.logits(tensors, self.prepare(inputs))
+
+
 @dataclass(frozen=True)
-class Architecture:
+class Architecture(Stackable):
     """What two networks must share to be merged.
 
     Args:
@@ -93,15 +113,9 @@ class Architecture:
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Shape of every parameter, in layer order."""
         shapes = {}
-        for layer, fan_in, fan_out in zip(self.layers, self.units[:-1], self.units[1:], strict=True):
-            shapes[f"{layer}.weight"] = (fan_out, fan_in)
-            shapes[f"{layer}.bias"] = (fan_out,)
+        for (weight, bias), (fan_in, fan_out) in zip(self.layers.values(), pairwise(self.units), strict=True):
+            shapes |= {weight: (fan_out, fan_in), bias: (fan_out,)}
         return shapes
-
-    @property
-    def n_parameters(self) -> int:
-        """Number of trained parameters of one network."""
-        return sum(math.prod(shape) for shape in self.shapes.values())
 
     def as_dict(self) -> dict:
         """Plain values, for a file's metadata."""
@@ -120,18 +134,6 @@ class Architecture:
         network = MLP(self)
         network.load_state_dict({name: tensor.cpu() for name, tensor in tensors.items()})
         return network
-
-    def forward(self, tensors: Mapping[str, torch.Tensor], pixels: torch.Tensor) -> torch.Tensor:
-        """Logits (model, image, class); see `hrebasin.bank.Bank.__call__`."""
-        if tuple(pixels.shape[-3:]) != self.image_shape or pixels.ndim not in (4, 5):
-            raise ValueError(
-                f"pixels must be (image, *{self.image_shape}) or (model, image, *{self.image_shape}), "
-                f"got {tuple(pixels.shape)}"
-            )
-        n_models = len(next(iter(tensors.values())))
-        if pixels.ndim == 5 and len(pixels) != n_models:
-            raise ValueError(f"pixels are {tuple(pixels.shape)} for {n_models} networks")
-        return self.logits(tensors, self.prepare(pixels))
 
     def prepare(self, pixels: torch.Tensor) -> torch.Tensor:
         """Pixels (..., channel, y, x), uint8 or in [0, 1], to the first layer's input (..., input), float32."""
@@ -186,9 +188,7 @@ class MLP(nn.Sequential):
         self.architecture = architecture
         self.add_module("normalize", Normalize(architecture.mean, architecture.std))
         self.add_module("flatten", nn.Flatten())
-        for name, fan_in, fan_out in zip(
-            architecture.layers, architecture.units[:-1], architecture.units[1:], strict=True
-        ):
+        for name, (fan_in, fan_out) in zip(architecture.layers, pairwise(architecture.units), strict=True):
             self.add_module(name, nn.Linear(fan_in, fan_out))
             if name != list(architecture.layers)[-1]:
                 self.add_module(f"relu{name[2:]}", nn.ReLU())
@@ -215,7 +215,7 @@ def mlp(
     return MLP(Architecture(tuple(widths), n_classes, tuple(image_shape), tuple(mean), tuple(std)))
 
 
-def permutation_spec(network: MLP | Architecture) -> PermutationSpec:
+def permutation_spec(architecture: Architecture) -> PermutationSpec:
     """Which permutation acts on which axis of which parameter; None where none may.
 
     Input and output units are never permuted.
@@ -223,7 +223,6 @@ def permutation_spec(network: MLP | Architecture) -> PermutationSpec:
     >>> permutation_spec(Architecture(widths=(8,)))["fc2.weight"]
     (None, 'P1')
     """
-    architecture = network if isinstance(network, Architecture) else network.architecture
     last = len(architecture.layers)
     spec: PermutationSpec = {}
     for number, layer in enumerate(architecture.layers, start=1):

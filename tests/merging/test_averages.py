@@ -17,8 +17,7 @@ def mean(bank: Bank) -> Bank:
 
 
 def assert_equal(a: Bank, b: Bank, **tolerance):
-    for name, tensor in a.tensors.items():
-        torch.testing.assert_close(tensor, b.tensors[name], **tolerance)
+    torch.testing.assert_close(a.tensors, b.tensors, **tolerance)
 
 
 def test_every_stage_of_the_tree_is_the_mean_of_aligned_leaves(eight, pixels):

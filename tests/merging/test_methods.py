@@ -54,8 +54,7 @@ def test_a_method_is_run_labelled_and_timed(eight, registered):
     # of two networks this method is the pair merge with the same layer order
     pair = eight.select([0, 1])
     seed = "0/group-3/stage-1/node-0"
-    for name, tensor in merge_pairs(pair, seed=0).tensors.items():
-        torch.testing.assert_close(MERGES["mine"](pair, seed).tensors[name], tensor)
+    torch.testing.assert_close(MERGES["mine"](pair, seed).tensors, merge_pairs(pair, seed=0).tensors)
     registered("first", lambda bank, seed: bank.select([0]))  # it need not know its history
     assert np.isnan(MERGES["first"](eight, 0).history.pairwise_distance)
 
@@ -215,9 +214,8 @@ def test_every_method_merges_the_networks_of_a_group(eight, registered):
     assert list(zip(*labels, strict=True)) == expected
     assert merged.history.indexes["model"].is_unique
     assert (merged.history.seconds.values[:6] == 0).all()
-    everything = merge_many(six, seed=1)
-    for name, tensor in merged.where(method="merge-many", n_merged=6).tensors.items():
-        torch.testing.assert_close(tensor, everything.tensors[name])
+    everything = merged.where(method="merge-many", n_merged=6)
+    torch.testing.assert_close(everything.tensors, merge_many(six, seed=1).tensors)
     for groups in ([0], [0, 1]):
         with pytest.raises(ValueError, match=f"at least 2 networks of one group, got {len(groups)}"):
             merge_all(eight.select(slice(len(groups))).relabel(group=groups))

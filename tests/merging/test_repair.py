@@ -33,13 +33,10 @@ def repaired(bank, inputs):
 
 
 def layers_of(network, x):
-    """Pre-activations of the layers of an MLP or of a convolutional network, by its modules, and whose they are."""
-    if isinstance(network, type(convolutional((4, 6)))):
-        first = network.conv1(network.normalize(x))
-        return [first, network.conv2(network.norm1(first).relu()), network(x)]
+    """What the linear and convolution layers of a network give."""
     seen = []
     for module in network.modules():
-        if isinstance(module, nn.Linear):
+        if isinstance(module, nn.Linear | nn.Conv2d):
             module.register_forward_hook(lambda _module, _given, output: seen.append(output))
     network(x)
     return seen
@@ -90,8 +87,7 @@ def test_trees_are_repaired_at_every_stage_also_as_modules(trained, train_images
     assert len(found) == 4 + 4 * 3
     for stage in (1, 2):
         plain = found.where(method="tree", stage=stage)
-        for name, tensor in plain.tensors.items():
-            torch.testing.assert_close(tensor, tree[stage].tensors[name], rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(plain.tensors, tree[stage].tensors, rtol=1e-4, atol=1e-5)
     targets = moments(align_tree(bank)[-1], inputs).average([range(4)])
     last = moments(found.where(method="repair-leaves", stage=2), inputs)
     torch.testing.assert_close(last.mean[-1], targets.mean[-1], rtol=1e-3, atol=1e-3)
@@ -126,9 +122,7 @@ def test_convolutions_with_biases_take_the_target_moments_and_those_before_batch
     assert changed == {"classifier.weight", "classifier.bias"}  # statistics were measured by the merge already
     assert differences(found, targets, few)[-1] < 1e-4
     spoilt = Bank(merged.architecture, merged.tensors | {"norm1.running_mean": torch.zeros(1, 4)}, merged.labels)
-    again = repair(spoilt, targets, few)
-    for name, tensor in again.tensors.items():
-        torch.testing.assert_close(tensor, found.tensors[name])
+    torch.testing.assert_close(repair(spoilt, targets, few).tensors, found.tensors)
 
 
 class Strange(nn.Module):

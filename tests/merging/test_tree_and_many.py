@@ -18,11 +18,11 @@ from hrebasin.training.run import initial_bank
 from other_networks import KINDS, SHAPE, untrained
 
 LOGITS = {"rtol": 1e-4, "atol": 1e-4}
+WEIGHTS = {"rtol": 1e-4, "atol": 1e-6}
 
 
 def assert_same(a, b, *, labels=True):
-    for name, tensor in a.tensors.items():
-        assert torch.equal(tensor, b.tensors[name]), name
+    torch.testing.assert_close(a.tensors, b.tensors, rtol=0, atol=0)
     for name in LABELS if labels else ():
         assert a.labels[name].tolist() == b.labels[name].tolist(), name
 
@@ -38,8 +38,10 @@ def sum_of_distances(bank):
     return sum(distance(bank.select([i]), bank.select([j])).item() for i, j in pairs)
 
 
-def mean_of(bank):
-    return {name: tensor.double().mean(0) for name, tensor in bank.tensors.items()}
+def assert_mean(merged, bank, **tolerance):
+    """A network is the mean of others."""
+    mean = {name: tensor.double().mean(0, keepdim=True) for name, tensor in bank.tensors.items()}
+    torch.testing.assert_close(merged.tensors, mean, **tolerance, check_dtype=False)
 
 
 def repeat(bank, times):
@@ -148,8 +150,7 @@ def test_the_trees_distance_by_double_loop_over_composed_alignments(trained):
     aligned = Bank.concat([leaves.select([0]), first.select([0]), *right])
     top = merge_tree(leaves)[2]
     np.testing.assert_allclose(top.history.pairwise_distance, [sum_of_distances(aligned)], rtol=1e-5)
-    for name, mean in mean_of(aligned).items():
-        np.testing.assert_allclose(top.tensors[name][0], mean, rtol=1e-4, atol=1e-6)
+    assert_mean(top, aligned, **WEIGHTS)
 
 
 @pytest.mark.parametrize(("bank_name", "size", "max_sweeps"), [("trained", 5, 2), ("trained_shallow", 4, 100)])
@@ -157,8 +158,7 @@ def test_merge_many_follows_the_algorithm(request, bank_name, size, max_sweeps):
     bank = request.getfixturevalue(bank_name).select(slice(0, size))
     aligned, sweeps = merge_many_as_published(bank, max_sweeps=max_sweeps, seed="x")
     merged = merge_many(bank, max_sweeps=max_sweeps, seed="x")
-    for name, mean in mean_of(aligned).items():
-        np.testing.assert_allclose(merged.tensors[name][0], mean, rtol=1e-4, atol=1e-6)
+    assert_mean(merged, aligned, **WEIGHTS)
     np.testing.assert_allclose(merged.history.pairwise_distance, [sum_of_distances(aligned)], rtol=1e-5)
     assert merged.history.sweeps_done.values.tolist() == [sweeps]
 
@@ -169,8 +169,7 @@ def test_converged_is_a_fixed_point_and_the_distance_that_of_a_double_loop(train
     # With one hidden layer a converged network is also best aligned to the mean of all: M is a mean of the others,
     # to which it is best aligned, and of itself, to which no order is nearer than its own.
     aligned = match_weights(repeat(merged, 8), trained_shallow).apply(trained_shallow)
-    for name, mean in mean_of(aligned).items():
-        np.testing.assert_allclose(merged.tensors[name][0], mean, rtol=1e-4, atol=1e-6)
+    assert_mean(merged, aligned, **WEIGHTS)
     np.testing.assert_allclose(merged.history.pairwise_distance, sum_of_distances(aligned), rtol=1e-5)
     for k in range(8):
         others = {name: (t.sum(0, keepdim=True) - t[k]) / 7 for name, t in aligned.tensors.items()}
@@ -212,22 +211,19 @@ def test_naive_is_the_mean_and_labelled_as_merge_many(two_groups):
     part = two_groups.where(group=5)
     expected = {"stage": [2], "n_merged": [4], "group": [5], "node": [0], "seed": [4]}
     naive = merge_naive(part)
-    for name, mean in mean_of(part).items():
-        np.testing.assert_allclose(naive.tensors[name][0], mean, rtol=1e-5, atol=1e-6)
+    assert_mean(naive, part, rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(naive.history.pairwise_distance, [sum_of_distances(part)], rtol=1e-5)
     for merged, method, sweeps in ((merge_many(part, max_sweeps=2), "merge-many", 2), (naive, "naive", 0)):
         labels = {name: merged.labels[name].tolist() for name in (*expected, "method", "sweeps")}
         assert labels == expected | {"method": [method], "sweeps": [sweeps]}
 
 
-def small_attention(widths, *, n_classes, image_shape, mean, std):
-    """Attention over the rows of images, with a residual stream."""
-    return Attention(widths[1], n_classes, image_shape[0] * image_shape[2])
-
-
 class Attention(nn.Module):
-    def __init__(self, width, n_classes, n_inputs):
+    """Attention over the rows of images, with a residual stream."""
+
+    def __init__(self, widths, *, n_classes, image_shape, **_normalisation):
         super().__init__()
+        width, n_inputs = widths[1], image_shape[0] * image_shape[2]
         self.embed, self.last = nn.Linear(n_inputs, width), nn.Linear(width, n_classes)
         self.attention = nn.MultiheadAttention(width, 2, batch_first=True)
 
@@ -236,7 +232,7 @@ class Attention(nn.Module):
         return self.last((x + self.attention(x, x, x, need_weights=False)[0]).mean(1))
 
 
-@pytest.fixture(params=[*KINDS, small_attention], ids=lambda make: make.__name__)
+@pytest.fixture(params=[*KINDS, Attention], ids=lambda make: make.__name__)
 def others(request):
     """Three networks that are no MLPs."""
     return untrained(request.param, 3)
@@ -275,7 +271,7 @@ def test_tiny_networks_merge_as_large_ones_do(trained, method):
     bank = replace(trained.select(range(4)), history=None)
     tiny = replace(bank, tensors={name: tensor * factor for name, tensor in bank.tensors.items()})
     plain, found = MERGES[method](bank), MERGES[method](tiny)
-    for name, tensor in plain.tensors.items():
-        assert torch.equal(found.tensors[name], tensor * factor), name
+    expected = {name: tensor * factor for name, tensor in plain.tensors.items()}
+    torch.testing.assert_close(found.tensors, expected, rtol=0, atol=0)
     distance = plain.history.pairwise_distance * factor**2
     np.testing.assert_allclose(found.history.pairwise_distance, distance, rtol=1e-12)

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from hrebasin.symmetry import Factor, Symmetry, axis_size, compose, inverse, simplify, symmetry_from_spec
+from hrebasin.symmetry import Factor, Symmetry, axis_size, inverse, simplify, symmetry_from_spec
 
 P, Q, R = Factor("P", 3), Factor("Q", 4), Factor("R", 2)
 
@@ -95,14 +95,10 @@ def test_tensors_of_one_and_of_several_networks_are_permuted_as_by_hand(symmetry
             np.testing.assert_array_equal(single[name], expected)
 
 
-def test_inverse_and_composition(symmetry, tensors):
+def test_the_inverse_takes_back_and_a_seed_names_the_permutations(symmetry, tensors):
     first, then = (symmetry.random_permutations(stream(seed)) for seed in (2, 3))
-    once = symmetry.apply(tensors, first)
-    back = symmetry.apply(once, inverse(first))
-    twice, composed = symmetry.apply(once, then), symmetry.apply(tensors, compose(first, then))
-    for name, tensor in tensors.items():
-        assert torch.equal(back[name], tensor)
-        assert torch.equal(twice[name], composed[name])
+    back = symmetry.apply(symmetry.apply(tensors, first), inverse(first))
+    torch.testing.assert_close(back, tensors, rtol=0, atol=0)
     again = symmetry.random_permutations(stream(2))
     assert all(torch.equal(perm, again[name]) for name, perm in first.items())
     assert any(not torch.equal(perm, then[name]) for name, perm in first.items())
@@ -143,10 +139,9 @@ def test_a_factor_of_another_size_is_refused():
             Symmetry(sizes, {"t": (((P,),),)})
 
 
-def test_text_and_files(symmetry, tmp_path):
+def test_a_symmetry_is_read_from_its_text_and_from_no_other(symmetry):
     told = Symmetry(symmetry.permutations, symmetry.axes, ("aten.lstm.input",))
-    told.save(tmp_path / "symmetry.json")
-    assert Symmetry.load(tmp_path / "symmetry.json") == Symmetry.from_json(told.to_json()) == told
+    assert Symmetry.from_json(told.to_json()) == told
     broken = '{"permutations": {}, "axes": {"t": [[["P"]]]}, "without_rule": []}'
     for text in ("", "[]", "{}", broken, '{"permutations": 3}'):
         with pytest.raises(ValueError, match="no symmetry"):
@@ -180,10 +175,9 @@ def test_tables(symmetry):
     lines = str(symmetry).splitlines()
     assert lines[0] == "2 permutations: P (3), Q (4)"
     assert lines[3] == "mixed         (P x 2 fixed | Q | 1 fixed, Q x P)"
-    axes = {f"{k}.{name}": (((P,),),) for k in range(50) for name in ("weight", "bias")}
-    lines = Symmetry({"P": 3}, axes).table(max_rows=4).splitlines()
-    assert (lines[1], lines[-1], len(lines)) == ("0.{weight, bias}   (P)", "49.{weight, bias}  (P)", 6)
-    assert lines[3].split() == ["...", "46", "more"]
+    axes = {f"{k}.{name}": (((P,),),) for k in (0, 49) for name in ("weight", "bias")}
+    lines = str(Symmetry({"P": 3}, axes)).splitlines()
+    assert lines[1:] == ["0.{weight, bias}   (P)", "49.{weight, bias}  (P)"]
 
 
 def test_the_classic_form_and_sizes_that_are_given():

@@ -65,6 +65,5 @@ def test_a_permuted_copy_is_merged_without_loss():
     network = Recurrent("LSTM", num_layers=2, bidirectional=True).requires_grad_(False)
     symmetry = hrebasin.derive_symmetry(network, EXAMPLE)
     planted, moved = symmetry.random_permutations(generator("planted")), copy.deepcopy(network)
-    state = network.state_dict()
-    moved.load_state_dict({name: symmetry.permute_tensor(name, state[name], planted) for name in state})
+    moved.load_state_dict(symmetry.apply(network.state_dict(), planted))
     torch.testing.assert_close(hrebasin.merge([network, moved], EXAMPLE)(EXAMPLE), network(EXAMPLE))

@@ -12,14 +12,13 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
-from ..bank import Bank, check_finite, check_same_architecture
+from ..architectures import as_floats
+from ..bank import Bank
 from ..checks import check_inputs
-from ..resources import side_by_side
 from ..symmetry import Axis, Symmetry
-from ..symmetry.axes import segment_size
+from ..symmetry.blocks import units
 from .assignment import assign
-from .scale import overflow_named
-from .weights import Alignment
+from .weights import Alignment, Found, check_pairs, pair_by_pair
 
 IMAGES_AT_ONCE = 100
 # kind of layer -> axis of what it takes and gives that holds the units
@@ -38,11 +37,17 @@ class Site(NamedTuple):
 
     def read(self, values: torch.Tensor) -> torch.Tensor:
         """The activations of the units, (unit, sample), out of all that the layer takes or gives."""
-        values = values.movedim(self.unit_axis, 0)
-        sizes = [segment_size(segment) for segment in self.axis]
-        part = values.narrow(0, sum(sizes[: self.segment]), sizes[self.segment])
-        part = part.unflatten(0, [factor.size for factor in self.axis[self.segment]]).movedim(self.factor, 0)
-        return part.reshape(len(part), -1)
+        return units(values.movedim(self.unit_axis, 0), 0, self.axis, self.segment, self.factor)
+
+
+def layers_of(network: nn.Module) -> dict[str, int]:
+    """Name -> axis of the units, for all linear and convolution layers."""
+    return {
+        name: axis
+        for name, module in network.named_modules()
+        for kind, axis in UNIT_AXIS.items()
+        if isinstance(module, kind)
+    }
 
 
 def sites_of(symmetry: Symmetry, network: nn.Module, inputs: torch.Tensor) -> dict[str, list[Site]]:
@@ -58,10 +63,9 @@ def sites_of(symmetry: Symmetry, network: nn.Module, inputs: torch.Tensor) -> di
     """
     called = _called(network, inputs)
     seen: dict[bool, dict[str, list[Site]]] = {True: {}, False: {}}
-    for layer, module in network.named_modules():
-        axes = symmetry.axes.get(f"{layer}.weight")
-        kind = next((kind for kind in UNIT_AXIS if isinstance(module, kind)), None)
-        if kind is None or axes is None or module not in called:
+    for layer, unit_axis in layers_of(network).items():
+        module, axes = network.get_submodule(layer), symmetry.axes.get(f"{layer}.weight")
+        if axes is None or module not in called:
             continue
         for taken in (True, False):
             if taken and getattr(module, "groups", 1) > 1:
@@ -70,7 +74,7 @@ def sites_of(symmetry: Symmetry, network: nn.Module, inputs: torch.Tensor) -> di
             for number, segment in enumerate(axis):
                 named = [place for place, factor in enumerate(segment) if factor.name is not None]
                 if len(named) == 1:
-                    site = Site(layer, taken, UNIT_AXIS[kind], axis, number, named[0])
+                    site = Site(layer, taken, unit_axis, axis, number, named[0])
                     seen[taken].setdefault(segment[named[0]].name, []).append(site)
     found = {name: seen[True].get(name) or seen[False].get(name, []) for name in symmetry.permutations}
     if missing := [name for name, sites in found.items() if not sites]:
@@ -96,24 +100,16 @@ def match_activations(reference: Bank, moving: Bank, pixels: torch.Tensor, *, co
         ValueError: different architectures or lengths, weights that are not finite, images that do not fit, or what
             `sites_of` refuses.
     """
-    check_same_architecture(reference, moving)
-    if len(reference) != len(moving):
-        raise ValueError(f"{len(reference)} reference networks cannot be paired with {len(moving)} moving ones")
+    check_pairs(reference, moving)
     check_inputs(moving.architecture, pixels)
-    for role, bank in (("reference", reference), ("moving", moving)):
-        check_finite(bank, f"{role} networks")
-    sites = sites_of(moving.architecture.symmetry, moving[0].float(), _inputs(pixels[:2].cpu()))
+    sites = sites_of(moving.architecture.symmetry, moving[0].float(), as_floats(pixels[:2].cpu()))
 
-    def align(pair: int) -> tuple[dict[str, torch.Tensor], float]:
-        a, b = reference.select([pair]), moving.select([pair])
-        similar = _similarities(a, b, pixels, sites, correlated)
-        with overflow_named(a, b, what="activations"):
-            perms = {name: torch.from_numpy(assign(m.cpu().numpy()[None])[0][0]) for name, m in similar.items()}
-        return perms, sum(float(similar[name].cpu().gather(1, perm[:, None]).sum()) for name, perm in perms.items())
+    def align(a: Bank, b: Bank, _pair: int) -> Found:
+        similar = {name: gains.cpu() for name, gains in _similarities(a, b, pixels, sites, correlated).items()}
+        perms = {name: torch.from_numpy(assign(gains.numpy()[None])[0][0]) for name, gains in similar.items()}
+        return perms, sum(float(similar[name].gather(1, perm[:, None]).sum()) for name, perm in perms.items()), 1
 
-    found, objectives = zip(*side_by_side(align, range(len(moving))), strict=True)
-    stacked = {name: torch.stack([perms[name] for perms in found]) for name in sites}
-    return Alignment(stacked, torch.tensor(objectives, dtype=torch.float64), torch.ones(len(moving), dtype=torch.int64))
+    return pair_by_pair(align, reference, moving, what="activations")
 
 
 def _similarities(a: Bank, b: Bank, pixels: torch.Tensor, sites, correlated: bool) -> dict[str, torch.Tensor]:
@@ -122,21 +118,14 @@ def _similarities(a: Bank, b: Bank, pixels: torch.Tensor, sites, correlated: boo
     networks = [bank[0].to(bank.device, torch.float32) for bank in (a, b)]
     sums: dict[Site, list[torch.Tensor]] = {}
     for part in pixels.split(IMAGES_AT_ONCE):
-        ours, theirs = (_activations(network, _inputs(part.to(a.device)), every) for network in networks)
+        ours, theirs = (_activations(network, as_floats(part.to(a.device)), every) for network in networks)
         for site in every:
             x, y = ours[site], theirs[site]
-            moments = [x @ y.T, *(f(z) for z in (x, y) for f in (_sum, _squares)), torch.tensor(x.shape[1])]
-            known = sums.get(site)
-            sums[site] = (
-                [m.double() for m in moments] if known is None else [k + m for k, m in zip(known, moments, strict=True)]
-            )
+            moments = [each.sum(1, dtype=torch.float64) for z in (x, y) for each in (z, z.square())]
+            found = [(x @ y.T).double(), *moments, x.shape[1]]
+            sums[site] = [known + new for known, new in zip(sums.get(site, [0.0] * 6), found, strict=True)]
     likeness = _correlation if correlated else lambda products, *_: products
     return {name: sum(likeness(*sums[site]) for site in some) for name, some in sites.items()}
-
-
-def _inputs(pixels: torch.Tensor) -> torch.Tensor:
-    """What a module takes, an MLP too: its first layer normalises."""
-    return pixels.float() / 255 if pixels.dtype == torch.uint8 else pixels
 
 
 def _correlation(products, sum_x, squares_x, sum_y, squares_y, n) -> torch.Tensor:
@@ -148,24 +137,16 @@ def _correlation(products, sum_x, squares_x, sum_y, squares_y, n) -> torch.Tenso
     return torch.where(scale > 1e-12, covariance / scale.clamp(min=1e-12), 0.0)
 
 
-def _sum(z: torch.Tensor) -> torch.Tensor:
-    return z.sum(1, dtype=torch.float64)
-
-
-def _squares(z: torch.Tensor) -> torch.Tensor:
-    return z.square().sum(1, dtype=torch.float64)
-
-
 def _called(network: nn.Module, inputs: torch.Tensor) -> set[nn.Module]:
     """The linear and convolution layers that a network calls."""
-    found, layers = set(), [module for module in network.modules() if isinstance(module, tuple(UNIT_AXIS))]
+    found, layers = set(), map(network.get_submodule, layers_of(network))
     with torch.no_grad(), hooked(layers, lambda module, *_: found.add(module)):
         network(inputs)
     return found
 
 
 def _activations(network: nn.Module, inputs: torch.Tensor, sites: list[Site]) -> dict[Site, torch.Tensor]:
-    names = {network.get_submodule(layer): layer for layer in dict.fromkeys(site.layer for site in sites)}
+    names = {network.get_submodule(site.layer): site.layer for site in sites}
     found: dict[Site, list[torch.Tensor]] = {}
 
     def see(module, given, output):

@@ -12,7 +12,8 @@ import torch
 
 from ..random_streams import Seed, generator
 from ..symmetry import Axis, Factor, Place, Symmetry
-from ..symmetry.axes import segment_size
+from ..symmetry.axes import names_of, segment_size
+from ..symmetry.blocks import rows, units
 from .assignment import assign
 
 # Least gain that counts, relative to the layer's objective. Float32 products of 512 units carry a relative error
@@ -33,44 +34,36 @@ class Descent:
         prices: of the last assignments, (unit,) float64; by default zero. They only save time.
         constants: what never changes of the matrices C, (unit, unit) for each permutation, if it is known already;
             ``a`` then needs no `outer` parameters.
-        tolerance: see `match_weights`.
 
     Attributes:
         permutations, prices: the state after `run`; what was given is not changed.
     """
 
-    def __init__(
-        self, a, b, symmetry: Symmetry, *, permutations=None, prices=None, constants=None, tolerance=TOLERANCE
-    ):
-        self.a, self.b, self.symmetry, self.tolerance = a, b, symmetry, tolerance
+    def __init__(self, a, b, symmetry: Symmetry, *, permutations=None, prices=None, constants=None):
+        self.a, self.b, self.symmetry = a, b, symmetry
         self.names = list(symmetry.permutations)
+        like, sizes = next(iter(b.values())), symmetry.permutations
         if permutations is None:
-            device = next(iter(b.values())).device
-            permutations = {name: torch.arange(size, device=device) for name, size in symmetry.permutations.items()}
+            permutations = {name: torch.arange(size, device=like.device) for name, size in sizes.items()}
         self.permutations = dict(permutations)
         self.prices = dict(prices) if prices else {name: np.zeros(len(permutations[name])) for name in self.names}
         if constants is None:
-            constants = {name: self._zeros(name) for name in self.names}
-            for name, keys in outer(symmetry, b).items():
-                products = (_rows(a[key], axis) @ _rows(b[key], axis).T for key, axis in keys)
-                constants[name] = sum(products)
+            constants = {
+                name: sum((rows(a[key], axis) @ rows(b[key], axis).T for key, axis in keys),
+                          start=like.new_zeros(sizes[name], sizes[name]))
+                for name, keys in outer(symmetry, b).items()
+            }  # fmt: skip
         self.constants = constants
         # permutation -> places whose products depend on others: (place, the other permutations there)
-        self.varying: dict[str, list[tuple[Place, tuple[str, ...]]]] = {name: [] for name in self.names}
-        self.twice: dict[str, set[str]] = {name: set() for name in self.names}  # parameters that hold one twice
-        for name, places in symmetry.places().items():
-            for place in places:
-                if place.tensor in b and not _is_outer(symmetry, place):
-                    others = _others(symmetry, place)
-                    self.varying[name].append((place, others))
-                    if name in others:
-                        self.twice[name].add(place.tensor)
+        self.varying: dict[str, list[tuple[Place, tuple[str, ...]]]] = {
+            name: [(place, _others(symmetry, place)) for place in places
+                   if place.tensor in b and not _is_outer(symmetry, place)]
+            for name, places in symmetry.places().items()
+        }  # fmt: skip
+        # permutations that a parameter holds twice
+        self.twice = {name for name in self.names if any(name in others for _, others in self.varying[name])}
         self.products: dict[Place, tuple[torch.Tensor, object]] = {}
         self.layouts: dict[Place, list[Callable]] = {}
-
-    def _zeros(self, name: str) -> torch.Tensor:
-        tensor, size = next(iter(self.b.values())), self.symmetry.permutations[name]
-        return tensor.new_zeros(size, size)
 
     def run(self, seed: Seed, max_sweeps: int) -> int:
         """Descend until no permutation gains; how many sweeps that took."""
@@ -100,9 +93,9 @@ class Descent:
         # float64 sums: in float32, rounding would read as progress
         rows = np.arange(len(gains))
         before, after = (gains[rows, columns].sum(dtype=np.float64) for columns in (old, new))
-        if self.twice[name]:  # quadratic: C took the other place as it was
+        if name in self.twice:  # quadratic: C took the other place as it was
             before, after = (self._objective_with(name, perm) for perm in (old, new))
-        gained = bool(after - before > self.tolerance * max(abs(before), abs(after)))
+        gained = bool(after - before > TOLERANCE * max(abs(before), abs(after)))
         if gained:
             self.permutations[name] = torch.from_numpy(new).to(self.permutations[name].device)
         return gained
@@ -119,7 +112,7 @@ class Descent:
         """<unit i of A, unit j of B> over one place of a permutation, the others as they are, (unit, unit)."""
         axes = self.symmetry.axes[place.tensor]
         own = axes[place.axis][place.segment][place.factor].name
-        once = sorted(_names(self.symmetry, place.tensor)) == sorted({own, *others})
+        once = sorted(names_of(*axes)) == sorted({own, *others})
         if len(others) == 1 and once and _is_simple(self.symmetry, place.tensor):
             return self._inner_product(place, others[0])
         state = [self.permutations[other] for other in others]
@@ -128,9 +121,10 @@ class Descent:
             a, b, given = self.a[place.tensor], self.b[place.tensor], dict(zip(others, state, strict=True))
             for number, axis in enumerate(axes):
                 moved = _without(axis, place) if number == place.axis else axis
-                if {f.name for segment in moved for f in segment} & given.keys():
+                if given.keys() & names_of(moved):
                     b = b.index_select(number, self.symmetry.expand(moved, given).to(b.device))
-            product = _units(a, self.symmetry, place) @ _units(b, self.symmetry, place).T
+            own_units = (place.axis, axes[place.axis], place.segment, place.factor)
+            product = units(a, *own_units) @ units(b, *own_units).T
             self.products[place] = product, state
         return product
 
@@ -156,7 +150,7 @@ class Descent:
         if self.b[key].ndim == 2:  # as it lies
             return [partial(_columns, t[key].movedim(place.axis, 0)) for t in (self.a, self.b)]
         if place not in self.layouts:
-            [second] = [k for k, axis in enumerate(axes) if any(f.name == other for segment in axis for f in segment)]
+            [second] = [k for k, axis in enumerate(axes) if other in names_of(axis)]
             laid = [partial(_kernels, t[key], second) for t in (self.a, self.b)]
             if place.axis:  # whole rows are gathered several times as fast
                 ends = (second, place.axis), (0, -1)
@@ -190,41 +184,29 @@ def _rows_of(tensor: torch.Tensor, chosen: torch.Tensor | None) -> torch.Tensor:
 
 def outer(symmetry: Symmetry, tensors: Mapping) -> dict[str, list[tuple[str, int]]]:
     """By permutation, the tensors that it alone permutes, along one whole axis: (name, axis)."""
-    found: dict[str, list[tuple[str, int]]] = {}
-    for name, places in symmetry.places().items():
-        for place in places:
-            if place.tensor in tensors and _is_outer(symmetry, place):
-                found.setdefault(name, []).append((place.tensor, place.axis))
-    return found
-
-
-def _names(symmetry: Symmetry, tensor: str) -> list[str]:
-    return [f.name for axis in symmetry.axes[tensor] for segment in axis for f in segment if f.name is not None]
+    return {
+        name: [(p.tensor, p.axis) for p in places if p.tensor in tensors and _is_outer(symmetry, p)]
+        for name, places in symmetry.places().items()
+    }
 
 
 def _is_simple(symmetry: Symmetry, tensor: str) -> bool:
     """Whether every axis is fixed or one permutation as a whole."""
-    axes = symmetry.axes[tensor]
-    return all(
-        len(axis) == len(axis[0]) == 1 or all(f.name is None for segment in axis for f in segment) for axis in axes
-    )
+    return all(len(axis) == len(axis[0]) == 1 or not names_of(axis) for axis in symmetry.axes[tensor])
 
 
 def _is_outer(symmetry: Symmetry, place: Place) -> bool:
-    return len(_names(symmetry, place.tensor)) == 1 and _is_simple(symmetry, place.tensor)
+    return len(names_of(*symmetry.axes[place.tensor])) == 1 and _is_simple(symmetry, place.tensor)
 
 
 def _others(symmetry: Symmetry, place: Place) -> tuple[str, ...]:
     """The permutations that the product of a place depends on: of other axes and of other factors of its segment."""
     found = []
-    for axis, own in enumerate(symmetry.axes[place.tensor]):
-        for number, segment in enumerate(own):
-            if axis != place.axis or number == place.segment:
-                found += [
-                    factor.name
-                    for position, factor in enumerate(segment)
-                    if factor.name is not None and (axis, position) != (place.axis, place.factor)
-                ]
+    for number, axis in enumerate(symmetry.axes[place.tensor]):
+        if number == place.axis:
+            segment = axis[place.segment]
+            axis = ((*segment[: place.factor], *segment[place.factor + 1 :]),)
+        found += names_of(axis)
     return tuple(dict.fromkeys(found))
 
 
@@ -239,22 +221,7 @@ def _without(axis: Axis, place: Place) -> Axis:
     return tuple(parts)
 
 
-def _units(tensor: torch.Tensor, symmetry: Symmetry, place: Place) -> torch.Tensor:
-    """A parameter's segment as a matrix (unit of one factor, everything else)."""
-    axis = symmetry.axes[place.tensor][place.axis]
-    sizes = [segment_size(segment) for segment in axis]
-    part = tensor.narrow(place.axis, sum(sizes[: place.segment]), sizes[place.segment])
-    part = part.unflatten(place.axis, [f.size for f in axis[place.segment]])
-    part = part.movedim(place.axis + place.factor, 0)
-    return part.reshape(len(part), -1)  # a bias has one axis alone
-
-
 def _dot(a: torch.Tensor, b: torch.Tensor) -> float:
     """Inner product in float64, in pieces that stay in the cache."""
     pieces = zip(a.flatten().split(PIECE), b.flatten().split(PIECE), strict=True)
     return float(sum(torch.dot(x.double(), y.double()) for x, y in pieces))
-
-
-def _rows(tensor: torch.Tensor, axis: int) -> torch.Tensor:
-    """A parameter as a matrix (unit along ``axis``, everything else)."""
-    return tensor.movedim(axis, 0).reshape(tensor.shape[axis], -1)

@@ -18,6 +18,11 @@ SMALL = 2.0**-20  # largest weight below which a network is lifted; ordinary one
 MOST = 126  # exponent of the largest power of two in float32, nearly
 
 
+def parameters_of(bank: Bank) -> dict[str, torch.Tensor]:
+    """The parameters of a bank of one network."""
+    return {name: bank.tensors[name][0] for name in bank.architecture.parameters}
+
+
 def lifted(tensors: Mapping[str, torch.Tensor]) -> tuple[Mapping[str, torch.Tensor], int]:
     """Parameters times 2**k, by which the largest number comes near 1, and k; 0 unless all are below `SMALL`."""
     ends = (end for tensor in tensors.values() if tensor.numel() for end in tensor.detach().aminmax())

@@ -10,14 +10,13 @@ from collections.abc import Sequence
 import torch
 from torch.nn.functional import cross_entropy
 
-from ..bank import Bank, check_finite, check_same_architecture
+from ..bank import Bank
 from ..batch_statistics import by_batch
 from ..checks import check_inputs, check_labels
 from ..random_streams import Seed, generator
-from ..resources import side_by_side
 from .descent import Descent
-from .scale import overflow_named
-from .weights import Alignment
+from .scale import parameters_of
+from .weights import Alignment, Found, check_pairs, pair_by_pair
 
 STEPS = 30
 BATCH = 200  # images
@@ -50,57 +49,39 @@ def match_straight_through(
     Raises:
         ValueError: different architectures or lengths, weights that are not finite, or images that do not fit.
     """
-    check_same_architecture(reference, moving)
-    if not len(reference) == len(moving) == len(seed):
+    check_pairs(reference, moving)
+    if len(seed) != len(moving):
         raise ValueError(f"{len(seed)} seeds for {len(reference)} reference and {len(moving)} moving networks")
     check_inputs(moving.architecture, pixels)
     check_labels(labels, len(pixels), moving.architecture.n_classes)
-    for role, bank in (("reference", reference), ("moving", moving)):
-        check_finite(bank, f"{role} networks")
 
-    def align(pair: int) -> Descent:
-        a, b = reference.select([pair]), moving.select([pair])
-        with overflow_named(a, b):
-            return _estimate(a, b, pixels, labels, seed[pair], steps, learning_rate)
+    def align(a: Bank, b: Bank, pair: int) -> Found:
+        permuted, permutations = _estimate(a, b, pixels, labels, seed[pair], steps, learning_rate)
+        ours = parameters_of(a)
+        return permutations, sum(float((ours[k].double() * own.double()).sum()) for k, own in permuted.items()), steps
 
-    found = side_by_side(align, range(len(moving)))
-    names = moving.architecture.symmetry.permutations
-    stacked = {name: torch.stack([descent.permutations[name].cpu() for descent in found]) for name in names}
-    objectives = [
-        sum(float((reference.tensors[name][k].double() * permuted[name].double()).sum()) for name in permuted)
-        for k, permuted in enumerate(_parameters(moving, k, descent.permutations) for k, descent in enumerate(found))
-    ]
-    sweeps = torch.full((len(moving),), steps)
-    return Alignment(stacked, torch.tensor(objectives, dtype=torch.float64), sweeps)
-
-
-def _parameters(bank: Bank, model: int, permutations=None) -> dict[str, torch.Tensor]:
-    """Parameters of one network, permuted."""
-    own = {name: bank.tensors[name][model] for name in bank.architecture.parameters}
-    return own if permutations is None else bank.architecture.symmetry.apply(own, permutations)
+    return pair_by_pair(align, reference, moving)
 
 
 def _estimate(
     first: Bank, second: Bank, pixels: torch.Tensor, labels: torch.Tensor, seed: Seed, steps: int, learning_rate: float
-) -> Descent:
-    """The last projection of the shadow."""
-    architecture = second.architecture
-    a, b = _parameters(first, 0), _parameters(second, 0)
-    shadow = {name: tensor.clone() for name, tensor in a.items()}
+) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+    """The second network's parameters where the shadow is last, and the permutations that take them there."""
+    symmetry, b = second.architecture.symmetry, parameters_of(second)
+    shadow = {name: tensor.clone() for name, tensor in parameters_of(first).items()}
     optimizer = torch.optim.Adam(shadow.values(), lr=learning_rate)
-    state: dict = {}
-    for step in range(steps + 1):
-        descent = Descent(shadow, b, architecture.symmetry, **state)
-        descent.run(f"{seed}/step-{step}", 1 if step else 100)  # from the last projection one sweep is enough
-        state = {"permutations": descent.permutations, "prices": descent.prices}
-        if step == steps:
-            return descent
+    descent = Descent(shadow, b, symmetry)
+    descent.run(f"{seed}/step-0", 100)
+    permuted = symmetry.apply(b, descent.permutations)
+    for step in range(steps):
         order = torch.randperm(len(pixels), generator=generator(f"straight-through/{seed}/{step}"))[:BATCH]
-        permuted = architecture.symmetry.apply(b, descent.permutations)
         for name, gradient in _gradient(first, permuted, pixels[order], labels[order]).items():
             shadow[name].grad = gradient
         optimizer.step()
-    raise AssertionError("unreachable")
+        descent = Descent(shadow, b, symmetry, permutations=descent.permutations, prices=descent.prices)
+        descent.run(f"{seed}/step-{step + 1}", 1)  # from the last projection one sweep is enough
+        permuted = symmetry.apply(b, descent.permutations)
+    return permuted, descent.permutations
 
 
 def _gradient(first: Bank, permuted: dict[str, torch.Tensor], pixels: torch.Tensor, labels: torch.Tensor):

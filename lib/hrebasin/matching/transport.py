@@ -10,14 +10,13 @@ import torch
 from torch.nn.modules.conv import _ConvTransposeNd
 
 from ..architectures import NetworkArchitecture
-from ..bank import Bank, check_finite, check_same_architecture
+from ..bank import Bank
 from ..networks import Architecture
-from ..resources import side_by_side
 from ..symmetry import Symmetry
-from ..symmetry.blocks import Block, blocks_of
+from ..symmetry.blocks import Block, blocks_of, rows
 from .assignment import assign
-from .scale import lifted, overflow_named
-from .weights import Alignment
+from .scale import lifted, parameters_of
+from .weights import Alignment, Found, check_pairs, pair_by_pair
 
 
 def match_transport(reference: Bank, moving: Bank) -> Alignment:
@@ -32,25 +31,17 @@ def match_transport(reference: Bank, moving: Bank) -> Alignment:
     Raises:
         ValueError: different architectures or lengths, or weights that are not finite.
     """
-    check_same_architecture(reference, moving)
-    if len(reference) != len(moving):
-        raise ValueError(f"{len(reference)} reference networks cannot be paired with {len(moving)} moving ones")
-    for role, bank in (("reference", reference), ("moving", moving)):
-        check_finite(bank, f"{role} networks")
+    check_pairs(reference, moving)
     architecture = moving.architecture
     blocks = blocks_of(architecture.symmetry, architecture.parameters)
     transposed = _transposed(architecture)
 
-    def align(pair: int) -> tuple[dict[str, torch.Tensor], float]:
-        a, b = ({name: bank.tensors[name][pair] for name in architecture.parameters} for bank in (reference, moving))
-        (a, up), (b, other_up) = lifted(a), lifted(b)
-        with overflow_named(reference.select([pair]), moving.select([pair])):
-            permutations, objective = _one_pass(a, b, blocks, architecture.symmetry, transposed)
-        return permutations, objective * 2.0 ** -(up + other_up)
+    def align(a: Bank, b: Bank, _pair: int) -> Found:
+        (ours, up), (theirs, other_up) = lifted(parameters_of(a)), lifted(parameters_of(b))
+        permutations, objective = _one_pass(ours, theirs, blocks, architecture.symmetry, transposed)
+        return permutations, objective * 2.0 ** -(up + other_up), 1
 
-    found, objectives = zip(*side_by_side(align, range(len(moving))), strict=True)
-    stacked = {name: torch.stack([perms[name] for perms in found]) for name in architecture.symmetry.permutations}
-    return Alignment(stacked, torch.tensor(objectives, dtype=torch.float64), torch.ones(len(moving), dtype=torch.int64))
+    return pair_by_pair(align, reference, moving)
 
 
 def _transposed(architecture: Architecture | NetworkArchitecture) -> set[str]:
@@ -70,21 +61,16 @@ def _one_pass(
         perm = torch.from_numpy(assign(gains.cpu().numpy()[None])[0][0])
         total += float(gains.cpu().gather(1, perm[:, None]).sum(dtype=torch.float64))
         found[name] = perm.to(gains.device)
-    return {name: perm.cpu() for name, perm in found.items()}, total
+    return found, total
 
 
 def _next(blocks: list[Block], found: Mapping, transposed: Collection[str]) -> tuple[str, list[tuple[Block, int]]]:
     """The next permutation, and the parts of weights that come into its units from known ones."""
+    unknown = [(block, axis, name) for block in blocks for axis, name in block.moved.items() if name not in found]
+    given = [each for each in unknown if each[0].axis_of[each[1]] == (each[0].tensor in transposed)]
     outputs: dict[str, list[tuple[Block, int]]] = {}  # in the order of the layers
-    for block in blocks:
-        for axis, name in block.moved.items():
-            if name not in found and block.axis_of[axis] == (block.tensor in transposed):
-                outputs.setdefault(name, []).append((block, axis))
-    if not outputs:  # units that no layer gives, such as a table's columns: by all that holds them
-        for block in blocks:
-            for axis, name in block.moved.items():
-                if name not in found:
-                    outputs.setdefault(name, []).append((block, axis))
+    for block, axis, name in given or unknown:  # where no layer gives them, as a table's columns: all that holds them
+        outputs.setdefault(name, []).append((block, axis))
     for name, places in outputs.items():
         known = [(block, axis) for block, axis in places
                  if all(other in found for k, other in block.moved.items() if k != axis)]  # fmt: skip
@@ -99,5 +85,4 @@ def _products(a: Mapping, b: Mapping, block: Block, axis: int, found: Mapping) -
     for other, name in block.moved.items():
         if other != axis and name in found:
             theirs = theirs.index_select(other, found[name])
-    ours, theirs = (each.movedim(axis, 0).reshape(each.shape[axis], -1) for each in (ours, theirs))
-    return ours @ theirs.T
+    return rows(ours, axis) @ rows(theirs, axis).T

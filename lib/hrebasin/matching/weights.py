@@ -7,7 +7,7 @@ one given its neighbours', by linear assignment on C_l = W_l^A P_{l-1} (W_l^B)^T
 Pairs run side by side on CPU threads, their products where the banks live; see `hrebasin.matching.descent`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,8 +18,10 @@ from ..checks import check_bank
 from ..random_streams import Seed
 from ..resources import plain_torch, side_by_side
 from ..symmetry import inverse
-from .descent import TOLERANCE, Descent
-from .scale import lifted, overflow_named
+from .descent import Descent
+from .scale import lifted, overflow_named, parameters_of
+
+Found = tuple[dict[str, torch.Tensor], float, int]  # permutations of one pair, its objective, and sweeps
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,6 +63,38 @@ class Alignment:
         return Alignment(inverse(self.permutations), self.objective, self.sweeps)
 
 
+def check_pairs(reference: Bank, moving: Bank) -> None:
+    """Raise ValueError unless these are as many finite networks of one architecture."""
+    check_same_architecture(reference, moving)
+    if len(reference) != len(moving):
+        raise ValueError(f"{len(reference)} reference networks cannot be paired with {len(moving)} moving ones")
+    for role, bank in (("reference", reference), ("moving", moving)):
+        check_finite(bank, f"{role} networks")
+
+
+def pair_by_pair(
+    align: Callable[[Bank, Bank, int], Found], reference: Bank, moving: Bank, *, what: str = "products of weights"
+) -> Alignment:
+    """The alignment of all pairs, side by side on CPU threads.
+
+    Args:
+        align: takes both networks of a pair, as banks of one, and its number.
+        reference, moving: as `check_pairs` wants them.
+        what: may leave float32, for an error that names the largest weight.
+    """
+
+    def aligned(pair: int) -> Found:
+        alone = slice(pair, pair + 1)
+        a, b = reference.select(alone), moving.select(alone)
+        with overflow_named(a, b, what=what):
+            return align(a, b, pair)
+
+    permutations, objectives, sweeps = zip(*side_by_side(aligned, range(len(moving))), strict=True)
+    names = moving.architecture.symmetry.permutations
+    stacked = {name: torch.stack([perms[name].cpu() for perms in permutations]) for name in names}
+    return Alignment(stacked, torch.tensor(objectives, dtype=torch.float64), torch.tensor(sweeps))
+
+
 @plain_torch()
 def match_weights(
     reference: Bank,
@@ -68,7 +102,6 @@ def match_weights(
     *,
     seed: Seed | Sequence[Seed] = 0,
     max_sweeps: int = 100,
-    tolerance: float = TOLERANCE,
 ) -> Alignment:
     """Align network k of ``moving`` to network k of ``reference``, for all k.
 
@@ -82,36 +115,26 @@ def match_weights(
         seed: names the random layer order, one for all pairs or one for each; a pair's result does not depend on
             the other pairs.
         max_sweeps: at most so many sweeps over the hidden layers.
-        tolerance: least gain that counts, relative to the layer's objective, judged in float64.
 
     Raises:
         ValueError: different architectures or lengths, or weights that are not finite, or so large (from about 1e18)
             that their products are not; network and tensor are named.
     """
     check_bank(reference, moving)
-    check_same_architecture(reference, moving)
-    if len(reference) != len(moving):
-        raise ValueError(f"{len(reference)} reference networks cannot be paired with {len(moving)} moving ones")
+    check_pairs(reference, moving)
     if max_sweeps < 1:
         raise ValueError(f"max_sweeps must be at least 1, got {max_sweeps}")
     seeds = [seed] * len(moving) if isinstance(seed, (int, str, np.integer)) else list(seed)
     if len(seeds) != len(moving):
         raise ValueError(f"{len(seeds)} seeds given for {len(moving)} pairs")
-    for role, bank in (("reference", reference), ("moving", moving)):
-        check_finite(bank, f"{role} networks")
-    symmetry, parameters = moving.architecture.symmetry, moving.architecture.parameters
-
-    def align(pair: int) -> tuple[dict[str, torch.Tensor], float, int]:
-        a, b = ({name: bank.tensors[name][pair] for name in parameters} for bank in (reference, moving))
-        (a, up), (b, other_up) = lifted(a), lifted(b)
-        descent, alone = Descent(a, b, symmetry, tolerance=tolerance), slice(pair, pair + 1)
-        with overflow_named(reference.select(alone), moving.select(alone)):
-            sweeps = descent.run(seeds[pair], max_sweeps)
-        permutations = {name: perm.cpu() for name, perm in descent.permutations.items()}
-        return permutations, descent.objective() * 2.0 ** -(up + other_up), sweeps
-
+    symmetry = moving.architecture.symmetry
     if not symmetry.permutations:
         raise ValueError(f"{moving.architecture.title} has no permutation symmetry: there is nothing to match")
-    permutations, objectives, sweeps = zip(*side_by_side(align, range(len(moving))), strict=True)
-    stacked = {name: torch.stack([perms[name] for perms in permutations]) for name in permutations[0]}
-    return Alignment(stacked, torch.tensor(objectives, dtype=torch.float64), torch.tensor(sweeps))
+
+    def align(a: Bank, b: Bank, pair: int) -> Found:
+        (ours, up), (theirs, other_up) = lifted(parameters_of(a)), lifted(parameters_of(b))
+        descent = Descent(ours, theirs, symmetry)
+        sweeps = descent.run(seeds[pair], max_sweeps)
+        return descent.permutations, descent.objective() * 2.0 ** -(up + other_up), sweeps
+
+    return pair_by_pair(align, reference, moving)

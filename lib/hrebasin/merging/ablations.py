@@ -1,6 +1,6 @@
 """Ablations on pairs of unmerged networks: lines before and after matching, and which network is permuted."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -61,9 +61,9 @@ def lines(
     aligned = match_weights(first, second, seed=_names(first, second, seed)).apply(second)
     by_alignment = []
     for other in (second, aligned):
-        curves = list(paths(first, other, images.values(), lambdas, device=device, pixels=pixels))
-        by_alignment.append(xr.concat(curves, dim=_axis("split", images), coords="minimal", compat="override"))
-    curves = xr.concat(by_alignment, dim=_axis("alignment", ("before", "after")), coords="minimal", compat="override")
+        curves = list(paths(first, other, images.values(), lambdas, pixels=pixels))
+        by_alignment.append(_along("split", images, curves))
+    curves = _along("alignment", ("before", "after"), by_alignment)
     return _over_pairs(xr.merge([curves, barrier(curves)], compat="identical"), first, second)
 
 
@@ -94,10 +94,8 @@ def permutation_choice(
             stream = f"{seed}/{order}/{permuted}" if order == "other" else f"{seed}/{order}"
             merged = merge_pairs(interleaved, seed=stream, permute=permuted, pixels=pixels)
             by_choice.append(accuracy(merged, images, device=device).rename("choice_accuracy"))
-        results.append(
-            xr.concat(by_choice, dim=_axis("permuted", ("first", "second")), coords="minimal", compat="override")
-        )
-    joined = xr.concat(results, dim=_axis("order", ("same", "other")), coords="minimal", compat="override")
+        results.append(_along("permuted", ("first", "second"), by_choice))
+    joined = _along("order", ("same", "other"), results)
     joined.attrs = {"long_name": "accuracy of the merged pair", "units": "1"}
     return _over_pairs(joined.transpose("model", "permuted", "order").to_dataset(), first, second)
 
@@ -106,8 +104,10 @@ def _names(first: Bank, second: Bank, seed: Seed) -> list[str]:
     return [f"{seed}/{a}-{b}" for a, b in zip(first.labels["seed"], second.labels["seed"], strict=True)]
 
 
-def _axis(name: str, values) -> xr.Variable:
-    return xr.Variable(name, np.array(list(values), dtype=object), {"long_name": name, "units": "1"})
+def _along(name: str, values: Iterable[str], parts: Sequence):
+    """The parts joined along a new dimension."""
+    axis = xr.Variable(name, np.array(list(values), dtype=object), {"long_name": name, "units": "1"})
+    return xr.concat(parts, dim=axis, coords="minimal", compat="override")
 
 
 def _over_pairs(dataset: xr.Dataset, first: Bank, second: Bank) -> xr.Dataset:

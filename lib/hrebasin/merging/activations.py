@@ -3,14 +3,11 @@
 from typing import NamedTuple
 
 import torch
-from torch import nn
 
 from ..architectures import NetworkArchitecture
 from ..bank import Bank
-from ..matching.activations import UNIT_AXIS, hooked
+from ..matching.activations import IMAGES_AT_ONCE, hooked, layers_of
 from ..resources import side_by_side
-
-IMAGES_AT_ONCE = 100
 
 
 class Layer(NamedTuple):
@@ -35,7 +32,7 @@ def layers_called(architecture: NetworkArchitecture, pixels: torch.Tensor) -> li
         pixels: a few images.
     """
     network, given = architecture.network({}).float(), architecture.prepare(pixels)
-    axes, norms = _layers(network), {network.get_submodule(name) for name in architecture.batch_norms}
+    axes, norms = layers_of(network), {network.get_submodule(name) for name in architecture.batch_norms}
     outputs, normalised = {}, set()  # outputs are kept, so that no other tensor takes their place in memory
 
     def see(module, inputs, output):
@@ -52,7 +49,7 @@ def layers_called(architecture: NetworkArchitecture, pixels: torch.Tensor) -> li
 
 def layers_never_called(architecture: NetworkArchitecture, called: list[Layer]) -> list[str]:
     """Names of layers whose weights others use, such as the projection of `torch.nn.MultiheadAttention`."""
-    return sorted(set(_layers(architecture.template)) - {layer.name for layer in called})
+    return sorted(set(layers_of(architecture.template)) - {layer.name for layer in called})
 
 
 def layer_moments(bank: Bank, pixels: torch.Tensor) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
@@ -84,13 +81,3 @@ def layer_moments(bank: Bank, pixels: torch.Tensor) -> tuple[list[torch.Tensor],
     mean = [total / n for n, total, _ in totals]
     std = [(square / n - m.square()).clamp(min=0).sqrt() for (n, _, square), m in zip(totals, mean, strict=True)]
     return mean, std
-
-
-def _layers(network: nn.Module) -> dict[str, int]:
-    """Name -> axis of units."""
-    return {
-        name: axis
-        for name, module in network.named_modules()
-        for kind, axis in UNIT_AXIS.items()
-        if isinstance(module, kind)
-    }

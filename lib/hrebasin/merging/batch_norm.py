@@ -76,13 +76,12 @@ def measure_batch_norm(bank: Bank, pixels: torch.Tensor) -> Bank:
 
 def finished(merged: Bank, pixels: torch.Tensor | None) -> Bank:
     """A merged bank, its batch norm measured on images; where there are none, a warning says what that costs."""
-    if merged.architecture.batch_norms and pixels is None:
-        if MEASURED_LATER.get():
-            return merged
+    if pixels is not None:
+        return measure_batch_norm(merged, pixels)
+    if merged.architecture.batch_norms and not MEASURED_LATER.get():
         warnings.warn(
             "the running statistics of batch norm were averaged, which costs a merged network most of its accuracy: "
             "give training images as pixels=, or call measure_batch_norm",
             stacklevel=4,
         )
-        return merged
-    return merged if pixels is None else measure_batch_norm(merged, pixels)
+    return merged

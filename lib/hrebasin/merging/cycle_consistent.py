@@ -26,7 +26,7 @@ from ..matching.scale import lifted, overflow_named
 from ..random_streams import Seed
 from ..resources import side_by_side
 from ..symmetry import Symmetry
-from ..symmetry.blocks import Block, blocks_of
+from ..symmetry.blocks import Block, blocks_of, rows
 from .averages import Aligned
 
 MOST_STEPS = 200  # of the published procedure
@@ -78,15 +78,19 @@ class _Network:
             others = total[number] - self.whole(number)
             for axis, name in block.moved.items():
                 rest = parts[tuple(other for other in block.moved if other != axis)]
-                found[name] += _matrix(others, axis) @ _matrix(rest, axis).T
+                found[name] += rows(others, axis) @ rows(rest, axis).T
         return found
 
-    def terms(self, number: int) -> list[torch.Tensor]:
-        """Tensors T_k with X(t) = sum_k (1 - t)^(d - k) t^k T_k for a block with d moved axes, along the step to Q."""
-        return self._terms(number, tuple(self.blocks[number].moved))
+    def terms(self, number: int, axes: tuple[int, ...] | None = None) -> list[torch.Tensor]:
+        """Tensors T_k with X(t) = sum_k (1 - t)^(d - k) t^k T_k along the step to Q: a block with P along d axes.
 
-    def _terms(self, number: int, axes: tuple[int, ...]) -> list[torch.Tensor]:
-        block, parts, terms = self.blocks[number], self.parts[number], [None] * (len(axes) + 1)
+        Args:
+            number: of the block.
+            axes: along which P is applied; by default all that move.
+        """
+        block, parts = self.blocks[number], self.parts[number]
+        axes = tuple(block.moved) if axes is None else axes
+        terms = [None] * (len(axes) + 1)
         for chosen in _subsets(axes):
             term = parts[tuple(axis for axis in axes if axis not in chosen)]
             for axis in chosen:
@@ -100,7 +104,7 @@ class _Network:
         for number, block in enumerate(self.blocks):
             all_axes = tuple(block.moved)
             self.parts[number] = {  # each from those before the step
-                axes: _combine(whole[number] if axes == all_axes else self._terms(number, axes), t)
+                axes: _combine(whole[number] if axes == all_axes else self.terms(number, axes), t)
                 for axes in self.parts[number]
             }
         for name, matrix in self.matrices.items():
@@ -130,8 +134,8 @@ def match_cycle_consistent(bank: Bank, *, max_steps: int = MOST_STEPS, tolerance
     check_finite(bank, "C2M3")
     blocks = blocks_of(symmetry, parameters)
     tensors, up = lifted({name: bank.tensors[name] for name in parameters})
-    rows = ({name: tensor[k] for name, tensor in tensors.items()} for k in range(len(bank)))
-    networks = [_Network(row, blocks, symmetry) for row in rows]
+    each = ({name: tensor[k] for name, tensor in tensors.items()} for k in range(len(bank)))
+    networks = [_Network(own, blocks, symmetry) for own in each]
     objectives: list[float] = []
     with overflow_named(bank):
         converged = _climb(networks, objectives, max_steps, tolerance)
@@ -146,7 +150,7 @@ def _climb(networks: list[_Network], objectives: list[float], max_steps: int, to
     # Of two networks one moves, as in the published matching of pairs: both would step past one another.
     held = networks[:1] if len(networks) == 2 else []
     for _ in range(max_steps):
-        total = [_sum([network.whole(number) for network in networks]) for number in numbers]
+        total = [sum(network.whole(number) for network in networks) for number in numbers]
 
         def towards(network: _Network, total=total) -> tuple[list[list[torch.Tensor]], list[np.ndarray]]:
             if network not in held:
@@ -158,7 +162,7 @@ def _climb(networks: list[_Network], objectives: list[float], max_steps: int, to
         along = Polynomial([0.0])
         for number in numbers:
             moved = zip(*(terms[number][1:] for terms, _ in found), strict=True)
-            summed = _gram([total[number], *map(_sum, moved)])
+            summed = _gram([total[number], *map(sum, moved)])
             own = sum(grams[number] for _, grams in found)
             if not np.isfinite([summed, own]).all():
                 raise NotFiniteError("the objective must be finite")
@@ -190,9 +194,9 @@ def _maximum(polynomial: Polynomial) -> tuple[float, float]:
 def _gram(tensors: Sequence[torch.Tensor]) -> np.ndarray:
     """Inner products of tensors of one shape: of rows in their precision, summed in float64."""
     found = np.empty((len(tensors), len(tensors)))
-    rows = [tensor.reshape(len(tensor), -1) for tensor in tensors]
-    for i, a in enumerate(rows):
-        for j, b in enumerate(rows[: i + 1]):
+    matrices = [rows(tensor, 0) for tensor in tensors]
+    for i, a in enumerate(matrices):
+        for j, b in enumerate(matrices[: i + 1]):
             found[i, j] = found[j, i] = float(torch.linalg.vecdot(a, b).sum(dtype=torch.float64))
     return found
 
@@ -208,22 +212,9 @@ def _combine(terms: Sequence[torch.Tensor], t: float) -> torch.Tensor:
     return total
 
 
-def _sum(tensors: Sequence[torch.Tensor]) -> torch.Tensor:
-    """The sum of two or more, in memory of its own."""
-    total = tensors[0] + tensors[1]
-    for tensor in tensors[2:]:
-        total += tensor
-    return total
-
-
 def _subsets(axes) -> list[tuple[int, ...]]:
     axes = tuple(axes)
     return list(chain.from_iterable(combinations(axes, k) for k in range(len(axes) + 1)))
-
-
-def _matrix(tensor: torch.Tensor, axis: int) -> torch.Tensor:
-    """(unit along ``axis``, everything else)."""
-    return tensor.movedim(axis, 0).reshape(tensor.shape[axis], -1)
 
 
 def align_cycle_consistent(bank: Bank, seed: Seed = 0) -> Aligned:

@@ -57,14 +57,9 @@ def pairwise_distance(norms: torch.Tensor, means: Bank) -> torch.Tensor:
 
 def with_history(bank: Bank, distance, sweeps_done, converged, seconds) -> Bank:
     """The bank with the variables of `HISTORY`, one value per network."""
-    columns = (
-        np.asarray(distance),
-        np.asarray(sweeps_done),
-        np.asarray(converged, dtype=np.int8),
-        np.asarray(seconds),
-    )
+    columns = (distance, sweeps_done, np.asarray(converged, dtype=np.int8), seconds)
     variables = {
-        name: ("model", values, {"long_name": long_name, "units": units})
+        name: ("model", np.asarray(values), {"long_name": long_name, "units": units})
         for (name, (long_name, units)), values in zip(HISTORY.items(), columns, strict=True)
     }
     return replace(bank, history=xr.Dataset(variables))

@@ -1,7 +1,7 @@
 """MergeMany of Git Re-Basin (Ainsworth et al. 2023, algorithm 3), several sets of networks side by side."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -69,30 +69,32 @@ def merge_many_sets(
         if len(bank) < 2:
             raise ValueError(f"MergeMany needs at least 2 networks, got {len(bank)}")
         check_finite(bank, "MergeMany")
-    sets = sorted(zip(banks, seeds, range(len(banks)), strict=True), key=lambda item: -len(item[0]))  # longest first
-    at_once = min(len(sets), torch.get_num_threads())
-    results: list[Bank] = [banks[0]] * len(banks)
-    with track(label="MergeMany", total=len(sets), unit="set") as progress:
+    at_once = min(len(banks), torch.get_num_threads())
+    with track(label="MergeMany", total=len(banks), unit="set") as progress:
 
-        def merge(item: tuple[Bank, Seed, int]) -> None:
-            bank, seed, position = item
+        def merge(bank: Bank, seed: Seed) -> Bank:
             run = MergeManyRun(bank, limits, seed, at_once)
             while run.model is not None:
                 run.realign()
-            results[position] = run.result()
             progress.update()
+            return run.result()
 
-        side_by_side(merge, sets)
+        results = largest_first(merge, list(zip(banks, seeds, strict=True)), [len(bank) for bank in banks])
     return [finished(result, pixels) for result in results]
 
 
+def largest_first(work: Callable, items: Sequence[tuple], sizes: Sequence[int]) -> list:
+    """``[work(*item) for item in items]`` side by side on CPU threads; the largest, which take longest, begin."""
+    order = sorted(range(len(items)), key=lambda k: -sizes[k])
+    found = dict(zip(order, side_by_side(lambda k: work(*items[k]), order), strict=True))
+    return [found[k] for k in range(len(items))]
+
+
 def _times(bank: Bank, factor: float) -> Bank:
-    """A bank with its parameters times a factor, and distances that were recorded."""
+    """A merged bank with its parameters, and so its distances, times a factor."""
     scaled = {name: bank.tensors[name] * factor for name in bank.architecture.parameters}
-    history = bank.history
-    if history is not None and "pairwise_distance" in history:
-        distance = history.pairwise_distance
-        history = history.assign(pairwise_distance=distance.copy(data=distance.values * factor**2))
+    distance = bank.history.pairwise_distance
+    history = bank.history.assign(pairwise_distance=distance.copy(data=distance.values * factor**2))
     return replace(bank, tensors=bank.tensors | scaled, history=history)
 
 
@@ -146,11 +148,11 @@ class MergeManyRun:
         self.prices = {name: np.zeros((n, width)) for name, width in widths.items()}
         parameters = bank.architecture.parameters
         alone = outer(self.symmetry, dict.fromkeys(parameters))
-        self.outer = {p: [key for key, _ in alone.get(p, [])] for p in widths}
+        self.outer = {p: [key for key, _ in keys] for p, keys in alone.items()}
         self.axes = {key: axis for keys in alone.values() for key, axis in keys}
         permuted = {place.tensor for places in self.symmetry.places().values() for place in places}
         self.inner = [key for key in parameters if key in permuted and key not in self.axes]
-        self.squares = {p: self._squares(p, bank) for p in widths}
+        self.squares = {p: self._squares(p) for p in widths}
         self.total = {k: torch.empty_like(self._rows(k)[0]) for keys in self.outer.values() for k in keys}
         self.cross = {p: torch.empty_like(square) for p, square in self.squares.items()}  # S b^T of each network
         self.clock = 0  # counts changes
@@ -162,7 +164,7 @@ class MergeManyRun:
         self.orders = generator(f"model-order/{self.name}")
         self.due = np.ones(n, dtype=bool)  # the others have moved since it was last aligned
         self.sweeps, self.seconds, self.changed, self.queue = 0, 0.0, False, self._order()
-        self.kept: dict[int, tuple] = {}
+        self.kept: dict[int, Bank] = {}  # by limit, what is merged then
         self.model: int | None = None
         self._next()
 
@@ -175,12 +177,11 @@ class MergeManyRun:
         tensor = self.bank.tensors[key]
         return tensor.movedim(self.axes[key] + 1, 1).flatten(2) if tensor.ndim > 2 else tensor[..., None]
 
-    def _squares(self, p: str, bank: Bank) -> torch.Tensor:
+    def _squares(self, p: str) -> torch.Tensor:
         """Sum of b b^T over the outer parameters of a permutation, (model, unit, unit)."""
-        if not self.outer[p]:
-            size = self.symmetry.permutations[p]
-            return torch.zeros(len(bank), size, size, device=bank.device)
-        return sum(self._rows(key) @ self._rows(key).mT for key in self.outer[p])
+        size = self.symmetry.permutations[p]
+        start = torch.zeros(len(self.bank), size, size, device=self.bank.device)
+        return sum((self._rows(key) @ self._rows(key).mT for key in self.outer[p]), start=start)
 
     def _sum_rows(self, p: str, rows: torch.Tensor) -> None:
         """Sum the aligned networks anew in some rows of the parameters that only ``p`` permutes."""
@@ -269,10 +270,10 @@ class MergeManyRun:
         if self.sweeps in self.limits or converged:
             merged = self._mean()
             distance = pairwise_distance(squared_norms(self.bank)[None], merged)
-            state = (merged, distance, self.sweeps, converged, self.seconds)
+            merged = with_history(merged, distance, [self.sweeps], [converged], [self.seconds])
             for limit in self.limits:
                 if limit not in self.kept and (limit == self.sweeps or converged):
-                    self.kept[limit] = state
+                    self.kept[limit] = merged.relabel(sweeps=limit)
         return converged
 
     def _mean(self) -> Bank:
@@ -285,13 +286,9 @@ class MergeManyRun:
             mean, axis = self.total[key] / len(bank), self.axes.get(key, 0)
             others = [size for number, size in enumerate(shape) if number != axis]
             tensors[key] = mean.reshape(shape[axis], *others).movedim(0, axis)[None].contiguous()
-        return Bank(self.bank.architecture, tensors, merged_labels(self.bank))
+        return Bank(bank.architecture, tensors, merged_labels(bank) | {"method": "merge-many"})
 
     def result(self) -> Bank:
         """One merged network for each limit."""
-        rows = [self.kept[limit] for limit in self.limits]
-        merged = Bank.concat([row[0] for row in rows])
-        merged = merged.relabel(method="merge-many", sweeps=self.limits)
-        columns = [np.array([row[i] for row in rows]) for i in (2, 3, 4)]
-        merged = with_history(merged, torch.cat([row[1] for row in rows]), *columns)
+        merged = Bank.concat([self.kept[limit] for limit in self.limits])
         return _times(merged, 2.0**-self.up) if self.up else merged

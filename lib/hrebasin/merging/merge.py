@@ -8,6 +8,7 @@ import torch
 from torch import nn
 from torch.nn.utils.parametrize import is_parametrized
 
+from ..architectures import as_floats
 from ..bank import Bank
 from ..checks import check_labels, check_module, listed
 from ..images.sources import Images
@@ -147,7 +148,7 @@ def method_names() -> list[str]:
 def _answers(network: nn.Module, inputs: torch.Tensor) -> torch.Tensor:
     """Logits in evaluation mode."""
     own, like = copy.deepcopy(network).eval(), next(network.parameters(), torch.zeros(1))
-    inputs = inputs.float() / 255 if inputs.dtype == torch.uint8 else inputs
+    inputs = as_floats(inputs)
     with torch.no_grad():
         return own(inputs.to(like if inputs.is_floating_point() else like.device)).float().cpu()
 

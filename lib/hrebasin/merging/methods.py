@@ -21,21 +21,21 @@ from ..bank import Bank
 from ..checks import check_bank
 from ..matching.weights import match_weights
 from ..random_streams import Seed
-from ..resources import side_by_side
 from .aligned_many import align_many, align_many_from_tree
 from .averages import Aligned, align_fold, align_star, align_transport, merge_naive
 from .cycle_consistent import align_cycle_consistent
 from .distances import with_history
 from .looks import BUILT_IN, ENSEMBLE, LOOKS, RIVALS, SPARE
-from .many import merge_many, merge_many_sets
+from .many import largest_first, merge_many, merge_many_sets
 from .method import NEEDS, Method, TrainingImages, parts_of
 from .tree import align_by_activations, align_paired_tree, align_straight_through, align_tree, merge_tree
 
 OF_EVERY_RUN = ("naive", "merge-many-from-tree")  # beside the tree and MergeMany, which notebooks call themselves
 
 
-def _built_in() -> dict[str, Method]:
-    methods = [
+MERGES: dict[str, Method] = {
+    method.name: method
+    for method in [
         Method("tree", lambda bank, seed: merge_tree(bank, seed=seed)[-1],
                align=lambda bank, seed: Aligned(align_tree(bank, seed=seed)[-1], 0), trees=True),
         Method("merge-many", lambda bank, seed: merge_many(bank, seed=seed), align=align_many),
@@ -50,11 +50,8 @@ def _built_in() -> dict[str, Method]:
         Method("correlations", partial(align_by_activations, correlated=True), needs="pixels", trees=True, draws=False),
         Method("ot-fusion", align_transport, draws=False),
         Method("straight-through", align_straight_through, needs="labels", trees=True),
-    ]  # fmt: skip
-    return {method.name: method for method in methods}
-
-
-MERGES: dict[str, Method] = _built_in()
+    ]
+}  # fmt: skip
 
 
 def method_named(name: str) -> Method:
@@ -157,9 +154,11 @@ def merge_sets(
         warnings.warn(f"left out for want of training images: {told}", stacklevel=2)
     able = [method for method in methods if method.name not in without]
     work = [(method, some) for method in able for some in sets if method.takes(len(some))]
-    longest = sorted(range(len(work)), key=lambda k: -len(work[k][1]))
-    found = side_by_side(lambda k: work[k][0](work[k][1], seed, images, repaired=repaired), longest)
-    return [bank for _, bank in sorted(zip(longest, found, strict=True), key=lambda pair: pair[0])]
+
+    def merge(method: Method, some: Bank) -> Bank:
+        return method(some, seed, images, repaired=repaired)
+
+    return largest_first(merge, work, [len(some) for _, some in work])
 
 
 def merge_all(bank: Bank, *, seed: Seed = 0, images: TrainingImages | None = None) -> Bank:

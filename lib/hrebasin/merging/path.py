@@ -20,7 +20,6 @@ def path(
     images: Images,
     lambdas: Sequence[float],
     *,
-    device: str | None = None,
     pixels: torch.Tensor | None = None,
 ) -> xr.Dataset:
     """Accuracy and loss of (1 - lambda) A + lambda B, (model, lambda), pair k being model k.
@@ -31,13 +30,12 @@ def path(
         a, b: as many networks each.
         images: labelled images.
         lambdas: weights of B, from 0 to 1.
-        device: where to compute; by default where A lives.
         pixels: training images (image, channel, y, x), which batch norm is measured on anew at every point.
 
     Raises:
         ValueError: images that do not fit, or what `hrebasin.merging.path.interpolate` refuses.
     """
-    return next(paths(a, b, [images], lambdas, device=device, pixels=pixels))
+    return next(paths(a, b, [images], lambdas, pixels=pixels))
 
 
 def paths(
@@ -46,14 +44,12 @@ def paths(
     splits: Iterable[Images],
     lambdas: Sequence[float],
     *,
-    device: str | None = None,
     pixels: torch.Tensor | None = None,
 ) -> Iterator[xr.Dataset]:
     """`path` on several sets of images; batch norm is measured once at every point."""
-    device = device or a.device
     for images in (splits := list(splits)):
         check_images(a.architecture, images)
-    a, b, splits = a.to(device), b.to(device), [images.to(device) for images in splits]
+    b, splits = b.to(a.device), [images.to(a.device) for images in splits]
 
     def line() -> Iterable[Bank]:
         return track(interpolate(a, b, lambdas), label="interpolation", total=len(lambdas), unit="point")

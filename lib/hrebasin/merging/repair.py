@@ -1,6 +1,7 @@
 """What merging does to activations, and REPAIR (Jordan et al. 2023), which gives merged networks their spread back."""
 
 import warnings
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -45,16 +46,15 @@ def moments(bank: Bank, pixels: torch.Tensor) -> Moments:
         check_inputs(bank.architecture, pixels)
         check_finite(bank, "activations")
         return Moments(*layer_moments(bank, pixels))
-    total = square = None
+    # (model, 1, unit): shifted by the bias, which is near the mean, squares are of small numbers and lose less
+    biases = [bank.tensors[bias].double()[:, None] for _, bias in bank.architecture.layers.values()]
+    sums, n = [0.0] * len(biases), len(pixels)
     for values in pre_activations(bank, pixels):
-        # shifted by the bias, which is near the mean: squares of small numbers lose less
-        shifted = [v.double() - b for v, b in zip(values, _biases(bank), strict=True)]
-        sums = [s.sum(1) for s in shifted], [s.square().sum(1) for s in shifted]
-        total, square = sums if total is None else tuple(map(_add, (total, square), sums))
-    n = len(pixels)
-    mean = [t / n for t in total]
-    std = [(s / n - m.square()).clamp(min=0).sqrt() for s, m in zip(square, mean, strict=True)]
-    return Moments([m + b[:, 0] for m, b in zip(mean, _biases(bank), strict=True)], std)
+        shifted = (v.double() - b for v, b in zip(values, biases, strict=True))
+        sums = [known + torch.stack([s.sum(1), s.square().sum(1)]) for known, s in zip(sums, shifted, strict=True)]
+    mean = [total / n for total, _ in sums]
+    std = [(square / n - m.square()).clamp(min=0).sqrt() for (_, square), m in zip(sums, mean, strict=True)]
+    return Moments([m + b[:, 0] for m, b in zip(mean, biases, strict=True)], std)
 
 
 @plain_torch()
@@ -106,10 +106,9 @@ def _to_repair(bank: Bank, pixels: torch.Tensor) -> dict[int, str]:
 
 def _tied(network: torch.nn.Module) -> set[str]:
     """Names of parameters that have several."""
-    names: dict[torch.nn.Parameter, list[str]] = {}
-    for name, parameter in network.named_parameters(remove_duplicate=False):
-        names.setdefault(parameter, []).append(name)
-    return {name for several in names.values() if len(several) > 1 for name in several}
+    parameters = dict(network.named_parameters(remove_duplicate=False))
+    counts = Counter(parameters.values())
+    return {name for name, parameter in parameters.items() if counts[parameter] > 1}
 
 
 def repaired_tree(bank: Bank, pixels: torch.Tensor, *, seed: Seed = 0) -> Bank:
@@ -156,12 +155,3 @@ def pre_activations(bank: Bank, pixels: torch.Tensor) -> Iterator[list[torch.Ten
             values.append(torch.baddbmm(bias, x, bank.tensors[f"{layer}.weight"].mT))
             x = values[-1].relu()
         yield values
-
-
-def _biases(bank: Bank) -> list[torch.Tensor]:
-    """(model, 1, unit) float64 of every layer."""
-    return [bank.tensors[f"{layer}.bias"].double()[:, None] for layer in bank.architecture.layers]
-
-
-def _add(one: list[torch.Tensor], other: list[torch.Tensor]) -> list[torch.Tensor]:
-    return [a + b for a, b in zip(one, other, strict=True)]

@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 
 import numpy as np
 import torch
@@ -26,7 +25,6 @@ def merge_pairs(
     seed: Seed = 0,
     weight: float = 0.5,
     permute: str = "second",
-    max_sweeps: int = CONVERGENCE,
     pixels: torch.Tensor | None = None,
 ) -> Bank:
     """Merge neighbours: networks 0 and 1, 2 and 3, and so on.
@@ -37,7 +35,6 @@ def merge_pairs(
         weight: of the second network in the average.
         permute: ``"second"`` (the paper) moves the second network into the first one's basin, ``"first"`` the
             other way round.
-        max_sweeps: of weight matching.
         pixels: training images (image, channel, y, x), which batch norm is measured on anew.
 
     Returns:
@@ -66,10 +63,10 @@ def merge_pairs(
         for group, stage, node in zip(labels["group"], labels["stage"], labels["node"], strict=True)
     ]
     if permute == "second":
-        alignment = match_weights(first, second, seed=seeds, max_sweeps=max_sweeps)
+        alignment = match_weights(first, second, seed=seeds)
         second = alignment.apply(second)
     else:
-        alignment = match_weights(second, first, seed=seeds, max_sweeps=max_sweeps)
+        alignment = match_weights(second, first, seed=seeds)
         first = alignment.apply(first)
     result = finished(Bank(bank.architecture, blend(first, second, weight), labels), pixels)
     seconds = (time.perf_counter() - start) / len(result)
@@ -77,7 +74,7 @@ def merge_pairs(
         result,
         squared_distances(first, second),
         alignment.sweeps.numpy(),
-        alignment.sweeps.numpy() < max_sweeps,
+        alignment.sweeps.numpy() < CONVERGENCE,
         np.full(len(result), seconds),
     )
 
@@ -118,13 +115,11 @@ def merge_tree(
         merged = merge_pairs(stages[-1], seed=seed, pixels=pixels)
         # A node is the mean of its aligned leaves, and permutations keep norms: so the leaves need not be kept.
         distance = pairwise_distance(norms.view(len(merged), -1), merged)
-        history = merged.history.assign(
-            pairwise_distance=("model", distance.numpy(), merged.history.pairwise_distance.attrs)
-        )
+        told = merged.history
+        seconds = told.seconds.values
         if len(stages) > 1:
-            history["seconds"] = history.seconds + stages[-1].history.seconds.values.reshape(-1, 2).sum(1)
-            history.seconds.attrs = merged.history.seconds.attrs
-        stages.append(replace(merged, history=history))
+            seconds = seconds + stages[-1].history.seconds.values.reshape(-1, 2).sum(1)
+        stages.append(with_history(merged, distance, told.sweeps_done.values, told.converged.values, seconds))
     return stages
 
 
@@ -231,21 +226,16 @@ def _move(leaves: Bank, moved: dict[int, list[int]], alignment: Alignment) -> Ba
     """The leaves with those under the second network of each pair permuted with it."""
     where = [leaf for under in moved.values() for leaf in under]
     pair = [n for n, under in moved.items() for _ in under]
-    each = Alignment(
-        {name: perm[pair] for name, perm in alignment.permutations.items()},
-        alignment.objective[pair],
-        alignment.sweeps[pair],
-    )
-    permuted = each.apply(leaves.select(where))
-    tensors = {}
-    for key, tensor in leaves.tensors.items():
-        tensors[key] = tensor.clone()
-        tensors[key][where] = permuted.tensors[key]
+    order = {name: perm[pair] for name, perm in alignment.permutations.items()}
+    permuted = leaves.architecture.symmetry.apply(leaves.select(where).tensors, order)
+    tensors = {key: tensor.clone() for key, tensor in leaves.tensors.items()}
+    for key, tensor in tensors.items():
+        tensor[where] = permuted[key]
     return Bank(leaves.architecture, tensors, leaves.labels)
 
 
 def _means(leaves: Bank, nodes: Sequence[Sequence[int]]) -> Bank:
-    return Bank.concat([average_aligned(leaves.select(node), "mean", 0, 0.0) for node in nodes])
+    return Bank.concat([average_aligned(leaves.select(node), "mean") for node in nodes])
 
 
 def _pairs(means: Bank, pairing: str, name: str) -> list[tuple[int, int]]:

@@ -1,6 +1,6 @@
 """Permutation symmetries of any network: derived from its graph, proven on it, and plain data."""
 
-from .axes import Axis, Factor, Permutations, Place, Symmetry, axis_size, compose, inverse, simplify
+from .axes import Axis, Factor, Permutations, Place, Symmetry, axis_size, inverse, simplify
 from .derive import derive_symmetry
 from .prove import SymmetryRefutedError, prove_symmetry
 from .specs import symmetry_from_spec
@@ -13,7 +13,6 @@ __all__ = [
     "Symmetry",
     "SymmetryRefutedError",
     "axis_size",
-    "compose",
     "derive_symmetry",
     "inverse",
     "prove_symmetry",

@@ -9,14 +9,12 @@ Permutations are integers in one direction: ``perm[i]`` is the unit of the movin
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import NamedTuple
 
 import torch
 
-from ..files import write_atomically
 from .table import table
 
 
@@ -62,39 +60,52 @@ def simplify(axis: Axis) -> Axis:
     ((Factor(name=None, size=2), Factor(name='P1', size=4)), (Factor(name=None, size=3),))
     """
     counted: list[tuple[int, Segment]] = []  # (how often, the rest of the segment)
-    for segment in axis:
-        count, rest = 1, []
-        for factor in segment:
-            if factor.name is not None:
-                if factor.size > 1:
-                    rest.append(factor)
-            elif not rest:
-                count *= factor.size
-            elif rest[-1].name is None:
-                rest[-1] = Factor(None, rest[-1].size * factor.size)
-            elif factor.size > 1:
-                rest.append(factor)
-        if counted and counted[-1][1] == tuple(rest):
+    for segment in map(joined, axis):
+        repeated = segment and segment[0].name is None
+        count, rest = (segment[0].size, segment[1:]) if repeated else (1, segment)
+        if counted and counted[-1][1] == rest:
             count += counted.pop()[0]
-        counted.append((count, tuple(rest)))
+        counted.append((count, rest))
     return tuple((Factor(None, count), *rest) if count != 1 else rest for count, rest in counted)
+
+
+def joined(segment: Segment) -> Segment:
+    """A product without factors of size 1 and with fixed neighbours as one."""
+    found: list[Factor] = []
+    for factor in segment:
+        if factor.name is None and found and found[-1].name is None:
+            found[-1] = Factor(None, found[-1].size * factor.size)
+        elif factor.size != 1:
+            found.append(factor)
+    return tuple(found)
+
+
+def factors_of(*axes: Axis) -> list[Factor]:
+    """All factors, one after the other."""
+    return [factor for axis in axes for segment in axis for factor in segment]
+
+
+def names_of(*axes: Axis) -> list[str]:
+    """The permutations of all factors that move, one after the other."""
+    return [factor.name for factor in factors_of(*axes) if factor.name is not None]
+
+
+def numbered(axes: Mapping[str, Iterable[Axis]]) -> tuple[dict[str, int], dict[str, tuple[Axis, ...]]]:
+    """Sizes of the permutations, called P1, P2, ... in the order in which axes show them, and the simplified axes."""
+    short = {tensor: tuple(simplify(axis) or ((Factor(None, 0),),) for axis in own) for tensor, own in axes.items()}
+    sizes = {factor.name: factor.size for own in short.values() for factor in factors_of(*own)}
+    names = {old: f"P{number}" for number, old in enumerate((name for name in sizes if name is not None), start=1)}
+
+    def renamed(axis: Axis) -> Axis:
+        return tuple(tuple(Factor(names.get(factor.name), factor.size) for factor in segment) for segment in axis)
+
+    axes = {tensor: tuple(map(renamed, own)) for tensor, own in short.items()}
+    return {new: sizes[old] for old, new in names.items()}, axes
 
 
 def inverse(permutations: Mapping[str, torch.Tensor]) -> Permutations:
     """The permutations (..., unit) that take everything back."""
     return {name: torch.argsort(perm, dim=-1) for name, perm in permutations.items()}
-
-
-def compose(first: Mapping[str, torch.Tensor], then: Mapping[str, torch.Tensor]) -> Permutations:
-    """Permutations that do what ``first`` and afterwards ``then`` do; a name in only one of them is taken as it is.
-
-    >>> compose({"P1": torch.tensor([2, 0, 1])}, {"P1": torch.tensor([1, 0, 2])})["P1"].tolist()
-    [0, 2, 1]
-    """
-    composed = {**first, **then}
-    for name in first.keys() & then.keys():
-        composed[name] = torch.gather(first[name], -1, then[name])
-    return composed
 
 
 @dataclass(frozen=True)
@@ -125,7 +136,7 @@ class Symmetry:
     def __post_init__(self):
         for tensor, axes in self.axes.items():
             for number, axis in enumerate(axes):
-                for factor in (factor for segment in axis for factor in segment):
+                for factor in factors_of(axis):
                     if factor.name is not None and self.permutations.get(factor.name) != factor.size:
                         raise ValueError(
                             f"axis {number} of {tensor!r} has {factor.size} units of {factor.name!r}, "
@@ -133,11 +144,7 @@ class Symmetry:
                         )
 
     def __str__(self) -> str:
-        return self.table()
-
-    def table(self, *, max_rows: int | None = None) -> str:
-        """The table of ``str(symmetry)``; with ``max_rows``, its middle is left out."""
-        return table(self.permutations, self.axes, max_rows)
+        return table(self.permutations, self.axes)
 
     def places(self) -> dict[str, tuple[Place, ...]]:
         """For every permutation all places where it stands; weight matching sums its cost over these."""
@@ -166,8 +173,7 @@ class Symmetry:
         for segment in axis:
             order = like.new_zeros((*like.shape[:-1], 1))
             for factor in segment:
-                perm = permutations.get(factor.name) if factor.name is not None else None
-                perm = torch.arange(factor.size, device=like.device) if perm is None else perm
+                perm = permutations.get(factor.name, torch.arange(factor.size, device=like.device))
                 order = (order[..., :, None] * factor.size + perm[..., None, :]).flatten(-2)
             orders.append(start + order)
             start += segment_size(segment)
@@ -197,7 +203,7 @@ class Symmetry:
             known = f"must have shape {shape}" if name in self.axes else "is not in the symmetry"
             raise ValueError(f"{name!r} {known}{' for every network' * stacked}, got {tuple(tensor.shape)}")
         for number, axis in enumerate(self.axes[name]):
-            if any(factor.name in permutations for segment in axis for factor in segment):
+            if permutations.keys() & names_of(axis):
                 index = self.expand(axis, permutations).to(tensor.device)
                 tensor = _take(tensor, index, number) if stacked else tensor.index_select(number, index)
         return tensor
@@ -220,20 +226,8 @@ class Symmetry:
 
     def agrees_with(self, other: "Symmetry") -> bool:
         """Whether both say the same, whatever their permutations are called."""
-        if self.axes.keys() != other.axes.keys() or len(self.permutations) != len(other.permutations):
-            return False
-        there: dict[str | None, str | None] = {None: None}
-        back: dict[str | None, str | None] = {None: None}
-        for tensor, axes in self.axes.items():
-            ours, theirs = (tuple(map(simplify, given)) for given in (axes, other.axes[tensor]))
-            if [[len(s) for s in axis] for axis in ours] != [[len(s) for s in axis] for axis in theirs]:
-                return False
-            for f, g in zip(_factors(ours), _factors(theirs), strict=True):
-                if f.size != g.size:
-                    return False
-                if there.setdefault(f.name, g.name) != g.name or back.setdefault(g.name, f.name) != f.name:
-                    return False
-        return True
+        ours, theirs = (numbered(dict(sorted(each.axes.items()))) for each in (self, other))
+        return ours == theirs and len(self.permutations) == len(other.permutations)
 
     def to_json(self) -> str:
         """As text: an axis is a list of segments, these lists of factors, a permutation's name or a fixed size."""
@@ -264,19 +258,6 @@ class Symmetry:
             return cls(sizes, axes, tuple(given["without_rule"]))
         except (KeyError, TypeError, AttributeError, json.JSONDecodeError) as error:
             raise ValueError(f"this text is no symmetry: {type(error).__name__} {error}") from error
-
-    def save(self, path: str | Path) -> None:
-        """Write `to_json` to a file."""
-        write_atomically(Path(path), self.to_json() + "\n")
-
-    @classmethod
-    def load(cls, path: str | Path) -> "Symmetry":
-        """Read what `save` wrote."""
-        return cls.from_json(Path(path).read_text(encoding="utf-8"))
-
-
-def _factors(axes: tuple[Axis, ...]) -> list[Factor]:
-    return [factor for axis in axes for segment in axis for factor in segment]
 
 
 def _take(tensor: torch.Tensor, index: torch.Tensor, axis: int) -> torch.Tensor:

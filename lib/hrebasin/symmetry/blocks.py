@@ -4,6 +4,8 @@ from collections.abc import Iterator, Sequence
 from itertools import product
 from typing import NamedTuple
 
+import torch
+
 from .axes import Axis, Segment, Symmetry, segment_size
 
 
@@ -37,6 +39,18 @@ def blocks_of(symmetry: Symmetry, parameters: Sequence[str]) -> list[Block]:
                 shape = tuple(factor.size for factor in factors)
                 found.append(Block(name, tuple(where for where, _ in segments), shape, axis_of, moved))
     return found
+
+
+def rows(tensor: torch.Tensor, axis: int) -> torch.Tensor:
+    """A tensor as a matrix (unit along ``axis``, everything else)."""
+    return tensor.movedim(axis, 0).reshape(tensor.shape[axis], -1)
+
+
+def units(tensor: torch.Tensor, number: int, axis: Axis, segment: int, factor: int) -> torch.Tensor:
+    """What axis ``number`` of a tensor holds of one factor of its symmetry: a matrix (unit, everything else)."""
+    where, factors = list(_located(axis))[segment]
+    part = tensor.narrow(number, where.start, where.stop - where.start)
+    return rows(part.unflatten(number, [each.size for each in factors]), number + factor)
 
 
 def _located(axis: Axis) -> Iterator[tuple[slice, Segment]]:

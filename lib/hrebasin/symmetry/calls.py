@@ -56,9 +56,14 @@ class Call:
         return self.target._schema.name.partition("::")[2]
 
     @property
+    def operands(self) -> list[Value]:
+        """The arguments that are tensors."""
+        return [value for value in self.args.values() if isinstance(value, Value)]
+
+    @property
     def x(self) -> Value:
         """The first tensor."""
-        return next(value for value in self.args.values() if isinstance(value, Value))
+        return self.operands[0]
 
     @property
     def axis(self) -> int:

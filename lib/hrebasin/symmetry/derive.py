@@ -14,13 +14,13 @@ from torch import nn
 from torch.export.graph_signature import InputKind
 
 from ..resources import plain_torch
-from .axes import Axis, Factor, Symmetry, simplify
-from .calls import Call, Rule, Value
+from .axes import Symmetry, numbered
+from .calls import Call, Value
 from .factors import Factors, fixed
 from .rules import find_rule
 from .shape_rules import constant
 from .stacked import slice_stacked
-from .subject import Example, Subject, arguments, own_random_state
+from .subject import Example, Subject, arguments, found_in, own_random_state
 
 # Operations that run a graph, and the place of that among their arguments.
 WRAPPERS = {"wrap_with_set_grad_enabled": 1, "wrap_with_autocast": 4}
@@ -69,7 +69,7 @@ def derive_symmetry(network: nn.Module, example: Example) -> Symmetry:
             f"no rule for {', '.join(without_rule)}: all axes that they touch stay, so permutations may be missing",
             stacklevel=3,
         )
-    return _named(factors, values, without_rule)
+    return Symmetry(*numbered({name: map(factors.resolve, value) for name, value in values.items()}), without_rule)
 
 
 def _exported(subject: Subject, example: Example) -> torch.export.ExportedProgram:
@@ -91,9 +91,7 @@ def _walk(factors: Factors, program: torch.export.ExportedProgram, tensors: dict
     """Apply every operation's rule; which operations have none."""
     targets = ((spec.target or "").removeprefix("network.") for spec in program.graph_signature.input_specs)
     without_rule: dict[str, None] = {}
-    for value in _values_in(_walk_graph(factors, program.graph_module, map(tensors.get, targets), without_rule)):
-        for axis in value:
-            factors.fix(axis)
+    _fix(factors, _walk_graph(factors, program.graph_module, map(tensors.get, targets), without_rule))
     return tuple(without_rule)
 
 
@@ -120,7 +118,7 @@ def _walk_graph(factors: Factors, module: torch.fx.GraphModule, given: Iterator,
             out = _outputs(factors, node, values, shapes)
             if out is None:
                 without_rule[ADDRESS.sub(r"\1", str(node.target))] = None
-                _fix_all(factors, node, values)
+                _fix(factors, torch.fx.map_arg((node.args, node.kwargs), values.get))
                 out = [Value(map(fixed, shape)) for shape in shapes]
             values[node] = out if isinstance(node.meta["val"], (tuple, list)) or not out else out[0]
     return values[node]  # the last one is the output
@@ -129,24 +127,20 @@ def _walk_graph(factors: Factors, module: torch.fx.GraphModule, given: Iterator,
 def _outputs(factors: Factors, node: torch.fx.Node, values: dict, shapes: tuple) -> list[Value] | None:
     """The outputs of an operation by its rule, None if it has none."""
     args, kwargs = (torch.fx.map_arg(given, values.get) for given in (node.args, node.kwargs))
-    rule = _rule_of(node)
+    rule = find_rule(node.target)
     if rule is None:
         # what depends on no tensor and is not random is a constant
         random = torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ())
-        known = not random and not any(True for _ in _values_in((args, kwargs)))
+        known = not random and not any(True for _ in found_in((args, kwargs), Value))
         return [Value(map(fixed, shape)) for shape in shapes] if known else None
     named = {argument.name: argument.default_value for argument in node.target._schema.arguments}
     used = frozenset(user.args[1] for user in node.users if user.target is operator.getitem and user.users)
     alone = [each for each in node.all_input_nodes if len(each.users) == 1]
-    constants = tuple(values[each] for each in alone if _rule_of(each) is constant)
+    constants = tuple(values[each] for each in alone if find_rule(each.target) is constant)
     call = Call(node.target, named | dict(zip(named, args, strict=False)) | kwargs, shapes, used, constants)
     out = rule(factors, call)
     # odd arguments of which the rule does not know what torch makes: it does not apply
     return None if out is None or tuple(value.shape for value in out) != shapes else list(out)
-
-
-def _rule_of(node: torch.fx.Node) -> Rule | None:
-    return find_rule(node.target) if isinstance(node.target, torch._ops.OpOverload) else None
 
 
 def _shapes(node: torch.fx.Node) -> tuple[tuple[int, ...], ...]:
@@ -159,21 +153,10 @@ def _shapes(node: torch.fx.Node) -> tuple[tuple[int, ...], ...]:
     return shapes
 
 
-def _values_in(given) -> Iterator[Value]:
-    if isinstance(given, Value):
-        yield given
-    elif isinstance(given, dict):
-        yield from _values_in(tuple(given.values()))
-    elif isinstance(given, (tuple, list)):
-        for value in given:
-            yield from _values_in(value)
-
-
-def _fix_all(factors: Factors, node: torch.fx.Node, values: dict) -> None:
-    """Nothing may move what goes into a node."""
-    for value in _values_in(torch.fx.map_arg((node.args, node.kwargs), values.get)):
-        for axis in value:
-            factors.fix(axis)
+def _fix(factors: Factors, given) -> None:
+    """Nothing may move any of the given values."""
+    for value in found_in(given, Value):
+        factors.fix(*value)
 
 
 def _fix_unused(factors: Factors, program, tensors: dict[str, torch.Tensor], values: dict[str, Value]) -> None:
@@ -183,31 +166,10 @@ def _fix_unused(factors: Factors, program, tensors: dict[str, torch.Tensor], val
         if spec.kind in (InputKind.PARAMETER, InputKind.BUFFER) and node.users:
             used.add(id(tensors.get((spec.target or "").removeprefix("network."))))
     unused = [name for name, tensor in tensors.items() if id(tensor) not in used and tensor.is_floating_point()]
-    for name in unused:
-        for axis in values[name]:
-            factors.fix(axis)
+    _fix(factors, [values[name] for name in unused])
     if unused:
         more = f" and {len(unused) - 3} more" if len(unused) > 3 else ""
         warnings.warn(
             f"{', '.join(unused[:3])}{more} take no part in the outputs in evaluation mode: nothing permutes them",
             stacklevel=4,
         )
-
-
-def _named(factors: Factors, values: dict[str, Value], without_rule: tuple[str, ...]) -> Symmetry:
-    """The symmetry with permutations P1, P2, ... in the order in which the tensors show them."""
-    names: dict[str, str] = {}
-    permutations: dict[str, int] = {}
-
-    def named(axis: Axis) -> Axis:
-        segments = []
-        for segment in simplify(factors.resolve(axis)):
-            for factor in segment:
-                if factor.name is not None and factor.name not in names:
-                    names[factor.name] = f"P{len(names) + 1}"
-                    permutations[names[factor.name]] = factor.size
-            segments.append(tuple(Factor(names.get(factor.name), factor.size) for factor in segment))
-        return tuple(segments) or fixed(0)
-
-    axes = {name: tuple(map(named, value)) for name, value in values.items()}
-    return Symmetry(permutations, axes, without_rule)

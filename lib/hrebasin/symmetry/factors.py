@@ -7,7 +7,7 @@ not have the same parts: into a product (16 channels that are read as 4 x 4) or 
 
 from collections.abc import Iterable, Sequence
 
-from .axes import Axis, Factor, Segment, axis_size, segment_size, simplify
+from .axes import Axis, Factor, Segment, axis_size, factors_of, joined, segment_size, simplify
 
 # So many segments of one axis are spelt out; beyond, the axis is fixed. Twice the largest of known networks.
 MOST_SEGMENTS = 256
@@ -76,14 +76,13 @@ class Factors:
                 # only repetitions of a concatenation are segments again: what counts them has to stay
                 self.fix(tuple(segments))
                 segments = list(axis) * count
-        return tuple(_joined(segment) for segment in segments)
+        return tuple(joined(segment) for segment in segments)
 
-    def fix(self, axis: Axis) -> None:
-        """Nothing may move the units of this axis."""
-        for segment in self.resolve(axis):
-            for factor in segment:
-                if factor.name is not None:
-                    self.known[factor.name] = fixed(factor.size)
+    def fix(self, *axes: Axis) -> None:
+        """Nothing may move the units of these axes."""
+        for factor in factors_of(*map(self.resolve, axes)):
+            if factor.name is not None:
+                self.known[factor.name] = fixed(factor.size)
 
     def tie(self, first: Axis, second: Axis) -> None:
         """Both axes are moved alike from now on.
@@ -125,7 +124,7 @@ class Factors:
         else:
             minor = self._unknown(f.size // g.size)
             self.known[f.name] = ((g, minor),)
-        return _joined((minor, *a[1:])), b[1:]
+        return joined((minor, *a[1:])), b[1:]
 
     def _unite(self, f: Factor, g: Factor) -> None:
         if f.name is None:
@@ -140,11 +139,11 @@ class Factors:
         if remainder:
             self.fix(_axis(major))
             counts = (count, 1, major.size - count - 1)
-            return tuple(_joined((Factor(None, n), *rest)) for n in counts if n)
+            return tuple(joined((Factor(None, n), *rest)) for n in counts if n)
         parts = [Factor(None, n) if major.name is None else self._unknown(n) for n in (count, major.size - count)]
         if major.name is not None:
-            self.known[major.name] = simplify(tuple(_joined((part,)) for part in parts))
-        return tuple(_joined((part, *rest)) for part in parts)
+            self.known[major.name] = simplify(tuple(joined((part,)) for part in parts))
+        return tuple(joined((part, *rest)) for part in parts)
 
     def split(self, axis: Axis, sizes: Sequence[int]) -> list[Axis]:
         """The axis cut into pieces."""
@@ -160,15 +159,4 @@ class Factors:
 
 
 def _axis(factor: Factor) -> Axis:
-    return (_joined((factor,)),)
-
-
-def _joined(segment: Segment) -> Segment:
-    """The product without factors of size 1 and with fixed neighbours as one."""
-    joined: list[Factor] = []
-    for factor in segment:
-        if factor.name is None and joined and joined[-1].name is None:
-            joined[-1] = Factor(None, joined[-1].size * factor.size)
-        elif factor.size != 1:
-            joined.append(factor)
-    return tuple(joined)
+    return (joined((factor,)),)

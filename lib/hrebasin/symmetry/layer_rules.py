@@ -37,8 +37,7 @@ def convolution(factors: Factors, call: Call):
         inside, outside = weight[1], factors.new(axis_size(weight[0]) // n_groups)
         factors.tie(weight[0], factors.product([groups, outside]))
     factors.tie(x[channel], factors.product([groups, inside]))
-    for axis in (*x[channel + 1 :], *weight[2:]):
-        factors.fix(axis)
+    factors.fix(*x[channel + 1 :], *weight[2:])
     out = factors.product([groups, outside])
     for bias in given(call.bias):
         factors.tie(bias[0], out)
@@ -102,20 +101,20 @@ def product(factors: Factors, x: Value, y: Value) -> Value:
 @rule("matmul", "mm", "bmm", "mv", "dot", "vdot")
 def matmul(factors: Factors, call: Call):
     """A product of two."""
-    return [product(factors, *(value for value in call.args.values() if isinstance(value, Value)))]
+    return [product(factors, *call.operands)]
 
 
 @rule("addmm", "baddbmm", "addmv")
 def added_matmul(factors: Factors, call: Call):
     """A product added to a third."""
-    third, x, y = (value for value in call.args.values() if isinstance(value, Value))
+    third, x, y = call.operands
     return [broadcast(factors, third, product(factors, x, y))]
 
 
 @rule("outer", "ger")
 def outer(factors: Factors, call: Call):
     """Every number times every other."""
-    x, y = (value for value in call.args.values() if isinstance(value, Value))
+    x, y = call.operands
     return [Value(x + y)]
 
 
@@ -146,8 +145,7 @@ def attention(factors: Factors, call: Call):
     heads = broadcast(factors, query[:-2], key[:-2], value[:-2], ())
     scores = Value((*heads, query[-2], key[-2]))
     if call.is_causal:
-        factors.fix(query[-2])
-        factors.fix(key[-2])
+        factors.fix(query[-2], key[-2])
     broadcast(factors, scores, *given(call.attn_mask))
     return [Value((*heads, query[-2], value[-1]))]
 
@@ -198,6 +196,5 @@ def pooling(factors: Factors, call: Call):
     """The last axes are pixels; the others are free."""
     n_pixels = int(re.search(r"([123])d", call.name)[1])
     free, pixels = call.x[: len(call.x) - n_pixels], call.x[len(call.x) - n_pixels :]
-    for axis in pixels:
-        factors.fix(axis)
+    factors.fix(*pixels)
     return [Value((*free, *map(fixed, shape[len(free) :]))) for shape in call.shapes]

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from ..resources import plain_torch
-from .axes import Permutations, Symmetry, inverse
+from .axes import Permutations, Symmetry, inverse, names_of
 from .subject import Example, Subject
 
 # Relative error of the outputs. Rounding in float64 stays below 1e-12 in networks of 200 layers, while a single axis in
@@ -60,6 +60,7 @@ def prove_symmetry(
     subject = Subject(network).double()
     tensors = subject.tensors()
     _check_names(tensors, symmetry)
+    tensors = {name: tensors[name] for name in _first_names(tensors).values()}
     _draw(tensors, seed)
     before = subject.run(example)
     _check_outputs(before)
@@ -102,14 +103,18 @@ def _check_names(tensors: dict[str, torch.Tensor], symmetry: Symmetry) -> None:
     lacking = [name for name in symmetry.axes if name not in tensors]
     if lacking:
         raise ValueError(f"the symmetry has tensors that the network lacks: {lacking[:3]}")
-    first: dict[int, str] = {}
+    first = _first_names(tensors)
     for name, tensor in tensors.items():
-        moves = any(f.name is not None for axis in symmetry.axes[name] for segment in axis for f in segment)
-        if moves and not tensor.is_floating_point():
+        if names_of(*symmetry.axes[name]) and not tensor.is_floating_point():
             raise ValueError(f"{name!r} holds integers, which must stay; its axes are {symmetry.axes[name]}")
-        other = first.setdefault(id(tensor), name)
+        other = first[id(tensor)]
         if symmetry.axes[other] != symmetry.axes[name]:
             raise ValueError(f"{other!r} and {name!r} are tied, but have different axes in the symmetry")
+
+
+def _first_names(tensors: dict[str, torch.Tensor]) -> dict[int, str]:
+    """Of tied tensors, which are one object, the first name."""
+    return {id(tensor): name for name, tensor in reversed(tensors.items())}
 
 
 def _check_outputs(outputs: tuple[torch.Tensor, ...]) -> None:
@@ -120,11 +125,9 @@ def _check_outputs(outputs: tuple[torch.Tensor, ...]) -> None:
 
 
 def _draw(tensors: dict[str, torch.Tensor], seed: int | str) -> None:
-    """Draw everything that is no integer at the scale of a new network, tied tensors once."""
-    drawn = set()
+    """Draw everything that is no integer at the scale of a new network."""
     for name, tensor in tensors.items():
-        if tensor.is_floating_point() and tensor.numel() and id(tensor) not in drawn:
-            drawn.add(id(tensor))
+        if tensor.is_floating_point() and tensor.numel():
             _draw_tensor(tensor.detach(), _generator(f"symmetry/{seed}/{name}"))
 
 
@@ -158,11 +161,8 @@ def _moving_permutations(symmetry: Symmetry, seed: int | str) -> Permutations:
 
 def _permute(tensors: dict[str, torch.Tensor], symmetry: Symmetry, permutations: Permutations) -> None:
     """Permute one tensor at a time: a large network is held only once."""
-    done = set()  # tied tensors
     for name, tensor in tensors.items():
-        if id(tensor) not in done:
-            done.add(id(tensor))
-            tensor.data = symmetry.permute_tensor(name, tensor.data, permutations)
+        tensor.data = symmetry.permute_tensor(name, tensor.data, permutations)
 
 
 def _relative_error(before: torch.Tensor, after: torch.Tensor) -> float:

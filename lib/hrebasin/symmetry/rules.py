@@ -1,5 +1,7 @@
 """Rules of elementwise operations and of sums, and which rule an operation has."""
 
+from collections.abc import Callable
+
 import torch
 
 from . import layer_rules, shape_rules  # noqa: F401 (they register their rules)
@@ -7,8 +9,10 @@ from .calls import RULES, Call, Rule, Value, broadcast, reduced, rule
 from .factors import Factors, fixed
 
 
-def find_rule(target: torch._ops.OpOverload) -> Rule | None:
-    """The rule of an operation; one in place has the rule of the one that is not."""
+def find_rule(target: Callable | str) -> Rule | None:
+    """The rule of what a node of a graph calls; an operation in place has the rule of the one that is not."""
+    if not isinstance(target, torch._ops.OpOverload):
+        return None
     namespace, _, name = target._schema.name.partition("::")
     if namespace != "aten" or any(argument.is_out for argument in target._schema.arguments):
         return None  # an extension's, whatever its name; or one that writes its result into another tensor
@@ -28,8 +32,7 @@ def find_rule(target: torch._ops.OpOverload) -> Rule | None:
 @rule("clone", "contiguous", "to", "_to_copy", "detach", "detach_", "alias", "lift_fresh_copy", "float", "double")
 def elementwise(factors: Factors, call: Call):
     """Every number of the output depends on one number of each input."""
-    values = [value for value in call.args.values() if isinstance(value, Value)]
-    out = broadcast(factors, *values)
+    out = broadcast(factors, *call.operands)
     return [out] if out.shape == call.shapes[0] and len(call.shapes) == 1 else None
 
 
@@ -63,8 +66,7 @@ def extreme(factors: Factors, call: Call):
 @rule("argmax", "argmin")
 def told_by_place(factors: Factors, call: Call):
     """The output holds places along an axis, so that its units must stay."""
-    for axis in call.x if call.dim is None else [call.along]:
-        factors.fix(axis)
+    factors.fix(*(call.x if call.dim is None else [call.along]))
     return reduction(factors, call)
 
 

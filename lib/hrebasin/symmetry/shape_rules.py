@@ -119,8 +119,7 @@ def indexing(factors: Factors, call: Call):
     x, indices = call.x, call.indices
     positions = [position for position, index in enumerate(indices) if index is not None]
     chosen = broadcast(factors, *(indices[position] for position in positions))
-    for position in positions:
-        factors.fix(x[position])
+    factors.fix(*(x[position] for position in positions))
     rest = [axis for position, axis in enumerate(x) if position not in positions]
     torn = positions != list(range(positions[0], positions[-1] + 1))
     before = 0 if torn else positions[0]
@@ -182,8 +181,7 @@ def padding(factors: Factors, call: Call):
 @rule("roll", "flip")
 def moving(factors: Factors, call: Call):
     """The units of the axes that are named have an order."""
-    for axis in [call.x[dim] for dim in call.dims] if call.x and call.dims else call.x:
-        factors.fix(axis)
+    factors.fix(*([call.x[dim] for dim in call.dims] if call.x and call.dims else call.x))
     return [call.x]
 
 
@@ -200,8 +198,7 @@ def pixel_shuffle(factors: Factors, call: Call):
     """Pixels within a square lie in the channels, the minor part of these."""
     channel = len(call.x) - 3
     inside = (call.upscale_factor or call.downscale_factor) ** 2
-    for axis in call.x[channel + 1 :]:
-        factors.fix(axis)
+    factors.fix(*call.x[channel + 1 :])
     out = call.shapes[0]
     if call.name == "pixel_shuffle":
         channels, pixels = factors.factorise(call.x[channel], [out[channel], inside])

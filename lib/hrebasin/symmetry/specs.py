@@ -1,10 +1,11 @@
 """Symmetries written by hand, in the classic form of permutation specifications and a little more."""
 
+import math
 from collections.abc import Mapping, Sequence
 
 import torch
 
-from .axes import Axis, Factor, Symmetry
+from .axes import Axis, Factor, Symmetry, axis_size
 
 # An axis in a specification: None (fixed), "P1", a product ("P1", 49), a concatenation ["P1", ("P2", 49), 3].
 Entry = str | int | tuple | list | None
@@ -72,43 +73,37 @@ def _segments(entry: Entry, size: int, where: str) -> list[tuple[str | int, ...]
 
 def _learn_sizes(parts: dict, given: dict[str, tuple[int, ...]], known: dict[str, int]) -> None:
     """Find every permutation's size from axes where it is the only unknown, until none is left."""
-    waiting = dict(parts)
-    while waiting:
-        told = []
-        for (tensor, axis), segments in waiting.items():
-            size, where = given[tensor][axis], f"axis {axis} of {tensor!r}"
-            unknown = {part for segment in segments for part in segment if isinstance(part, str) and part not in known}
-            if not unknown:
-                told.append((tensor, axis))
-            elif len(unknown) == 1 and all(sum(part in unknown for part in segment) <= 1 for segment in segments):
+    n_known = -1
+    while len(known) > n_known:
+        n_known = len(known)
+        for (tensor, axis), segments in parts.items():
+            size, unknown = given[tensor][axis], _names(segments) - known.keys()
+            if len(unknown) == 1 and all(sum(part in unknown for part in segment) <= 1 for segment in segments):
                 (name,) = unknown
                 times = sum(_product(segment, {**known, name: 1}) for segment in segments if name in segment)
                 rest = sum(_product(segment, known) for segment in segments if name not in segment)
                 if (size - rest) % times or size <= rest:
+                    where = f"axis {axis} of {tensor!r}"
                     raise ValueError(f"{where} has {size} units, which leave no whole number for {name!r}")
                 known[name] = (size - rest) // times
-                told.append((tensor, axis))
-        if not told:
-            (tensor, axis), segments = next(iter(waiting.items()))
-            unknown = sorted({part for s in segments for part in s if isinstance(part, str) and part not in known})
-            raise ValueError(f"axis {axis} of {tensor!r}: the sizes of {unknown} are not known; give them as sizes=")
-        for key in told:
-            del waiting[key]
+
+
+def _names(segments: list[tuple[str | int, ...]]) -> set[str]:
+    return {part for segment in segments for part in segment if isinstance(part, str)}
 
 
 def _product(segment: tuple[str | int, ...], known: Mapping[str, int]) -> int:
-    size = 1
-    for part in segment:
-        size *= known[part] if isinstance(part, str) else part
-    return size
+    return math.prod(known[part] if isinstance(part, str) else part for part in segment)
 
 
 def _axis(segments: list[tuple[str | int, ...]], size: int, known: Mapping[str, int], where: str) -> Axis:
-    total = sum(_product(segment, known) for segment in segments)
-    if total != size:
-        names = {part: known[part] for segment in segments for part in segment if isinstance(part, str)}
-        raise ValueError(f"{where} has {size} units, but its entry {segments} has {total}, with {names}")
-    return tuple(
+    if unknown := sorted(_names(segments) - known.keys()):
+        raise ValueError(f"{where}: the sizes of {unknown} are not known; give them as sizes=")
+    axis = tuple(
         tuple(Factor(part, known[part]) if isinstance(part, str) else Factor(None, part) for part in segment)
         for segment in segments
     )
+    if axis_size(axis) != size:
+        names = {name: known[name] for name in sorted(_names(segments))}
+        raise ValueError(f"{where} has {size} units, but its entry {segments} has {axis_size(axis)}, with {names}")
+    return axis

@@ -4,6 +4,7 @@ import contextlib
 import copy
 import dataclasses
 from collections.abc import Iterator, Mapping
+from typing import TypeVar
 
 import torch
 from torch import nn
@@ -11,6 +12,7 @@ from torch.nn.parameter import UninitializedTensorMixin
 
 # A tensor, or positional arguments, or arguments by name.
 Example = torch.Tensor | tuple | list | Mapping
+Kind = TypeVar("Kind")
 
 
 class Subject(nn.Module):
@@ -36,14 +38,13 @@ class Subject(nn.Module):
 
     def forward(self, *args, **kwargs):
         """All tensors of the outputs."""
-        return tuple(_tensors_in(self.network(*args, **kwargs)))
+        return tuple(found_in(self.network(*args, **kwargs), torch.Tensor))
 
     def tensors(self) -> dict[str, torch.Tensor]:
         """Parameters and saved buffers by name; tied ones are one object under several names."""
         named = dict(self.network.named_parameters(remove_duplicate=False))
-        buffers = dict(self.network.named_buffers(remove_duplicate=False))
-        saved = self.network.state_dict(keep_vars=True)
-        return {name: named.get(name, buffers.get(name)) for name in saved if name in named or name in buffers}
+        named |= self.network.named_buffers(remove_duplicate=False)
+        return {name: named[name] for name in self.network.state_dict() if name in named}
 
     def run(self, example: Example) -> tuple[torch.Tensor, ...]:
         """The outputs without gradients.
@@ -124,19 +125,19 @@ def check_tensors(network: nn.Module) -> None:
             raise ValueError(f"{name!r} is on the meta device: it has a shape but no numbers")
 
 
-def _tensors_in(output) -> Iterator[torch.Tensor]:
-    """Every tensor of nested tuples, mappings and dataclasses."""
-    if isinstance(output, torch.Tensor):
-        yield output
-    elif isinstance(output, Mapping):
-        for value in output.values():
-            yield from _tensors_in(value)
-    elif isinstance(output, (tuple, list)):
-        for value in output:
-            yield from _tensors_in(value)
-    elif dataclasses.is_dataclass(output):
-        for field in dataclasses.fields(output):
-            yield from _tensors_in(getattr(output, field.name))
+def found_in(given, kind: type[Kind]) -> Iterator[Kind]:
+    """Everything of one kind in nested tuples, lists, mappings and dataclasses."""
+    if isinstance(given, kind):
+        yield given
+        return
+    if isinstance(given, Mapping):
+        given = given.values()
+    elif dataclasses.is_dataclass(given):
+        given = [getattr(given, field.name) for field in dataclasses.fields(given)]
+    elif not isinstance(given, (tuple, list)):
+        return
+    for part in given:
+        yield from found_in(part, kind)
 
 
 def _described(example: Example) -> str:

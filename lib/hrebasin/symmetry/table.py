@@ -22,10 +22,10 @@ def axis_text(axis: Axis) -> str:
     return " | ".join(product or "1 fixed" for product in products)
 
 
-def table(permutations: Mapping[str, int], axes: Mapping[str, tuple[Axis, ...]], max_rows: int | None = None) -> str:
+def table(permutations: Mapping[str, int], axes: Mapping[str, tuple[Axis, ...]]) -> str:
     """The permutations with their sizes, then one row for all tensors of one module that have the same axes.
 
-    Scalars have no axis and no row. With ``max_rows``, the middle is left out.
+    Scalars have no axis and no row.
     """
     rows: list[tuple[str, list[str], str]] = []  # (module, its tensors, their axes)
     for tensor, of_tensor in axes.items():
@@ -39,9 +39,6 @@ def table(permutations: Mapping[str, int], axes: Mapping[str, tuple[Axis, ...]],
     for module, names, text in rows:
         label = names[0] if len(names) == 1 else f"{{{', '.join(names)}}}"
         lines.append((f"{module}.{label}" if module else label, text))
-    if max_rows is not None and len(lines) > max_rows:
-        head, left_out = (max_rows + 1) // 2, len(lines) - max_rows
-        lines = [*lines[:head], ("...", f"{left_out} more"), *lines[head + left_out :]]
     width = max((len(label) for label, _ in lines), default=0)
     sizes = ", ".join(f"{name} ({size})" for name, size in permutations.items())
     title = f"{len(permutations)} permutation{'' if len(permutations) == 1 else 's'}"
