@@ -16,6 +16,7 @@ from ..groups import (
     minus,
     slopes,
     stage_data,
+    steps,
     tree,
     tree_stages,
     variance_falls,
@@ -36,19 +37,13 @@ def _norm(results: Results) -> xr.DataArray:
     return stage_data(results, "regularity").weight_norm.sum("layer").rename("weight norm")
 
 
-def _steps(norm: xr.DataArray) -> list[tuple[int, int]]:
-    """Every stage of the tree with the next one."""
-    stages = tree_stages(norm)
-    return list(zip(stages[:-1], stages[1:], strict=True))
-
-
 @part("C7a", "the summed weight norm falls at every stage", "every stage")
 def c7a(results: Results) -> list[Test]:
     """Every stage minus the next."""
     norm = _norm(results)
     return [
         Test(f"weight norm of stage {a} minus stage {b}", minus(tree(norm, a), tree(norm, b)), "1")
-        for a, b in _steps(norm)
+        for a, b in steps(norm)
     ]
 
 
@@ -56,10 +51,10 @@ def c7a(results: Results) -> list[Test]:
 def c7b(results: Results) -> list[Test]:
     """The fall to the last stage over the fall to the first, within `LINEAR` (equivalence)."""
     norm = _norm(results)
-    steps = _steps(norm)
-    if len(steps) < 2:
+    found = steps(norm)
+    if len(found) < 2:
         raise NotMeasuredError(f"a first and a last step need three stages, got {tree_stages(norm)}")
-    first, last = (tree(norm, a) - tree(norm, b) for a, b in (steps[0], steps[-1]))
+    first, last = (tree(norm, a) - tree(norm, b) for a, b in (found[0], found[-1]))
     middle, reach = sum(LINEAR) / 2, (LINEAR[1] - LINEAR[0]) / 2
     return [Test("last step of the weight norm over the first", finite(last / first) - middle, "1", reach, middle)]
 
@@ -76,7 +71,7 @@ def averaging(results: Results) -> list[Test]:
     """Whether the fall is what averaging does to vectors of such norms at such an angle."""
     regularity, norm, tests = stage_data(results, "regularity"), _norm(results), []
     predicted = regularity.predicted_norm.sum("layer", skipna=False).rename("predicted norm")
-    for before, stage in _steps(norm):
+    for before, stage in steps(norm):
         share, error = tree(norm, stage) / tree(norm, before), tree(norm, stage) / tree(predicted, stage)
         cosine = tree(regularity.children_cosine.mean("layer"), stage)
         title = f"norm at stage {stage} over its children's (of orthogonal ones {ORTHOGONAL:.3f})"
@@ -93,7 +88,7 @@ def c8a(results: Results) -> list[Test]:
     bound = _bound(results, "global")
     return [
         Test(f"global bound of stage {a} over stage {b}", minus(*_logs(bound, a, b)), "times", ratio=True)
-        for a, b in _steps(bound)
+        for a, b in steps(bound)
     ]
 
 

@@ -18,6 +18,7 @@ from ..groups import (
     of_stage,
     slopes,
     stage_data,
+    steps,
     tree,
     tree_stages,
 )
@@ -83,7 +84,7 @@ def crossings(results: Results) -> list[Test]:
     """
     attack, tests = stage_data(results, "attack"), []
     stages, size = tree_stages(attack), attack.epsilon.values
-    pairs = [*zip(stages[:-1], stages[1:], strict=True), (stages[0], stages[-1])]
+    pairs = [*steps(attack), (stages[0], stages[-1])]
     for kind in attack.attack.values:
         for a, b in dict.fromkeys(pairs):
             robust = attack.robust_accuracy.sel(attack=kind)
@@ -106,9 +107,8 @@ def crossings(results: Results) -> list[Test]:
 def c12(results: Results, kind: str) -> list[Test]:
     """Mean robust accuracy over the strong sizes, every stage minus the one before."""
     attack = stage_data(results, "attack")
-    weights, stages = between(attack, *STRONG), tree_stages(attack)
-    pairs = zip(stages[:-1], stages[1:], strict=True)
-    return [_stages_apart(attack, kind, weights, later, earlier, "strong") for earlier, later in pairs]
+    weights = between(attack, *STRONG)
+    return [_stages_apart(attack, kind, weights, later, earlier, "strong") for earlier, later in steps(attack)]
 
 
 @part(

@@ -5,7 +5,6 @@ Which side is ahead follows from 95 % intervals over groups; where one holds zer
 
 from collections.abc import Callable, Mapping
 from functools import wraps
-from itertools import pairwise
 
 import numpy as np
 import xarray as xr
@@ -17,13 +16,15 @@ from ..groups import (
     POINTS,
     NotMeasuredError,
     by_group,
+    crossing,
     finite,
-    first_fall,
     has_numbers,
     minus,
     of_stage,
     on_same_leaves,
+    steps,
     tree,
+    tree_and_many,
     tree_stages,
 )
 from ..statistics import Test, by_sign
@@ -58,11 +59,8 @@ def accuracy(merge: xr.Dataset) -> str:
 
 def _ahead(merge: xr.Dataset, sizes: list[int], limit: int) -> dict[str, Test]:
     """The tree minus MergeMany on the same leaves, by the number of merged networks."""
-    tests = {}
-    for n in sizes:
-        sides = {"method": "tree", "n_merged": n}, {"method": "merge-many", "n_merged": n, "sweeps": limit}
-        tests[str(n)] = Test("ahead", minus(*on_same_leaves(merge.test_accuracy, *sides)), "1")
-    return tests
+    sides = {str(n): on_same_leaves(merge.test_accuracy, *tree_and_many(n, limit)) for n in sizes}
+    return {n: Test("ahead", minus(*both), "1") for n, both in sides.items()}
 
 
 def _placed(tests: Mapping[str, Test], other: str) -> str:
@@ -86,10 +84,9 @@ def attacks(attack: xr.Dataset) -> str:
         text = f"{leaders[0][0].upper()}{leaders[0][1:]} under weak {'and' if ahead[0] else 'or'} strong FGSM"
     else:
         text = f"{leaders[0][0].upper()}{leaders[0][1:]} under weak FGSM, {leaders[1]} under strong"
-    found = first_fall(size, (tree(robust, 0) - tree(robust, top)).mean("group").values)
-    if found is None or 0 in ahead or ahead[0] == ahead[1]:
+    place = crossing(size, (tree(robust, 0) - tree(robust, top)).mean("group").values)
+    if np.isnan(place) or 0 in ahead or ahead[0] == ahead[1]:
         return f"{text}."
-    place = size[found[0]] + found[1] * (size[found[0] + 1] - size[found[0]])
     return f"{text}; the curves cross at {place:.3f}."
 
 
@@ -103,21 +100,20 @@ def _lead(attack: xr.Dataset, first: int, second: int, weights: np.ndarray) -> i
 @_or_nothing
 def norms(regularity: xr.Dataset) -> str:
     """Whether the norm falls at every stage, and how its last step compares with the first."""
-    norm, stages = regularity.weight_norm.sum("layer").rename("weight norm"), tree_stages(regularity)
-    falls = _falls(norm, stages)
+    norm, found = regularity.weight_norm.sum("layer").rename("weight norm"), steps(regularity)
+    falls = _falls(norm)
     if falls < 1:
         return f"{_FALLING[falls].format('the weight norm')}."
-    first, last = (minus(tree(norm, a), tree(norm, b)).mean() for a, b in (stages[:2], stages[-2:]))
+    first, last = (minus(tree(norm, a), tree(norm, b)).mean() for a, b in (found[0], found[-1]))
     return f"The weight norm falls at every stage; the last step is {last / first:.2f} times the first."
 
 
 @_or_nothing
 def bounds(regularity: xr.Dataset) -> str:
     """Whether bounds fall at every stage, and whether the lower bound does."""
-    stages = tree_stages(regularity)
     series = [regularity.lipschitz.sel(bound=bound) for bound in regularity.bound.values]
-    falls = [_falls(values, stages) for values in series if has_numbers(values)]
-    lower = _falls(regularity.gradient_norm.max("image"), stages)
+    falls = [_falls(values) for values in series if has_numbers(values)]
+    lower = _falls(regularity.gradient_norm.max("image"))
     below = "The lower bound falls at every stage" if lower == 1 else _FALLING[lower].format("the lower bound")
     if not falls:
         return f"{below}."
@@ -131,10 +127,9 @@ def bounds(regularity: xr.Dataset) -> str:
 _FALLING = {0: "It is not resolved whether {} falls at every stage", -1: "At some stage {} rises"}
 
 
-def _falls(values: xr.DataArray, stages: list[int]) -> int:
+def _falls(values: xr.DataArray) -> int:
     """1 where values fall at every stage, -1 where they rise at one, 0 where that is not resolved."""
-    steps = [Test("fall", minus(tree(values, a), tree(values, b)), "1").sign for a, b in pairwise(stages)]
-    return min(steps)
+    return min(Test("fall", minus(tree(values, a), tree(values, b)), "1").sign for a, b in steps(values))
 
 
 @_or_nothing

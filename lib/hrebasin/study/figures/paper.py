@@ -7,7 +7,17 @@ import xarray as xr
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator
 
-from ..groups import PERCENT, NotMeasuredError, by_group, count_groups, minus, on_same_leaves, tree, tree_stages
+from ..groups import (
+    PERCENT,
+    NotMeasuredError,
+    by_group,
+    count_groups,
+    minus,
+    on_same_leaves,
+    tree,
+    tree_and_many,
+    tree_stages,
+)
 from . import headlines
 from .captions import captioned, numbers_behind
 from .style import (
@@ -90,10 +100,9 @@ def _draw_ahead(axes, merge: xr.Dataset, limit: int, label: str, *, shift: float
     """The tree minus MergeMany on the same leaves, by size; of two networks both are the pair merge."""
     places, parts = [], []
     for n in np.unique(merge.n_merged.values[merge.sweeps.values == limit]):
-        sides = {"method": "tree", "n_merged": n}, {"method": "merge-many", "n_merged": n, "sweeps": limit}
         with suppress(NotMeasuredError):  # of 3 networks there is no tree
             if n > 2:
-                parts.append(minus(*on_same_leaves(merge.test_accuracy, *sides)) * PERCENT)
+                parts.append(minus(*on_same_leaves(merge.test_accuracy, *tree_and_many(n, limit))) * PERCENT)
                 places.append(n * shift)
     if parts:
         draw_points(axes, places, parts, label, **look)

@@ -20,7 +20,7 @@ from ...robustness.attacks import along, attack
 from ...robustness.strong import STEPS, pgd
 from ...training.recipe import Recipe
 from ..figures.captions import behind_attacks, captioned
-from ..groups import PERCENT, NotMeasuredError, strong, tree_stages
+from ..groups import PERCENT, NotMeasuredError, is_strong, strong, tree_stages
 from ..statistics import Test, by_sign
 from .control_networks import narrow, noised
 from .equal_accuracy import Comparison, compare, robust_by_image
@@ -81,7 +81,7 @@ def measure(
         steps: of PGD, from one random start.
         device: where to train and attack.
     """
-    sizes = sorted({0.0, *epsilons, *searched}), [size for size in searched if strong_size(size)]
+    sizes = sorted({0.0, *epsilons, *searched}), [size for size in searched if is_strong(size)]
     parts, few = [], test_set.first(attacked)
     for group in dict.fromkeys(bank.labels["group"].tolist()):
         members = replace(bank.where(group=group), history=None)
@@ -104,11 +104,6 @@ def by_activations(leaves: Bank, sizes: Sequence[int], sets: int, images: Images
     parts = [leaves.select(slice(node * size, (node + 1) * size)) for size, node in places]
     merged = merge_sets(parts, ["activations"], images=images)
     return [one.relabel(node=node) for one, (_, node) in zip(merged, places, strict=True)]
-
-
-def strong_size(size: float) -> bool:
-    """Whether an attack of this size counts as strong."""
-    return strong(xr.DataArray([0.0], coords={"epsilon": [size]}, dims="epsilon")).size > 0
 
 
 def few_of(members: Bank, sets: int) -> Bank:

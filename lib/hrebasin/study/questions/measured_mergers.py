@@ -24,7 +24,7 @@ from ...merging.repair import moments, repair
 from ...random_streams import Seed
 from ...resources import side_by_side
 from ...robustness.attacks import attack
-from ..groups import BROKEN, LEAST_STRONG
+from ..groups import is_strong
 
 BESIDE = ("naive", "tree", "merge-many-from-tree")  # merged whatever the rivals are
 LEFT_OUT = "leave-one-out"  # means of all networks but one
@@ -126,7 +126,7 @@ def measure(
         ``leave-one-out``, by MergeMany's ``sweeps`` before it). Networks are merged side by side, each on one thread,
         which is what ``seconds`` tell. What was not measured of a row is not a number.
     """
-    strong = [epsilon for epsilon in epsilons if LEAST_STRONG <= epsilon < BROKEN]
+    strong = [epsilon for epsilon in epsilons if is_strong(epsilon)]
     looks, work = Looks(images, attacked, strong, train, limits, seed), []
     for group in dict.fromkeys(bank.labels["group"].tolist()):
         members = bank.where(group=group)

@@ -60,15 +60,13 @@ LARGEST_SHOWN = 0.05  # epsilons above it only show that attacks work; they woul
 def answer(data: xr.Dataset) -> tuple[list[Test], str]:
     """The last stage minus stage 0 under strong attack and where they cross, by attack; and what attacks leave."""
     top, tests, crossing = tree_stages(data)[-1], {}, {}
-    standing = data.sel(epsilon=data.epsilon < BROKEN - TOLERANCE)  # where all is broken, all curves meet
-    crossed = crossings(standing).sel(comparison=f"0-{top}")
+    standing = data.robust_accuracy.sel(epsilon=data.epsilon < BROKEN - TOLERANCE)  # where all is broken, curves meet
     gains = {str(kind): _gain(data, str(kind), top) for kind in data.attack.values}
     for kind, gain in gains.items():
         tests[f"gain, {kind}"] = gain
-        found = crossed.crossing.sel(attack=kind).values
-        found, n = found[np.isfinite(found)], len(found)
-        if len(found):
-            name = f"{IN_WORDS.get(kind, kind)}: crossing of stages 0 and {top} ({len(found)} of {n})"
+        found = crossings(standing.sel(attack=kind), 0, top)
+        if there := np.count_nonzero(np.isfinite(found)):
+            name = f"{IN_WORDS.get(kind, kind)}: crossing of stages 0 and {top} ({there} of {len(found)})"
             crossing[kind] = defined(name, found, "pixel range")
     for stage in (0, top):
         tests |= _left(data, stage)
