@@ -16,18 +16,16 @@ from ..groups import (
     POINTS,
     TOLERANCE,
     NotMeasuredError,
-    by_group,
     count_groups,
     crossings,
     differences,
     large,
     of_stage,
-    strong,
     tree,
     tree_stages,
 )
 from ..statistics import Test, by_sign, defined
-from .equal_accuracy import compare, robust_by_image
+from .equal_accuracy import compare, lead, robust_by_image
 from .strong_measures import FLOAT32, SOURCE_SEED, chosen, last_stage, measure
 from .wording import signed
 
@@ -87,15 +85,7 @@ def _gain(data: xr.Dataset, kind: str, top: int) -> Test:
 
 def _apart(data: xr.Dataset, kind: str, first: Mapping, second: Mapping, about: str) -> Test:
     """Networks with the labels ``first`` minus those with ``second`` under strong attack of a kind."""
-    name = f"{IN_WORDS.get(kind, kind)}, strong: {about}"
-    if "withstood" not in data:
-        robust = large(data.robust_accuracy.sel(attack=kind))
-        return defined(name, differences(by_group(robust, **first), by_group(robust, **second)) * PERCENT, POINTS)
-    sizes = int(strong(data.robust_accuracy).sizes["epsilon"])
-    share = (data.withstood.sel(attack=kind) / sizes).rename("withstood")
-    late, early = xr.align(by_group(share, **first), by_group(share, **second), join="inner")
-    by_image = (PERCENT * (late - early)).transpose("group", "image").values
-    return defined(name, by_image.mean(1), POINTS, by_image=by_image)
+    return lead(data, kind, first, second, f"{IN_WORDS.get(kind, kind)}, strong: {about}")
 
 
 def _left(data: xr.Dataset, stage: int) -> dict[str, Test]:
