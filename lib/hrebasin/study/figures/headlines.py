@@ -1,10 +1,9 @@
-"""What the paper's figures show, each in a sentence from its data set: their titles. Empty where data tell nothing.
+"""What the paper's figures show, each in a sentence from its data set: their titles.
 
 Which side is ahead follows from 95 % intervals over groups; where one holds zero, the sentence says "not resolved".
 """
 
-from collections.abc import Callable, Mapping
-from functools import wraps
+from collections.abc import Mapping
 
 import numpy as np
 import xarray as xr
@@ -14,7 +13,6 @@ from ..contrasts import STRONG, WEAK, between, noise_difference, robust_differen
 from ..groups import (
     PERCENT,
     POINTS,
-    NotMeasuredError,
     by_group,
     crossing,
     finite,
@@ -32,20 +30,6 @@ from ..statistics import Test, by_sign
 PLACES = {1: "more accurate than", -1: "less accurate than", 0: "not resolved from"}
 
 
-def _or_nothing(sentence: Callable[[xr.Dataset], str]) -> Callable[[xr.Dataset], str]:
-    """An empty sentence where the data set does not hold what it is about."""
-
-    @wraps(sentence)
-    def tell(data: xr.Dataset) -> str:
-        try:
-            return sentence(data)
-        except NotMeasuredError:
-            return ""
-
-    return tell
-
-
-@_or_nothing
 def accuracy(merge: xr.Dataset) -> str:
     """Whether the tree or MergeMany is ahead, after the fewest sweeps and when converged."""
     limits = sorted({int(limit) for limit in merge.sweeps.values} - {0})
@@ -72,7 +56,6 @@ def _placed(tests: Mapping[str, Test], other: str) -> str:
     return ", ".join([first.format(other), *(text.format("it") for text in others)])
 
 
-@_or_nothing
 def attacks(attack: xr.Dataset) -> str:
     """Which of the unmerged networks and the last stage leads under weak and strong FGSM, and where curves cross."""
     top, size = tree_stages(attack)[-1], attack.epsilon.values
@@ -97,7 +80,6 @@ def _lead(attack: xr.Dataset, first: int, second: int, weights: np.ndarray) -> i
     return Test("ahead", values, POINTS, by_image=by_image).sign
 
 
-@_or_nothing
 def norms(regularity: xr.Dataset) -> str:
     """Whether the norm falls at every stage, and how its last step compares with the first."""
     norm, found = regularity.weight_norm.sum("layer").rename("weight norm"), steps(regularity)
@@ -108,7 +90,6 @@ def norms(regularity: xr.Dataset) -> str:
     return f"The weight norm falls at every stage; the last step is {last / first:.2f} times the first."
 
 
-@_or_nothing
 def bounds(regularity: xr.Dataset) -> str:
     """Whether bounds fall at every stage, and whether the lower bound does."""
     series = [regularity.lipschitz.sel(bound=bound) for bound in regularity.bound.values]
@@ -132,7 +113,6 @@ def _falls(values: xr.DataArray) -> int:
     return min(Test("fall", minus(tree(values, a), tree(values, b)), "1").sign for a, b in steps(values))
 
 
-@_or_nothing
 def lines(ablations: xr.Dataset) -> str:
     """How much accuracy is lost half-way between two networks, matched and not."""
     test = ablations.accuracy.sel(split="test").sortby("lambda")
@@ -147,7 +127,6 @@ def lines(ablations: xr.Dataset) -> str:
     )
 
 
-@_or_nothing
 def noise(attack: xr.Dataset) -> str:
     """How accurate and how steady the last stage is under the largest noise, beside stage 0."""
     top, kind = tree_stages(attack)[-1], str(attack.noise.values[0])

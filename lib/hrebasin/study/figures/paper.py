@@ -37,6 +37,7 @@ from .style import (
     spread,
     stacked,
     stage_look,
+    stage_name,
 )
 
 
@@ -135,7 +136,7 @@ def robust_accuracy(attack: xr.Dataset) -> Figure:
             text, one = label + fewer(curve, n_max), curve.sel(attack=kind) * PERCENT
             base = tree(attack.robust_accuracy, 0).sel(attack=kind) * PERCENT
             draw_curve(above, attack.epsilon.values, one, text, **look)
-            if label != STAGE_0:
+            if label != stage_name(0):
                 draw_curve(below, attack.epsilon.values, one - base, text, **look)
         above.set(title=NAMES.get(kind, kind), ylabel="robust accuracy (%)")
         above.set_ylim(bottom=0)
@@ -145,16 +146,10 @@ def robust_accuracy(attack: xr.Dataset) -> Figure:
     return draw_legend(figure, n_max, columns=2)
 
 
-STAGE_0 = "stage 0 (unmerged)"
-
-
 def _robust_curves(attack: xr.Dataset) -> list[tuple[xr.DataArray, str, dict]]:
     """Robust accuracy (group, attack, epsilon), label and look of every curve."""
     robust = attack.robust_accuracy
-    curves = [
-        (tree(robust, stage), f"stage {stage}" if stage else STAGE_0, stage_look(stage))
-        for stage in tree_stages(attack)
-    ]
+    curves = [(tree(robust, stage), stage_name(stage), stage_look(stage)) for stage in tree_stages(attack)]
     for method, dash, marker in (("merge-many", "--", "s"), ("l1", "-.", "^"), ("l2", "-", "o")):
         if method in attack.method.values:
             curve, label = _representative(robust, method)

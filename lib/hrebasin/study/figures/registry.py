@@ -149,9 +149,8 @@ def draw_benchmarks(benchmarks: xr.Dataset, folder: Path | str) -> dict[str, Fig
     """
     folder, drawn = Path(folder), {}
     for name, (draw, _) in BENCHMARKS.items():
-        drawn[name] = draw(benchmarks)
-        about = records.describe(benchmarks)
-        _write(drawn[name], folder / name, source=about, caption=benchmark_caption(name, benchmarks))
+        drawn[name], told = draw(benchmarks), benchmark_caption(name, benchmarks)
+        _write(drawn[name], folder / name, source=records.describe(benchmarks), caption=told)
     for name, table in (("bench1_table", benchmark_plots.speed_table), ("bench2_table", benchmark_plots.lines_table)):
         write_atomically(folder / f"{name}.md", table(benchmarks))
         manifest.enter([folder / f"{name}.md"])

@@ -18,7 +18,7 @@ from PIL.PngImagePlugin import PngInfo
 from ...files import replacing
 from ...merging.distances import CONVERGENCE
 from ...merging.looks import LOOKS, PAPER
-from ..groups import PERCENT, tree, tree_stages
+from ..groups import PERCENT, mask, of_stage, tree, tree_stages
 from ..resampling import interval
 
 FEWEST = 5  # groups that an interval needs; of fewer, figures show the range instead
@@ -100,6 +100,11 @@ def stacked(n: int, *, sharey: bool = False) -> tuple[Figure, np.ndarray]:
 def fewer(curve: xr.DataArray, n_max: int) -> str:
     """What a legend entry adds for a curve over fewer groups than the figure's title says."""
     return "" if curve.sizes["group"] == n_max else f" (n = {curve.sizes['group']})"
+
+
+def stage_name(stage: int) -> str:
+    """A stage of the tree in a legend."""
+    return f"stage {stage}" if stage else "stage 0 (unmerged)"
 
 
 def stage_look(stage: int) -> dict:
@@ -187,29 +192,36 @@ def draw_curve(
 def draw_stage_curves(axes: Axes, x: np.ndarray, values: xr.DataArray, *, most: float | None = None) -> None:
     """`draw_curve` of every stage of the tree, of values (model, x) that are shares, in percent."""
     for stage in tree_stages(values):
-        label = f"stage {stage}" if stage else "stage 0 (unmerged)"
-        draw_curve(axes, x, tree(values, stage) * PERCENT, label, most=most, **stage_look(stage) | shape(stage))
+        look = stage_look(stage) | shape(stage)
+        draw_curve(axes, x, tree(values, stage) * PERCENT, stage_name(stage), most=most, **look)
 
 
-def draw_points(axes: Axes, x, parts: list[np.ndarray], label: str, **look) -> None:
-    """Every group a faint point, the mean over groups with its spread; parts: for each x (group,)."""
-    for place, part in zip(x, parts, strict=True):
-        axes.plot(np.full(len(part), place), part, color=look["color"], **FAINT)
+def draw_points(
+    axes: Axes, x, parts: list[np.ndarray], label: str, *, faint: list[np.ndarray] | None = None, aside=0.0, **look
+) -> None:
+    """The mean over groups with its spread, and faint points.
+
+    Args:
+        axes: to draw on.
+        x: (x,).
+        parts: for each x (group,).
+        label: in the legend.
+        faint: for each x the faint points, (point,); by default those of the groups.
+        aside: how far these stand from x.
+        look: of the line.
+    """
+    for place, part, points in zip(x, parts, faint or parts, strict=True):
+        axes.plot(np.full(len(points), place + aside), points, color=look["color"], **FAINT)
         if len(part) > 1:
             axes.vlines(place, *spread(part), color=look["color"], linewidth=1.4)
     axes.plot(x, [part.mean() for part in parts], label=label, **look)
 
 
-def draw_stages(axes: Axes, values: xr.DataArray, stages: list[int], label: str, *, shift: float = 0, **look) -> None:
+def draw_stages(axes: Axes, values: xr.DataArray, stages: list[int], label: str, **look) -> None:
     """Mean over groups with its spread by stage, and every network as a faint point."""
-    for stage in stages:
-        part, place = tree(values, stage).values, stage + shift
-        every = values[(values.stage.values == stage) & (values.method.values == ("tree" if stage else "unmerged"))]
-        axes.plot(np.full(every.size, place - 0.05), every.values, color=look["color"], **FAINT)
-        if len(part) > 1:
-            axes.vlines(place, *spread(part), color=look["color"], linewidth=1.4)
-    means = [tree(values, stage).values.mean() for stage in stages]
-    axes.plot(np.array(stages) + shift, means, label=label, **look)
+    parts = [tree(values, stage).values for stage in stages]
+    networks = [values.values[mask(values, of_stage(stage))] for stage in stages]
+    draw_points(axes, stages, parts, label, faint=networks, aside=-0.05, **look)
 
 
 def label_stages(axes: Axes, stages: list[int], label: str) -> None:
