@@ -43,13 +43,10 @@ def answer(results: Results) -> xr.Dataset:
         ``asked``, with the question's ``title``.
     """
     rows, asked = [], []
-    for name, stage in ((f"Q{number}", stage) for number, stage in enumerate(OPEN, start=1)):
-        if stage not in results:
-            continue
+    for name, stage in ((f"Q{number}", stage) for number, stage in enumerate(OPEN, start=1) if stage in results):
         tests, sentence = _answered(stage, results[stage])
         asked.append({"asked": name, "title": load(stage).TITLE, "sentence": sentence})
-        rows += [test.row() | {"question": name} for test in tests]
-    rows = [row | {"effect_units": row["units"]} for row in rows]
+        rows += [test.row() | {"question": name, "effect_units": test.units} for test in tests]
     variables = columns(rows, "row", VARIABLES)
     variables |= columns(asked, "asked", {"sentence": ("answer", "1"), "title": ("question", "1")})
     coords = columns(asked, "asked", {"asked": ("question", "1")})
