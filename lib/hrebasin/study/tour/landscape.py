@@ -16,6 +16,7 @@ from ...progress import track
 from ...random_streams import Seed
 
 POINTS_AT_ONCE = 25  # networks of the plane whose activations are in memory together
+MARGIN = 0.35  # how far the plane reaches beyond the three networks, as a share of their extent
 CORNERS = ("first", "second", "second, matched")
 
 
@@ -26,7 +27,6 @@ def landscape(
     *,
     seed: Seed = 0,
     resolution: int = 25,
-    margin: float = 0.35,
     lambdas: Sequence[float] = tuple(np.linspace(0, 1, 21)),
 ) -> xr.Dataset:
     """Loss on the plane through two networks and the matched second, and along both lines from the first.
@@ -39,7 +39,6 @@ def landscape(
         images: where the loss is computed.
         seed: of the layer order of matching.
         resolution: points along the longer side.
-        margin: how far the plane reaches beyond the three networks, as a share of their extent.
         lambdas: weights of the second network on the lines, with 0 and 1.
 
     Returns:
@@ -56,7 +55,7 @@ def landscape(
     corners = Bank.concat([first, second, matched])
     place = _places(corners)
     low, high = place.min(0), place.max(0)
-    reach = margin * (high - low).max()
+    reach = MARGIN * (high - low).max()
     step = ((high - low).max() + 2 * reach) / (resolution - 1)
     x, y = (np.arange(low[axis] - reach, high[axis] + reach + step / 2, step) for axis in (0, 1))
     shares = _shares(place, np.stack(np.meshgrid(x, y), -1).reshape(-1, 2))
