@@ -15,6 +15,7 @@ from hrebasin.bank import LABELS
 from hrebasin.merging.distances import CONVERGENCE
 from hrebasin.random_streams import generator
 
+PLAIN = {name: default for name, (default, _) in LABELS.items()}  # labels of a network
 CLAIMS = tuple(f"C{number}" for number in range(1, 13))
 LIMITS = (1, 2, 5, CONVERGENCE)
 EPSILONS = np.arange(21) / 1000
@@ -23,6 +24,7 @@ CROSSING = 0.0103  # epsilon at which all stages are planted to be equal
 UNMERGED = 0.55
 FALL = 0.075  # accuracy a stage
 N_IMAGES = 12
+PAIRS = 4  # of networks per tree, on the lines between which losses are
 ATTRS = {"data_source": "synthetic images", "setting": "synthetic", "data_digest": "{}", "n_classes": 10}
 
 
@@ -84,19 +86,13 @@ def networks(groups: int, leaves: int, *, naive: bool = True) -> list[dict]:
             for method in ("l1", "l2")
             for strength in (1e-5, 1e-3)
         ]
-    return [{name: default for name, (default, _) in LABELS.items()} | row for row in rows]
+    return [PLAIN | row for row in rows]
 
 
 def coords(rows: list[dict]) -> dict:
     """Coordinates of the ``model`` dimension."""
-    made = {
-        name: (
-            "model",
-            np.array([row[name] for row in rows], dtype=object if name == "method" else None),
-            describe(text),
-        )
-        for name, (_, text) in LABELS.items()
-    }
+    made = {name: ("model", column(rows, name), describe(text)) for name, (_, text) in LABELS.items()}
+    made["method"] = ("model", column(rows, "method").astype(object), describe(LABELS["method"][1]))
     names = ["/".join(f"{row[name]}" for name in LABELS) for row in rows]
     return made | {"model": ("model", np.array(names, dtype=object), describe("network"))}
 
@@ -104,6 +100,11 @@ def coords(rows: list[dict]) -> dict:
 def describe(long_name: str, units: str = "1") -> dict:
     """Attributes that every variable has."""
     return {"long_name": long_name, "units": units}
+
+
+def some(data: xr.Dataset, **labels) -> xr.Dataset:
+    """The networks with the given labels."""
+    return data.isel(model=np.logical_and.reduce([(data[name] == value).values for name, value in labels.items()]))
 
 
 def column(rows: list[dict], name: str) -> np.ndarray:
@@ -268,9 +269,9 @@ def regularity(groups: int, leaves: int, noise: float, seed: int, effects: dict)
     }, **axes)  # fmt: skip
 
 
-def ablations(groups: int, noise: float, seed: int, effects: dict, *, pairs: int = 4) -> xr.Dataset:
+def ablations(groups: int, noise: float, seed: int, effects: dict) -> xr.Dataset:
     """C4 and C9: humps on the line between networks; both choices equal within the noise."""
-    n, weight = groups * pairs, np.linspace(0, 1, 25)
+    n, weight = groups * PAIRS, np.linspace(0, 1, 25)
     hump = 4 * weight * (1 - weight)
     before, after = np.array([1.0, 0.2]) * [1.0, effects["C4"]]
     peak = np.array([before, after])[:, None, None] * hump  # (alignment, 1, lambda)
@@ -301,6 +302,6 @@ def ablations(groups: int, noise: float, seed: int, effects: dict, *, pairs: int
     coordinates |= {
         "lambda": ("lambda", weight, describe("weight of the second network")),
         "pair": ("pair", np.array([f"pair/{i}" for i in range(n)], dtype=object), describe("pair")),
-        "group": ("pair", np.repeat(np.arange(groups), pairs), describe("group")),
+        "group": ("pair", np.repeat(np.arange(groups), PAIRS), describe("group")),
     }
     return xr.Dataset(variables, coords=coordinates)
