@@ -59,10 +59,10 @@ def test_equal_variances_do_not_read_as_a_fall(skewed):
     rows = synthetic.networks(400, 8)
     draws = synthetic.normal(len(rows), "variance")
     values = xr.DataArray(np.exp(draws) if skewed else draws, dims="model", coords=synthetic.coords(rows))
-    falls, last = variance_falls(values, [0, 1, 2])
+    falls, last = variance_falls(values)
     assert last == 1  # the last stage with four networks per group
     assert abs(falls.mean()) < 3 * falls.std() / 20
     wide = values * np.where(values.stage == 0, 2, 1)
     leaves = values[(values.method == "unmerged").values]
     first = np.array([leaves[(leaves.group == g).values].values.var(ddof=1) for g in range(400)])
-    np.testing.assert_allclose(variance_falls(wide, [0, 1, 2])[0], falls + 3 * first)
+    np.testing.assert_allclose(variance_falls(wide)[0], falls + 3 * first)

@@ -163,13 +163,15 @@ def applicable(array: xr.DataArray) -> xr.DataArray:
     return array
 
 
-def slopes(array: xr.DataArray, stages: list[int]) -> np.ndarray:
-    """Slope of the straight line through each group's values over the stages, (group, ...), per stage.
+def slopes(array: xr.DataArray) -> np.ndarray:
+    """Slope of the straight line through each group's values over the stages of the tree, (group, ...), per stage.
+
+    Groups count that have every stage.
 
     Args:
         array: (model, ...); over further dimensions, such as images, it may lack numbers.
-        stages: of the tree. Groups count that have every one.
     """
+    stages = tree_stages(array)
     parts = xr.align(*(tree(array, stage) for stage in stages), join="inner")
     values = np.stack([part.values for part in parts], axis=1)
     if values.ndim == 2:
@@ -180,7 +182,7 @@ def slopes(array: xr.DataArray, stages: list[int]) -> np.ndarray:
     return np.tensordot(values, weights / (weights @ weights), axes=(1, 0))
 
 
-def variance_falls(array: xr.DataArray, stages: list[int]) -> tuple[np.ndarray, int]:
+def variance_falls(array: xr.DataArray) -> tuple[np.ndarray, int]:
     """How much smaller the variance among the networks of a group is at a later stage than at stage 0.
 
     The later stage is the last with `VARYING` networks per group: of fewer, sample variances are so skewed that a fall
@@ -190,7 +192,7 @@ def variance_falls(array: xr.DataArray, stages: list[int]) -> tuple[np.ndarray, 
     Returns:
         Variance at stage 0 minus variance at the later stage (group,), in squared units; and the later stage.
     """
-    for stage in reversed(stages[1:]):
+    for stage in reversed(tree_stages(array)[1:]):
         first, last = (_variance(array, s) for s in (0, stage))
         if first.size and last.size:
             return minus(first, last), stage

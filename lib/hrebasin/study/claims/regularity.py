@@ -62,8 +62,7 @@ def c7b(results: Results) -> list[Test]:
 @part("C7c", "the variance of the summed weight norm among networks falls", "variance")
 def c7c(results: Results) -> list[Test]:
     """Variance within a group, stage 0 minus the last stage with four networks per group."""
-    norm = _norm(results)
-    return [_variance("weight norm", norm, tree_stages(norm))]
+    return [_variance("weight norm", _norm(results))]
 
 
 @beside("C7")
@@ -95,8 +94,7 @@ def c8a(results: Results) -> list[Test]:
 @part("C8b", "the variance of the bound among networks falls", "variance")
 def c8b(results: Results) -> list[Test]:
     """Variance of the global bound itself, not of its logarithm; as C7c."""
-    bound = _bound(results, "global")
-    return [_variance("global bound", bound, tree_stages(bound))]
+    return [_variance("global bound", _bound(results, "global"))]
 
 
 @beside("C8")
@@ -108,10 +106,9 @@ def other_bounds(results: Results) -> list[Test]:
     if has_numbers(local):
         bounds |= {f"local, radius {radius:g}": local.sel(radius=radius) for radius in local.radius.values}
     for name, bound in bounds.items():
-        stages = tree_stages(bound)
-        fall = -slopes(np.log(bound).rename("bound"), stages)
+        fall = -slopes(np.log(bound).rename("bound"))
         tests.append(Test(f"{name} bound, one stage over the next", fall, "times", ratio=True))
-        tests.append(_variance(f"{name} bound", bound, stages))
+        tests.append(_variance(f"{name} bound", bound))
     return tests
 
 
@@ -126,8 +123,8 @@ def _logs(array: xr.DataArray, *stages: int) -> list[xr.DataArray]:
     return [np.log(tree(array, stage)) for stage in stages]
 
 
-def _variance(name: str, array: xr.DataArray, stages: list[int]) -> Test:
-    values, last = variance_falls(array, stages)
+def _variance(name: str, array: xr.DataArray) -> Test:
+    values, last = variance_falls(array)
     return Test(f"variance of the {name} within a group, stage 0 minus stage {last}", values, "1")
 
 

@@ -152,10 +152,9 @@ def leads(results: Results) -> list[Test]:
         for labels, curve in ridge.items():
             ours, theirs = xr.align(curve, most, join="inner")
             share = (ours > theirs).mean("epsilon")
+            told = f"share of sizes at which L2 {dict(labels)['strength']:g} is ahead of all{about}"
             for kind in attack.attack.values:
-                name = (
-                    f"{_called(kind)}: share of sizes at which L2 {dict(labels)['strength']:g} is ahead of all{about}"
-                )
+                name = f"{_called(kind)}: {told}"
                 tests.append(defined(name, share.sel(attack=kind).values, "1", limits=(0.0, 1.0)))
     return tests
 
@@ -206,7 +205,7 @@ def _noise(results: Results, noise: str, what: str) -> Test:
         raise NotMeasuredError(f"{noise} noise was not measured")
     noisy = attack.magnitude > 0
     mean, by_image = (
-        found if found is None else PERCENT * slopes(found.sel(magnitude=noisy).mean("magnitude"), tree_stages(attack))
+        found if found is None else PERCENT * slopes(found.sel(magnitude=noisy).mean("magnitude"))
         for found in under_noise(attack, noise, what)
     )
     if by_image is not None and len(by_image) > len(mean):  # a group has no numbers
