@@ -20,7 +20,7 @@ from ...training.recipe import Recipe
 from ...training.run import initial_bank
 from ...training.train import train
 from . import baselines
-from .speed import Row
+from .speed import Row, matching
 
 VGG16 = (64, 64, "pool", 128, 128, "pool", 256, 256, 256, "pool", 512, 512, 512, "pool", 512, 512, 512, "pool")
 
@@ -96,7 +96,8 @@ def rows(*, pairs: int = 2, small: bool = False) -> dict[str, Row]:
     for name, (title, network) in networks.items():
         bank = initial_bank(NetworkArchitecture.of(network, torch.zeros(2, 3, 32, 32)), range(2 * pairs))
         first, second = bank.select(slice(0, None, 2)), bank.select(slice(1, None, 2))
-        found[name] = _matching(title, first, second)
+        way = "every permutation in every sweep, one pair at a time"
+        found[name] = matching(f"weight matching of {pairs} pairs of {title}", way, first, second, 5)
         found[f"{name}-rebasin"] = _beside_rebasin(title, first.select([0]), second.select([0]))
     return found
 
@@ -110,24 +111,6 @@ def _beside_rebasin(title: str, first: Bank, second: Bank) -> Row:
         lambda ours, aligned: baselines.excess_of(first, aligned, ours),
         "% of the objective, the alternative's above ours",
         10,
-    )
-
-
-def _matching(title: str, first: Bank, second: Bank) -> Row:
-    seeds = [f"pair-{k}" for k in range(len(first))]
-
-    def alternative() -> list[dict[str, torch.Tensor]]:
-        given = ((first.select([k]), second.select([k]), seed) for k, seed in enumerate(seeds))
-        return [baselines.match_weights(a, b, seed=seed) for a, b, seed in given]
-
-    return Row(
-        f"weight matching of {len(first)} pairs of {title}",
-        "every permutation in every sweep, one pair at a time",
-        lambda: match_weights(first, second, seed=seeds),
-        alternative,
-        lambda ours, perms: baselines.excess(first, second, ours, perms),
-        "% of the objective, the alternative's above ours, mean",
-        5,
     )
 
 
