@@ -172,11 +172,11 @@ def curve(data: xr.Dataset, robust: np.ndarray, family: str) -> Curve | None:
         return None
     if not place[method == family].any():  # published before strengths were told
         place = accuracy.copy()
-    place = place if family in RISING or (place == accuracy).all() else -place
+    elif family not in RISING:
+        place = -place
     place[method == "unmerged"] = np.inf
     own = (method == family) | (method == "unmerged")
-    points = [own & (place == at) for at in np.unique(place)]
-    points = [point for point in points if point.any()]
+    points = [own & (place == at) for at in np.unique(place[own])]
     heights = np.array([accuracy[point].mean() for point in points])
     upward = slice(int(heights.argmax()) + 1)
     return Curve(heights[upward], np.array([robust[point].mean(0) for point in points[upward]]))

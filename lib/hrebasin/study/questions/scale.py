@@ -50,21 +50,14 @@ def measure(bank: Bank, regularity: xr.Dataset, accuracy: xr.DataArray) -> xr.Da
         regularity: data set of the stage "regularity", of these networks and others.
         accuracy: ``test_accuracy`` of all of them, (model,).
     """
-    margin = regularity.margin.clip(min=0).median("image")
+    margin, gradient = regularity.margin.clip(min=0).median("image"), regularity.gradient_norm.max("image")
+    certified, slope = certified_radius(regularity).mean("image"), "logits per pixel range"
     columns = {
         "test_accuracy": (accuracy.sel(model=regularity.model), "test accuracy", "1"),
-        "lipschitz": (regularity.lipschitz, "upper Lipschitz bound", "logits per pixel range"),
-        "gradient_norm": (
-            regularity.gradient_norm.max("image"),
-            "largest spectral norm of the Jacobian at an image",
-            "logits per pixel range",
-        ),
+        "lipschitz": (regularity.lipschitz, "upper Lipschitz bound", slope),
+        "gradient_norm": (gradient, "largest spectral norm of the Jacobian at an image", slope),
         "median_margin": (margin, "median margin over images, 0 where wrong", "logit"),
-        "certified_radius": (
-            certified_radius(regularity).mean("image"),
-            "mean certified radius over images, L2",
-            "pixel range",
-        ),
+        "certified_radius": (certified, "mean certified radius over images, L2", "pixel range"),
     }
     record = xr.Dataset({n: v.assign_attrs(long_name=text, units=u) for n, (v, text, u) in columns.items()})
     if not is_relu_mlp(bank.architecture):

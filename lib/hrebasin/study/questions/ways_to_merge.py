@@ -136,7 +136,7 @@ def _repaired(data: xr.Dataset, ahead: Mapping[str, Test], size: int) -> Iterato
 def _most_robust(data: xr.Dataset, size: int) -> Iterator[str]:
     """The way whose network withstands strong attacks best, where these were tried."""
     strong = strong_beside(of_size(data, size), size)
-    known = {name: test for name, (test, merges) in strong.items() if merges and test.n}
+    known = {name: test for name, test in strong.items() if name != NAMES["ensemble"] and test.n}
     if known:
         best = max(known, key=lambda name: known[name].effect)
         yield (
