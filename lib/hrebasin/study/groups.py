@@ -208,15 +208,7 @@ def _variance(array: xr.DataArray, stage: int) -> xr.DataArray:
 
 
 def crossings(robust: xr.DataArray, earlier: int, later: int) -> np.ndarray:
-    """Where the robust accuracy of an earlier stage of the tree falls to that of a later one, in every group.
-
-    Args:
-        robust: (model, epsilon), under one attack.
-        earlier, later: stages.
-
-    Returns:
-        `crossing` of the two curves (group,), in units of epsilon.
-    """
+    """Where robust accuracy (model, epsilon) at an earlier stage falls to that at a later one, (group,): `crossing`."""
     first, second = xr.align(tree(robust, earlier), tree(robust, later), join="outer")
     return np.array([crossing(robust.epsilon.values, ahead) for ahead in (first - second).values])
 

@@ -268,11 +268,7 @@ class PairedVariances(Test):
 
 
 def by_sign(tests: Mapping[str, Test]) -> dict[int, list[str]]:
-    """Names of the tests whose effect lies above zero (1), below zero (-1), or is not resolved (0).
-
-    Args:
-        tests: by name.
-    """
+    """Names of the tests whose effect lies above zero (1), below zero (-1), or is not resolved (0)."""
     found = {1: [], -1: [], 0: []}
     for name, test in tests.items():
         found[test.sign].append(name)

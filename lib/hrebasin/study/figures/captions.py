@@ -38,9 +38,8 @@ def behind_attacks(dataset: xr.Dataset) -> list[str]:
     if "zero_gradients" in dataset:
         top = tree_stages(dataset)[-1]
         first, last = (float(tree(dataset.zero_gradients, stage).mean()) * PERCENT for stage in (0, top))
-        told.append(
-            f"FGSM's gradient is exactly zero on {first:.2g} % of images at stage 0 and on {last:.2g} % at stage {top}."
-        )
+        shares = f"{first:.2g} % of images at stage 0 and on {last:.2g} % at stage {top}"
+        told.append(f"FGSM's gradient is exactly zero on {shares}.")
     return told
 
 

@@ -184,12 +184,12 @@ def _representative(robust: xr.DataArray, method: str) -> tuple[xr.DataArray, st
 def barriers(ablations: xr.Dataset) -> Figure:
     """Loss and accuracy on the line between two networks, before and after matching, training and test images."""
     (figure, panels), n_max = stacked(2), count_groups(ablations)
-    looks = {
+    alignments = {
         "before": {"color": COLOURS["naive"], "marker": "o", "markevery": 2, "markersize": 2.5},
         "after": {"color": COLOURS["tree"]},
     }
     for axes, name, factor in ((panels[0], "loss", 1), (panels[1], "accuracy", PERCENT)):
-        for alignment, look in looks.items():
+        for alignment, look in alignments.items():
             for split, dash in (("train", "--"), ("test", "-")):
                 values = by_group(ablations[name].sel(alignment=alignment, split=split)) * factor
                 label = f"{alignment} matching, {split}"
@@ -215,9 +215,8 @@ def _test_loss(ablations: xr.Dataset) -> list[str]:
 def _choice(ablations: xr.Dataset) -> list[str]:
     """Which of the two networks is permuted, in a sentence."""
     choice = ablations.choice_accuracy.sel(order="other")
-    values = (
-        by_group((choice.sel(permuted="first") - choice.sel(permuted="second")).rename("accuracy")).values * PERCENT
-    )
+    difference = choice.sel(permuted="first") - choice.sel(permuted="second")
+    values = by_group(difference.rename("accuracy")).values * PERCENT
     low, high = spread(values)
     told = f"{values.mean():+.2f} points" + (f" ({low:.2f} to {high:.2f})" if len(values) > 1 else "")
     return [f"Permuting the first network in place of the second changes the accuracy half-way by {told}."]

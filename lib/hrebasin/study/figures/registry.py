@@ -141,12 +141,7 @@ def headline(name: str, results: Mapping[str, xr.Dataset]) -> str:
 
 
 def draw_benchmarks(benchmarks: xr.Dataset, folder: Path | str) -> dict[str, Figure]:
-    """Draw the figures of the benchmarks, files as in `draw_all`.
-
-    Args:
-        benchmarks: data set of stage ``benchmarks``.
-        folder: where the files go.
-    """
+    """Draw the figures of the benchmarks, from the data set of that stage; files as in `draw_all`."""
     folder, drawn = Path(folder), {}
     for name, (draw, _) in BENCHMARKS.items():
         drawn[name], told = draw(benchmarks), benchmark_caption(name, benchmarks)

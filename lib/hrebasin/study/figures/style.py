@@ -170,23 +170,13 @@ def what_is_drawn(n: int) -> str:
 def draw_curve(
     axes: Axes, x: np.ndarray, values: xr.DataArray, label: str, *, most: float | None = None, **look
 ) -> None:
-    """Mean over groups with a band for its spread; values (group, x), of groups where all are numbers.
-
-    Args:
-        axes: to draw on.
-        x: (x,).
-        values: (group, x).
-        label: in the legend.
-        most: where the band ends, by default nowhere.
-        look: of the line.
-    """
+    """Mean of values (group, x) with a band for its spread, up to ``most``; over groups where all are numbers."""
     values = values[np.isfinite(values.values).all(1)]
     axes.plot(x, values.mean("group"), label=label, **look)
     if values.sizes["group"] > 1:
         low, high = spread(values.values)
-        axes.fill_between(
-            x, low, high if most is None else np.clip(high, None, most), color=look["color"], alpha=0.2, linewidth=0
-        )
+        high = high if most is None else np.clip(high, None, most)
+        axes.fill_between(x, low, high, color=look["color"], alpha=0.2, linewidth=0)
 
 
 def draw_stage_curves(axes: Axes, x: np.ndarray, values: xr.DataArray, *, most: float | None = None) -> None:
@@ -196,19 +186,12 @@ def draw_stage_curves(axes: Axes, x: np.ndarray, values: xr.DataArray, *, most: 
         draw_curve(axes, x, tree(values, stage) * PERCENT, stage_name(stage), most=most, **look)
 
 
-def draw_points(
-    axes: Axes, x, parts: list[np.ndarray], label: str, *, faint: list[np.ndarray] | None = None, aside=0.0, **look
-) -> None:
-    """The mean over groups with its spread, and faint points.
+def draw_points(axes: Axes, x, parts: list, label: str, *, faint: list | None = None, aside: float = 0, **look) -> None:
+    """The mean over groups with its spread; parts: for each x (group,).
 
     Args:
-        axes: to draw on.
-        x: (x,).
-        parts: for each x (group,).
-        label: in the legend.
-        faint: for each x the faint points, (point,); by default those of the groups.
+        faint: for each x the faint points, (point,); by default every group is one.
         aside: how far these stand from x.
-        look: of the line.
     """
     for place, part, points in zip(x, parts, faint or parts, strict=True):
         axes.plot(np.full(len(points), place + aside), points, color=look["color"], **FAINT)

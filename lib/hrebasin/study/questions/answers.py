@@ -36,9 +36,6 @@ NO_NUMBER = re.compile(r"-?\b(nan|inf)\b( (%|points|times|nat))?")  # as Python 
 def answer(results: Results) -> xr.Dataset:
     """All questions whose data sets are there.
 
-    Args:
-        results: data sets by stage.
-
     Returns:
         The variables of `VARIABLES` over ``row``, with the coordinate ``question``; ``sentence`` over
         ``asked``, with the question's ``title``.

@@ -110,13 +110,7 @@ def compare(data: xr.Dataset, robust: np.ndarray, networks: Mapping, family: str
 
 
 def over_unmerged(data: xr.Dataset, kind: str, networks: Mapping) -> Test | None:
-    """Networks with the given labels minus unmerged ones, under a strong attack; None where that was not tried.
-
-    Args:
-        data: data set of stage ``controls``.
-        kind: of the attack.
-        networks: labels, see `hrebasin.study.groups.by_group`.
-    """
+    """`lead` of networks with the given labels over unmerged ones; None where the attack was not tried."""
     if kind not in data.attack.values:
         return None
     test = lead(data, kind, networks, {"method": "unmerged"}, f"{kind}: {networks} minus unmerged")
@@ -124,7 +118,14 @@ def over_unmerged(data: xr.Dataset, kind: str, networks: Mapping) -> Test | None
 
 
 def lead(data: xr.Dataset, kind: str, first: Mapping, second: Mapping, name: str) -> Test:
-    """Networks with the labels ``first`` minus those with ``second`` under a strong attack, over groups and images."""
+    """Networks with the labels ``first`` minus those with ``second`` under a strong attack, over groups and images.
+
+    Args:
+        data: data set of stage ``controls`` or ``strong``.
+        kind: attack.
+        first, second: labels, see `hrebasin.study.groups.by_group`.
+        name: of the test.
+    """
     share = xr.DataArray(robust_by_image(data, kind), data.model.coords, ("model", "image"), "robust_accuracy")
     sides = xr.align(*(by_group(share, **labels) for labels in (first, second)), join="inner")
     return _over_images(name, np.subtract(*sides).values)

@@ -46,13 +46,7 @@ PANEL, REST = 62, 40  # mm: the height of a panel, and of what is above and belo
 
 
 def draw_families(data: xr.Dataset, kinds: Mapping[str, str], title: str) -> Figure:
-    """A panel per attack, a curve per family.
-
-    Args:
-        data: data set of stage ``controls``.
-        kinds: attacks, and what a reader calls them.
-        title: of the figure.
-    """
+    """A panel per attack, of those that ``kinds`` names in words, a curve per family; of stage ``controls``."""
     figure = Figure((COLUMN, (PANEL * len(kinds) + REST) / 25.4))
     figure.suptitle(fill(title, TITLE_WIDTH), fontsize="medium", fontweight="bold")
     panels = figure.subplots(len(kinds), 1, sharex=True, squeeze=False)[:, 0]

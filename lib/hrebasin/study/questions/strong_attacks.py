@@ -100,9 +100,8 @@ def _left(data: xr.Dataset, stage: int) -> dict[str, Test]:
     if {"fgsm", FLOAT32} <= set(data.attack.values):
         kept = tree(large(data.robust_accuracy), stage)
         flattered = differences(kept.sel(attack=FLOAT32), kept.sel(attack="fgsm")) * PERCENT
-        tests[f"float32, {stage}"] = defined(
-            f"{IN_WORDS[FLOAT32]} minus FGSM, strong, stage {stage}", flattered, POINTS
-        )
+        title = f"{IN_WORDS[FLOAT32]} minus FGSM, strong, stage {stage}"
+        tests[f"float32, {stage}"] = defined(title, flattered, POINTS)
     return tests
 
 

@@ -85,13 +85,7 @@ def _look(colour: str, kind: Kind, position: int) -> dict:
 
 @styled
 def draw(data: xr.Dataset, chosen: Mapping[Kind, str], *, attack: str, epsilon: float, measure: str) -> Figure:
-    """Robust accuracy by the size of an attack, and at one size against a measure of regularity.
-
-    Args:
-        data: see `measures`.
-        chosen: see `kinds`.
-        attack, epsilon, measure: coordinates of ``data``.
-    """
+    """Robust accuracy of `kinds` by the size of an attack, and at one size against a measure of regularity."""
     figure = Figure((SCREEN, (72 + 4 * np.ceil(len(chosen) / 4)) / 25.4))
     (left, right), n = figure.subplots(1, 2, sharey=True), count_groups(data)
     robust = data.robust_accuracy.sel(attack=attack) * PERCENT
