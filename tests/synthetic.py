@@ -146,9 +146,7 @@ def merge(groups: int, leaves: int, noise: float, seed: int, effects: dict) -> x
     accuracy = UNMERGED - FALL * stage * effects["C4"] + (stage > 0) * (FALL - 0.01) * (1 - effects["C11"])
     accuracy = np.where(method == "merge-many", accuracy - advantage - early, accuracy)
     accuracy = np.where(method == "naive", 0.1 + 0.1 / 2.0**stage, accuracy)
-    spread = 0.004 * np.select(
-        [method == "merge-many", method == "tree"], [2.0 ** effects["C3"], 2.0 ** -effects["C3"]], 1
-    )
+    spread = 0.004 * 2.0 ** (effects["C3"] * np.select([method == "merge-many", method == "tree"], [1, -1], 0))
     accuracy = accuracy + noise * spread * normal(len(rows), f"accuracy/{seed}")
     ones = np.ones(len(rows))
     return dataset(rows, {
@@ -204,9 +202,8 @@ def by_image(attack: xr.Dataset, images: int, seed: int) -> xr.Dataset:
     Whether an image withstands depends on the image, on the image with the kind of network, and on chance: in six,
     two and two parts of the variance. So every group errs on the same images, and differences between kinds do too.
     """
-    kinds = [
-        f"{m}/{s}/{p}" for m, s, p in zip(*(attack[n].values for n in ("method", "stage", "strength")), strict=True)
-    ]
+    labels = zip(*(attack[name].values for name in ("method", "stage", "strength")), strict=True)
+    kinds = ["/".join(map(str, row)) for row in labels]
     names, place = np.unique(kinds, return_inverse=True)
     shared = 0.6**0.5 * normal(images, f"images/{seed}") + 0.2**0.5 * normal((len(names), images), f"kinds/{seed}")
     hardness = shared[place] + 0.2**0.5 * normal((len(place), images), f"chance/{seed}")
@@ -248,9 +245,8 @@ def regularity(groups: int, leaves: int, noise: float, seed: int, effects: dict)
     draw = noise * normal((len(rows), 4), f"regularity/{seed}")
     norm = 53 - 7 * effects["C7"] * stage + 0.8 * 2.0 ** (-effects["C7"] * stage) * draw[:, 0]
     bound = 3 - 0.4 * effects["C8"] * stage + 0.1 * 2.0 ** (-effects["C8"] * stage) * draw[:, 1]
-    local = 10 ** (
-        bound[:, None, None] - np.array([[0.6], [0.3]]) + 0.1 * normal((len(rows), 2, N_IMAGES), f"local/{seed}")
-    )
+    around = 0.1 * normal((len(rows), 2, N_IMAGES), f"local/{seed}")
+    local = 10 ** (bound[:, None, None] - np.array([[0.6], [0.3]]) + around)
     local[:, :, N_IMAGES // 2 :] = np.nan  # only the first images have local bounds
     gradient = 10 ** (bound[:, None] - 1.5 + 0.2 * normal((len(rows), N_IMAGES), f"gradient/{seed}"))
     norms, node = norm[:, None] * np.array([0.4, 0.3, 0.2, 0.1]), column(rows, "method")[:, None] == "tree"
@@ -267,6 +263,11 @@ def regularity(groups: int, leaves: int, noise: float, seed: int, effects: dict)
         "children_cosine": (("model", "layer"), np.where(node, 0.4 + 0 * norms, np.nan), "1"),
         "predicted_norm": (("model", "layer"), np.where(node, norms, np.nan), "1"),
     }, **axes)  # fmt: skip
+
+
+def barrier(excess: np.ndarray) -> np.ndarray:
+    """The largest excess along a line, at least 0."""
+    return np.maximum(excess, 0).max(-1)
 
 
 def ablations(groups: int, noise: float, seed: int, effects: dict) -> xr.Dataset:
@@ -286,12 +287,8 @@ def ablations(groups: int, noise: float, seed: int, effects: dict) -> xr.Dataset
     variables = {
         "loss": ((*dims, "lambda"), loss, describe("mean cross-entropy", "nat")),
         "accuracy": ((*dims, "lambda"), accuracy, describe("accuracy")),
-        "loss_barrier": (dims, np.maximum(peak + jitter * hump, 0).max(-1), describe("loss barrier", "nat")),
-        "accuracy_barrier": (
-            dims,
-            np.maximum(0.3 * peak + 0.1 * jitter * hump, 0).max(-1),
-            describe("accuracy barrier"),
-        ),
+        "loss_barrier": (dims, barrier(peak + jitter * hump), describe("loss barrier", "nat")),
+        "accuracy_barrier": (dims, barrier(0.3 * peak + 0.1 * jitter * hump), describe("accuracy barrier")),
         "choice_accuracy": (("pair", "permuted", "order"), choice, describe("accuracy of the merged pair")),
     }
     axes = {

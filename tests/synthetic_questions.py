@@ -137,11 +137,9 @@ def scale(groups: int, stages: int, noise: float, seed: int) -> xr.Dataset:
     rows = rows_of(groups, kinds)
     stage, method = synthetic.column(rows, "stage"), synthetic.column(rows, "method")
     bounds, certificates = ("global", "eclipse-fast"), ("global", "eclipse-fast", "local")
-    fall = np.where(method == "rescaled", 0.15, 0.3) * stage + 0.02 * noise * synthetic.normal(
-        len(rows), f"scale/{seed}"
-    )
     penalty = synthetic.column(rows, "strength") / 1e-2
-    fall = fall + np.where(penalty > 0, np.log10(3), 0)
+    fall = np.where(method == "rescaled", 0.15, 0.3) * stage
+    fall = fall + 0.02 * noise * synthetic.normal(len(rows), f"scale/{seed}") + np.where(penalty > 0, np.log10(3), 0)
     radius = 0.01 * (1 + np.where(method == "rescaled", 0, stage))[:, None] * np.arange(1, 4)
     return synthetic.dataset(rows, {
         "test_accuracy": (("model",), 0.55 - 0.04 * (stage + penalty), "1"),
