@@ -5,7 +5,7 @@ from itertools import combinations, product
 import numpy as np
 import xarray as xr
 
-from ..contrasts import STRONG, WEAK, around, between, noise_difference, robust_difference, under_noise
+from ..contrasts import STRONG, WEAK, around, between, noise_difference, robust_difference, under, under_noise
 from ..figures.style import NAMES
 from ..groups import (
     PERCENT,
@@ -161,9 +161,7 @@ def leads(results: Results) -> list[Test]:
 
 def _curves(attack: xr.Dataset, kind: str, methods: list[str]) -> dict[tuple, np.ndarray]:
     """Mean robust accuracy over groups by size, for each sort of networks of some methods."""
-    if kind not in attack.attack.values:
-        raise NotMeasuredError(f"the attack {kind!r} was not measured")
-    robust = attack.robust_accuracy.sel(attack=kind)
+    robust = under(attack, kind)
     if not (sorts := _sorts(attack, methods)):
         raise NotMeasuredError(f"robust_accuracy was measured for no network of {', '.join(methods)}")
     return {sort: by_group(robust, **dict(sort)).mean("group").values for sort in sorts}

@@ -121,7 +121,6 @@ def looks(dataset: xr.Dataset | xr.DataArray) -> dict[str, tuple[str, str]]:
     """Title and colour of each method in a data set, which it carries of those that are none of the paper's."""
     carried = json.loads(dataset.method.attrs.get("looks", "{}"))
     known = {name: (name, UNKNOWN) for name in dict.fromkeys(dataset.method.values)}
-    known |= {name: (NAMES[name], COLOURS.get(name, UNKNOWN)) for name in known if name in NAMES}
     return known | LOOKS | {name: tuple(look) for name, look in carried.items()}
 
 
@@ -219,10 +218,9 @@ def draw_legend(figure: Figure, n: int, *, columns: int) -> Figure:
         handles, labels = axes.get_legend_handles_labels()
         entries |= dict(zip(labels, handles, strict=True))
     labels = [fill(label, TITLE_WIDTH) for label in entries]
+    look = {"loc": "outside lower center", "title": what_is_drawn(n)}
     for ncols in range(columns, 0, -1):  # fewer where a method has a long title
-        legend = figure.legend(
-            entries.values(), labels, loc="outside lower center", ncols=ncols, title=what_is_drawn(n)
-        )
+        legend = figure.legend(entries.values(), labels, ncols=ncols, **look)
         if ncols == 1 or legend.get_window_extent().width <= figure.bbox.width:
             break
         legend.remove()

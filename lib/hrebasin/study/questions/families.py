@@ -233,9 +233,8 @@ def _beside(name: str, attack_name: str, pair: Comparison, test: Test, family: s
     """How much more or less some networks keep than others as accurate, or than the nearest in accuracy."""
     others = f"{OTHERS[family]} of the same accuracy" if pair.equal else _nearest(pair, family)
     if not test.sign:
-        return (
-            f"Under {attack_name}, it is not resolved whether {name} keeps more or less than {others}: {signed(test)}."
-        )
+        keeps = f"whether {name} keeps more or less than {others}: {signed(test)}"
+        return f"Under {attack_name}, it is not resolved {keeps}."
     more, spread = "more" if test.sign > 0 else "less", within(test, mirrored=test.sign < 0)
     return f"Under {attack_name}, {name} keeps {amount(test)} {more} {spread} than {others}."
 

@@ -132,10 +132,9 @@ def orders_of(data: xr.Dataset, size: int) -> dict[str, np.ndarray]:
 def left_out(data: xr.Dataset, size: int) -> list[Test]:
     """Loss of the means that MergeMany aligns networks to, over that of the tree's network."""
     kept, tests = data.isel(model=((data.method == LEFT_OUT) & (data.n_merged == size - 1)).values), []
+    of_tree = by_group(data.test_loss, method="tree", n_merged=size)
     for sweeps in np.unique(kept.sweeps.values).tolist():
-        loss = differences(
-            by_group(kept.test_loss, sweeps=sweeps), by_group(data.test_loss, method="tree", n_merged=size)
-        )
+        loss = differences(by_group(kept.test_loss, sweeps=sweeps), of_tree)
         when = f"after {sweeps_in_words(sweeps)}" if sweeps else "before any sweep"
         beside = when.replace("after converged", "converged")
         title = f"loss of means of all but one {beside} minus that of the tree, {size} models"
