@@ -5,6 +5,7 @@ An effect of 1 plants a claim as the paper states it, -1 its reverse, and 0 noth
 
 from collections.abc import Collection
 from functools import partial
+from itertools import product
 
 import numpy as np
 import torch
@@ -81,11 +82,8 @@ def networks(groups: int, leaves: int, *, naive: bool = True) -> list[dict]:
             sets = range(leaves >> stage)
             rows += [base | {"method": "merge-many", "sweeps": m, "node": node} for node in sets for m in LIMITS]
             rows += [base | {"method": "naive"}] if naive else []
-        rows += [
-            {"method": method, "strength": strength, "group": group, "node": 0}
-            for method in ("l1", "l2")
-            for strength in (1e-5, 1e-3)
-        ]
+        for method, strength in product(("l1", "l2"), (1e-5, 1e-3)):
+            rows.append({"method": method, "strength": strength, "group": group, "node": 0})
     return [PLAIN | row for row in rows]
 
 
@@ -265,11 +263,6 @@ def regularity(groups: int, leaves: int, noise: float, seed: int, effects: dict)
     }, **axes)  # fmt: skip
 
 
-def barrier(excess: np.ndarray) -> np.ndarray:
-    """The largest excess along a line, at least 0."""
-    return np.maximum(excess, 0).max(-1)
-
-
 def ablations(groups: int, noise: float, seed: int, effects: dict) -> xr.Dataset:
     """C4 and C9: humps on the line between networks; both choices equal within the noise."""
     n, weight = groups * PAIRS, np.linspace(0, 1, 25)
@@ -280,6 +273,8 @@ def ablations(groups: int, noise: float, seed: int, effects: dict) -> xr.Dataset
     jitter = noise * 0.02 * normal((n, 2, 2, 1), f"line/{seed}")
     loss = level + peak + jitter * (1 + hump)
     accuracy = np.array([0.9, 0.55])[:, None] - 0.3 * peak - 0.1 * jitter * (1 + hump)
+    excesses = peak + jitter * hump, 0.3 * peak + 0.1 * jitter * hump
+    loss_barrier, accuracy_barrier = (np.maximum(excess, 0).max(-1) for excess in excesses)
     spread, shift = {1: (0.001, 0.0), 0: (0.03, 0.0), -1: (0.001, 0.01)}[int(effects["C9"])]
     choice = 0.5 + noise * spread * normal((n, 2, 2), f"choice/{seed}") + shift * np.array([[1], [0]])
     choice[:, 1, 0] = choice[:, 0, 0]  # the same order: mirror images
@@ -287,8 +282,8 @@ def ablations(groups: int, noise: float, seed: int, effects: dict) -> xr.Dataset
     variables = {
         "loss": ((*dims, "lambda"), loss, describe("mean cross-entropy", "nat")),
         "accuracy": ((*dims, "lambda"), accuracy, describe("accuracy")),
-        "loss_barrier": (dims, barrier(peak + jitter * hump), describe("loss barrier", "nat")),
-        "accuracy_barrier": (dims, barrier(0.3 * peak + 0.1 * jitter * hump), describe("accuracy barrier")),
+        "loss_barrier": (dims, loss_barrier, describe("loss barrier", "nat")),
+        "accuracy_barrier": (dims, accuracy_barrier, describe("accuracy barrier")),
         "choice_accuracy": (("pair", "permuted", "order"), choice, describe("accuracy of the merged pair")),
     }
     axes = {
