@@ -90,19 +90,14 @@ def wrong(null: xr.Dataset, column: str) -> xr.DataArray:
 
 def family_error(null: xr.Dataset) -> float:
     """Share of studies with a wrong verdict on any part, after Holm's correction; C4 holds there."""
-    return (
-        wrong(null, "verdict")
-        .sel(part=[name for name in null.part.values if not name.startswith("C4")])
-        .any("part")
-        .mean()
-        .item()
-    )
+    others = [name for name in null.part.values if not name.startswith("C4")]
+    return wrong(null, "verdict").sel(part=others).any("part").mean().item()
 
 
-def smallest_difference(groups: int, alpha: float, *, wanted: float = 0.8) -> float:
-    """Difference, in standard deviations over groups, that a two-sided t-test finds with probability ``wanted``."""
+def smallest_difference(groups: int, alpha: float) -> float:
+    """Difference, in standard deviations over groups, that a two-sided t-test finds four times in five."""
     limit = stats.t.ppf(1 - alpha / 2, groups - 1)
-    return optimize.brentq(lambda d: stats.nct.sf(limit, groups - 1, d * groups**0.5) - wanted, 0.01, 20)
+    return optimize.brentq(lambda d: stats.nct.sf(limit, groups - 1, d * groups**0.5) - 0.8, 0.01, 20)
 
 
 def table(n: int, planned: Mapping[int, int] = PLANNED, *, at_once: int | None = None) -> str:

@@ -5,6 +5,7 @@ An effect of 1 plants a claim as the paper states it, -1 its reverse, and 0 noth
 
 from collections.abc import Collection
 from functools import partial
+from itertools import product
 
 import numpy as np
 import torch
@@ -15,6 +16,7 @@ from hrebasin.bank import LABELS
 from hrebasin.merging.distances import CONVERGENCE
 from hrebasin.random_streams import generator
 
+PLAIN = {name: default for name, (default, _) in LABELS.items()}  # labels of a network
 CLAIMS = tuple(f"C{number}" for number in range(1, 13))
 LIMITS = (1, 2, 5, CONVERGENCE)
 EPSILONS = np.arange(21) / 1000
@@ -23,6 +25,7 @@ CROSSING = 0.0103  # epsilon at which all stages are planted to be equal
 UNMERGED = 0.55
 FALL = 0.075  # accuracy a stage
 N_IMAGES = 12
+PAIRS = 4  # of networks per tree, on the lines between which losses are
 ATTRS = {"data_source": "synthetic images", "setting": "synthetic", "data_digest": "{}", "n_classes": 10}
 
 
@@ -79,24 +82,15 @@ def networks(groups: int, leaves: int, *, naive: bool = True) -> list[dict]:
             sets = range(leaves >> stage)
             rows += [base | {"method": "merge-many", "sweeps": m, "node": node} for node in sets for m in LIMITS]
             rows += [base | {"method": "naive"}] if naive else []
-        rows += [
-            {"method": method, "strength": strength, "group": group, "node": 0}
-            for method in ("l1", "l2")
-            for strength in (1e-5, 1e-3)
-        ]
-    return [{name: default for name, (default, _) in LABELS.items()} | row for row in rows]
+        for method, strength in product(("l1", "l2"), (1e-5, 1e-3)):
+            rows.append({"method": method, "strength": strength, "group": group, "node": 0})
+    return [PLAIN | row for row in rows]
 
 
 def coords(rows: list[dict]) -> dict:
     """Coordinates of the ``model`` dimension."""
-    made = {
-        name: (
-            "model",
-            np.array([row[name] for row in rows], dtype=object if name == "method" else None),
-            describe(text),
-        )
-        for name, (_, text) in LABELS.items()
-    }
+    made = {name: ("model", column(rows, name), describe(text)) for name, (_, text) in LABELS.items()}
+    made["method"] = ("model", column(rows, "method").astype(object), describe(LABELS["method"][1]))
     names = ["/".join(f"{row[name]}" for name in LABELS) for row in rows]
     return made | {"model": ("model", np.array(names, dtype=object), describe("network"))}
 
@@ -104,6 +98,11 @@ def coords(rows: list[dict]) -> dict:
 def describe(long_name: str, units: str = "1") -> dict:
     """Attributes that every variable has."""
     return {"long_name": long_name, "units": units}
+
+
+def some(data: xr.Dataset, **labels) -> xr.Dataset:
+    """The networks with the given labels."""
+    return data.isel(model=np.logical_and.reduce([(data[name] == value).values for name, value in labels.items()]))
 
 
 def column(rows: list[dict], name: str) -> np.ndarray:
@@ -145,9 +144,7 @@ def merge(groups: int, leaves: int, noise: float, seed: int, effects: dict) -> x
     accuracy = UNMERGED - FALL * stage * effects["C4"] + (stage > 0) * (FALL - 0.01) * (1 - effects["C11"])
     accuracy = np.where(method == "merge-many", accuracy - advantage - early, accuracy)
     accuracy = np.where(method == "naive", 0.1 + 0.1 / 2.0**stage, accuracy)
-    spread = 0.004 * np.select(
-        [method == "merge-many", method == "tree"], [2.0 ** effects["C3"], 2.0 ** -effects["C3"]], 1
-    )
+    spread = 0.004 * 2.0 ** (effects["C3"] * np.select([method == "merge-many", method == "tree"], [1, -1], 0))
     accuracy = accuracy + noise * spread * normal(len(rows), f"accuracy/{seed}")
     ones = np.ones(len(rows))
     return dataset(rows, {
@@ -203,9 +200,8 @@ def by_image(attack: xr.Dataset, images: int, seed: int) -> xr.Dataset:
     Whether an image withstands depends on the image, on the image with the kind of network, and on chance: in six,
     two and two parts of the variance. So every group errs on the same images, and differences between kinds do too.
     """
-    kinds = [
-        f"{m}/{s}/{p}" for m, s, p in zip(*(attack[n].values for n in ("method", "stage", "strength")), strict=True)
-    ]
+    labels = zip(*(attack[name].values for name in ("method", "stage", "strength")), strict=True)
+    kinds = ["/".join(map(str, row)) for row in labels]
     names, place = np.unique(kinds, return_inverse=True)
     shared = 0.6**0.5 * normal(images, f"images/{seed}") + 0.2**0.5 * normal((len(names), images), f"kinds/{seed}")
     hardness = shared[place] + 0.2**0.5 * normal((len(place), images), f"chance/{seed}")
@@ -247,9 +243,8 @@ def regularity(groups: int, leaves: int, noise: float, seed: int, effects: dict)
     draw = noise * normal((len(rows), 4), f"regularity/{seed}")
     norm = 53 - 7 * effects["C7"] * stage + 0.8 * 2.0 ** (-effects["C7"] * stage) * draw[:, 0]
     bound = 3 - 0.4 * effects["C8"] * stage + 0.1 * 2.0 ** (-effects["C8"] * stage) * draw[:, 1]
-    local = 10 ** (
-        bound[:, None, None] - np.array([[0.6], [0.3]]) + 0.1 * normal((len(rows), 2, N_IMAGES), f"local/{seed}")
-    )
+    around = 0.1 * normal((len(rows), 2, N_IMAGES), f"local/{seed}")
+    local = 10 ** (bound[:, None, None] - np.array([[0.6], [0.3]]) + around)
     local[:, :, N_IMAGES // 2 :] = np.nan  # only the first images have local bounds
     gradient = 10 ** (bound[:, None] - 1.5 + 0.2 * normal((len(rows), N_IMAGES), f"gradient/{seed}"))
     norms, node = norm[:, None] * np.array([0.4, 0.3, 0.2, 0.1]), column(rows, "method")[:, None] == "tree"
@@ -268,9 +263,9 @@ def regularity(groups: int, leaves: int, noise: float, seed: int, effects: dict)
     }, **axes)  # fmt: skip
 
 
-def ablations(groups: int, noise: float, seed: int, effects: dict, *, pairs: int = 4) -> xr.Dataset:
+def ablations(groups: int, noise: float, seed: int, effects: dict) -> xr.Dataset:
     """C4 and C9: humps on the line between networks; both choices equal within the noise."""
-    n, weight = groups * pairs, np.linspace(0, 1, 25)
+    n, weight = groups * PAIRS, np.linspace(0, 1, 25)
     hump = 4 * weight * (1 - weight)
     before, after = np.array([1.0, 0.2]) * [1.0, effects["C4"]]
     peak = np.array([before, after])[:, None, None] * hump  # (alignment, 1, lambda)
@@ -278,6 +273,8 @@ def ablations(groups: int, noise: float, seed: int, effects: dict, *, pairs: int
     jitter = noise * 0.02 * normal((n, 2, 2, 1), f"line/{seed}")
     loss = level + peak + jitter * (1 + hump)
     accuracy = np.array([0.9, 0.55])[:, None] - 0.3 * peak - 0.1 * jitter * (1 + hump)
+    excesses = peak + jitter * hump, 0.3 * peak + 0.1 * jitter * hump
+    loss_barrier, accuracy_barrier = (np.maximum(excess, 0).max(-1) for excess in excesses)
     spread, shift = {1: (0.001, 0.0), 0: (0.03, 0.0), -1: (0.001, 0.01)}[int(effects["C9"])]
     choice = 0.5 + noise * spread * normal((n, 2, 2), f"choice/{seed}") + shift * np.array([[1], [0]])
     choice[:, 1, 0] = choice[:, 0, 0]  # the same order: mirror images
@@ -285,12 +282,8 @@ def ablations(groups: int, noise: float, seed: int, effects: dict, *, pairs: int
     variables = {
         "loss": ((*dims, "lambda"), loss, describe("mean cross-entropy", "nat")),
         "accuracy": ((*dims, "lambda"), accuracy, describe("accuracy")),
-        "loss_barrier": (dims, np.maximum(peak + jitter * hump, 0).max(-1), describe("loss barrier", "nat")),
-        "accuracy_barrier": (
-            dims,
-            np.maximum(0.3 * peak + 0.1 * jitter * hump, 0).max(-1),
-            describe("accuracy barrier"),
-        ),
+        "loss_barrier": (dims, loss_barrier, describe("loss barrier", "nat")),
+        "accuracy_barrier": (dims, accuracy_barrier, describe("accuracy barrier")),
         "choice_accuracy": (("pair", "permuted", "order"), choice, describe("accuracy of the merged pair")),
     }
     axes = {
@@ -301,6 +294,6 @@ def ablations(groups: int, noise: float, seed: int, effects: dict, *, pairs: int
     coordinates |= {
         "lambda": ("lambda", weight, describe("weight of the second network")),
         "pair": ("pair", np.array([f"pair/{i}" for i in range(n)], dtype=object), describe("pair")),
-        "group": ("pair", np.repeat(np.arange(groups), pairs), describe("group")),
+        "group": ("pair", np.repeat(np.arange(groups), PAIRS), describe("group")),
     }
     return xr.Dataset(variables, coords=coordinates)

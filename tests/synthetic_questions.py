@@ -4,7 +4,6 @@ import numpy as np
 import xarray as xr
 
 import synthetic
-from hrebasin.bank import LABELS
 from hrebasin.merging.distances import CONVERGENCE
 from hrebasin.study import questions
 from hrebasin.study.questions.equal_accuracy import RISING
@@ -20,8 +19,7 @@ LAYERS = ("fc1", "fc2", "fc3", "fc4")
 
 def rows_of(groups: int, kinds: list[dict]) -> list[dict]:
     """Labels of networks, each kind once in every group."""
-    default = {name: value for name, (value, _) in LABELS.items()}
-    rows = [default | kind | {"group": group} for group in range(groups) for kind in kinds]
+    rows = [synthetic.PLAIN | kind | {"group": group} for group in range(groups) for kind in kinds]
     return [row | {"n_merged": 2 ** row["stage"]} for row in rows]
 
 
@@ -103,9 +101,8 @@ def mergers(groups: int, stages: int, noise: float, seed: int) -> xr.Dataset:
     rows = rows_of(groups, kinds)
     for row in rows:
         row["n_merged"] -= row["method"] == "leave-one-out"
-    place = np.array(
-        [{name: k for k, name in enumerate(dict.fromkeys(r["method"] for r in rows))}[r["method"]] for r in rows]
-    )
+    methods = [row["method"] for row in rows]
+    place = np.array([list(dict.fromkeys(methods)).index(method) for method in methods])
     sweeps, stage = synthetic.column(rows, "sweeps"), synthetic.column(rows, "stage")
     accuracy = 0.5 - 0.03 * stage + 0.004 * place + 0.01 * np.log1p(sweeps) / 5
     accuracy = accuracy + 0.004 * noise * synthetic.normal(len(rows), f"mergers/{seed}")
@@ -140,11 +137,9 @@ def scale(groups: int, stages: int, noise: float, seed: int) -> xr.Dataset:
     rows = rows_of(groups, kinds)
     stage, method = synthetic.column(rows, "stage"), synthetic.column(rows, "method")
     bounds, certificates = ("global", "eclipse-fast"), ("global", "eclipse-fast", "local")
-    fall = np.where(method == "rescaled", 0.15, 0.3) * stage + 0.02 * noise * synthetic.normal(
-        len(rows), f"scale/{seed}"
-    )
     penalty = synthetic.column(rows, "strength") / 1e-2
-    fall = fall + np.where(penalty > 0, np.log10(3), 0)
+    fall = np.where(method == "rescaled", 0.15, 0.3) * stage
+    fall = fall + 0.02 * noise * synthetic.normal(len(rows), f"scale/{seed}") + np.where(penalty > 0, np.log10(3), 0)
     radius = 0.01 * (1 + np.where(method == "rescaled", 0, stage))[:, None] * np.arange(1, 4)
     return synthetic.dataset(rows, {
         "test_accuracy": (("model",), 0.55 - 0.04 * (stage + penalty), "1"),
@@ -197,14 +192,7 @@ def recipes(groups: int, stages: int, noise: float, seed: int) -> xr.Dataset:
     return made.assign_coords(recipe=("model", recipe, about), model=("model", names, made.model.attrs))
 
 
-QUESTIONS = {
-    "controls": controls,
-    "strong": strong,
-    "mergers": mergers,
-    "scale": scale,
-    "repair": repair,
-    "recipes": recipes,
-}
+QUESTIONS = {question.__name__: question for question in (controls, strong, mergers, scale, repair, recipes)}
 
 
 def effects(stage: str, data: xr.Dataset) -> dict[str, float]:

@@ -1,3 +1,5 @@
+from itertools import product
+
 import numpy as np
 import pytest
 import xarray as xr
@@ -9,6 +11,7 @@ from hrebasin.study.groups import (
     crossings,
     on_same_leaves,
     pairs_of_same_leaves,
+    steps,
     tree,
     variance_falls,
 )
@@ -42,10 +45,11 @@ def test_tree_and_merge_many_are_compared_on_the_same_leaves_in_the_same_order()
 
 def test_the_planted_crossing_is_found():
     attack = synthetic.results(groups=3, noise=0, stages=["attack"])["attack"]
-    found = crossings(attack)
-    np.testing.assert_allclose(found.crossing, synthetic.CROSSING, atol=1e-9)
-    assert found.comparison.values.tolist() == ["0-1", "1-2", "2-3", "3-4", "0-4"]
-    noisy = crossings(synthetic.results(groups=8, stages=["attack"])["attack"]).crossing.sel(comparison="0-4")
+    for kind, stages in product(synthetic.ATTACKS, [*steps(attack), (0, 4)]):
+        found = crossings(attack.robust_accuracy.sel(attack=kind), *stages)
+        np.testing.assert_allclose(found, [synthetic.CROSSING] * 3, atol=1e-9)
+    noisy = synthetic.results(groups=8, stages=["attack"])["attack"].robust_accuracy.sel(attack=kind)
+    noisy = crossings(noisy, 0, 4)
     assert abs(noisy.mean() - synthetic.CROSSING) < 5e-4
 
 
@@ -55,10 +59,10 @@ def test_equal_variances_do_not_read_as_a_fall(skewed):
     rows = synthetic.networks(400, 8)
     draws = synthetic.normal(len(rows), "variance")
     values = xr.DataArray(np.exp(draws) if skewed else draws, dims="model", coords=synthetic.coords(rows))
-    falls, last = variance_falls(values, [0, 1, 2])
+    falls, last = variance_falls(values)
     assert last == 1  # the last stage with four networks per group
     assert abs(falls.mean()) < 3 * falls.std() / 20
     wide = values * np.where(values.stage == 0, 2, 1)
     leaves = values[(values.method == "unmerged").values]
     first = np.array([leaves[(leaves.group == g).values].values.var(ddof=1) for g in range(400)])
-    np.testing.assert_allclose(variance_falls(wide, [0, 1, 2])[0], falls + 3 * first)
+    np.testing.assert_allclose(variance_falls(wide)[0], falls + 3 * first)

@@ -173,7 +173,6 @@ def test_what_cannot_be_used_is_refused():
         (lambda: interval([]), "needs finite values"),
         (lambda: interval([1.0, np.nan]), "needs finite values"),
         (lambda: interval(3.0), "needs finite values"),
-        (lambda: interval([1.0, 2.0], level=1.0), "level must lie"),
         (lambda: Test("t", np.ones(3), "1", margin=0), "must be positive, got 0"),
         (lambda: Test("gap", np.array([1.0, np.nan]), "1"), "'gap' needs one finite value per group"),
         (lambda: Test("gap", np.ones(3), "1", by_image=np.zeros((3, 4))), "'gap': the means over images are not the"),

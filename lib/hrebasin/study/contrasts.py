@@ -20,6 +20,13 @@ def between(attack: xr.Dataset, low: float, high: float) -> np.ndarray:
     return inside / inside.sum()
 
 
+def under(attack: xr.Dataset, kind: str) -> xr.DataArray:
+    """Robust accuracy (model, epsilon) under an attack; NotMeasuredError where it was not tried."""
+    if kind not in attack.attack.values:
+        raise NotMeasuredError(f"the attack {kind!r} was not measured")
+    return attack.robust_accuracy.sel(attack=kind)
+
+
 def robust_difference(
     attack: xr.Dataset, kind: str, first: Mapping, second: Mapping, weights: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray | None]:
@@ -35,15 +42,9 @@ def robust_difference(
         Values (group,), and the same by image (group, image), whose means they are; None where the data set does not
         tell it. A group of which nothing was kept by image gets the mean of the others'.
     """
-    if kind not in attack.attack.values:
-        raise NotMeasuredError(f"the attack {kind!r} was not measured")
     sizes = np.flatnonzero(weights)
-    share = (
-        attack.robust_accuracy.sel(attack=kind)
-        .isel(epsilon=sizes)
-        .dot(xr.DataArray(weights[sizes], dims="epsilon"), dim="epsilon")
-    )
-    share = share.rename("robust_accuracy")
+    of_size = xr.DataArray(weights[sizes], dims="epsilon")
+    share = under(attack, kind).isel(epsilon=sizes).dot(of_size, dim="epsilon").rename("robust_accuracy")
     one, other = (by_group(share, **labels) for labels in (first, second))
     groups = np.intersect1d(one.group.values, other.group.values)
     values = finite(PERCENT * (one.sel(group=groups) - other.sel(group=groups)).values)

@@ -1,6 +1,7 @@
 """Comparisons over groups: nodes averaged within a tree first, then one value per tree; and what a test says of it."""
 
 from collections.abc import Mapping
+from itertools import pairwise
 
 import numpy as np
 import xarray as xr
@@ -112,12 +113,22 @@ def tree(array: xr.DataArray, stage: int) -> xr.DataArray:
     return by_group(array, **of_stage(stage))
 
 
-def tree_stages(dataset: xr.Dataset) -> list[int]:
+def tree_stages(dataset: xr.Dataset | xr.DataArray) -> list[int]:
     """Stages of the tree in a data set, 0 first; NotMeasuredError unless there are two."""
     stages = sorted({int(s) for s, m in zip(dataset.stage.values, dataset.method.values, strict=True) if m == "tree"})
     if not stages or "unmerged" not in dataset.method.values:
         raise NotMeasuredError("unmerged networks and stages of the tree are needed, and one is missing")
     return [0, *stages]
+
+
+def steps(dataset: xr.Dataset | xr.DataArray) -> list[tuple[int, int]]:
+    """Every stage of the tree with the next one."""
+    return list(pairwise(tree_stages(dataset)))
+
+
+def tree_and_many(n: int, limit: int) -> tuple[dict, dict]:
+    """Labels of networks that the tree merged from n, and that MergeMany did with a limit of sweeps."""
+    return {"method": "tree", "n_merged": n}, {"method": "merge-many", "n_merged": n, "sweeps": limit}
 
 
 def minus(first: xr.DataArray, second: xr.DataArray) -> np.ndarray:
@@ -152,13 +163,15 @@ def applicable(array: xr.DataArray) -> xr.DataArray:
     return array
 
 
-def slopes(array: xr.DataArray, stages: list[int]) -> np.ndarray:
-    """Slope of the straight line through each group's values over the stages, (group, ...), per stage.
+def slopes(array: xr.DataArray) -> np.ndarray:
+    """Slope of the straight line through each group's values over the stages of the tree, (group, ...), per stage.
+
+    Groups count that have every stage.
 
     Args:
         array: (model, ...); over further dimensions, such as images, it may lack numbers.
-        stages: of the tree. Groups count that have every one.
     """
+    stages = tree_stages(array)
     parts = xr.align(*(tree(array, stage) for stage in stages), join="inner")
     values = np.stack([part.values for part in parts], axis=1)
     if values.ndim == 2:
@@ -169,7 +182,7 @@ def slopes(array: xr.DataArray, stages: list[int]) -> np.ndarray:
     return np.tensordot(values, weights / (weights @ weights), axes=(1, 0))
 
 
-def variance_falls(array: xr.DataArray, stages: list[int]) -> tuple[np.ndarray, int]:
+def variance_falls(array: xr.DataArray) -> tuple[np.ndarray, int]:
     """How much smaller the variance among the networks of a group is at a later stage than at stage 0.
 
     The later stage is the last with `VARYING` networks per group: of fewer, sample variances are so skewed that a fall
@@ -179,7 +192,7 @@ def variance_falls(array: xr.DataArray, stages: list[int]) -> tuple[np.ndarray, 
     Returns:
         Variance at stage 0 minus variance at the later stage (group,), in squared units; and the later stage.
     """
-    for stage in reversed(stages[1:]):
+    for stage in reversed(tree_stages(array)[1:]):
         first, last = (_variance(array, s) for s in (0, stage))
         if first.size and last.size:
             return minus(first, last), stage
@@ -187,50 +200,17 @@ def variance_falls(array: xr.DataArray, stages: list[int]) -> tuple[np.ndarray, 
 
 
 def _variance(array: xr.DataArray, stage: int) -> xr.DataArray:
-    of_stage = (array.stage.values == stage) & (array.method.values == ("tree" if stage else "unmerged"))
-    values, groups = array.values[of_stage], array.group.values[of_stage]
-    result = {
-        group: values[groups == group].var(ddof=1) for group in np.unique(groups) if (groups == group).sum() >= VARYING
-    }
+    chosen = mask(array, of_stage(stage))
+    values, group = array.values[chosen], array.group.values[chosen]
+    each = {one: values[group == one] for one in np.unique(group)}
+    result = {one: some.var(ddof=1) for one, some in each.items() if len(some) >= VARYING}
     return xr.DataArray(list(result.values()), dims="group", coords={"group": list(result)})
 
 
-def crossings(attack: xr.Dataset) -> xr.Dataset:
-    """Where the robust accuracy of an earlier stage of the tree falls to that of a later one.
-
-    The first size at which the earlier stage loses its advantage, by linear interpolation between the sizes measured,
-    for consecutive stages and for the first against the last.
-
-    Args:
-        attack: data set of the stage "attack".
-
-    Returns:
-        ``crossing`` (attack, comparison, group) in units of epsilon, not a number where the curves do not cross;
-        ``earlier`` and ``later`` (comparison) are the stages.
-    """
-    stages = tree_stages(attack)
-    pairs = list(zip(stages[:-1], stages[1:], strict=True))
-    if len(stages) > 2:
-        pairs.append((stages[0], stages[-1]))
-    curves = {stage: tree(attack.robust_accuracy, stage) for stage in stages}
-    groups = np.unique(np.concatenate([curve.group.values for curve in curves.values()]))
-    curves = {stage: curve.reindex(group=groups) for stage, curve in curves.items()}
-    epsilon = attack.epsilon.values
-    values = [
-        [[_crossing(epsilon, row) for row in (curves[a] - curves[b]).sel(attack=kind).values] for a, b in pairs]
-        for kind in attack.attack.values
-    ]
-    describe = {"long_name": "size at which the later stage overtakes", "units": "pixel range"}
-    return xr.Dataset(
-        {"crossing": (("attack", "comparison", "group"), np.array(values), describe)},
-        coords={
-            "attack": attack.attack.values,
-            "comparison": np.array([f"{a}-{b}" for a, b in pairs], dtype=object),
-            "earlier": ("comparison", [a for a, _ in pairs]),
-            "later": ("comparison", [b for _, b in pairs]),
-            "group": groups,
-        },
-    )
+def crossings(robust: xr.DataArray, earlier: int, later: int) -> np.ndarray:
+    """Where robust accuracy (model, epsilon) at an earlier stage falls to that at a later one, (group,): `crossing`."""
+    first, second = xr.align(tree(robust, earlier), tree(robust, later), join="outer")
+    return np.array([crossing(robust.epsilon.values, ahead) for ahead in (first - second).values])
 
 
 def first_fall(x: np.ndarray, y: np.ndarray) -> tuple[int, float] | None:
@@ -242,16 +222,20 @@ def first_fall(x: np.ndarray, y: np.ndarray) -> tuple[int, float] | None:
     return i, float(y[i] / (y[i] - y[i + 1]))
 
 
-def _crossing(x: np.ndarray, y: np.ndarray) -> float:
-    """x at the first fall of y, by linear interpolation; not a number if there is none."""
+def crossing(x: np.ndarray, y: np.ndarray) -> float:
+    """Where y first falls from above zero to zero or below, by linear interpolation; not a number if nowhere."""
     found = first_fall(x, y)
     return float("nan") if found is None else float(x[found[0]] + found[1] * (x[found[0] + 1] - x[found[0]]))
 
 
+def is_strong(size):
+    """Whether attacks of a size, or of sizes, count as strong and leave something standing."""
+    return (size >= LEAST_STRONG) & (size < BROKEN)
+
+
 def strong(robust: xr.DataArray) -> xr.DataArray:
     """Of robust accuracies (..., epsilon) those of strong attacks that leave something standing."""
-    size = robust.epsilon.values
-    return robust.sel(epsilon=(size >= LEAST_STRONG) & (size < BROKEN))
+    return robust.sel(epsilon=is_strong(robust.epsilon.values))
 
 
 def large(robust: xr.DataArray) -> xr.DataArray:

@@ -11,6 +11,7 @@ from threadpoolctl import ThreadpoolController
 
 from ..random_streams import generator
 
+LEVEL = 0.95  # of intervals; the p values that go with them are 0.05 where zero lies on an end
 RESAMPLES = 19_999  # with the sample itself 20,000: the smallest two-sided p is 0.0001, which Holm multiplies by 30
 SMALLEST_BOOTSTRAP = 5  # groups; fewer give too few distinct resamples
 MOST_EQUAL = 0.025  # share of resamples without spread, above which Student's t is used
@@ -151,12 +152,11 @@ def _counts(what: str, n: int, resamples: int) -> np.ndarray:
     return np.bincount(flat, minlength=resamples * n).reshape(resamples, n).astype(np.uint16)
 
 
-def interval(values, *, level: float = 0.95):
-    """Interval of the mean over groups, as `mean_over_groups` gives it.
+def interval(values):
+    """95 % interval of the mean over groups, as `mean_over_groups` gives it.
 
     Args:
         values: (group, ...), finite; further dimensions share the resampled groups.
-        level: coverage, between 0 and 1.
 
     Returns:
         Lower and upper ends, floats for (group,), arrays (...) otherwise.
@@ -166,11 +166,9 @@ def interval(values, *, level: float = 0.95):
     (-0.484, 4.484)
     """
     values = np.asarray(values, dtype=float)
-    if not 0 < level < 1:
-        raise ValueError(f"level must lie between 0 and 1, got {level}")
     if values.ndim == 0 or len(values) == 0 or not np.isfinite(values).all():
         raise ValueError(f"an interval needs finite values of one group or more, got {values}")
-    ends = [mean_over_groups(column).interval(level) for column in values.reshape(len(values), -1).T]
+    ends = [mean_over_groups(column).interval(LEVEL) for column in values.reshape(len(values), -1).T]
     low, high = (np.array(end).reshape(values.shape[1:]) for end in zip(*ends, strict=True))
     return (float(low), float(high)) if values.ndim == 1 else (low, high)
 

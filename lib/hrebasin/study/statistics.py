@@ -7,10 +7,7 @@ from functools import cached_property
 import numpy as np
 from scipy import stats
 
-from .resampling import Mean, mean_over_groups, mean_over_groups_and_images, sign_flips
-
-LEVEL = 0.95  # of intervals; the p values that go with them are 0.05 where zero lies on an end
-
+from .resampling import LEVEL, Mean, mean_over_groups, mean_over_groups_and_images, sign_flips
 
 LARGE, MOST_DECIMALS = 1e4, 6  # beyond which numbers have three digits, and decimals at most
 SMALLEST_TOLD = 0.0001  # of p values: a resampling of 20,000 tells no smaller ones
@@ -172,28 +169,17 @@ class Test:
 class Undefined(Test):
     """A comparison that no group defines, such as a share of nothing: a row of tables, without numbers."""
 
-    def __init__(self, name: str, units: str):
-        for field, value in {"name": name, "values": np.empty(0), "units": units}.items():
-            object.__setattr__(self, field, value)
+    effect = p = p_sign_flip = float("nan")
 
-    @property
-    def effect(self) -> float:
-        """None: not a number."""
-        return float("nan")
+    def __init__(self, name: str, units: str):
+        super().__init__(name, np.empty(0), units)
+
+    def __post_init__(self):
+        """There are no values to check."""
 
     def interval(self) -> tuple[float, float]:
         """None: not numbers."""
         return float("nan"), float("nan")
-
-    @property
-    def p(self) -> float:
-        """None: not a number."""
-        return float("nan")
-
-    @property
-    def p_sign_flip(self) -> float:
-        """None: not a number."""
-        return float("nan")
 
 
 def defined(name: str, values, units: str, *, by_image: np.ndarray | None = None, **more) -> Test:
@@ -282,11 +268,7 @@ class PairedVariances(Test):
 
 
 def by_sign(tests: Mapping[str, Test]) -> dict[int, list[str]]:
-    """Names of the tests whose effect lies above zero (1), below zero (-1), or is not resolved (0).
-
-    Args:
-        tests: by name.
-    """
+    """Names of the tests whose effect lies above zero (1), below zero (-1), or is not resolved (0)."""
     found = {1: [], -1: [], 0: []}
     for name, test in tests.items():
         found[test.sign].append(name)

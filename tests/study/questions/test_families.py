@@ -14,7 +14,7 @@ from hrebasin.study.questions.control_networks import narrow, noised
 from hrebasin.study.questions.equal_accuracy import Curve, compare, curve, over_unmerged, robust_by_image
 from hrebasin.study.questions.families import LEVELS, answer, draw
 from hrebasin.study.questions.family_figure import ROOM
-from synthetic import results
+from synthetic import results, some
 from synthetic_questions import effects
 
 
@@ -23,23 +23,12 @@ def made() -> xr.Dataset:
     return results(stages=["controls"])["controls"]
 
 
-def rows(data: xr.Dataset, **labels) -> xr.Dataset:
-    return data.isel(model=np.logical_and.reduce([(data[name] == value).values for name, value in labels.items()]))
-
-
 def test_every_family_is_there_with_the_robust_accuracy_of_the_attacks(measured, trees, test_images):
     found = measured["controls"]
-    expected = {
-        "unmerged": 2,
-        "stopped": 2,
-        "tree": 3,
-        "narrow": 2,
-        "noised": len(LEVELS),
-        "ensemble": 2,
-        "activations": 3,
-    }
+    expected = {"unmerged": 2, "stopped": 2, "tree": 3, "narrow": 2, "ensemble": 2, "activations": 3}
+    expected["noised"] = len(LEVELS)
     for group in (0, 1):
-        assert Counter(rows(found, group=group).method.values) == expected
+        assert Counter(some(found, group=group).method.values) == expected
     assert found.indexes["model"].is_unique
     few = test_images.first(30)
     given = trees.where(method="tree", stage=2), few.pixels, few.labels
@@ -52,21 +41,18 @@ def test_every_family_is_there_with_the_robust_accuracy_of_the_attacks(measured,
     assert own.robust_accuracy.sel(attack="pgd-margin", epsilon=0.01).isnull().all()
     np.testing.assert_array_equal(own.withstood.sel(attack="fgsm"), fgsm.robust.sel(epsilon=0.02))
     whole = ensemble(trees.where(method="unmerged", group=1).select([0, 1]))
-    pair = rows(found, method="ensemble", group=1, n_merged=2)
+    pair = some(found, method="ensemble", group=1, n_merged=2)
     assert pair.test_accuracy.item() == pytest.approx(accuracy(whole, test_images).item())
 
 
 def test_merged_networks_are_paired_with_the_unmerged_ones_of_their_group(made):
     labels = {"method": "tree", "stage": 2}
     found = over_unmerged(made, "fgsm", labels)
-    means = [
-        [
-            100 * robust_by_image(part, "fgsm").mean()
-            for part in (rows(made, group=group, **labels), rows(made, group=group, method="unmerged"))
-        ]
-        for group in dict.fromkeys(made.group.values.tolist())
-    ]
-    np.testing.assert_allclose(found.values, [own - alone for own, alone in means])
+    own, alone = (
+        [100 * robust_by_image(some(made, group=group, **kind), "fgsm").mean() for group in np.unique(made.group)]
+        for kind in (labels, {"method": "unmerged"})
+    )
+    np.testing.assert_allclose(found.values, np.subtract(own, alone))
     assert over_unmerged(made, "square", labels) is None
 
 
@@ -84,11 +70,11 @@ def test_the_curve_is_straight_between_neighbours_and_ends_where_it_ends():
 
 @pytest.mark.parametrize("family", ["stopped", "l2"])
 def test_a_family_rises_to_the_unmerged_networks(made, family):
-    one = rows(made, group=0)
+    one = some(made, group=0)
     line = curve(one, robust_by_image(one, "fgsm"), family)
     assert (np.diff(line.accuracy) > 0).all()
-    assert line.accuracy[-1] == pytest.approx(rows(one, method="unmerged").test_accuracy.item())
-    assert len(line.accuracy) == 1 + rows(one, method=family).sizes["model"]
+    assert line.accuracy[-1] == pytest.approx(some(one, method="unmerged").test_accuracy.item())
+    assert len(line.accuracy) == 1 + some(one, method=family).sizes["model"]
     dull = one.assign(test_accuracy=xr.where(one.method == "unmerged", 0.45, one.test_accuracy))
     shorter = curve(dull, robust_by_image(dull, "fgsm"), family)
     assert shorter.accuracy[-1] > 0.45  # what is trained on beyond the best is left out
@@ -111,8 +97,8 @@ def test_merged_networks_are_five_points_ahead_as_planted(made):
     assert bare.by_image is None
     # groups that do not reach the accuracy are left out or told
     low = xr.where((made.method == "tree") & (made.stage == 4), 0.1, made.test_accuracy)
-    some = made.assign(test_accuracy=xr.where(made.group == 0, low, made.test_accuracy))
-    assert len(beside(some, {"method": "tree", "stage": 4}, "stopped").own) == 7
+    one_less = made.assign(test_accuracy=xr.where(made.group == 0, low, made.test_accuracy))
+    assert len(beside(one_less, {"method": "tree", "stage": 4}, "stopped").own) == 7
     pair = beside(made.assign(test_accuracy=low), {"method": "tree", "stage": 4}, "stopped")
     assert not pair.equal
     assert (pair.beyond > 0.2).all()
@@ -132,7 +118,7 @@ def test_the_answer_says_who_is_ahead_at_the_same_accuracy_and_who_has_none_besi
     worse = made.assign(withstood=flat.clip(min=0).transpose(*made.withstood.dims))
     assert answer(worse)[1].startswith("No. At the same accuracy")
     assert "The difference is -" in answer(worse)[1]
-    assert answer(rows(made, group=0))[1].startswith("Not resolved. At ")
+    assert answer(some(made, group=0))[1].startswith("Not resolved. At ")
     low = xr.where(made.method == "tree", 0.1, made.test_accuracy)
     apart = answer(made.assign(test_accuracy=low))[1]
     assert apart.startswith("Not comparable. The least accurate early-stopped networks are 25")
@@ -148,13 +134,8 @@ def test_only_others_near_in_accuracy_are_told_as_such(made):
     assert shifted("l1", 0.3).endswith(told.format(""))
     # early-stopped networks as accurate as those merged from 2, 4 and 8, and to a gap as those merged from 16
     least = float(made.test_accuracy[(made.method == "stopped").values].min())
-    for gap, words in (
-        (
-            0.005,
-            "Networks merged from 16 are 0.5 points less accurate than the nearest early-stopped networks, and",
-        ),
-        (0.05, "so we cannot compare"),
-    ):
+    nearest = "Networks merged from 16 are 0.5 points less accurate than the nearest early-stopped networks, and"
+    for gap, words in ((0.005, nearest), (0.05, "so we cannot compare")):
         low = xr.where((made.method == "tree") & (made.stage == 4), least - gap, made.test_accuracy)
         assert words in answer(made.assign(test_accuracy=low))[1]
 

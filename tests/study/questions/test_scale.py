@@ -64,12 +64,11 @@ def test_leaves_at_the_norms_of_their_nodes_are_as_if_they_had_been_rescaled(tra
     moved = rescale(trained, norms[0] / norms[1])
     assert torch.equal(moved(images.pixels).argmax(-1), trained(images.pixels).argmax(-1))
     expected = bounds.measure(moved, images.pixels, images.labels, **options)
-    rescaled = record.isel(model=((record.method == "rescaled") & (record.stage == 3)).values)
+    rescaled = synthetic.some(record, method="rescaled", stage=3)
     np.testing.assert_allclose(rescaled.lipschitz, expected.lipschitz, rtol=1e-5)
     np.testing.assert_allclose(rescaled.gradient_norm, expected.gradient_norm.max("image"), rtol=1e-4)
     np.testing.assert_allclose(rescaled.certified_radius, certified_radius(expected).mean("image"), rtol=1e-3)
-    leaves = record.isel(model=(record.method == "unmerged").values)
-    np.testing.assert_array_equal(rescaled.test_accuracy, leaves.test_accuracy)
+    np.testing.assert_array_equal(rescaled.test_accuracy, synthetic.some(record, method="unmerged").test_accuracy)
 
 
 def test_what_scale_alone_makes_is_a_share_of_the_fall(measured):

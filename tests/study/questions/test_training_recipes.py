@@ -11,13 +11,13 @@ from hrebasin.networks import Architecture
 from hrebasin.study.questions.training_recipes import CROP_PADDING, WEIGHT_DECAY, Variant, measure, variants
 from hrebasin.training.recipe import Recipe
 from hrebasin.training.train import train
+from synthetic import some
 
 
 @pytest.fixture
 def found(measured):
     """The second group of the first recipe."""
-    data = measured["recipes"]
-    return data.isel(model=((data.recipe == "as it is") & (data.group == 1)).values)
+    return some(measured["recipes"], recipe="as it is", group=1)
 
 
 def test_every_combination_is_there_once():
@@ -40,9 +40,9 @@ def test_networks_are_those_of_the_group_merged_by_both_ways(found, train_images
     leaves = train(architecture, train_images, range(4, 8), recipe).relabel(group=1)
     tree, many = merge_tree(leaves), merge_many(leaves)
     for bank in (leaves, tree[1], tree[2], many):
-        method, stage = bank.labels["method"][0], bank.labels["stage"][0]
-        own = found.isel(model=((found.method == method) & (found.stage == stage)).values)
-        np.testing.assert_allclose(own.test_accuracy, accuracy(bank, test_images), atol=0.02 * (method == "merge-many"))
+        kind = {name: bank.labels[name][0] for name in ("method", "stage")}
+        tolerance = 0.02 * (kind["method"] == "merge-many")
+        np.testing.assert_allclose(some(found, **kind).test_accuracy, accuracy(bank, test_images), atol=tolerance)
     assert (found.seed.values >= 4).all()
     first, second = leaves.select([0, 2]), leaves.select([1, 3])  # barriers are those of the first merges
     expected = lines(first, second, {"test": test_images.first(30)}, np.linspace(0, 1, 11), seed=0).sel(split="test")

@@ -27,9 +27,7 @@ def test_every_network_of_every_tree_is_measured(measured):
     assert record.sizes["model"] == 2 * (4 + 4 * 3)
     assert record.variance_ratio.notnull().all()
     assert record.feature_distance.notnull().all()
-    unmerged, whole, tree = (
-        record.isel(model=(record.method == name).values) for name in ("unmerged", "repair-leaves", "tree")
-    )
+    unmerged, whole, tree = (synthetic.some(record, method=name) for name in ("unmerged", "repair-leaves", "tree"))
     np.testing.assert_allclose(unmerged.variance_ratio, 1, rtol=1e-6)
     np.testing.assert_allclose(unmerged.feature_distance, 0, atol=1e-5)
     assert (abs(whole.variance_ratio - 1) <= abs(tree.variance_ratio.values - 1) + 1e-3).mean() > 0.8

@@ -11,15 +11,11 @@ from hrebasin.merging.methods import MERGES
 from hrebasin.merging.tree import merge_pairs
 from hrebasin.robustness.attacks import attack
 from hrebasin.study.questions.ways_to_merge import BESIDE, NAMES, answer, recommendation
+from synthetic import some
 from synthetic_questions import effects, mergers
 
 RIVALS = ("cycle-consistent", "correlations", "straight-through", "star")  # of the fixture
 DRAWN = [name for name in (*BESIDE, *RIVALS, "merge-many") if MERGES[name].draws]
-
-
-def some(data, **labels):
-    mask = np.all([np.isin(data[name].values, value) for name, value in labels.items()], axis=0)
-    return data.isel(model=mask)
 
 
 def test_every_way_merges_the_same_networks(measured):

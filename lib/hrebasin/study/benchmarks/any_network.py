@@ -20,9 +20,11 @@ from ...training.recipe import Recipe
 from ...training.run import initial_bank
 from ...training.train import train
 from . import baselines
-from .speed import Row
+from .speed import Row, matching
 
 VGG16 = (64, 64, "pool", 128, 128, "pool", 256, 256, 256, "pool", 512, 512, 512, "pool", 512, 512, 512, "pool")
+
+NOISE = 0.02  # of a planted copy: standard deviation, relative to that of each parameter
 
 
 class Block(nn.Module):
@@ -65,7 +67,7 @@ class ResNet20(nn.Module):
         return self.dense(nn.functional.adaptive_avg_pool2d(x, 1).flatten(1))
 
 
-def vgg16(scale: float = 1) -> nn.Sequential:
+def vgg16(scale: float) -> nn.Sequential:
     """VGG16 for images of 32 x 32, with one linear layer behind its thirteen convolutions; widths times ``scale``."""
     modules, before = [], 3
     for entry in VGG16:
@@ -94,7 +96,8 @@ def rows(*, pairs: int = 2, small: bool = False) -> dict[str, Row]:
     for name, (title, network) in networks.items():
         bank = initial_bank(NetworkArchitecture.of(network, torch.zeros(2, 3, 32, 32)), range(2 * pairs))
         first, second = bank.select(slice(0, None, 2)), bank.select(slice(1, None, 2))
-        found[name] = _matching(title, first, second)
+        way = "every permutation in every sweep, one pair at a time"
+        found[name] = matching(f"weight matching of {pairs} pairs of {title}", way, first, second, 5)
         found[f"{name}-rebasin"] = _beside_rebasin(title, first.select([0]), second.select([0]))
     return found
 
@@ -111,24 +114,6 @@ def _beside_rebasin(title: str, first: Bank, second: Bank) -> Row:
     )
 
 
-def _matching(title: str, first: Bank, second: Bank) -> Row:
-    seeds = [f"pair-{k}" for k in range(len(first))]
-
-    def alternative() -> list[dict[str, torch.Tensor]]:
-        given = ((first.select([k]), second.select([k]), seed) for k, seed in enumerate(seeds))
-        return [baselines.match_weights(a, b, seed=seed) for a, b, seed in given]
-
-    return Row(
-        f"weight matching of {len(first)} pairs of {title}",
-        "every permutation in every sweep, one pair at a time",
-        lambda: match_weights(first, second, seed=seeds),
-        alternative,
-        lambda ours, perms: baselines.excess(first, second, ours, perms),
-        "% of the objective, the alternative's above ours, mean",
-        5,
-    )
-
-
 def beside_mlps(train_images: Images, test_images: Images, *, small: bool = False) -> xr.Dataset:
     """What `derivation_seconds` and `planted_loss` measure, as scalars.
 
@@ -138,27 +123,23 @@ def beside_mlps(train_images: Images, test_images: Images, *, small: bool = Fals
     """
     derived, proven = derivation_seconds(64 if small else 224)
     lost = planted_loss(train_images, test_images, Recipe(batch_size=64, epochs=2 if small else 10))
+    copied = "accuracy lost by a merge with a permuted, noisy copy"
     return xr.Dataset(
         {
             "derivation_seconds": ((), derived, {"long_name": "deriving the symmetry of ResNet50", "units": "s"}),
             "proving_seconds": ((), proven, {"long_name": "proving the symmetry of ResNet50", "units": "s"}),
-            "planted_loss": (
-                (),
-                lost,
-                {"long_name": "accuracy lost by a merge with a permuted, noisy copy", "units": "percentage points"},
-            ),
+            "planted_loss": ((), lost, {"long_name": copied, "units": "percentage points"}),
         }
     )
 
 
-def planted_loss(train_images: Images, test_images: Images, recipe: Recipe, *, noise: float = 0.02) -> float:
+def planted_loss(train_images: Images, test_images: Images, recipe: Recipe) -> float:
     """Points of test accuracy that a trained convolutional network loses by a merge with its own permuted, noisy copy.
 
     Args:
         train_images: to train on, and to measure batch norm on.
         test_images: to be accurate on.
         recipe: of training.
-        noise: standard deviation, relative to that of each parameter.
     """
     mean, std = train_images.statistics()
     shape = {"n_classes": len(train_images.classes), "image_shape": train_images.shape, "mean": mean, "std": std}
@@ -167,14 +148,14 @@ def planted_loss(train_images: Images, test_images: Images, recipe: Recipe, *, n
     planted = {name: perm[None] for name, perm in symmetry.random_permutations(stream).items()}
     moved = symmetry.apply(bank.tensors, planted)
     for name in bank.architecture.parameters:
-        moved[name] = moved[name] + noise * moved[name].std() * torch.randn(moved[name].shape, generator=stream)
+        moved[name] = moved[name] + NOISE * moved[name].std() * torch.randn(moved[name].shape, generator=stream)
     copy = Bank(bank.architecture, moved, bank.labels)
     merged = merge_pairs(Bank.concat([bank, copy]), pixels=train_images.pixels)
     before = measure_batch_norm(bank, train_images.pixels)
     return 100 * float((accuracy(before, test_images).values - accuracy(merged, test_images).values)[0])
 
 
-def derivation_seconds(image_size: int = 224) -> tuple[float, float]:
+def derivation_seconds(image_size: int) -> tuple[float, float]:
     """Wall time, in seconds, of deriving and of proving torchvision's ResNet50 on one image."""
     from torchvision.models import resnet50
 

@@ -123,19 +123,18 @@ def excess_of(reference: Bank, aligned: Bank, ours: Alignment) -> float:
     return 100 * float((total / ours.objective - 1).mean())
 
 
-def rebasin(reference: Bank, moving: Bank, *, seed: int = 0) -> Bank:
+def rebasin(reference: Bank, moving: Bank) -> Bank:
     """Weight matching of any networks, pair by pair, with the package ``rebasin``; the moving ones, permuted.
 
     Args:
         reference, moving: banks of one architecture and length, of networks that the package can trace.
-        seed: of its layer orders.
     """
     from rebasin import PermutationCoordinateDescent
 
     example, states = torch.zeros(1, *moving.architecture.image_shape), []
     for target, network in zip(reference, moving, strict=True):
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+            torch.manual_seed(0)  # of its layer orders
             PermutationCoordinateDescent(target, network, example).rebasin()
         states.append(network.state_dict())
     return replace(moving, tensors={name: torch.stack([state[name] for state in states]) for name in moving.tensors})
@@ -178,13 +177,10 @@ def merge_many(bank: Bank) -> Bank:
     """MergeMany to convergence with the package ``rebasin`` (optional dependency group ``bench``)."""
     from rebasin import MergeMany
 
-    networks = []
-    for index in range(len(bank)):
-        network = plain_network(bank.architecture)
+    *networks, working = (plain_network(bank.architecture) for _ in range(len(bank) + 1))
+    for index, network in enumerate(networks):
         state = [bank.tensors[name][index] for name in bank.architecture.shapes]
         network.load_state_dict(dict(zip(network.state_dict(), state, strict=True)))
-        networks.append(network)
-    working = plain_network(bank.architecture)
     merged = MergeMany(networks, working, torch.zeros(1, *bank.architecture.image_shape)).run()
     tensors = zip(bank.architecture.shapes, merged.state_dict().values(), strict=True)
     return Bank(bank.architecture, {name: tensor[None] for name, tensor in tensors})
@@ -203,11 +199,8 @@ def attack(
         epsilons: L-infinity, pixel units.
     """
     attacks = {"fgsm": LinfFastGradientAttack(random_start=False), "deepfool-linf": LinfDeepFoolAttack()}
-    broken = []
-    for index in range(len(bank)):
-        model = PyTorchModel(bank[index].eval(), bounds=(0, 1), device=bank.device)
-        broken.append(attacks[kind](model, pixels, labels, epsilons=list(epsilons))[2].numpy())
-    return np.stack(broken)
+    models = (PyTorchModel(network.eval(), bounds=(0, 1), device=bank.device) for network in bank)
+    return np.stack([attacks[kind](model, pixels, labels, epsilons=list(epsilons))[2].numpy() for model in models])
 
 
 def lipschitz(bank: Bank) -> np.ndarray:

@@ -18,12 +18,8 @@ from ...merging.cycle_consistent import match_cycle_consistent
 from ...networks import permutation_spec
 from .speed import Row
 
-GOALS = {
-    2: 1,
-    4: 5,
-    8: 10,
-    16: 20,
-}  # by networks: twice as many are twice the work, and more than four times as many pairs
+# by networks: twice as many are twice the work, and more than four times as many pairs
+GOALS = {2: 1, 4: 5, 8: 10, 16: 20}
 STEPS = 2  # of both sides; a step takes as long at the start as later
 PATIENCE, LEAST_GAIN = 5, 1e-6  # steps that gain less than this in a row end the search
 

@@ -27,26 +27,19 @@ WIDTHS = {"small": (128, 128, 64), "full": (512, 512, 256)}  # hidden units
 LEAVES = 16  # networks per tree
 SET = 4  # networks a MergeMany set
 EPSILONS = tuple(step / 1000 for step in range(21))  # pixel range
-TRAINING = Recipe(epochs=2, batch_size=25)
+TRAINING = Recipe(epochs=2, batch_size=25)  # that is timed, and that makes the networks of other stages
 N_IMAGES = 500  # for training and accuracies
 ATTACKED, BOUNDED = 50, 2  # images
 SAMPLING = 0.002  # seconds between two looks at the memory
 
 
-def scaling(
-    points: Mapping[str, Sequence[int]],
-    images: Images,
-    *,
-    stages: Sequence[str] | None = None,
-    recipe: Recipe = TRAINING,
-) -> xr.Dataset:
+def scaling(points: Mapping[str, Sequence[int]], images: Images, *, stages: Sequence[str] | None = None) -> xr.Dataset:
     """Time and peak memory of stages against the number of networks.
 
     Args:
         points: numbers of networks, multiples of 16, for some of the sizes of `WIDTHS`.
         images: the first 500 are used, or fewer.
         stages: some of `STAGES`; by default all.
-        recipe: of the training that is timed and that makes the networks of other stages.
 
     Returns:
         ``scaling_seconds``, ``scaling_memory`` (size, stage, n_models), not a number where not asked for. The memory is
@@ -64,7 +57,7 @@ def scaling(
         for place, (size, some) in enumerate(points.items()):
             for row, stage in enumerate(stages):
                 for n in some:
-                    task = pool.submit(_point, size, stage, n, part, recipe, torch.get_num_threads())
+                    task = pool.submit(_point, size, stage, n, part, torch.get_num_threads())
                     where = place, row, counts.index(n)
                     seconds[where], memory[where] = task.result()
     return dataset(seconds, memory, sizes=list(points), stages=stages, counts=counts)
@@ -88,35 +81,35 @@ def dataset(
     )
 
 
-def _train(bank: Bank, images: Images, recipe: Recipe) -> list[Bank]:
-    return [train(bank.architecture, images, range(len(bank)), recipe)]
+def _train(bank: Bank, images: Images) -> list[Bank]:
+    return [train(bank.architecture, images, range(len(bank)), TRAINING)]
 
 
-def _merge(bank: Bank, images: Images, recipe: Recipe) -> list[Bank]:
+def _merge(bank: Bank, images: Images) -> list[Bank]:
     tree = merge_tree(bank, leaves=LEAVES)
     sets = list(bank.chunks(SET))
     return [*tree[1:], *merge_many_sets(sets, seeds=range(len(sets)))]
 
 
-def _attack(bank: Bank, images: Images, recipe: Recipe) -> list[Bank]:
+def _attack(bank: Bank, images: Images) -> list[Bank]:
     for kind in ("fgsm", "deepfool-linf"):
         attack(bank, images.pixels[:ATTACKED], images.labels[:ATTACKED], kind=kind, epsilons=EPSILONS)
     return []
 
 
-def _regularity(bank: Bank, images: Images, recipe: Recipe) -> list[Bank]:
+def _regularity(bank: Bank, images: Images) -> list[Bank]:
     measure(bank, images.pixels[:ATTACKED], images.labels[:ATTACKED], radii=[0.3], bounded=BOUNDED)
     return []
 
 
-def _ablations(bank: Bank, images: Images, recipe: Recipe) -> list[Bank]:
+def _ablations(bank: Bank, images: Images) -> list[Bank]:
     first, second = bank.select(slice(0, None, 2)), bank.select(slice(1, None, 2))
     lines(first, second, {"test": images}, np.linspace(0, 1, 5), seed="scaling")
     permutation_choice(first, second, images, seed="scaling")
     return []
 
 
-STAGES: dict[str, Callable[[Bank, Images, Recipe], list[Bank]]] = {
+STAGES: dict[str, Callable[[Bank, Images], list[Bank]]] = {
     "train": _train,
     "merge": _merge,
     "attack": _attack,
@@ -125,20 +118,20 @@ STAGES: dict[str, Callable[[Bank, Images, Recipe], list[Bank]]] = {
 }
 
 
-def _point(size: str, stage: str, n: int, images: Images, recipe: Recipe, threads: int) -> tuple[float, float]:
+def _point(size: str, stage: str, n: int, images: Images, threads: int) -> tuple[float, float]:
     """Seconds and MB of one stage on n networks."""
     torch.set_num_threads(threads)
     architecture = Architecture(WIDTHS[size], len(images.classes), images.shape, *images.statistics())
-    bank = train(architecture, images, range(n), recipe)
+    bank = train(architecture, images, range(n), TRAINING)
     bank = bank.relabel(group=np.arange(n) // LEAVES, node=np.arange(n) % LEAVES)
     few = images.first(min(len(images), 20))
     merge_pairs(bank.select(slice(0, 2)))  # compiles the assignment
     if stage in ("attack", "regularity"):
-        STAGES[stage](bank.select(slice(0, 2)), few, recipe)  # first calls of the libraries below
+        STAGES[stage](bank.select(slice(0, 2)), few)  # first calls of the libraries below
     gc.collect()
     with PeakMemory() as peak:
         start = time.perf_counter()
-        made = STAGES[stage](bank, images, recipe)
+        made = STAGES[stage](bank, images)
         seconds = time.perf_counter() - start
     networks = sum(tensor.nbytes for result in made for tensor in result.tensors.values())
     return seconds, max(0.0, peak.bytes - networks) / 1e6
@@ -176,23 +169,21 @@ def straight_lines(measured: xr.Dataset) -> xr.Dataset:
         ``slope_seconds`` (s per network), ``slope_memory`` (MB per network) (size, stage), and ``bend`` (size, stage):
         the largest deviation of a time from its line, as a share of the longest time.
     """
-    shape = measured.scaling_seconds.shape[:2]
-    slopes, bend = {name: np.full(shape, np.nan) for name in ("seconds", "memory")}, np.full(shape, np.nan)
-    for place in np.ndindex(*shape):
+    slope_seconds, slope_memory, bend = np.full((3, *measured.scaling_seconds.shape[:2]), np.nan)
+    for place in np.ndindex(bend.shape):
         seconds = measured.scaling_seconds.values[place]
         there = np.isfinite(seconds)
         n = measured.n_models.values[there]
         if len(n) < 2:
             continue
-        for name, found in slopes.items():
-            found[place] = line(n, measured[f"scaling_{name}"].values[place][there])[0]
-        slope, start = line(n, seconds[there])
-        bend[place] = np.abs(seconds[there] - start - slope * n).max() / seconds[there].max()
+        slope_memory[place], _ = line(n, measured.scaling_memory.values[place][there])
+        slope_seconds[place], start = line(n, seconds[there])
+        bend[place] = np.abs(seconds[there] - start - slope_seconds[place] * n).max() / seconds[there].max()
     dims = ("size", "stage")
     return xr.Dataset(
         {
-            "slope_seconds": (dims, slopes["seconds"], {"long_name": "time a network", "units": "s"}),
-            "slope_memory": (dims, slopes["memory"], {"long_name": "memory a network", "units": "MB"}),
+            "slope_seconds": (dims, slope_seconds, {"long_name": "time a network", "units": "s"}),
+            "slope_memory": (dims, slope_memory, {"long_name": "memory a network", "units": "MB"}),
             "bend": (dims, bend, {"long_name": "largest deviation from the line over the longest time", "units": "1"}),
         }
     )

@@ -76,8 +76,6 @@ def rows(
     eight = bank.select(slice(0, 8))
     whole_tree = Bank.concat(merge_tree(bank))
     pixels, labels = test_images.pixels[:200].float() / 255, test_images.labels[:200]
-    seeds = [f"pair-{k}" for k in range(8)]
-
     seeds_trained = range(torch.get_num_threads())
 
     def points(ours: Bank, other: Bank) -> float:
@@ -111,16 +109,8 @@ def rows(
 
     return {
         **{f"training-{precision}": training(precision) for precision in precisions},
-        "matching": Row(
-            "weight matching of 8 pairs",
-            "every layer in every sweep, one pair at a time",
-            lambda: match_weights(first, second, seed=seeds),
-            lambda: [
-                alternatives.match_weights(first.select([k]), second.select([k]), seed=seeds[k]) for k in range(8)
-            ],
-            lambda ours, perms: alternatives.excess(first, second, ours, perms),
-            "% of the objective, the alternative's above ours, mean",
-            4,
+        "matching": matching(
+            "weight matching of 8 pairs", "every layer in every sweep, one pair at a time", first, second, 4
         ),
         "merge-many": Row(
             "MergeMany of 8 to convergence",
@@ -152,6 +142,25 @@ def rows(
             2,
         ),
     }
+
+
+def matching(title: str, alternative_title: str, first: Bank, second: Bank, goal: float) -> Row:
+    """Weight matching of pairs of networks beside public code's."""
+    seeds = [f"pair-{k}" for k in range(len(first))]
+
+    def alternative() -> list[dict[str, torch.Tensor]]:
+        given = ((first.select([k]), second.select([k]), seed) for k, seed in enumerate(seeds))
+        return [alternatives.match_weights(a, b, seed=seed) for a, b, seed in given]
+
+    return Row(
+        title,
+        alternative_title,
+        lambda: match_weights(first, second, seed=seeds),
+        alternative,
+        lambda ours, perms: alternatives.excess(first, second, ours, perms),
+        "% of the objective, the alternative's above ours, mean",
+        goal,
+    )
 
 
 def compare(rows: Mapping[str, Row], *, repeats: int = 3) -> xr.Dataset:

@@ -16,8 +16,10 @@ from ..groups import (
     on_same_leaves,
     pairs_of_same_leaves,
     stage_data,
+    steps,
     sweeps_in_words,
     tree,
+    tree_and_many,
     tree_stages,
 )
 from ..statistics import PairedVariances, Test, defined
@@ -81,10 +83,6 @@ def _merged(merge: xr.Dataset, n: int, limit: int) -> bool:
     return bool(((merge.method == "merge-many") & (merge.n_merged == n) & (merge.sweeps == limit)).any())
 
 
-def _sides(n: int, limit: int) -> tuple[dict, dict]:
-    return {"method": "tree", "n_merged": n}, {"method": "merge-many", "n_merged": n, "sweeps": limit}
-
-
 def _name(limit: int) -> str:
     if limit == CONVERGENCE:
         return "converged MergeMany"
@@ -93,13 +91,13 @@ def _name(limit: int) -> str:
 
 def _tree_minus_many(results: Results, n: int, limit: int) -> Test:
     merge = stage_data(results, "merge")
-    values = minus(*on_same_leaves(merge[ACCURACY], *_sides(n, limit))) * PERCENT
+    values = minus(*on_same_leaves(merge[ACCURACY], *tree_and_many(n, limit))) * PERCENT
     return Test(f"tree minus {_name(limit)}, {n} models", values, POINTS)
 
 
 def _growth(results: Results, limit: int) -> Test:
     accuracy = stage_data(results, "merge")[ACCURACY]
-    small, large = (np.subtract(*on_same_leaves(accuracy, *_sides(n, limit))) for n in (SMALL, LARGE))
+    small, large = (np.subtract(*on_same_leaves(accuracy, *tree_and_many(n, limit))) for n in (SMALL, LARGE))
     name = f"tree minus {_name(limit)}: advantage at {LARGE} minus advantage at {SMALL}"
     return Test(name, minus(large, small) * PERCENT, POINTS)
 
@@ -116,7 +114,7 @@ def c3(results: Results, models: str) -> list[Test]:
     Not measured where MergeMany merged only some of the sets: the first of each group alone leave too few.
     """
     merge, n = stage_data(results, "merge"), int(models)
-    merged, many = pairs_of_same_leaves(merge[ACCURACY], *_sides(n, CONVERGENCE))
+    merged, many = pairs_of_same_leaves(merge[ACCURACY], *tree_and_many(n, CONVERGENCE))
     whole = int(((merge.method == "tree") & (merge.n_merged == n)).sum())
     if len(many) < whole:
         raise NotMeasuredError(f"MergeMany merged {len(many)} of the {whole} disjoint sets of {n}")
@@ -130,7 +128,7 @@ def c3(results: Results, models: str) -> list[Test]:
 def c4a(results: Results) -> list[Test]:
     """Every stage minus the next."""
     merge = stage_data(results, "merge")
-    return [_fall(merge, *steps) for steps in _steps(merge)]
+    return [_fall(merge, *stages) for stages in steps(merge)]
 
 
 @beside("C4")
@@ -174,12 +172,6 @@ def c11(results: Results) -> list[Test]:
     """Stage 0 minus stage 1, against `MUCH`."""
     fall = _fall(stage_data(results, "merge"), 0, 1)
     return [Test("accuracy lost by merging two networks", fall.values - MUCH, POINTS, target=MUCH)]
-
-
-def _steps(dataset: xr.Dataset) -> list[tuple[int, int]]:
-    """Every stage of the tree with the next one."""
-    stages = tree_stages(dataset)
-    return list(zip(stages[:-1], stages[1:], strict=True))
 
 
 def _fall(merge: xr.Dataset, before: int, after: int) -> Test:

@@ -16,6 +16,7 @@ from ..groups import (
     minus,
     slopes,
     stage_data,
+    steps,
     tree,
     tree_stages,
     variance_falls,
@@ -36,19 +37,13 @@ def _norm(results: Results) -> xr.DataArray:
     return stage_data(results, "regularity").weight_norm.sum("layer").rename("weight norm")
 
 
-def _steps(norm: xr.DataArray) -> list[tuple[int, int]]:
-    """Every stage of the tree with the next one."""
-    stages = tree_stages(norm)
-    return list(zip(stages[:-1], stages[1:], strict=True))
-
-
 @part("C7a", "the summed weight norm falls at every stage", "every stage")
 def c7a(results: Results) -> list[Test]:
     """Every stage minus the next."""
     norm = _norm(results)
     return [
         Test(f"weight norm of stage {a} minus stage {b}", minus(tree(norm, a), tree(norm, b)), "1")
-        for a, b in _steps(norm)
+        for a, b in steps(norm)
     ]
 
 
@@ -56,10 +51,10 @@ def c7a(results: Results) -> list[Test]:
 def c7b(results: Results) -> list[Test]:
     """The fall to the last stage over the fall to the first, within `LINEAR` (equivalence)."""
     norm = _norm(results)
-    steps = _steps(norm)
-    if len(steps) < 2:
+    found = steps(norm)
+    if len(found) < 2:
         raise NotMeasuredError(f"a first and a last step need three stages, got {tree_stages(norm)}")
-    first, last = (tree(norm, a) - tree(norm, b) for a, b in (steps[0], steps[-1]))
+    first, last = (tree(norm, a) - tree(norm, b) for a, b in (found[0], found[-1]))
     middle, reach = sum(LINEAR) / 2, (LINEAR[1] - LINEAR[0]) / 2
     return [Test("last step of the weight norm over the first", finite(last / first) - middle, "1", reach, middle)]
 
@@ -67,8 +62,7 @@ def c7b(results: Results) -> list[Test]:
 @part("C7c", "the variance of the summed weight norm among networks falls", "variance")
 def c7c(results: Results) -> list[Test]:
     """Variance within a group, stage 0 minus the last stage with four networks per group."""
-    norm = _norm(results)
-    return [_variance("weight norm", norm, tree_stages(norm))]
+    return [_variance("weight norm", _norm(results))]
 
 
 @beside("C7")
@@ -76,7 +70,7 @@ def averaging(results: Results) -> list[Test]:
     """Whether the fall is what averaging does to vectors of such norms at such an angle."""
     regularity, norm, tests = stage_data(results, "regularity"), _norm(results), []
     predicted = regularity.predicted_norm.sum("layer", skipna=False).rename("predicted norm")
-    for before, stage in _steps(norm):
+    for before, stage in steps(norm):
         share, error = tree(norm, stage) / tree(norm, before), tree(norm, stage) / tree(predicted, stage)
         cosine = tree(regularity.children_cosine.mean("layer"), stage)
         title = f"norm at stage {stage} over its children's (of orthogonal ones {ORTHOGONAL:.3f})"
@@ -93,15 +87,14 @@ def c8a(results: Results) -> list[Test]:
     bound = _bound(results, "global")
     return [
         Test(f"global bound of stage {a} over stage {b}", minus(*_logs(bound, a, b)), "times", ratio=True)
-        for a, b in _steps(bound)
+        for a, b in steps(bound)
     ]
 
 
 @part("C8b", "the variance of the bound among networks falls", "variance")
 def c8b(results: Results) -> list[Test]:
     """Variance of the global bound itself, not of its logarithm; as C7c."""
-    bound = _bound(results, "global")
-    return [_variance("global bound", bound, tree_stages(bound))]
+    return [_variance("global bound", _bound(results, "global"))]
 
 
 @beside("C8")
@@ -113,10 +106,9 @@ def other_bounds(results: Results) -> list[Test]:
     if has_numbers(local):
         bounds |= {f"local, radius {radius:g}": local.sel(radius=radius) for radius in local.radius.values}
     for name, bound in bounds.items():
-        stages = tree_stages(bound)
-        fall = -slopes(np.log(bound).rename("bound"), stages)
+        fall = -slopes(np.log(bound).rename("bound"))
         tests.append(Test(f"{name} bound, one stage over the next", fall, "times", ratio=True))
-        tests.append(_variance(f"{name} bound", bound, stages))
+        tests.append(_variance(f"{name} bound", bound))
     return tests
 
 
@@ -131,8 +123,8 @@ def _logs(array: xr.DataArray, *stages: int) -> list[xr.DataArray]:
     return [np.log(tree(array, stage)) for stage in stages]
 
 
-def _variance(name: str, array: xr.DataArray, stages: list[int]) -> Test:
-    values, last = variance_falls(array, stages)
+def _variance(name: str, array: xr.DataArray) -> Test:
+    values, last = variance_falls(array)
     return Test(f"variance of the {name} within a group, stage 0 minus stage {last}", values, "1")
 
 

@@ -5,7 +5,7 @@ from itertools import combinations, product
 import numpy as np
 import xarray as xr
 
-from ..contrasts import STRONG, WEAK, around, between, noise_difference, robust_difference, under_noise
+from ..contrasts import STRONG, WEAK, around, between, noise_difference, robust_difference, under, under_noise
 from ..figures.style import NAMES
 from ..groups import (
     PERCENT,
@@ -18,6 +18,7 @@ from ..groups import (
     of_stage,
     slopes,
     stage_data,
+    steps,
     tree,
     tree_stages,
 )
@@ -83,7 +84,7 @@ def crossings(results: Results) -> list[Test]:
     """
     attack, tests = stage_data(results, "attack"), []
     stages, size = tree_stages(attack), attack.epsilon.values
-    pairs = [*zip(stages[:-1], stages[1:], strict=True), (stages[0], stages[-1])]
+    pairs = [*steps(attack), (stages[0], stages[-1])]
     for kind in attack.attack.values:
         for a, b in dict.fromkeys(pairs):
             robust = attack.robust_accuracy.sel(attack=kind)
@@ -106,9 +107,8 @@ def crossings(results: Results) -> list[Test]:
 def c12(results: Results, kind: str) -> list[Test]:
     """Mean robust accuracy over the strong sizes, every stage minus the one before."""
     attack = stage_data(results, "attack")
-    weights, stages = between(attack, *STRONG), tree_stages(attack)
-    pairs = zip(stages[:-1], stages[1:], strict=True)
-    return [_stages_apart(attack, kind, weights, later, earlier, "strong") for earlier, later in pairs]
+    weights = between(attack, *STRONG)
+    return [_stages_apart(attack, kind, weights, later, earlier, "strong") for earlier, later in steps(attack)]
 
 
 @part(
@@ -152,19 +152,16 @@ def leads(results: Results) -> list[Test]:
         for labels, curve in ridge.items():
             ours, theirs = xr.align(curve, most, join="inner")
             share = (ours > theirs).mean("epsilon")
+            told = f"share of sizes at which L2 {dict(labels)['strength']:g} is ahead of all{about}"
             for kind in attack.attack.values:
-                name = (
-                    f"{_called(kind)}: share of sizes at which L2 {dict(labels)['strength']:g} is ahead of all{about}"
-                )
+                name = f"{_called(kind)}: {told}"
                 tests.append(defined(name, share.sel(attack=kind).values, "1", limits=(0.0, 1.0)))
     return tests
 
 
 def _curves(attack: xr.Dataset, kind: str, methods: list[str]) -> dict[tuple, np.ndarray]:
     """Mean robust accuracy over groups by size, for each sort of networks of some methods."""
-    if kind not in attack.attack.values:
-        raise NotMeasuredError(f"the attack {kind!r} was not measured")
-    robust = attack.robust_accuracy.sel(attack=kind)
+    robust = under(attack, kind)
     if not (sorts := _sorts(attack, methods)):
         raise NotMeasuredError(f"robust_accuracy was measured for no network of {', '.join(methods)}")
     return {sort: by_group(robust, **dict(sort)).mean("group").values for sort in sorts}
@@ -206,7 +203,7 @@ def _noise(results: Results, noise: str, what: str) -> Test:
         raise NotMeasuredError(f"{noise} noise was not measured")
     noisy = attack.magnitude > 0
     mean, by_image = (
-        found if found is None else PERCENT * slopes(found.sel(magnitude=noisy).mean("magnitude"), tree_stages(attack))
+        found if found is None else PERCENT * slopes(found.sel(magnitude=noisy).mean("magnitude"))
         for found in under_noise(attack, noise, what)
     )
     if by_image is not None and len(by_image) > len(mean):  # a group has no numbers

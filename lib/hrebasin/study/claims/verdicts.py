@@ -8,7 +8,6 @@ one of them is. A single group gives numbers and no verdict.
 """
 
 from collections.abc import Callable, Iterable, Mapping
-from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -81,16 +80,12 @@ def part(name: str, title: str, short: str = "", *, each: Mapping[str, str] | No
     def mark(rule: Callable) -> Callable:
         claim = name.rstrip("abc")
         rule.parts = [
-            Part(claim, f"{name} {one}", title.format(words), partial(_of, rule, one), short)
+            Part(claim, f"{name} {one}", title.format(words), lambda results, one=one: rule(results, one), short)
             for one, words in (each or {}).items()
         ] or [Part(claim, name, title, rule, short)]
         return rule
 
     return mark
-
-
-def _of(rule: Callable, one: str, results: Results) -> list[Test]:
-    return rule(results, one)
 
 
 def beside(claim: str) -> Callable:

@@ -8,7 +8,7 @@ from textwrap import fill
 import xarray as xr
 from matplotlib.figure import Figure
 
-from ..groups import PERCENT, tree, tree_stages
+from ..groups import PERCENT, NotMeasuredError, tree, tree_stages
 from .style import TITLE_WIDTH, styled
 
 
@@ -38,9 +38,8 @@ def behind_attacks(dataset: xr.Dataset) -> list[str]:
     if "zero_gradients" in dataset:
         top = tree_stages(dataset)[-1]
         first, last = (float(tree(dataset.zero_gradients, stage).mean()) * PERCENT for stage in (0, top))
-        told.append(
-            f"FGSM's gradient is exactly zero on {first:.2g} % of images at stage 0 and on {last:.2g} % at stage {top}."
-        )
+        shares = f"{first:.2g} % of images at stage 0 and on {last:.2g} % at stage {top}"
+        told.append(f"FGSM's gradient is exactly zero on {shares}.")
     return told
 
 
@@ -55,12 +54,15 @@ def captioned(
     Args:
         caption: what is shown.
         about: gives, of the data set, the sentences that only data can tell.
-        seen: gives, of the data set, what the figure shows in a short sentence: its title, which ends with a full stop.
+        seen: gives, of the data set, what the figure shows in a short sentence with a full stop: its title. Empty where
+            the data set does not hold what it is about.
     """
 
     def title(data: xr.Dataset) -> str:
-        text = seen(data)
-        return text if not text or text.endswith(".") else f"{text}."
+        try:
+            return seen(data)
+        except NotMeasuredError:
+            return ""
 
     def decorate(draw: Callable[..., Figure]) -> Callable[..., Figure]:
         @wraps(draw)
@@ -77,7 +79,7 @@ def captioned(
     return decorate
 
 
-def tabled(caption: str, *, about: Callable[[xr.Dataset], list[str]] = numbers_behind) -> Callable:
+def tabled(caption: str, *, about: Callable[[xr.Dataset], list[str]]) -> Callable:
     """Give a function that makes a table of a data set what `captioned` gives those that draw."""
 
     def decorate(tabulate: Callable) -> Callable:

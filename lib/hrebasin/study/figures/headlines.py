@@ -1,11 +1,9 @@
-"""What the paper's figures show, each in a sentence from its data set: their titles. Empty where data tell nothing.
+"""What the paper's figures show, each in a sentence from its data set: their titles.
 
 Which side is ahead follows from 95 % intervals over groups; where one holds zero, the sentence says "not resolved".
 """
 
-from collections.abc import Callable, Mapping
-from functools import wraps
-from itertools import pairwise
+from collections.abc import Mapping
 
 import numpy as np
 import xarray as xr
@@ -15,15 +13,16 @@ from ..contrasts import STRONG, WEAK, between, noise_difference, robust_differen
 from ..groups import (
     PERCENT,
     POINTS,
-    NotMeasuredError,
     by_group,
+    crossing,
     finite,
-    first_fall,
     has_numbers,
     minus,
     of_stage,
     on_same_leaves,
+    steps,
     tree,
+    tree_and_many,
     tree_stages,
 )
 from ..statistics import Test, by_sign
@@ -31,20 +30,6 @@ from ..statistics import Test, by_sign
 PLACES = {1: "more accurate than", -1: "less accurate than", 0: "not resolved from"}
 
 
-def _or_nothing(sentence: Callable[[xr.Dataset], str]) -> Callable[[xr.Dataset], str]:
-    """An empty sentence where the data set does not hold what it is about."""
-
-    @wraps(sentence)
-    def tell(data: xr.Dataset) -> str:
-        try:
-            return sentence(data)
-        except NotMeasuredError:
-            return ""
-
-    return tell
-
-
-@_or_nothing
 def accuracy(merge: xr.Dataset) -> str:
     """Whether the tree or MergeMany is ahead, after the fewest sweeps and when converged."""
     limits = sorted({int(limit) for limit in merge.sweeps.values} - {0})
@@ -58,11 +43,8 @@ def accuracy(merge: xr.Dataset) -> str:
 
 def _ahead(merge: xr.Dataset, sizes: list[int], limit: int) -> dict[str, Test]:
     """The tree minus MergeMany on the same leaves, by the number of merged networks."""
-    tests = {}
-    for n in sizes:
-        sides = {"method": "tree", "n_merged": n}, {"method": "merge-many", "n_merged": n, "sweeps": limit}
-        tests[str(n)] = Test("ahead", minus(*on_same_leaves(merge.test_accuracy, *sides)), "1")
-    return tests
+    sides = {str(n): on_same_leaves(merge.test_accuracy, *tree_and_many(n, limit)) for n in sizes}
+    return {n: Test("ahead", minus(*both), "1") for n, both in sides.items()}
 
 
 def _placed(tests: Mapping[str, Test], other: str) -> str:
@@ -74,7 +56,6 @@ def _placed(tests: Mapping[str, Test], other: str) -> str:
     return ", ".join([first.format(other), *(text.format("it") for text in others)])
 
 
-@_or_nothing
 def attacks(attack: xr.Dataset) -> str:
     """Which of the unmerged networks and the last stage leads under weak and strong FGSM, and where curves cross."""
     top, size = tree_stages(attack)[-1], attack.epsilon.values
@@ -86,10 +67,9 @@ def attacks(attack: xr.Dataset) -> str:
         text = f"{leaders[0][0].upper()}{leaders[0][1:]} under weak {'and' if ahead[0] else 'or'} strong FGSM"
     else:
         text = f"{leaders[0][0].upper()}{leaders[0][1:]} under weak FGSM, {leaders[1]} under strong"
-    found = first_fall(size, (tree(robust, 0) - tree(robust, top)).mean("group").values)
-    if found is None or 0 in ahead or ahead[0] == ahead[1]:
+    place = crossing(size, (tree(robust, 0) - tree(robust, top)).mean("group").values)
+    if np.isnan(place) or 0 in ahead or ahead[0] == ahead[1]:
         return f"{text}."
-    place = size[found[0]] + found[1] * (size[found[0] + 1] - size[found[0]])
     return f"{text}; the curves cross at {place:.3f}."
 
 
@@ -100,24 +80,21 @@ def _lead(attack: xr.Dataset, first: int, second: int, weights: np.ndarray) -> i
     return Test("ahead", values, POINTS, by_image=by_image).sign
 
 
-@_or_nothing
 def norms(regularity: xr.Dataset) -> str:
     """Whether the norm falls at every stage, and how its last step compares with the first."""
-    norm, stages = regularity.weight_norm.sum("layer").rename("weight norm"), tree_stages(regularity)
-    falls = _falls(norm, stages)
+    norm, found = regularity.weight_norm.sum("layer").rename("weight norm"), steps(regularity)
+    falls = _falls(norm)
     if falls < 1:
         return f"{_FALLING[falls].format('the weight norm')}."
-    first, last = (minus(tree(norm, a), tree(norm, b)).mean() for a, b in (stages[:2], stages[-2:]))
+    first, last = (minus(tree(norm, a), tree(norm, b)).mean() for a, b in (found[0], found[-1]))
     return f"The weight norm falls at every stage; the last step is {last / first:.2f} times the first."
 
 
-@_or_nothing
 def bounds(regularity: xr.Dataset) -> str:
     """Whether bounds fall at every stage, and whether the lower bound does."""
-    stages = tree_stages(regularity)
     series = [regularity.lipschitz.sel(bound=bound) for bound in regularity.bound.values]
-    falls = [_falls(values, stages) for values in series if has_numbers(values)]
-    lower = _falls(regularity.gradient_norm.max("image"), stages)
+    falls = [_falls(values) for values in series if has_numbers(values)]
+    lower = _falls(regularity.gradient_norm.max("image"))
     below = "The lower bound falls at every stage" if lower == 1 else _FALLING[lower].format("the lower bound")
     if not falls:
         return f"{below}."
@@ -131,13 +108,11 @@ def bounds(regularity: xr.Dataset) -> str:
 _FALLING = {0: "It is not resolved whether {} falls at every stage", -1: "At some stage {} rises"}
 
 
-def _falls(values: xr.DataArray, stages: list[int]) -> int:
+def _falls(values: xr.DataArray) -> int:
     """1 where values fall at every stage, -1 where they rise at one, 0 where that is not resolved."""
-    steps = [Test("fall", minus(tree(values, a), tree(values, b)), "1").sign for a, b in pairwise(stages)]
-    return min(steps)
+    return min(Test("fall", minus(tree(values, a), tree(values, b)), "1").sign for a, b in steps(values))
 
 
-@_or_nothing
 def lines(ablations: xr.Dataset) -> str:
     """How much accuracy is lost half-way between two networks, matched and not."""
     test = ablations.accuracy.sel(split="test").sortby("lambda")
@@ -152,7 +127,6 @@ def lines(ablations: xr.Dataset) -> str:
     )
 
 
-@_or_nothing
 def noise(attack: xr.Dataset) -> str:
     """How accurate and how steady the last stage is under the largest noise, beside stage 0."""
     top, kind = tree_stages(attack)[-1], str(attack.noise.values[0])

@@ -7,7 +7,17 @@ import xarray as xr
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator
 
-from ..groups import PERCENT, NotMeasuredError, by_group, count_groups, minus, on_same_leaves, tree, tree_stages
+from ..groups import (
+    PERCENT,
+    NotMeasuredError,
+    by_group,
+    count_groups,
+    minus,
+    on_same_leaves,
+    tree,
+    tree_and_many,
+    tree_stages,
+)
 from . import headlines
 from .captions import captioned, numbers_behind
 from .style import (
@@ -27,6 +37,7 @@ from .style import (
     spread,
     stacked,
     stage_look,
+    stage_name,
 )
 
 
@@ -90,10 +101,9 @@ def _draw_ahead(axes, merge: xr.Dataset, limit: int, label: str, *, shift: float
     """The tree minus MergeMany on the same leaves, by size; of two networks both are the pair merge."""
     places, parts = [], []
     for n in np.unique(merge.n_merged.values[merge.sweeps.values == limit]):
-        sides = {"method": "tree", "n_merged": n}, {"method": "merge-many", "n_merged": n, "sweeps": limit}
         with suppress(NotMeasuredError):  # of 3 networks there is no tree
             if n > 2:
-                parts.append(minus(*on_same_leaves(merge.test_accuracy, *sides)) * PERCENT)
+                parts.append(minus(*on_same_leaves(merge.test_accuracy, *tree_and_many(n, limit))) * PERCENT)
                 places.append(n * shift)
     if parts:
         draw_points(axes, places, parts, label, **look)
@@ -126,7 +136,7 @@ def robust_accuracy(attack: xr.Dataset) -> Figure:
             text, one = label + fewer(curve, n_max), curve.sel(attack=kind) * PERCENT
             base = tree(attack.robust_accuracy, 0).sel(attack=kind) * PERCENT
             draw_curve(above, attack.epsilon.values, one, text, **look)
-            if label != STAGE_0:
+            if label != stage_name(0):
                 draw_curve(below, attack.epsilon.values, one - base, text, **look)
         above.set(title=NAMES.get(kind, kind), ylabel="robust accuracy (%)")
         above.set_ylim(bottom=0)
@@ -136,16 +146,10 @@ def robust_accuracy(attack: xr.Dataset) -> Figure:
     return draw_legend(figure, n_max, columns=2)
 
 
-STAGE_0 = "stage 0 (unmerged)"
-
-
 def _robust_curves(attack: xr.Dataset) -> list[tuple[xr.DataArray, str, dict]]:
     """Robust accuracy (group, attack, epsilon), label and look of every curve."""
     robust = attack.robust_accuracy
-    curves = [
-        (tree(robust, stage), f"stage {stage}" if stage else STAGE_0, stage_look(stage))
-        for stage in tree_stages(attack)
-    ]
+    curves = [(tree(robust, stage), stage_name(stage), stage_look(stage)) for stage in tree_stages(attack)]
     for method, dash, marker in (("merge-many", "--", "s"), ("l1", "-.", "^"), ("l2", "-", "o")):
         if method in attack.method.values:
             curve, label = _representative(robust, method)
@@ -180,12 +184,12 @@ def _representative(robust: xr.DataArray, method: str) -> tuple[xr.DataArray, st
 def barriers(ablations: xr.Dataset) -> Figure:
     """Loss and accuracy on the line between two networks, before and after matching, training and test images."""
     (figure, panels), n_max = stacked(2), count_groups(ablations)
-    looks = {
+    alignments = {
         "before": {"color": COLOURS["naive"], "marker": "o", "markevery": 2, "markersize": 2.5},
         "after": {"color": COLOURS["tree"]},
     }
     for axes, name, factor in ((panels[0], "loss", 1), (panels[1], "accuracy", PERCENT)):
-        for alignment, look in looks.items():
+        for alignment, look in alignments.items():
             for split, dash in (("train", "--"), ("test", "-")):
                 values = by_group(ablations[name].sel(alignment=alignment, split=split)) * factor
                 label = f"{alignment} matching, {split}"
@@ -211,9 +215,8 @@ def _test_loss(ablations: xr.Dataset) -> list[str]:
 def _choice(ablations: xr.Dataset) -> list[str]:
     """Which of the two networks is permuted, in a sentence."""
     choice = ablations.choice_accuracy.sel(order="other")
-    values = (
-        by_group((choice.sel(permuted="first") - choice.sel(permuted="second")).rename("accuracy")).values * PERCENT
-    )
+    difference = choice.sel(permuted="first") - choice.sel(permuted="second")
+    values = by_group(difference.rename("accuracy")).values * PERCENT
     low, high = spread(values)
     told = f"{values.mean():+.2f} points" + (f" ({low:.2f} to {high:.2f})" if len(values) > 1 else "")
     return [f"Permuting the first network in place of the second changes the accuracy half-way by {told}."]

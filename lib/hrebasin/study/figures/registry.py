@@ -141,17 +141,11 @@ def headline(name: str, results: Mapping[str, xr.Dataset]) -> str:
 
 
 def draw_benchmarks(benchmarks: xr.Dataset, folder: Path | str) -> dict[str, Figure]:
-    """Draw the figures of the benchmarks, files as in `draw_all`.
-
-    Args:
-        benchmarks: data set of stage ``benchmarks``.
-        folder: where the files go.
-    """
+    """Draw the figures of the benchmarks, from the data set of that stage; files as in `draw_all`."""
     folder, drawn = Path(folder), {}
     for name, (draw, _) in BENCHMARKS.items():
-        drawn[name] = draw(benchmarks)
-        about = records.describe(benchmarks)
-        _write(drawn[name], folder / name, source=about, caption=benchmark_caption(name, benchmarks))
+        drawn[name], told = draw(benchmarks), benchmark_caption(name, benchmarks)
+        _write(drawn[name], folder / name, source=records.describe(benchmarks), caption=told)
     for name, table in (("bench1_table", benchmark_plots.speed_table), ("bench2_table", benchmark_plots.lines_table)):
         write_atomically(folder / f"{name}.md", table(benchmarks))
         manifest.enter([folder / f"{name}.md"])

@@ -42,16 +42,12 @@ def weight_norm(regularity: xr.Dataset) -> Figure:
     total = norm.sum("layer").rename("weight norm")
     draw_stages(above, total, stages, "tree", color=COLOURS["tree"], marker="o")
     line = np.polyfit(stages, [tree(total, stage).mean().item() for stage in stages], 1)
-    above.plot(
-        stages, np.polyval(line, stages), color="#767676", linestyle=":", label="straight line fitted to the tree"
-    )
+    look = {"color": "#767676", "linestyle": ":", "label": "straight line fitted to the tree"}
+    above.plot(stages, np.polyval(line, stages), **look)
     many = total[(total.method.values == "merge-many") & (total.sweeps.values == CONVERGENCE)]
     if many.size:
-        label, look = (
-            method_label(NAMES["merge-many"], CONVERGENCE),
-            {"color": COLOURS["merge-many"], "linestyle": "--"},
-        )
-        _draw_merged(above, many, "merge-many", label, shift=0.12, marker="s", **look)
+        label, look = method_label(NAMES["merge-many"], CONVERGENCE), {"linestyle": "--", "marker": "s"}
+        _draw_merged(above, many, "merge-many", label, shift=0.12, color=COLOURS["merge-many"], **look)
     for place, (name, look) in enumerate(added_methods(total).items(), start=2):
         _draw_merged(above, total, name, looks(total)[name][0], shift=0.12 * place, **look)
     for position, (name, values) in enumerate(_layers(norm).items()):

@@ -18,7 +18,7 @@ from PIL.PngImagePlugin import PngInfo
 from ...files import replacing
 from ...merging.distances import CONVERGENCE
 from ...merging.looks import LOOKS, PAPER
-from ..groups import PERCENT, tree, tree_stages
+from ..groups import PERCENT, mask, of_stage, tree, tree_stages
 from ..resampling import interval
 
 FEWEST = 5  # groups that an interval needs; of fewer, figures show the range instead
@@ -102,6 +102,11 @@ def fewer(curve: xr.DataArray, n_max: int) -> str:
     return "" if curve.sizes["group"] == n_max else f" (n = {curve.sizes['group']})"
 
 
+def stage_name(stage: int) -> str:
+    """A stage of the tree in a legend."""
+    return f"stage {stage}" if stage else "stage 0 (unmerged)"
+
+
 def stage_look(stage: int) -> dict:
     """Colour and dash of a stage of the tree."""
     return {"color": STAGE_COLOURS[min(stage, 4)], "linestyle": DASHES[stage % 5]}
@@ -116,7 +121,6 @@ def looks(dataset: xr.Dataset | xr.DataArray) -> dict[str, tuple[str, str]]:
     """Title and colour of each method in a data set, which it carries of those that are none of the paper's."""
     carried = json.loads(dataset.method.attrs.get("looks", "{}"))
     known = {name: (name, UNKNOWN) for name in dict.fromkeys(dataset.method.values)}
-    known |= {name: (NAMES[name], COLOURS.get(name, UNKNOWN)) for name in known if name in NAMES}
     return known | LOOKS | {name: tuple(look) for name, look in carried.items()}
 
 
@@ -165,51 +169,41 @@ def what_is_drawn(n: int) -> str:
 def draw_curve(
     axes: Axes, x: np.ndarray, values: xr.DataArray, label: str, *, most: float | None = None, **look
 ) -> None:
-    """Mean over groups with a band for its spread; values (group, x), of groups where all are numbers.
-
-    Args:
-        axes: to draw on.
-        x: (x,).
-        values: (group, x).
-        label: in the legend.
-        most: where the band ends, by default nowhere.
-        look: of the line.
-    """
+    """Mean of values (group, x) with a band for its spread, up to ``most``; over groups where all are numbers."""
     values = values[np.isfinite(values.values).all(1)]
     axes.plot(x, values.mean("group"), label=label, **look)
     if values.sizes["group"] > 1:
         low, high = spread(values.values)
-        axes.fill_between(
-            x, low, high if most is None else np.clip(high, None, most), color=look["color"], alpha=0.2, linewidth=0
-        )
+        high = high if most is None else np.clip(high, None, most)
+        axes.fill_between(x, low, high, color=look["color"], alpha=0.2, linewidth=0)
 
 
 def draw_stage_curves(axes: Axes, x: np.ndarray, values: xr.DataArray, *, most: float | None = None) -> None:
     """`draw_curve` of every stage of the tree, of values (model, x) that are shares, in percent."""
     for stage in tree_stages(values):
-        label = f"stage {stage}" if stage else "stage 0 (unmerged)"
-        draw_curve(axes, x, tree(values, stage) * PERCENT, label, most=most, **stage_look(stage) | shape(stage))
+        look = stage_look(stage) | shape(stage)
+        draw_curve(axes, x, tree(values, stage) * PERCENT, stage_name(stage), most=most, **look)
 
 
-def draw_points(axes: Axes, x, parts: list[np.ndarray], label: str, **look) -> None:
-    """Every group a faint point, the mean over groups with its spread; parts: for each x (group,)."""
-    for place, part in zip(x, parts, strict=True):
-        axes.plot(np.full(len(part), place), part, color=look["color"], **FAINT)
+def draw_points(axes: Axes, x, parts: list, label: str, *, faint: list | None = None, aside: float = 0, **look) -> None:
+    """The mean over groups with its spread; parts: for each x (group,).
+
+    Args:
+        faint: for each x the faint points, (point,); by default every group is one.
+        aside: how far these stand from x.
+    """
+    for place, part, points in zip(x, parts, faint or parts, strict=True):
+        axes.plot(np.full(len(points), place + aside), points, color=look["color"], **FAINT)
         if len(part) > 1:
             axes.vlines(place, *spread(part), color=look["color"], linewidth=1.4)
     axes.plot(x, [part.mean() for part in parts], label=label, **look)
 
 
-def draw_stages(axes: Axes, values: xr.DataArray, stages: list[int], label: str, *, shift: float = 0, **look) -> None:
+def draw_stages(axes: Axes, values: xr.DataArray, stages: list[int], label: str, **look) -> None:
     """Mean over groups with its spread by stage, and every network as a faint point."""
-    for stage in stages:
-        part, place = tree(values, stage).values, stage + shift
-        every = values[(values.stage.values == stage) & (values.method.values == ("tree" if stage else "unmerged"))]
-        axes.plot(np.full(every.size, place - 0.05), every.values, color=look["color"], **FAINT)
-        if len(part) > 1:
-            axes.vlines(place, *spread(part), color=look["color"], linewidth=1.4)
-    means = [tree(values, stage).values.mean() for stage in stages]
-    axes.plot(np.array(stages) + shift, means, label=label, **look)
+    parts = [tree(values, stage).values for stage in stages]
+    networks = [values.values[mask(values, of_stage(stage))] for stage in stages]
+    draw_points(axes, stages, parts, label, faint=networks, aside=-0.05, **look)
 
 
 def label_stages(axes: Axes, stages: list[int], label: str) -> None:
@@ -224,10 +218,9 @@ def draw_legend(figure: Figure, n: int, *, columns: int) -> Figure:
         handles, labels = axes.get_legend_handles_labels()
         entries |= dict(zip(labels, handles, strict=True))
     labels = [fill(label, TITLE_WIDTH) for label in entries]
+    look = {"loc": "outside lower center", "title": what_is_drawn(n)}
     for ncols in range(columns, 0, -1):  # fewer where a method has a long title
-        legend = figure.legend(
-            entries.values(), labels, loc="outside lower center", ncols=ncols, title=what_is_drawn(n)
-        )
+        legend = figure.legend(entries.values(), labels, ncols=ncols, **look)
         if ncols == 1 or legend.get_window_extent().width <= figure.bbox.width:
             break
         legend.remove()

@@ -29,27 +29,22 @@ VARIABLES = {
     "effect_units": ("units of the effect and its interval", "1"),
 }
 
+HEAD = ("| comparison | effect (95 % interval) | n | p |", "|---|---|---|---|")  # of tables
 NO_NUMBER = re.compile(r"-?\b(nan|inf)\b( (%|points|times|nat))?")  # as Python writes it
 
 
 def answer(results: Results) -> xr.Dataset:
     """All questions whose data sets are there.
 
-    Args:
-        results: data sets by stage.
-
     Returns:
         The variables of `VARIABLES` over ``row``, with the coordinate ``question``; ``sentence`` over
         ``asked``, with the question's ``title``.
     """
     rows, asked = [], []
-    for name, stage in ((f"Q{number}", stage) for number, stage in enumerate(OPEN, start=1)):
-        if stage not in results:
-            continue
+    for name, stage in ((f"Q{number}", stage) for number, stage in enumerate(OPEN, start=1) if stage in results):
         tests, sentence = _answered(stage, results[stage])
         asked.append({"asked": name, "title": load(stage).TITLE, "sentence": sentence})
-        rows += [test.row() | {"question": name} for test in tests]
-    rows = [row | {"effect_units": row["units"]} for row in rows]
+        rows += [test.row() | {"question": name, "effect_units": test.units} for test in tests]
     variables = columns(rows, "row", VARIABLES)
     variables |= columns(asked, "asked", {"sentence": ("answer", "1"), "title": ("question", "1")})
     coords = columns(asked, "asked", {"asked": ("question", "1")})
@@ -100,15 +95,14 @@ def sentences(found: xr.Dataset) -> list[tuple[str, str, str]]:
 def comparisons(found: xr.Dataset, name: str) -> list[dict[str, str]]:
     """All comparisons of a question such as "Q1", as texts: what is compared, the effect with its interval, n, p."""
     here, told = found.question.values == name, []
-    columns_here = {key: found[key].values[here].tolist() for key in VARIABLES}
-    for row in zip(*columns_here.values(), strict=True):
-        one = dict(zip(columns_here, row, strict=True))
-        unit = "" if str(one["effect_units"]) == "1" else f" {one['effect_units']}"
-        effect, *ends = rounded(*(float(one[name]) for name in ("effect", "low", "high")))
-        spread = f" ({' to '.join(ends)})" if np.isfinite(one["low"]) else ""
-        p = chance(float(one["p"]))
-        effect = f"{effect}{unit}{spread}" if np.isfinite(one["effect"]) else "not defined"
-        told.append({"comparison": str(one["comparison"]), "effect": effect, "n": str(one["n"]), "p": p})
+    shown = ("comparison", "effect_units", "n", "p", "effect", "low", "high")
+    rows = zip(*(found[key].values[here].tolist() for key in shown), strict=True)
+    for comparison, units, n, p, *numbers in rows:
+        effect, *ends = rounded(*numbers)
+        unit = "" if units == "1" else f" {units}"
+        spread = f" ({' to '.join(ends)})" if np.isfinite(numbers[1]) else ""
+        size = f"{effect}{unit}{spread}" if np.isfinite(numbers[0]) else "not defined"
+        told.append({"comparison": comparison, "effect": size, "n": str(n), "p": chance(p)})
     return told
 
 
@@ -116,14 +110,7 @@ def table(found: xr.Dataset) -> str:
     """All comparisons as a Markdown table a question."""
     parts = ["All comparisons are exploratory; p values are not adjusted.", ""]
     for name, (title, sentence, _) in zip(found.asked.values, sentences(found), strict=True):
-        parts += [
-            f"## {title}",
-            "",
-            sentence,
-            "",
-            "| comparison | effect (95 % interval) | n | p |",
-            "|---|---|---|---|",
-        ]
+        parts += [f"## {title}", "", sentence, "", *HEAD]
         parts += [f"| {' | '.join(row.values())} |" for row in comparisons(found, name)]
         parts.append("")
     return "\n".join(parts)

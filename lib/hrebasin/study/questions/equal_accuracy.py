@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import xarray as xr
 
-from ..groups import PERCENT, POINTS, NotMeasuredError, large, mask, strong
+from ..groups import PERCENT, POINTS, NotMeasuredError, by_group, large, mask, strong
 from ..statistics import Test, defined
 
 RISING = ("stopped", "narrow")  # families whose accuracy rises with their strength; of others it falls
@@ -67,9 +67,13 @@ class Comparison:
 
     def test(self, name: str) -> Test:
         """Own minus others, over groups, and images where these are known."""
-        by_image = PERCENT * (self.own - self.others)
-        crossed = {"by_image": by_image} if by_image.shape[1] > 1 else {}
-        return defined(name, by_image.mean(1), POINTS, **crossed)
+        return _over_images(name, self.own - self.others)
+
+
+def _over_images(name: str, lead: np.ndarray) -> Test:
+    """A test of differences of shares, (group, image) or (group, 1)."""
+    by_image = PERCENT * lead
+    return defined(name, by_image.mean(1), POINTS, by_image=by_image if by_image.shape[1] > 1 else None)
 
 
 def compare(data: xr.Dataset, robust: np.ndarray, networks: Mapping, family: str) -> Comparison:
@@ -106,23 +110,25 @@ def compare(data: xr.Dataset, robust: np.ndarray, networks: Mapping, family: str
 
 
 def over_unmerged(data: xr.Dataset, kind: str, networks: Mapping) -> Test | None:
-    """Networks with the given labels minus unmerged ones, under a strong attack; None where that was not tried.
-
-    Args:
-        data: data set of stage ``controls``.
-        kind: of the attack.
-        networks: labels, see `hrebasin.study.groups.by_group`.
-    """
+    """`lead` of networks with the given labels over unmerged ones; None where the attack was not tried."""
     if kind not in data.attack.values:
         return None
-    robust, group = robust_by_image(data, kind), data.group.values
-    rows, alone = (mask(data.test_accuracy, labels) for labels in (networks, {"method": "unmerged"}))
-    if not np.isfinite(robust[rows]).all():
-        return None
-    sides = ((robust[of & (group == each)].mean(0) for each in np.unique(group[rows])) for of in (rows, alone))
-    own, others = (np.array([*side]) for side in sides)
-    nothing = np.zeros(len(own))
-    return Comparison(own, others, nothing, nothing).test(f"{kind}: {networks} minus unmerged")
+    test = lead(data, kind, networks, {"method": "unmerged"}, f"{kind}: {networks} minus unmerged")
+    return test if test.n else None
+
+
+def lead(data: xr.Dataset, kind: str, first: Mapping, second: Mapping, name: str) -> Test:
+    """Networks with the labels ``first`` minus those with ``second`` under a strong attack, over groups and images.
+
+    Args:
+        data: data set of stage ``controls`` or ``strong``.
+        kind: attack.
+        first, second: labels, see `hrebasin.study.groups.by_group`.
+        name: of the test.
+    """
+    share = xr.DataArray(robust_by_image(data, kind), data.model.coords, ("model", "image"), "robust_accuracy")
+    sides = xr.align(*(by_group(share, **labels) for labels in (first, second)), join="inner")
+    return _over_images(name, np.subtract(*sides).values)
 
 
 def beside_stopped(merged: xr.Dataset, families: xr.Dataset) -> Comparison:
@@ -167,11 +173,11 @@ def curve(data: xr.Dataset, robust: np.ndarray, family: str) -> Curve | None:
         return None
     if not place[method == family].any():  # published before strengths were told
         place = accuracy.copy()
-    place = place if family in RISING or (place == accuracy).all() else -place
+    elif family not in RISING:
+        place = -place
     place[method == "unmerged"] = np.inf
     own = (method == family) | (method == "unmerged")
-    points = [own & (place == at) for at in np.unique(place)]
-    points = [point for point in points if point.any()]
+    points = [own & (place == at) for at in np.unique(place[own])]
     heights = np.array([accuracy[point].mean() for point in points])
     upward = slice(int(heights.argmax()) + 1)
     return Curve(heights[upward], np.array([robust[point].mean(0) for point in points[upward]]))

@@ -20,7 +20,7 @@ from ...robustness.attacks import along, attack
 from ...robustness.strong import STEPS, pgd
 from ...training.recipe import Recipe
 from ..figures.captions import behind_attacks, captioned
-from ..groups import PERCENT, NotMeasuredError, strong, tree_stages
+from ..groups import PERCENT, NotMeasuredError, is_strong, strong, tree_stages
 from ..statistics import Test, by_sign
 from .control_networks import narrow, noised
 from .equal_accuracy import Comparison, compare, robust_by_image
@@ -81,7 +81,7 @@ def measure(
         steps: of PGD, from one random start.
         device: where to train and attack.
     """
-    sizes = sorted({0.0, *epsilons, *searched}), [size for size in searched if strong_size(size)]
+    sizes = sorted({0.0, *epsilons, *searched}), [size for size in searched if is_strong(size)]
     parts, few = [], test_set.first(attacked)
     for group in dict.fromkeys(bank.labels["group"].tolist()):
         members = replace(bank.where(group=group), history=None)
@@ -104,11 +104,6 @@ def by_activations(leaves: Bank, sizes: Sequence[int], sets: int, images: Images
     parts = [leaves.select(slice(node * size, (node + 1) * size)) for size, node in places]
     merged = merge_sets(parts, ["activations"], images=images)
     return [one.relabel(node=node) for one, (_, node) in zip(merged, places, strict=True)]
-
-
-def strong_size(size: float) -> bool:
-    """Whether an attack of this size counts as strong."""
-    return strong(xr.DataArray([0.0], coords={"epsilon": [size]}, dims="epsilon")).size > 0
 
 
 def few_of(members: Bank, sets: int) -> Bank:
@@ -238,9 +233,8 @@ def _beside(name: str, attack_name: str, pair: Comparison, test: Test, family: s
     """How much more or less some networks keep than others as accurate, or than the nearest in accuracy."""
     others = f"{OTHERS[family]} of the same accuracy" if pair.equal else _nearest(pair, family)
     if not test.sign:
-        return (
-            f"Under {attack_name}, it is not resolved whether {name} keeps more or less than {others}: {signed(test)}."
-        )
+        keeps = f"whether {name} keeps more or less than {others}: {signed(test)}"
+        return f"Under {attack_name}, it is not resolved {keeps}."
     more, spread = "more" if test.sign > 0 else "less", within(test, mirrored=test.sign < 0)
     return f"Under {attack_name}, {name} keeps {amount(test)} {more} {spread} than {others}."
 

@@ -15,6 +15,7 @@ from ...merging.looks import ENSEMBLE, RIVALS
 from ..figures.labels import label_curves
 from ..figures.style import COLUMN, DASHES, MARKERS, TITLE_WIDTH, UNKNOWN, looks, spread, what_is_drawn
 from ..groups import PERCENT, count_groups, large, tree, tree_stages
+from .equal_accuracy import RISING
 from .wording import listed
 
 # Title and colour of families that every run lacks; others have those of their method
@@ -45,13 +46,7 @@ PANEL, REST = 62, 40  # mm: the height of a panel, and of what is above and belo
 
 
 def draw_families(data: xr.Dataset, kinds: Mapping[str, str], title: str) -> Figure:
-    """A panel per attack, a curve per family.
-
-    Args:
-        data: data set of stage ``controls``.
-        kinds: attacks, and what a reader calls them.
-        title: of the figure.
-    """
+    """A panel per attack, of those that ``kinds`` names in words, a curve per family; of stage ``controls``."""
     figure = Figure((COLUMN, (PANEL * len(kinds) + REST) / 25.4))
     figure.suptitle(fill(title, TITLE_WIDTH), fontsize="medium", fontweight="bold")
     panels = figure.subplots(len(kinds), 1, sharex=True, squeeze=False)[:, 0]
@@ -133,7 +128,7 @@ def _points(data: xr.Dataset, robust: np.ndarray, method: str) -> list[tuple[np.
     here = data.method.values == method
     place = data.strength.values if data.strength.values[here].any() else data.stage.values
     points = [_groups(data, robust, here & (place == at)) for at in np.unique(place[here])]
-    return points[::-1] if method in ("stopped", "narrow") and place is data.strength.values else points
+    return points[::-1] if method in RISING and place is data.strength.values else points
 
 
 def _groups(data: xr.Dataset, robust: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

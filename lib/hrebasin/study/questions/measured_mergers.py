@@ -24,7 +24,7 @@ from ...merging.repair import moments, repair
 from ...random_streams import Seed
 from ...resources import side_by_side
 from ...robustness.attacks import attack
-from ..groups import BROKEN, LEAST_STRONG
+from ..groups import is_strong
 
 BESIDE = ("naive", "tree", "merge-many-from-tree")  # merged whatever the rivals are
 LEFT_OUT = "leave-one-out"  # means of all networks but one
@@ -64,33 +64,33 @@ class Looks:
         if bank.history is not None:
             parts.append(bank.history.reset_coords(drop=True).assign_coords(found.coords))
         found = xr.merge(parts, compat="identical", combine_attrs="override").drop_attrs(deep=False)
-        about = {"strong_accuracy": "accuracy under strong FGSM", "repaired_accuracy": "accuracy with REPAIR"}
-        for name, text in about.items():
-            found[name] = bank.array(np.full(len(bank), np.nan), name=name, long_name=text, units="1")
+        columns = {
+            "strong_accuracy": (np.nan, "accuracy under strong FGSM"),
+            "repaired_accuracy": (np.nan, "accuracy with REPAIR"),
+            "images": (len(images), "test images behind the loss"),
+            "order": (0, "draw of the orders"),
+        }
+        for name, (value, text) in columns.items():
+            found[name] = bank.array(np.full(len(bank), value), name=name, long_name=text, units="1")
         axis = xr.Variable("alignment", np.array(ALIGNMENTS, dtype=object), {"long_name": "alignment", "units": "1"})
         for name in BARRIERS:
             text = "loss barrier to the next network" + ", temperatures fitted" * name.endswith("fitted")
-            values = np.full((len(bank), len(ALIGNMENTS)), np.nan)
-            found[name] = bank.array(
-                values, ("model", "alignment"), name=name, long_name=text, units="nat", alignment=axis
-            )
-        number = np.full(len(bank), len(images))
-        found["images"] = bank.array(number, name="images", long_name="test images behind the loss", units="1")
-        found["order"] = bank.array(np.zeros(len(bank), int), name="order", long_name="draw of the orders", units="1")
+            values, about = np.full((len(bank), len(ALIGNMENTS)), np.nan), {"long_name": text, "units": "nat"}
+            found[name] = bank.array(values, ("model", "alignment"), name=name, alignment=axis, **about)
+        return found
+
+    def under_attack(self, bank: Bank) -> xr.Dataset:
+        """`at`, with mean accuracy under FGSM over the strong sizes."""
+        found, few = self.at(bank), self.images.first(min(self.attacked, len(self.images)))
+        attacked = attack(bank, few.pixels, few.labels, kind="fgsm", epsilons=self.epsilons)
+        found.strong_accuracy[:] = attacked.robust_accuracy.mean("epsilon").values
         return found
 
     def at_both(self, plain: Bank, repaired: Bank) -> xr.Dataset:
-        """`at`, with accuracy under attack, and with REPAIR."""
-        found = self.at(plain)
-        found.strong_accuracy[:] = self.attack(plain)
+        """`under_attack`, and accuracy with REPAIR."""
+        found = self.under_attack(plain)
         found.repaired_accuracy[:] = self.at(repaired).test_accuracy.values
         return found
-
-    def attack(self, bank: Bank) -> np.ndarray:
-        """Mean accuracy under FGSM over the strong sizes, (model,)."""
-        few = self.images.first(min(self.attacked, len(self.images)))
-        found = attack(bank, few.pixels, few.labels, kind="fgsm", epsilons=self.epsilons)
-        return found.robust_accuracy.mean("epsilon").values
 
 
 def measure(
@@ -126,7 +126,7 @@ def measure(
         ``leave-one-out``, by MergeMany's ``sweeps`` before it). Networks are merged side by side, each on one thread,
         which is what ``seconds`` tell. What was not measured of a row is not a number.
     """
-    strong = [epsilon for epsilon in epsilons if LEAST_STRONG <= epsilon < BROKEN]
+    strong = [epsilon for epsilon in epsilons if is_strong(epsilon)]
     looks, work = Looks(images, attacked, strong, train, limits, seed), []
     for group in dict.fromkeys(bank.labels["group"].tolist()):
         members = bank.where(group=group)
@@ -179,17 +179,13 @@ def _repaired_many(merged: Bank, aligned: Bank, looks: Looks) -> Bank:
 
 def _ensemble(some: Bank, looks: Looks) -> xr.Dataset:
     """The networks together, which are not merged."""
-    whole = with_history(ensemble(some), [np.nan], [0], [True], [0.0])
-    found = looks.at(whole)
-    found.strong_accuracy[:] = looks.attack(whole)
-    return found
+    return looks.under_attack(with_history(ensemble(some), [np.nan], [0], [True], [0.0]))
 
 
 def _unmerged(members: Bank, looks: Looks) -> xr.Dataset:
     """The networks themselves, and barriers between the first neighbours."""
     nothing = np.zeros(len(members))
-    found = looks.at(with_history(members, nothing, nothing.astype(int), nothing + 1, nothing))
-    found.strong_accuracy[:] = looks.attack(members)
+    found = looks.under_attack(with_history(members, nothing, nothing.astype(int), nothing + 1, nothing))
     pairs = list(range(0, min(len(members) - 1, 2 * PAIRS), 2))
     first, second = members.select(pairs), members.select([k + 1 for k in pairs])
     seeds = [f"{looks.seed}/barrier/{place_of(members)}/{k}" for k in pairs]

@@ -105,7 +105,7 @@ def _draw(axes: Axes, values: xr.DataArray, sizes: list[int], series: Series, sh
         groups = by_group(part, **selects).values
         x.append(place + shift)
         y.append(groups.mean())
-        ends += np.ravel(spread(groups)).tolist() if len(groups) > 1 else groups.tolist()
+        ends += spread(groups)
         if len(groups) > 1:
             axes.vlines(x[-1], *spread(groups), color=look["color"], linewidth=0.8)
     axes.plot(x, y, label=label, **look)

@@ -50,21 +50,14 @@ def measure(bank: Bank, regularity: xr.Dataset, accuracy: xr.DataArray) -> xr.Da
         regularity: data set of the stage "regularity", of these networks and others.
         accuracy: ``test_accuracy`` of all of them, (model,).
     """
-    margin = regularity.margin.clip(min=0).median("image")
+    margin, gradient = regularity.margin.clip(min=0).median("image"), regularity.gradient_norm.max("image")
+    certified, slope = certified_radius(regularity).mean("image"), "logits per pixel range"
     columns = {
         "test_accuracy": (accuracy.sel(model=regularity.model), "test accuracy", "1"),
-        "lipschitz": (regularity.lipschitz, "upper Lipschitz bound", "logits per pixel range"),
-        "gradient_norm": (
-            regularity.gradient_norm.max("image"),
-            "largest spectral norm of the Jacobian at an image",
-            "logits per pixel range",
-        ),
+        "lipschitz": (regularity.lipschitz, "upper Lipschitz bound", slope),
+        "gradient_norm": (gradient, "largest spectral norm of the Jacobian at an image", slope),
         "median_margin": (margin, "median margin over images, 0 where wrong", "logit"),
-        "certified_radius": (
-            certified_radius(regularity).mean("image"),
-            "mean certified radius over images, L2",
-            "pixel range",
-        ),
+        "certified_radius": (certified, "mean certified radius over images, L2", "pixel range"),
     }
     record = xr.Dataset({n: v.assign_attrs(long_name=text, units=u) for n, (v, text, u) in columns.items()})
     if not is_relu_mlp(bank.architecture):
@@ -216,7 +209,7 @@ def _over_margin(data: xr.Dataset, logs: Mapping[str, xr.DataArray]) -> list[Tes
 def _beside_equally_accurate(data: xr.Dataset, measures: Mapping) -> dict[int, dict[str, Test]]:
     """By stage, every measure (values, units) of the tree minus that of equally accurate L2-regularised networks."""
     found = {}
-    for stage, strength in equally_accurate(data, "l2").items():
+    for stage, strength in equally_accurate(data).items():
         penalised = {"method": "l2", "strength": strength}
         about = f"stage {stage} minus L2-regularised networks of strength {strength:g}"
         found[stage] = {
@@ -226,11 +219,11 @@ def _beside_equally_accurate(data: xr.Dataset, measures: Mapping) -> dict[int, d
     return found
 
 
-def equally_accurate(data: xr.Dataset, method: str) -> dict[int, float]:
-    """By stage of the tree, the strength of a penalty whose networks are as accurate; no stage where none is."""
+def equally_accurate(data: xr.Dataset) -> dict[int, float]:
+    """By stage of the tree, the strength of L2 whose networks are as accurate; no stage where none is."""
     accuracy, found = data.test_accuracy, {}
-    strengths = np.unique(data.strength.values[data.method.values == method]).tolist()
-    penalised = {strength: by_group(accuracy, method=method, strength=strength) for strength in strengths}
+    strengths = np.unique(data.strength.values[data.method.values == "l2"]).tolist()
+    penalised = {strength: by_group(accuracy, method="l2", strength=strength) for strength in strengths}
     for stage in tree_stages(data)[1:]:
         merged = tree(accuracy, stage)
         gaps = {strength: abs(differences(values, merged).mean()) for strength, values in penalised.items()}
@@ -281,7 +274,7 @@ def draw(data: xr.Dataset) -> Figure:
         parts = [(by_group(bound, method="rescaled", stage=s) if s else tree(bound, 0)).values for s in stages]
         look = {"color": COLOURS["unmerged"], "marker": "s", "linestyle": "--"}
         draw_points(above, np.array(stages) + 0.1, parts, "unmerged at the norms of the stage", **look)
-    if alike := equally_accurate(data, "l2"):
+    if alike := equally_accurate(data):
         look = {"color": COLOURS["l2"], "marker": "D", "linestyle": "none"}
         parts = [by_group(bound, method="l2", strength=strength).values for strength in alike.values()]
         draw_points(

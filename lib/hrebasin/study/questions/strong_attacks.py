@@ -16,18 +16,16 @@ from ..groups import (
     POINTS,
     TOLERANCE,
     NotMeasuredError,
-    by_group,
     count_groups,
     crossings,
     differences,
     large,
     of_stage,
-    strong,
     tree,
     tree_stages,
 )
 from ..statistics import Test, by_sign, defined
-from .equal_accuracy import compare, robust_by_image
+from .equal_accuracy import compare, lead, robust_by_image
 from .strong_measures import FLOAT32, SOURCE_SEED, chosen, last_stage, measure
 from .wording import signed
 
@@ -60,15 +58,13 @@ LARGEST_SHOWN = 0.05  # epsilons above it only show that attacks work; they woul
 def answer(data: xr.Dataset) -> tuple[list[Test], str]:
     """The last stage minus stage 0 under strong attack and where they cross, by attack; and what attacks leave."""
     top, tests, crossing = tree_stages(data)[-1], {}, {}
-    standing = data.sel(epsilon=data.epsilon < BROKEN - TOLERANCE)  # where all is broken, all curves meet
-    crossed = crossings(standing).sel(comparison=f"0-{top}")
+    standing = data.robust_accuracy.sel(epsilon=data.epsilon < BROKEN - TOLERANCE)  # where all is broken, curves meet
     gains = {str(kind): _gain(data, str(kind), top) for kind in data.attack.values}
     for kind, gain in gains.items():
         tests[f"gain, {kind}"] = gain
-        found = crossed.crossing.sel(attack=kind).values
-        found, n = found[np.isfinite(found)], len(found)
-        if len(found):
-            name = f"{IN_WORDS.get(kind, kind)}: crossing of stages 0 and {top} ({len(found)} of {n})"
+        found = crossings(standing.sel(attack=kind), 0, top)
+        if there := np.count_nonzero(np.isfinite(found)):
+            name = f"{IN_WORDS.get(kind, kind)}: crossing of stages 0 and {top} ({there} of {len(found)})"
             crossing[kind] = defined(name, found, "pixel range")
     for stage in (0, top):
         tests |= _left(data, stage)
@@ -89,15 +85,7 @@ def _gain(data: xr.Dataset, kind: str, top: int) -> Test:
 
 def _apart(data: xr.Dataset, kind: str, first: Mapping, second: Mapping, about: str) -> Test:
     """Networks with the labels ``first`` minus those with ``second`` under strong attack of a kind."""
-    name = f"{IN_WORDS.get(kind, kind)}, strong: {about}"
-    if "withstood" not in data:
-        robust = large(data.robust_accuracy.sel(attack=kind))
-        return defined(name, differences(by_group(robust, **first), by_group(robust, **second)) * PERCENT, POINTS)
-    sizes = int(strong(data.robust_accuracy).sizes["epsilon"])
-    share = (data.withstood.sel(attack=kind) / sizes).rename("withstood")
-    late, early = xr.align(by_group(share, **first), by_group(share, **second), join="inner")
-    by_image = (PERCENT * (late - early)).transpose("group", "image").values
-    return defined(name, by_image.mean(1), POINTS, by_image=by_image)
+    return lead(data, kind, first, second, f"{IN_WORDS.get(kind, kind)}, strong: {about}")
 
 
 def _left(data: xr.Dataset, stage: int) -> dict[str, Test]:
@@ -112,9 +100,8 @@ def _left(data: xr.Dataset, stage: int) -> dict[str, Test]:
     if {"fgsm", FLOAT32} <= set(data.attack.values):
         kept = tree(large(data.robust_accuracy), stage)
         flattered = differences(kept.sel(attack=FLOAT32), kept.sel(attack="fgsm")) * PERCENT
-        tests[f"float32, {stage}"] = defined(
-            f"{IN_WORDS[FLOAT32]} minus FGSM, strong, stage {stage}", flattered, POINTS
-        )
+        title = f"{IN_WORDS[FLOAT32]} minus FGSM, strong, stage {stage}"
+        tests[f"float32, {stage}"] = defined(title, flattered, POINTS)
     return tests
 
 

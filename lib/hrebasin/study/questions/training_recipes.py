@@ -164,9 +164,9 @@ def _barriers(bank: Bank, everything: Bank, images: Images, seed: Seed, device: 
 def answer(data: xr.Dataset) -> tuple[list[Test], str]:
     """What the tree gains and loses under each recipe, and what crop and flip change of it."""
     tests, gains = [], {}  # attack -> recipe -> gain of each group
-    for recipe in dict.fromkeys(data.recipe.values.tolist()):
-        part, words = data.isel(model=(data.recipe == recipe).values), recipe_in_words(recipe)
-        stages, accuracy, top = tree_stages(part), part.test_accuracy, tree_stages(part)[-1]
+    for recipe, part in _by_recipe(data).items():
+        words, stages, accuracy = recipe_in_words(recipe), tree_stages(part), part.test_accuracy
+        top = stages[-1]
         tests.append(defined(f"{words}: accuracy of unmerged networks", tree(accuracy, 0).values * PERCENT, "%"))
         lost = differences(tree(accuracy, 0), tree(accuracy, top)) * PERCENT
         tests.append(defined(f"{words}: accuracy of stage 0 minus stage {top}", lost, POINTS))
@@ -190,6 +190,12 @@ def answer(data: xr.Dataset) -> tuple[list[Test], str]:
     changes = [_augmentation(kind, gain, top) for kind, gain in gains.items()]
     changes = [change for change in changes if change is not None]
     return tests + changes, _told(changes, gains, top) + _few_images(data)
+
+
+def _by_recipe(data: xr.Dataset) -> dict[str, xr.Dataset]:
+    """The networks of each recipe."""
+    names = dict.fromkeys(data.recipe.values.tolist())
+    return {name: data.isel(model=(data.recipe == name).values) for name in names}
 
 
 def _augmentation(kind: str, gain: Mapping[str, np.ndarray], top: int) -> Test | None:
@@ -226,21 +232,17 @@ def _few_images(data: xr.Dataset) -> str:
     """On how many images the networks were trained, in words, where the data set says it."""
     parameters = json.loads(data.attrs.get("parameters", "{}"))
     numbers = [parameters.get(name) for name in ("recipe_images", "width_images")]
-    return (
-        " These networks were trained on {:,} images, those of other widths on {:,}.".format(*numbers)
-        if all(numbers)
-        else ""
-    )
+    if not all(numbers):
+        return ""
+    return " These networks were trained on {:,} images, those of other widths on {:,}.".format(*numbers)
 
 
 def _seen(data: xr.Dataset) -> str:
     """What the figure shows."""
-    top, robust = tree_stages(data)[-1], large(data.robust_accuracy.sel(attack="fgsm"))
-    gains = {}
-    for recipe in dict.fromkeys(data.recipe.values.tolist()):
-        of = robust.isel(model=(data.recipe == recipe).values)
-        gains[recipe] = Test(recipe, minus(tree(of, top), tree(of, 0)), "1")
-    more = sum(gain.sign > 0 for gain in gains.values())
+    top = tree_stages(data)[-1]
+    robust = [large(part.robust_accuracy.sel(attack="fgsm")) for part in _by_recipe(data).values()]
+    gains = [Test("gain", minus(tree(of, top), tree(of, 0)), "1") for of in robust]
+    more = sum(gain.sign > 0 for gain in gains)
     return f"Merging gains robustness to strong FGSM in {more} of {len(gains)} recipes and widths."
 
 
@@ -252,23 +254,23 @@ def _seen(data: xr.Dataset) -> str:
 )
 def draw(data: xr.Dataset) -> Figure:
     """The tree minus converged MergeMany, and what robustness the tree gains; recipes apart from widths."""
-    names, top = list(dict.fromkeys(data.recipe.values.tolist())), tree_stages(data)[-1]
-    blocks = [[name for name in names if name.startswith("width") == wide] for wide in (False, True)]
+    parts, top = _by_recipe(data), tree_stages(data)[-1]
+    blocks = [[name for name in parts if name.startswith("width") == wide] for wide in (False, True)]
     blocks = [block for block in blocks if block]
-    figure = Figure((COLUMN, (28 + 7 * len(names) + 8 * len(blocks)) / 25.4))
+    figure = Figure((COLUMN, (28 + 7 * len(parts) + 8 * len(blocks)) / 25.4))
     grid = figure.subplots(
         len(blocks), 2, squeeze=False, sharex="col", sharey="row", height_ratios=[len(block) + 1 for block in blocks]
     )
     for (left, right), block in zip(grid, blocks, strict=True):
-        rows = [data.isel(model=(data.recipe == name).values) for name in block]
+        rows = [parts[name] for name in block]
         sides = [[by_group(row.test_accuracy, method=way, stage=top) for way in ("tree", "merge-many")] for row in rows]
         ahead = [minus(*pair) for pair in sides]
-        _by_recipe(left, block, ahead, "accuracy", color=COLOURS["tree"], marker="o")
+        _draw_rows(left, block, ahead, "accuracy", color=COLOURS["tree"], marker="o")
         for position, kind in enumerate(data.attack.values):
             robust = [large(row.robust_accuracy.sel(attack=kind)) for row in rows]
             gain = [minus(tree(values, top), tree(values, 0)) for values in robust]
             look = {"color": (COLOURS["merge-many"], COLOURS["l2"])[position % 2], "marker": MARKERS[1 + position % 6]}
-            _by_recipe(right, block, gain, NAMES.get(kind, kind), shift=0.2 * (position - 0.5), **look)
+            _draw_rows(right, block, gain, NAMES.get(kind, kind), shift=0.2 * (position - 0.5), **look)
     grid[0, 0].set_title(f"tree minus\nMergeMany of {2**top}")
     grid[0, 1].set_title(f"stage {top} minus 0,\nstrong attacks")
     for axes in grid[-1]:
@@ -276,7 +278,7 @@ def draw(data: xr.Dataset) -> Figure:
     return draw_legend(figure, count_groups(data), columns=1)
 
 
-def _by_recipe(axes, names: list[str], parts: list[np.ndarray], label: str, *, shift: float = 0, **look) -> None:
+def _draw_rows(axes, names: list[str], parts: list[np.ndarray], label: str, *, shift: float = 0, **look) -> None:
     """Means over groups with their spread, a row per recipe."""
     places = np.arange(len(names))[::-1] + shift
     for place, part in zip(places, parts, strict=True):

@@ -127,16 +127,12 @@ def answer(data: xr.Dataset) -> tuple[list[Test], str]:
         lost = differences(tree(accuracy, 0), tree(accuracy, stage))
         for method in methods:
             back = differences(by_group(accuracy, method=method, stage=stage), tree(accuracy, stage))
-            share[method] = defined(
-                f"{method}: share of the loss recovered at stage {stage}", back / lost * PERCENT, "%"
-            )
-            change[method] = {}
+            title = f"{method}: share of the loss recovered at stage {stage}"
+            share[method], change[method] = defined(title, back / lost * PERCENT, "%"), {}
             for kind in data.attack.values:
-                kept = robust.sel(attack=kind)
+                kept, title = robust.sel(attack=kind), f"{method}: {spoken(kind)}, strong, change at stage {stage}"
                 values = differences(by_group(kept, method=method, stage=stage), tree(kept, stage)) * PERCENT
-                change[method][kind] = defined(
-                    f"{method}: {spoken(kind)}, strong, change at stage {stage}", values, POINTS
-                )
+                change[method][kind] = defined(title, values, POINTS)
             gained = defined(f"{method}: accuracy gained at stage {stage}", back * PERCENT, POINTS)
             tests += [gained, share[method], *change[method].values()]
         for layer in data.layer.values:

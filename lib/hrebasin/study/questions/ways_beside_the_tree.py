@@ -1,5 +1,7 @@
 """Every way to merge the same networks beside the tree, as comparisons over groups, by number of networks."""
 
+from collections.abc import Mapping
+
 import numpy as np
 import xarray as xr
 from scipy.stats import spearmanr
@@ -51,19 +53,28 @@ def beside_the_tree(data: xr.Dataset, size: int) -> tuple[dict[str, Test], dict[
     """Accuracy minus the tree's and time over the tree's, by way; the ensemble has no time."""
     part = of_size(data, size)
     base, took = (by_group(each, method="tree") for each in (part.test_accuracy, part.seconds))
-    ahead, times = {}, {}
-    for name, labels in ways_of(part).items():
-        merged, seconds = (by_group(each, **labels) for each in (part.test_accuracy, part.seconds))
-        ahead[name] = defined(f"{name} minus tree, {size} models", differences(merged, base) * PERCENT, POINTS)
-        if labels["method"] not in NOT_MERGED:
-            times[name] = defined(f"time of {name} over the tree's, {size} models", (seconds / took).values, "times")
+    ahead, times = _minus(part.test_accuracy, ways_of(part), base, f"{{}} minus tree, {size} models"), {}
+    for name, labels in _merging(ways_of(part)).items():
+        ratio = by_group(part.seconds, **labels) / took
+        times[name] = defined(f"time of {name} over the tree's, {size} models", ratio.values, "times")
     return ahead, times
+
+
+def _merging(ways: Mapping[str, Mapping]) -> dict[str, Mapping]:
+    """Those of the ways that merge networks."""
+    return {name: labels for name, labels in ways.items() if labels["method"] not in NOT_MERGED}
+
+
+def _minus(accuracy: xr.DataArray, ways: Mapping[str, Mapping], base: xr.DataArray, title: str) -> dict[str, Test]:
+    """Accuracy of each way, whose name the title takes, minus a base (group,)."""
+    merged = {name: by_group(accuracy, **labels) for name, labels in ways.items()}
+    return {name: defined(title.format(name), differences(m, base) * PERCENT, POINTS) for name, m in merged.items()}
 
 
 def also_beside(data: xr.Dataset, size: int) -> list[Test]:
     """Accuracy under strong attack minus the tree's, and what REPAIR gains, where they were measured."""
     part = of_size(data, size)
-    tests = [test for test, _ in strong_beside(part, size).values()]
+    tests = [*strong_beside(part, size).values()]
     if "repaired_accuracy" in data:
         kept = part.isel(model=part.repaired_accuracy.notnull().values)
         for name, labels in ({"tree": {"method": "tree"}} | ways_of(kept) if kept.sizes["model"] else {}).items():
@@ -72,18 +83,13 @@ def also_beside(data: xr.Dataset, size: int) -> list[Test]:
     return tests
 
 
-def strong_beside(part: xr.Dataset, size: int) -> dict[str, tuple[Test, bool]]:
-    """Accuracy under strong attack minus the tree's, and whether it is a merged network's, by way; none where it was
-    not measured."""
+def strong_beside(part: xr.Dataset, size: int) -> dict[str, Test]:
+    """Accuracy under strong attack minus the tree's, by way; none where it was not measured."""
     if "strong_accuracy" not in part or not has_numbers(part.strong_accuracy):
         return {}
-    kept, found = part.isel(model=part.strong_accuracy.notnull().values), {}
+    kept = part.isel(model=part.strong_accuracy.notnull().values)
     base = by_group(kept.strong_accuracy, method="tree")
-    for name, labels in ways_of(kept).items():
-        ahead = differences(by_group(kept.strong_accuracy, **labels), base) * PERCENT
-        test = defined(f"strong FGSM: {name} minus tree, {size} models", ahead, POINTS)
-        found[name] = test, labels["method"] not in NOT_MERGED
-    return found
+    return _minus(kept.strong_accuracy, ways_of(kept), base, f"strong FGSM: {{}} minus tree, {size} models")
 
 
 def beside_unmerged(data: xr.Dataset) -> dict[str, Test]:
@@ -93,14 +99,14 @@ def beside_unmerged(data: xr.Dataset) -> dict[str, Test]:
     """
     if "strong_accuracy" not in data:
         return {}
-    size, found = size_of(data), {}
-    kept = data.isel(model=data.strong_accuracy.notnull().values)
+    size, kept = size_of(data), data.isel(model=data.strong_accuracy.notnull().values)
     alone, part = by_group(kept.strong_accuracy, method="unmerged"), of_size(kept, size)
-    for name, labels in ways_of(part).items():
-        if labels["method"] not in (*NOT_MERGED, "naive") and labels.get("sweeps", CONVERGENCE) == CONVERGENCE:
-            ahead = differences(by_group(part.strong_accuracy, **labels), alone) * PERCENT
-            found[name] = defined(f"strong FGSM: {name} of {size} minus unmerged", ahead, POINTS)
-    return found
+    ways = {
+        name: labels
+        for name, labels in _merging(ways_of(part)).items()
+        if labels["method"] != "naive" and labels.get("sweeps", CONVERGENCE) == CONVERGENCE
+    }
+    return _minus(part.strong_accuracy, ways, alone, f"strong FGSM: {{}} of {size} minus unmerged")
 
 
 def between_orders(data: xr.Dataset, size: int) -> list[Test]:
@@ -126,10 +132,9 @@ def orders_of(data: xr.Dataset, size: int) -> dict[str, np.ndarray]:
 def left_out(data: xr.Dataset, size: int) -> list[Test]:
     """Loss of the means that MergeMany aligns networks to, over that of the tree's network."""
     kept, tests = data.isel(model=((data.method == LEFT_OUT) & (data.n_merged == size - 1)).values), []
+    of_tree = by_group(data.test_loss, method="tree", n_merged=size)
     for sweeps in np.unique(kept.sweeps.values).tolist():
-        loss = differences(
-            by_group(kept.test_loss, sweeps=sweeps), by_group(data.test_loss, method="tree", n_merged=size)
-        )
+        loss = differences(by_group(kept.test_loss, sweeps=sweeps), of_tree)
         when = f"after {sweeps_in_words(sweeps)}" if sweeps else "before any sweep"
         beside = when.replace("after converged", "converged")
         title = f"loss of means of all but one {beside} minus that of the tree, {size} models"

@@ -9,6 +9,7 @@ from scipy.stats import spearmanr
 
 from ...merging.distances import CONVERGENCE
 from ..figures.captions import captioned
+from ..figures.headlines import PLACES
 from ..figures.style import FEWEST
 from ..groups import PERCENT, POINTS, by_group, differences, sweeps_in_words
 from ..statistics import Test, defined
@@ -135,7 +136,7 @@ def _repaired(data: xr.Dataset, ahead: Mapping[str, Test], size: int) -> Iterato
 def _most_robust(data: xr.Dataset, size: int) -> Iterator[str]:
     """The way whose network withstands strong attacks best, where these were tried."""
     strong = strong_beside(of_size(data, size), size)
-    known = {name: test for name, (test, merges) in strong.items() if merges and test.n}
+    known = {name: test for name, test in strong.items() if name != NAMES["ensemble"] and test.n}
     if known:
         best = max(known, key=lambda name: known[name].effect)
         yield (
@@ -214,8 +215,7 @@ def _seen(data: xr.Dataset) -> str:
     test = beside_the_tree(data, size)[0].get(f"MergeMany, {sweeps_in_words(CONVERGENCE)}")
     if test is None:
         return ""
-    place = {1: "more accurate than", -1: "less accurate than", 0: "not resolved from"}[test.sign]
-    return f"Converged MergeMany of {size} is {place} the tree."
+    return f"Converged MergeMany of {size} is {PLACES[test.sign]} the tree."
 
 
 @captioned(

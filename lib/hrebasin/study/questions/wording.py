@@ -6,7 +6,8 @@ import numpy as np
 
 from ...merging.distances import CONVERGENCE
 from ..groups import POINTS, sweeps_in_words
-from ..statistics import LEVEL, Test
+from ..resampling import LEVEL
+from ..statistics import Test
 
 FEW_DIGITS = 0.1  # below it one decimal says too little
 SHORT = {POINTS: "points", "pixel range": ""}

@@ -23,9 +23,8 @@ from ..figures.style import (
     stage_look,
     styled,
 )
-from ..groups import PERCENT, by_group, count_groups, has_numbers
+from ..groups import PERCENT, Results, by_group, count_groups, has_numbers
 
-Results = Mapping[str, xr.Dataset]
 Kind = tuple[str, int, int, int, float]  # networks alike in these labels are one row and one curve
 FIRST = ("unmerged", "tree", "l2")  # what is shown first: the paper's main comparison
 VERDICTS = {"reproduced": "#CDEBDF", "contradicted": "#F9D9C4"}  # behind black words; grey where nothing is decided
@@ -86,13 +85,7 @@ def _look(colour: str, kind: Kind, position: int) -> dict:
 
 @styled
 def draw(data: xr.Dataset, chosen: Mapping[Kind, str], *, attack: str, epsilon: float, measure: str) -> Figure:
-    """Robust accuracy by the size of an attack, and at one size against a measure of regularity.
-
-    Args:
-        data: see `measures`.
-        chosen: see `kinds`.
-        attack, epsilon, measure: coordinates of ``data``.
-    """
+    """Robust accuracy of `kinds` by the size of an attack, and at one size against a measure of regularity."""
     figure = Figure((SCREEN, (72 + 4 * np.ceil(len(chosen) / 4)) / 25.4))
     (left, right), n = figure.subplots(1, 2, sharey=True), count_groups(data)
     robust = data.robust_accuracy.sel(attack=attack) * PERCENT
@@ -165,20 +158,16 @@ def explorer(results: Results, *, epsilon: float = 0.01) -> widgets.Widget | Non
     stages = sorted(set(data.stage.values.tolist()))
     wide = {"style": {"description_width": "initial"}, "layout": widgets.Layout(width="auto")}
     several = {"rows": max(len(methods), len(stages))}
-    named = {
-        "attack": [(NAMES.get(attack, attack), attack) for attack in data.attack.values.tolist()],
-        "epsilon": [(f"{size:g}", size) for size in sizes],
-        "methods": [(looks(data)[method][0], method) for method in methods],
-    }
+    attacks = [(NAMES.get(attack, attack), attack) for attack in data.attack.values.tolist()]
     start = min(sizes, key=lambda size: abs(size - epsilon))
+    sized = {"options": [(f"{size:g}", size) for size in sizes], "value": start, "continuous_update": False}
+    named = [(looks(data)[method][0], method) for method in methods]
     first = [method for method in methods if method in FIRST] or methods
     controls = {
-        "attack": widgets.Dropdown(options=named["attack"], description="attack", **wide),
-        "epsilon": widgets.SelectionSlider(
-            options=named["epsilon"], value=start, description="size", continuous_update=False, **wide
-        ),
+        "attack": widgets.Dropdown(options=attacks, description="attack", **wide),
+        "epsilon": widgets.SelectionSlider(description="size", **sized, **wide),
         "measure": widgets.Dropdown(options=data.measure.values.tolist(), description="bound", **wide),
-        "methods": widgets.SelectMultiple(options=named["methods"], value=first, description="methods", **several),
+        "methods": widgets.SelectMultiple(options=named, value=first, description="methods", **several),
         "stages": widgets.SelectMultiple(options=stages, value=stages, description="stages", **several),
     }
     if in_batch():

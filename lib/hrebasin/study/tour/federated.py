@@ -152,12 +152,10 @@ def draw(data: xr.Dataset) -> Figure:
     panels = np.atleast_1d(figure.subplots(1, data.sizes["alpha"], sharey=True))
     for axes, alpha in zip(panels, data.alpha.values, strict=True):
         for position, way in enumerate(data.way.values):
-            parts = [
-                part.values * PERCENT for part in data.accuracy.sel(alpha=alpha, way=way).transpose("client", "repeat")
-            ]
+            shares = data.accuracy.sel(alpha=alpha, way=way).transpose("client", "repeat").values
             where = np.arange(data.sizes["client"]) + 0.07 * (position - len(data.way) / 2)
             title, colour = SHOWN[way]
-            draw_points(axes, where, parts, title, color=colour, **shape(position))
+            draw_points(axes, where, list(PERCENT * shares), title, color=colour, **shape(position))
         axes.set(title=f"alpha = {alpha:g}", xticks=range(data.sizes["client"]), xticklabels=data.client.values)
         axes.set_xlabel("clients (1)")
     panels[0].set_ylabel("test accuracy (%)")

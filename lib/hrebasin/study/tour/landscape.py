@@ -1,7 +1,5 @@
 """The loss landscape around two networks: a plane that holds both and the second as matching permutes it."""
 
-from collections.abc import Sequence
-
 import numpy as np
 import torch
 import xarray as xr
@@ -13,22 +11,14 @@ from ...images.sources import Images
 from ...matching.weights import match_weights
 from ...merging.path import path
 from ...progress import track
-from ...random_streams import Seed
 
 POINTS_AT_ONCE = 25  # networks of the plane whose activations are in memory together
+MARGIN = 0.35  # how far the plane reaches beyond the three networks, as a share of their extent
+LAMBDAS = np.linspace(0, 1, 21)  # weights of the second network on the lines
 CORNERS = ("first", "second", "second, matched")
 
 
-def landscape(
-    first: Bank,
-    second: Bank,
-    images: Images,
-    *,
-    seed: Seed = 0,
-    resolution: int = 25,
-    margin: float = 0.35,
-    lambdas: Sequence[float] = tuple(np.linspace(0, 1, 21)),
-) -> xr.Dataset:
+def landscape(first: Bank, second: Bank, images: Images, *, resolution: int = 25) -> xr.Dataset:
     """Loss on the plane through two networks and the matched second, and along both lines from the first.
 
     The plane has its origin at the first network; x points to the matched second, y is at a right angle to it on the
@@ -37,10 +27,7 @@ def landscape(
     Args:
         first, second: banks of one network each.
         images: where the loss is computed.
-        seed: of the layer order of matching.
         resolution: points along the longer side.
-        margin: how far the plane reaches beyond the three networks, as a share of their extent.
-        lambdas: weights of the second network on the lines, with 0 and 1.
 
     Returns:
         ``loss`` (y, x) in nat; ``place`` (corner, axis) of the three networks; ``line_loss`` in nat and
@@ -52,16 +39,16 @@ def landscape(
     if len(first) != 1 or len(second) != 1:
         raise ValueError(f"a landscape takes one network and another, got {len(first)} and {len(second)}")
     check_images(first.architecture, images)
-    matched = match_weights(first, second, seed=seed).apply(second)
+    matched = match_weights(first, second).apply(second)
     corners = Bank.concat([first, second, matched])
     place = _places(corners)
     low, high = place.min(0), place.max(0)
-    reach = margin * (high - low).max()
+    reach = MARGIN * (high - low).max()
     step = ((high - low).max() + 2 * reach) / (resolution - 1)
     x, y = (np.arange(low[axis] - reach, high[axis] + reach + step / 2, step) for axis in (0, 1))
     shares = _shares(place, np.stack(np.meshgrid(x, y), -1).reshape(-1, 2))
     loss = _losses(corners, shares, images).reshape(len(y), len(x))
-    lines = [path(first, other, images, lambdas) for other in (second, matched)]
+    lines = [path(first, other, images, LAMBDAS) for other in (second, matched)]
     axis = xr.Variable("alignment", ["before", "after"], {"long_name": "alignment", "units": "1"})
     line = xr.concat(lines, dim=axis, coords="minimal", compat="override").isel(model=0, drop=True)
     distance = {"long_name": "distance over all parameters", "units": "1"}

@@ -52,13 +52,7 @@ class OwnNetworks:
         return names
 
     def table(self, networks: Bank, scores: xr.Dataset, images: Images):
-        """Accuracy and loss by files, and on how many images, as a pandas DataFrame.
-
-        Args:
-            networks: unmerged or merged.
-            scores: of theirs, see `hrebasin.evaluate`.
-            images: that they were evaluated on.
-        """
+        """Accuracy and loss, as `hrebasin.evaluate` gives them on images, by files, as a pandas DataFrame."""
         columns = {f"accuracy on {len(images)} images (%)": PERCENT * scores.accuracy.values}
         columns["mean cross-entropy (nat)"] = scores.loss.values
         parts = {name: ("network", values) for name, values in columns.items()}
