@@ -14,7 +14,7 @@ from ..questions.wording import amount, listed, way_in_words, within
 from ..statistics import Test, by_sign
 from .answers_text import lead
 from .first_screen import Cell
-from .ledger_text import NOTHING, sized
+from .ledger_text import NOTHING, markdown_table, sized
 from .places import Published
 
 STOPPED = "Are networks merged in a tree more robust than early-stopped ones of the same accuracy?"
@@ -171,11 +171,11 @@ def _cell(one: Beside | None) -> Cell:
 
 def markdown(settings: Mapping[str, Published]) -> str:
     """`table` and what its marks mean, as Markdown."""
-    lines = [NOTE, "", f"| {' | '.join(HEADS)} |", "|---" * len(HEADS) + "|"]
-    for line in table(settings):
-        cells = [f"{cell.mark} {cell.word}{', ' * bool(cell.number)}{cell.number}" for cell in line.cells]
-        lines.append(f"| {' | '.join([*line[:3], *cells])} |")
-    return "\n".join([*lines, "", *beside_the_table(settings)]) + "\n"
+    lines = [
+        [*line[:3], *(f"{cell.mark} {cell.word}{', ' * bool(cell.number)}{cell.number}" for cell in line.cells)]
+        for line in table(settings)
+    ]
+    return "\n".join([NOTE, "", markdown_table(HEADS, lines), *beside_the_table(settings)]) + "\n"
 
 
 def other_ways(results: Results) -> dict[str, Test]:

@@ -10,7 +10,7 @@ import xarray as xr
 from ..claims.verdicts import ALPHA
 from ..groups import PERCENT, count_groups, tree, tree_stages
 from ..questions.wording import listed
-from .ledger_text import MARKS, part_of, sized, trees, turned
+from .ledger_text import MARKS, markdown_table, part_of, sized, trees, turned
 from .places import Published
 
 KEY = (
@@ -133,15 +133,12 @@ def findings(settings: Mapping[str, Published]) -> tuple[list[str], list[Row]]:
 def findings_table(settings: Mapping[str, Published]) -> str:
     """`findings` as Markdown."""
     heads, rows = findings(settings)
-    lines = [
-        f"| finding (and what the number is) | {' | '.join(heads)} |",
-        "|---" * (1 + len(heads)) + "|",
-    ]
+    lines = []
     for row in rows:
         cells = [f"{cell.mark} {cell.word}{', ' * bool(cell.word and cell.number)}{cell.number}" for cell in row.cells]
         told = f"{row.text} ({row.number})" if row.number else row.text
-        lines.append(f"| {told} | {' | '.join(cell.strip() for cell in cells)} |")
-    return "\n".join(lines) + "\n"
+        lines.append([told, *(cell.strip() for cell in cells)])
+    return markdown_table(["finding (and what the number is)", *heads], lines)
 
 
 def _cell(part: xr.Dataset, number: str) -> Cell:

@@ -1,6 +1,6 @@
 """The ledger in words: how many claims hold and which, and the tables of claims, parts and settings."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import xarray as xr
@@ -97,20 +97,18 @@ def trees(merge: xr.Dataset) -> str:
 
 def ledger_table(ledger: xr.Dataset) -> str:
     """The ledger as a Markdown table: claims, and for each part its effect with 95 % interval and p values."""
-    lines = [
-        "| claim, part | what is said | measured: effect (95 % interval) | n | p (of signs) | Holm | verdict |",
-        "|---|---|---|---|---|---|---|",
-    ]
+    heads = "claim, part", "what is said", "measured: effect (95 % interval)", "n", "p (of signs)", "Holm", "verdict"
+    lines = []
     for row in rows(ledger):
         if not row["part"]:
-            lines.append(f"| **{row['id']}** | **{row['title']}** | | | | | **{row['verdict']}** |")
+            lines.append([f"**{row['id']}**", f"**{row['title']}**", "", "", "", "", f"**{row['verdict']}**"])
             continue
         spread = "" if row["interval"] == "–" else f" ({row['interval']})"
         effect = "" if row["effect"] == "–" else f": {row['effect']}{spread}"
         signs = "" if row["p_sign_flip"] == "–" else f" ({row['p_sign_flip']})"
-        numbers = f"{row['n']} | {row['p']}{signs} | {row['p_holm']}"
-        lines.append(f"| {row['id']} | {row['title']} | {row['measured']}{effect} | {numbers} | {row['verdict']} |")
-    return "\n".join(lines) + "\n"
+        numbers = row["n"], f"{row['p']}{signs}", row["p_holm"]
+        lines.append([row["id"], row["title"], f"{row['measured']}{effect}", *numbers, row["verdict"]])
+    return markdown_table(heads, lines)
 
 
 class Cell(NamedTuple):
@@ -122,11 +120,7 @@ class Cell(NamedTuple):
 
 
 def by_setting(ledgers: Mapping[str, xr.Dataset]) -> list[tuple[str, str, list[Cell]]]:
-    """Each claim: its name, what the paper says, and a cell for each setting.
-
-    Args:
-        ledgers: by the name of the setting.
-    """
+    """Each claim: its name, what the paper says, and a cell for each setting, by whose names the ledgers go."""
     claims = [{whole.claim: whole for whole in wholes(ledger)} for ledger in ledgers.values()]
     statements = {whole.claim: whole.statement for ledger in ledgers.values() for whole in wholes(ledger)}
     return [(claim, said, [_cell(of.get(claim)) for of in claims]) for claim, said in statements.items()]
@@ -154,18 +148,20 @@ def _shortly(parts: list[str]) -> str:
 
 
 def settings_table(ledgers: Mapping[str, xr.Dataset]) -> str:
-    """Claims down, settings across, a verdict in each cell with the parts that decided it, as Markdown.
-
-    Args:
-        ledgers: by the name of the setting.
-    """
+    """Claims down, settings across, a verdict in each cell with the parts that decided it, as Markdown."""
     trees_of = {name: ledger.n[(ledger.claim != OVER_SETS).values].max().item() for name, ledger in ledgers.items()}
-    heads = [f"`{name}`, n = {n}" for name, n in trees_of.items()]
-    lines = [f"| claim | the paper says | {' | '.join(heads)} |", "|---" * (2 + len(ledgers)) + "|"]
-    for claim, statement, cells in by_setting(ledgers):
-        told = " | ".join(f"{c.mark} {c.verdict}{f' ({c.failed})' * bool(c.failed)}".strip() for c in cells)
-        lines.append(f"| {claim} | {statement} | {told} |")
-    return "\n".join(lines) + "\n"
+    heads = ["claim", "the paper says", *(f"`{name}`, n = {n}" for name, n in trees_of.items())]
+    lines = [
+        [claim, statement, *(f"{c.mark} {c.verdict}{f' ({c.failed})' * bool(c.failed)}".strip() for c in cells)]
+        for claim, statement, cells in by_setting(ledgers)
+    ]
+    return markdown_table(heads, lines)
+
+
+def markdown_table(heads: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
+    """Texts as a Markdown table."""
+    head, *rows = ("|".join(["", *(f" {text} " if text else " " for text in cells), ""]) for cells in (heads, *lines))
+    return "\n".join([head, "|---" * len(heads) + "|", *rows]) + "\n"
 
 
 def part_of(ledger: xr.Dataset, name: str) -> xr.Dataset:

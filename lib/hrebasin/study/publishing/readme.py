@@ -20,14 +20,10 @@ from ..notebook_code import notebook_code
 from ..questions import load
 from ..stages import EXTRA, NOTEBOOKS, PAPER, QUESTIONS, TRAINS_ITS_OWN
 from . import early_stopping, page
-from .across_settings import (
-    paragraphs,
-    stages_table,
-    unknown,
-)
+from .across_settings import paragraphs, stages_table, unknown
 from .answers_text import by_question
 from .first_screen import findings_table, key, recipe
-from .ledger_text import ledger_table, settings_table, trees
+from .ledger_text import ledger_table, markdown_table, settings_table, trees
 from .pictures import title
 from .places import Place, Published, benchmarks_file, places, read_published
 from .recommendation import recommended, ways_table
@@ -123,12 +119,12 @@ def published_by(results: Mapping[str, xr.Dataset], figures_at: str) -> str:
 
 def data_sets(results: Mapping[str, xr.Dataset]) -> str:
     """What each data set of a setting holds: its dimensions with their lengths, and its variables, as Markdown."""
-    lines = ["| data set | dimensions | variables |", "|---|---|---|"]
+    lines = []
     for stage, data in results.items():
         sizes = ", ".join(f"{dim} {size:,}" for dim, size in data.sizes.items())
         variables = ", ".join(f"`{name}` ({', '.join(each.dims)})" for name, each in data.data_vars.items())
-        lines.append(f"| `{stage}.nc` | {sizes} | {variables} |")
-    return "\n".join(lines) + "\n"
+        lines.append([f"`{stage}.nc`", sizes, variables])
+    return markdown_table(["data set", "dimensions", "variables"], lines)
 
 
 def _versions(data: xr.Dataset, figures_at: str) -> str:
@@ -187,8 +183,7 @@ def figures_table(
         needs: as `needed_stages` tells.
         root: the project's folder.
     """
-    lines = ["| figure | notebooks | data set | command | minutes per tree |", "|---|---|---|---|---|"]
-    told, known = set(), {path.stem for path in (root / "config").glob("*.yaml")}
+    lines, told, known = [], set(), {path.stem for path in (root / "config").glob("*.yaml")}
     for place, results in zip(published, everything, strict=True):
         tables = [name for name, (_, stages) in figures.TABLES.items() if set(stages) <= set(results)]
         names = [name for name in (*figures.drawable(results), *tables) if name not in told]
@@ -196,10 +191,10 @@ def figures_table(
         for name in names:
             link = f"{place.figures.relative_to(root).as_posix()}/{name}.{'md' if name in tables else 'pdf'}"
             lines.append(_figure_row(name, link, results, needs, known))
-    return "\n".join(lines) + "\n"
+    return markdown_table(["figure", "notebooks", "data set", "command", "minutes per tree"], lines)
 
 
-def _figure_row(name: str, link: str, results: Mapping, needs: Mapping, known: Collection[str]) -> str:
+def _figure_row(name: str, link: str, results: Mapping, needs: Mapping, known: Collection[str]) -> list[str]:
     setting = results["train"].attrs["setting"]
     # a run may have a name of its own, which is no setting's
     run = f" SETTING={setting}" * (setting in known and setting != "sample")
@@ -213,7 +208,7 @@ def _figure_row(name: str, link: str, results: Mapping, needs: Mapping, known: C
     minutes = sum(records.seconds(results[each]) / count_groups(results[each]) for each in chain) / 60
     sources = ", ".join(f"`{setting}/{stage}.nc`" for stage in stages)
     commands = ", ".join(f"`{each}`" for each in dict.fromkeys(makes[stage] for stage in stages))
-    return f"| [{title(name)}]({link}) | {made_by} | {sources} | {commands} | {minutes:.0f} |"
+    return [f"[{title(name)}]({link})", made_by, sources, commands, f"{minutes:.0f}"]
 
 
 def questions(settings: Mapping[str, Published]) -> str:

@@ -8,6 +8,7 @@ import xarray as xr
 from ..groups import count_groups
 from ..questions.ways_beside_the_tree import accuracies, size_of
 from ..questions.ways_to_merge import most_accurate, recommendation
+from .ledger_text import markdown_table
 from .places import Published
 
 RANKS = (max, itemgetter(0))  # with REPAIR or without, and without
@@ -25,15 +26,15 @@ def ways_table(settings: Mapping[str, Published]) -> str:
     most = {name: [max(column) for column in zip(*ways.values(), strict=True)] for name, ways in columns.items()}
     shown = dict.fromkeys(["tree", "merge-many", *(way for order in orders for way in order[:2])])
     heads = [f"`{name}`, {size_of(data)} networks, n = {count_groups(data)}" for name, data in tried.items()]
-    lines = [f"| `method=` | {' | '.join(heads)} |", "|---" * (1 + len(heads)) + "|"]
+    lines = []
     for way in shown:
         cells = []
         for name, ways in columns.items():
             marks = zip(ways.get(way, ()), most[name], strict=False)
             told = [f"**{value:.1f}**" if value == top else f"{value:.1f}" for value, top in marks if value == value]
             cells.append(" → ".join(told) or "–")
-        lines.append(f"| `{way}` | {' | '.join(cells)} |")
-    return "\n".join(lines) + "\n"
+        lines.append([f"`{way}`", *cells])
+    return markdown_table(["`method=`", *heads], lines)
 
 
 def recommended(settings: Mapping[str, Published]) -> str:
