@@ -10,25 +10,19 @@ from ..questions.ways_to_merge import most_accurate
 from ..questions.wording import listed
 from .early_stopping import STOPPED, early_stopped
 from .ledger_text import NOTHING, part_of, sized, turned
-from .places import ORDER, Published
+from .places import ORDER, Published, quoted
 
 COMPARED = {"C11": "A pair merge costs", "C5b fgsm": "Under strong FGSM, the lead of fully merged networks is"}
 OTHERS = {  # setting -> what it has that the main networks have not
     "convolutional": "convolutional networks with batch norm",
     "residual": "residual networks with layer norm",
 }
-
-
 BARRIER = ": accuracy barrier after matching"  # end of the names of a recipe's comparisons
 AUGMENTED = "what crop and flip change of the gain"
 
 
 def paragraphs(settings: Mapping[str, Published]) -> list[tuple[str, str]]:
-    """Each question that settings answer together, and the answer.
-
-    Args:
-        settings: by name, the main one first.
-    """
+    """Each question that settings answer together, and the answer."""
     word, told = early_stopped(settings)
     return [
         (STOPPED, " ".join(filter(None, [word, *told]))),
@@ -80,16 +74,16 @@ def _beside_many(settings: Mapping[str, Published], other: str, part: str, verdi
     for name in (name for name, verdict in verdicts.items() if verdict != NOTHING):
         row = part_of(settings[name].ledger, part)
         if row.low <= 0 <= row.high:
-            still_open.append(f"`{name}`")
+            still_open.append(name)
             continue
         word, row = ("less", turned(row)) if row.effect < 0 else ("more", row)
         told.append(f"{in_points(sized(row))} {word} accurate in `{name}`")
-        unsure += [f"`{name}`"] * (verdicts[name] == "not resolved")
+        unsure += [name] * (verdicts[name] == "not resolved")
     said = [f"Beside {other}, the tree of 4 is {listed(told)}."] * bool(told)
     if unsure:
-        said.append(f"In {listed(unsure)} that is not significant once corrected for the number of tests.")
+        said.append(f"In {quoted(unsure)} that is not significant once corrected for the number of tests.")
     if still_open:
-        said.append(f"{'It' if told else f'Beside {other}, it'} is not resolved in {listed(still_open)}.")
+        said.append(f"{'It' if told else f'Beside {other}, it'} is not resolved in {quoted(still_open)}.")
     return " ".join(said)
 
 
@@ -199,11 +193,11 @@ def verdicts_on(settings: Mapping[str, Published], part: str) -> dict[str, str]:
 
 def settings_with(verdicts: Mapping[str, str], verdict: str) -> str:
     """The settings that have a verdict, listed."""
-    return listed([f"`{name}`" for name, found in verdicts.items() if found == verdict])
+    return quoted(name for name, found in verdicts.items() if found == verdict)
 
 
 def _points(of: Published, part: str) -> str:
-    return in_points(_effect(of.ledger, part))
+    return in_points(sized(part_of(of.ledger, part)))
 
 
 def in_points(text: str) -> str:
@@ -216,26 +210,18 @@ def _value(of: Published, part: str) -> float:
     return part_of(of.ledger, part).effect.item()
 
 
-def _effect(ledger: xr.Dataset, part: str) -> str:
-    return sized(part_of(ledger, part))
-
-
-def unknown(settings: Mapping[str, Published], *, networks: int, devices: set[str]) -> str:
-    """What nothing published tells, in sentences.
-
-    Args:
-        settings: by name.
-        networks: that were trained, of the largest setting.
-        devices: that measured.
-    """
+def unknown(settings: Mapping[str, Published]) -> str:
+    """What nothing published tells, in sentences."""
+    trained = [each.results["train"] for each in settings.values()]
+    networks = max(int((data.method == "unmerged").sum()) for data in trained)
     said = [
         f"The paper trained 1600 networks; our largest published setting has {networks}.",
         *_not_run(settings),
     ]
     asked = {name: 0 if each.answers is None else each.answers.sizes["asked"] for name, each in settings.items()}
-    if few := [f"`{name}`" for name, n in asked.items() if n < max(asked.values())]:
-        said.append(f"Some open questions were not asked in {listed(few)}.")
-    if not any("cuda" in device for device in devices):
+    if few := [name for name, n in asked.items() if n < max(asked.values())]:
+        said.append(f"Some open questions were not asked in {quoted(few)}.")
+    if not any("cuda" in data.attrs.get("device", "") for data in trained):
         said.append("Nothing was measured on a GPU.")
     said.append(
         "Answers to open questions, such as that on early stopping, rest on few trees and are not corrected for the "

@@ -1,7 +1,7 @@
 """Merged networks beside early-stopped ones of the same accuracy, under each setting: an answer and a table."""
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 import xarray as xr
@@ -15,7 +15,7 @@ from ..statistics import Test, by_sign
 from .answers_text import lead
 from .first_screen import Cell
 from .ledger_text import NOTHING, markdown_table, sized
-from .places import Published
+from .places import Published, quoted
 
 STOPPED = "Are networks merged in a tree more robust than early-stopped ones of the same accuracy?"
 HEADS = ("Setting", "Merged from", "Accuracy (%)", *(f"Lead under strong {name} (points)" for name in ATTACKS.values()))
@@ -77,7 +77,11 @@ def comparisons(of: Published, *families: str) -> Iterator[Beside]:
 
 def early_stopped(settings: Mapping[str, Published]) -> tuple[str, list[str]]:
     """The answer to `STOPPED`: a word where all settings say the same, and what other ways to merge do."""
-    found = {name: text.split(". ")[0] for name, each in settings.items() if (text := _lead(each))}
+    found = {
+        name: text.split(". ")[0]
+        for name, each in settings.items()
+        if each.answers is not None and (text := lead(each.answers, "controls"))
+    }
     if not found:
         return "Not measured yet.", []
     words = list(dict.fromkeys(word for word in found.values() if word != NOT_COMPARABLE))
@@ -85,10 +89,6 @@ def early_stopped(settings: Mapping[str, Published]) -> tuple[str, list[str]]:
     alike = f"{words[0]}, for trees matched by weights as in the paper{unless}." if len(words) == 1 else ""
     told = {name: told_other_ways(each) for name, each in settings.items()}
     return alike, [f"In `{name}`, {text[0].lower()}{text[1:]}" for name, text in told.items() if text]
-
-
-def _lead(of: Published) -> str:
-    return "" if of.answers is None else lead(of.answers, "controls")
 
 
 def table(settings: Mapping[str, Published]) -> list[Line]:
@@ -142,16 +142,8 @@ def _counted(settings: Mapping[str, Published], attack: str, families: tuple[str
         n += len(signs)
         leads += [name] * signs.count(1)
         trails += [name] * signs.count(-1)
-    lead, trail = (f"{len(names) or 'none'}{_where(names)}" for names in (leads, trails))
+    lead, trail = (f"{len(names)} ({quoted(dict.fromkeys(names))})" if names else "none" for names in (leads, trails))
     return f"in {lead} of {n} comparisons under strong {attack}, and trails in {trail}" if n else ""
-
-
-def _where(names: list[str]) -> str:
-    return f" ({_settings(dict.fromkeys(names))})" if names else ""
-
-
-def _settings(names: Iterable[str]) -> str:
-    return listed([f"`{name}`" for name in names])
 
 
 def _cell(one: Beside | None) -> Cell:

@@ -9,9 +9,8 @@ import xarray as xr
 
 from ..claims.verdicts import ALPHA
 from ..groups import PERCENT, count_groups, tree, tree_stages
-from ..questions.wording import listed
 from .ledger_text import MARKS, markdown_table, part_of, sized, trees, turned
-from .places import Published
+from .places import Published, quoted
 
 KEY = (
     "Stage s holds networks merged from 2^s; those of a tree's last stage are fully merged. Early-stopped ones are "
@@ -104,10 +103,10 @@ def key(settings: Mapping[str, Published]) -> str:
     """`KEY`, and whose intervals leave out that images are a sample too."""
     parts = {name: part_of(each.ledger, "C5b fgsm") for name, each in settings.items()}
     parts = {name: part for name, part in parts.items() if not part.low.isnull()}
-    narrow = [f"`{name}`" for name, part in parts.items() if not part.images.item()]
+    narrow = [name for name, part in parts.items() if not part.images.item()]
     if len(narrow) == len(parts):
         return KEY
-    alone = f" In {listed(narrow)}, intervals under FGSM and noise resample trees alone and are too narrow."
+    alone = f" In {quoted(narrow)}, intervals under FGSM and noise resample trees alone and are too narrow."
     where = "Elsewhere" if narrow else "Under FGSM and noise"
     return f"{KEY}{alone * bool(narrow)} {where} they resample images too; of few trees, they rest mostly on images."
 

@@ -1,6 +1,6 @@
 """Where what is published lies: a folder of data sets a setting; the main setting's figures and then the others'."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from .. import records
 from ..figures import drawable
 from ..groups import Results
+from ..questions.wording import listed
 
 ORDER = ("augmented", "plain", "fashion", "convolutional", "residual")  # of settings, the main one first
 COMPARED = ("fig1_accuracy", "fig2_robust_accuracy", "fig9_controls")  # figures that settings are compared by
@@ -38,6 +39,11 @@ class Published(NamedTuple):
     answers: xr.Dataset | None
     results: Results = {}
     drawn: Mapping[str, Figure] = {}
+
+
+def quoted(names: Iterable[str]) -> str:
+    """Names of settings in a sentence: "`plain` and `fashion`"."""
+    return listed([f"`{name}`" for name in names])
 
 
 def read_published(folder: Path) -> Published:

@@ -29,11 +29,7 @@ from .places import Place, Published, benchmarks_file, places, read_published
 from .recommendation import recommended, ways_table
 from .short_answer import in_short
 
-DOCUMENTS = (
-    "README.md",
-    "CONTRIBUTING.md",
-    *(f"docs/{name}.md" for name in ("results", "use", "trust", "performance")),
-)
+DOCUMENTS = ("README.md", "CONTRIBUTING.md", "docs/results.md", "docs/use.md", "docs/trust.md", "docs/performance.md")
 PART = re.compile(r"(<!-- ([a-z-]+): written by make figures -->\n).*?(<!-- end -->)", flags=re.DOTALL)
 LINK = re.compile(r"(\]\()(?![a-z]+:|#)")  # of a part, from the project's folder
 # Modules that every notebook needs, left out of the picture
@@ -42,12 +38,7 @@ EVERYWHERE |= {"study.figures.paper", "study.figures.regularity", "study.records
 
 
 def parts(root: Path, settings: Mapping[str, Published] | None = None) -> dict[str, str]:
-    """Every part by name, as Markdown.
-
-    Args:
-        root: the project's folder.
-        settings: what is published, by default read anew.
-    """
+    """Every part by name, as Markdown, of what is published, which is read anew unless given."""
     published = places(root)
     settings = settings or {place.setting: read_published(place.data) for place in published}
     everything = [each.results for each in settings.values()]
@@ -58,7 +49,7 @@ def parts(root: Path, settings: Mapping[str, Published] | None = None) -> dict[s
         "answer": "".join(f"- **{topic}** {text}\n" for topic, text in in_short(settings)),
         "findings": _findings(settings),
         "family-caption": _family_caption(everything),
-        "unknown": f"**What is not known.** {_unknown(settings)}\n",
+        "unknown": f"**What is not known.** {unknown(settings)}\n",
         "published": "".join(
             f"- {published_by(each, place.figures.relative_to(root).as_posix())}\n"
             for place, each in zip(published, everything, strict=True)
@@ -91,16 +82,12 @@ def _findings(settings: Mapping[str, Published]) -> str:
     return "\n".join([*lines, f"**{early_stopping.STOPPED}** {word}".rstrip(), "", early_stopping.markdown(settings)])
 
 
-def _unknown(settings: Mapping[str, Published]) -> str:
-    trained = [each.results["train"] for each in settings.values()]
-    networks = max(int((data.method == "unmerged").sum()) for data in trained)
-    return unknown(settings, networks=networks, devices={data.attrs.get("device", "") for data in trained})
-
-
 def _family_caption(everything: Sequence[Mapping[str, xr.Dataset]]) -> str:
-    asked = [results["controls"] for results in everything if "controls" in results]
-    told = [f"In `{one.attrs['setting']}`, n = {count_groups(one)} trees" for one in asked[:1]]
-    return "".join(f"{one}; [what the curves are](figures/fig9_controls.md).\n" for one in told)
+    """Of the first setting whose families of networks were measured."""
+    for asked in (results["controls"] for results in everything if "controls" in results):
+        n = f"n = {count_groups(asked)} trees"
+        return f"In `{asked.attrs['setting']}`, {n}; [what the curves are](figures/fig9_controls.md).\n"
+    return ""
 
 
 def published_by(results: Mapping[str, xr.Dataset], figures_at: str) -> str:
@@ -141,12 +128,7 @@ def _versions(data: xr.Dataset, figures_at: str) -> str:
 
 
 def fill(text: str, found: Mapping[str, str], *, up: str = "") -> str:
-    """A document with its parts written anew.
-
-    Args:
-        text: of the document.
-        found: parts by name.
-        up: stands before links to files, as ``"../"`` in a folder.
+    """A document with its parts written anew; ``up`` stands before links to files, as ``"../"`` in a folder.
 
     >>> fill("<!-- answer: written by make figures -->\\nold\\n<!-- end -->", {"answer": "42\\n"}).split("\\n")[1]
     '42'
@@ -177,11 +159,7 @@ def figures_table(
 ) -> str:
     """Figure, the notebooks and the data set that it is drawn from, the command and its minutes per tree, as Markdown.
 
-    Args:
-        published: settings, the main one first; of the others come figures that those before them lack.
-        everything: their data sets by stage.
-        needs: as `needed_stages` tells.
-        root: the project's folder.
+    Of each setting, whose data sets stand in ``everything``, come those figures that the settings before it lack.
     """
     lines, told, known = [], set(), {path.stem for path in (root / "config").glob("*.yaml")}
     for place, results in zip(published, everything, strict=True):

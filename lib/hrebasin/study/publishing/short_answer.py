@@ -19,7 +19,7 @@ from .across_settings import in_points, rows_named, settings_with, strong_by_sta
 from .early_stopping import comparisons, near, other_ways
 from .first_screen import ends_of_tree
 from .ledger_text import NOTHING, part_of, sized, turned
-from .places import Published
+from .places import Published, quoted
 
 FALLS = {"weight norms": "C7a", "Lipschitz bounds": "C8a"}
 TREE, PGD = MERGED["tree"], "pgd-margin"
@@ -36,9 +36,6 @@ NEAR_CHANCE = 1.5  # times the accuracy of guessing, below which merged networks
 def in_short(settings: Mapping[str, Published]) -> list[tuple[str, str]]:
     """Accuracy, robustness, whether merging is what makes networks robust, and regularity: a paragraph each, but none
     where there is nothing to tell.
-
-    Args:
-        settings: by name, the main one first.
     """
     able = {name: each for name, each in settings.items() if not _guesses(each)}
     told = {
@@ -62,7 +59,7 @@ def _lost(settings: Mapping[str, Published]) -> Iterator[str]:
             pair[name], whole[name] = cost, first - last
             leaves[name] = 2 ** max(tree_stages(each.results["merge"]))
     if pair:
-        outside = f"Outside {listed([f'`{name}`' for name in guessing])}, merging" if guessing else "Merging"
+        outside = f"Outside {quoted(guessing)}, merging" if guessing else "Merging"
         whole_tree = f"a whole tree (of {_range(leaves).replace('to', 'or')} networks) {_range(whole)}"
         yield f"{outside} two networks costs {_range(pair)} points of accuracy, merging {whole_tree}."
     for name, (cost, last, chance) in guessing.items():
@@ -155,8 +152,8 @@ def _other_ways_lead(settings: Mapping[str, Published]) -> Iterator[str]:
             too = by_sign(tried)[1]
             outcome = f"there {listed(too)} lead{'s' * (len(too) == 1)} too" if too else "there no lead is resolved"
             yield f"We attacked {listed([*tried])} with PGD as well, and {outcome}."
-    if none := [f"`{name}`" for name, tests in found.items() if tests and name not in ahead]:
-        yield f"No other way leads them in {listed(none)}."
+    if none := [name for name, tests in found.items() if tests and name not in ahead]:
+        yield f"No other way leads them in {quoted(none)}."
 
 
 def _against_stopped(settings: Mapping[str, Published]) -> Iterator[str]:
@@ -200,7 +197,7 @@ def _counted(found: Sequence[_Beside]) -> str:
         if signs := [one.sign for one in found if one.attack == attack]:
             n = {0: "none of", len(signs): "all"}.get(n := signs.count(-1), f"{n} of")
             lacking = {one.setting for one in found} - {one.setting for one in found if one.attack == attack}
-            without = f" (none in {listed([f'`{name}`' for name in sorted(lacking)])})" * bool(lacking)
+            without = f" (none in {quoted(sorted(lacking))})" * bool(lacking)
             told.append(f"in {n} {len(signs)}{' comparisons' * (not told)} under {attack}{without}")
     return " and ".join(told)
 
@@ -231,9 +228,9 @@ def _regularised(settings: Mapping[str, Published]) -> Iterator[str]:
         unless = only * (linear and "weight norms" in falling)
         yield f"{_upper(subject)} fall at every stage, as the paper says{unless}."
     for name in falling:
-        where = [f"`{setting}`" for setting, verdict in measured[name].items() if verdict != NOTHING]
+        where = [setting for setting, verdict in measured[name].items() if verdict != NOTHING]
         if len(where) < len(settings):
-            yield f"{_upper(name)} were measured in {listed(where)} alone."
+            yield f"{_upper(name)} were measured in {quoted(where)} alone."
     for name, found in measured.items():
         if name not in falling and "reproduced" in found.values():
             unsure = settings_with(found, "not resolved")
@@ -254,6 +251,6 @@ def _regularised(settings: Mapping[str, Published]) -> Iterator[str]:
 def _certified(settings: Mapping[str, Published]) -> Iterator[str]:
     """Where the radius falls within which the global bound makes answers certain."""
     found = {name: rows_named(each.answers, CERTIFIED) for name, each in settings.items()}
-    if fall := [f"`{name}`" for name, rows in found.items() if any(row.high.item() < 0 for row in rows)]:
+    if fall := [name for name, rows in found.items() if any(row.high.item() < 0 for row in rows)]:
         merged = "for fully merged networks than for unmerged ones"
-        yield f"The radius within which that bound certifies an answer is smaller {merged} in {listed(fall)}."
+        yield f"The radius within which that bound certifies an answer is smaller {merged} in {quoted(fall)}."
