@@ -39,14 +39,10 @@ def _acted(given: argparse.Namespace) -> int:
         _check_checkout()
         return given.act(given) or 0
     except ModuleNotFoundError as error:
-        if not error.name:
-            print(f"error: {error}", file=sys.stderr)
-            return REFUSED
-        if error.name.partition(".")[0] == "hrebasin":
+        if error.name and error.name.partition(".")[0] == "hrebasin":
             raise
-        print(
-            f"error: hrebasin {given.command} needs the package {error.name}: install hrebasin[study]", file=sys.stderr
-        )
+        needs = f"hrebasin {given.command} needs the package {error.name}: install hrebasin[study]"
+        print(f"error: {needs if error.name else error}", file=sys.stderr)
         return REFUSED
     except (OSError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)

@@ -228,11 +228,7 @@ def load_setting(path: Path | str, **overrides) -> Setting:
 
 
 def schema(explained: Path) -> str:
-    """The JSON schema of settings, for editors, as text.
-
-    Args:
-        explained: a setting, whose comments tell what the keys mean.
-    """
+    """The JSON schema of settings, for editors, as text; comments of the setting ``explained`` tell what keys mean."""
     found = Setting.model_json_schema()
     found["description"] = "A setting: all values of a run."
     for name, comment in re.findall(r"^(\w+):[^#]*# (.*)$", read_text(explained), flags=re.MULTILINE):

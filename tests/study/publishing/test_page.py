@@ -30,7 +30,7 @@ def test_redrawing_from_published_results_gives_the_same_files_twice(published, 
     monkeypatch.setattr(figures, "drawable", lambda results: SOME)
     monkeypatch.setattr(notebook_pages, "write", lambda found, folder: [touch(folder, path) for path in found])
     one, two = tmp_path / "one", tmp_path / "two"
-    page.redraw([Place("", published, one, None), Place("other", published, one / "other", ("fig1_accuracy",))])
+    page.redraw([Place("test", published, one, None), Place("other", published, one / "other", ("fig1_accuracy",))])
     names = sorted(path.name for path in one.glob("[!.]*"))
     drawn = [f"{name}.{ending}" for name in SOME for ending in ("pdf", "png", "md")]
     texts = ["index.html", "ledger.md", "answers.md", *(f"{name}.md" for name in figures.TABLES)]

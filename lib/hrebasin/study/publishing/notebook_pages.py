@@ -26,11 +26,9 @@ def templates() -> jinja2.Environment:
 
 
 def found(folder: Path, *, of_a_run: bool) -> dict[str, Path]:
-    """The notebooks of a folder by the name of the committed ones; of a run's executed ones the first shard's.
+    """The notebooks of a folder by the name of the committed ones.
 
-    Args:
-        folder: that holds them.
-        of_a_run: whether they were executed there; those that conclude are then still running.
+    Of a run's executed ones the first shard's, without those that conclude, which are still running.
     """
     whole = (path for path in folder.glob("[!.]*.ipynb") if not path.match("*.failed.ipynb"))
     there = {_committed(path): path for path in sorted(whole, reverse=True)}
@@ -47,20 +45,17 @@ def _committed(path: Path) -> str:
 
 
 def keep(run: Path, folder: Path, *, add: bool) -> None:
-    """Write a run's executed notebooks, of its first shard, as pages that are published.
+    """Write the executed notebooks in a run's folder, of its first shard, as pages in the folder of published ones.
 
-    Args:
-        run: folder of the run.
-        folder: where the pages go.
-        add: whether pages that are there stay, of groups that were published before.
+    With ``add``, pages that are there stay, of groups that were published before.
     """
-    there = found(run / FOLDER, of_a_run=True)
-    new = [path for name, path in there.items() if not (add and name in executed(folder))]
-    if new and not add:
-        for page in executed(folder).values():
-            page.unlink()
-    if new:
-        write(new, folder, up="../../")
+    there = executed(folder)
+    new = [path for name, path in found(run / FOLDER, of_a_run=True).items() if not (add and name in there)]
+    if not new:
+        return
+    for page in () if add else there.values():
+        page.unlink()
+    write(new, folder, up="../../")
 
 
 def write(notebooks: Collection[Path], folder: Path, *, up: str = "../") -> None:

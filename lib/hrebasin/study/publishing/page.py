@@ -130,14 +130,13 @@ def _files(name: str, files: Path, data: Sequence[Path]) -> list[tuple[str, str]
 def _questions(settings: Mapping[str, Published], pages: Mapping[str, str], folder: Path) -> list[list[dict]]:
     """For each open question what every setting answers, with links."""
     told = by_question({name: each.answers for name, each in settings.items() if each.answers is not None})
-    found = []
+    main, found = next(iter(settings)), []
     for stage, answered in told.items():
         found.append([])
-        for place, (name, setting) in enumerate(settings.items()):
-            if one := answered.get(name):
-                near, where = (pages | _executed(folder, name), name) if place else (pages, "")
-                links = _see([OPEN[stage].figure], setting.drawn, near, where=where)
-                found[-1].append(one | {"links": links, "setting": name * (len(settings) > 1)})
+        for name, one in answered.items():
+            where = "" if name == main else name
+            links = _see([OPEN[stage].figure], settings[name].drawn, pages | _executed(folder, name), where=where)
+            found[-1].append(one | {"links": links, "setting": name * (len(settings) > 1)})
     return found
 
 
@@ -198,10 +197,7 @@ def redraw(published: Sequence[Place], *, benchmarks: Path | None = None) -> dic
     with only_writer(folder):
         if measured is not None:
             figures.draw_benchmarks(measured, folder)
-        settings = {
-            place.setting or each.results["merge"].attrs["setting"]: redraw_setting(place, each)
-            for place, each in zip(published, read, strict=True)
-        }
+        settings = {place.setting: redraw_setting(place, each) for place, each in zip(published, read, strict=True)}
         nearby = {"data": published[0].data, "notebooks": project_root() / "notebooks"}
         nearby = {name: os.path.relpath(place, folder) for name, place in nearby.items()}
         write_page(folder / "index.html", settings, **nearby, files=".", benchmarks=measured)
@@ -211,8 +207,7 @@ def redraw(published: Sequence[Place], *, benchmarks: Path | None = None) -> dic
 
 def redraw_setting(place: Place, read: Published) -> Published:
     """Redraw the figures and tables of a setting where its figures lie; those that it no longer has are removed."""
-    folder = place.figures
-    results = read.results
+    folder, results = place.figures, read.results
     drawn, tabulated = figures.draw_all(results, folder, place.names), figures.tabulate_all(results, folder)
     for path in folder.iterdir():
         if path.stem in {*figures.FIGURES, *figures.TABLES} - {*drawn, *tabulated}:

@@ -17,14 +17,7 @@ COMPARED = ("fig1_accuracy", "fig2_robust_accuracy", "fig9_controls")  # figures
 
 
 class Place(NamedTuple):
-    """What is published of a setting.
-
-    Attributes:
-        setting: its name.
-        data: folder of its data sets.
-        figures: folder of its figures.
-        names: of the figures that are drawn; None for all.
-    """
+    """What is published of a setting: its name, folders of its data sets and figures, names of figures (None: all)."""
 
     setting: str
     data: Path

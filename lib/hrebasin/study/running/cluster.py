@@ -72,6 +72,5 @@ def jobs_in_queue(folder: Path) -> list[str]:
 def _executor(profile: str) -> str | None:
     for path in (Path(profile, "profile.yaml"), Path(profile, "config.yaml")):
         if path.is_file():
-            settings = yaml.safe_load(read_text(path))
-            return settings.get("executor")
+            return yaml.safe_load(read_text(path)).get("executor")
     raise FileNotFoundError(f"no profile of Snakemake in {profile}: it holds neither profile.yaml nor config.yaml")
