@@ -68,13 +68,13 @@ class Traced:
         Returns:
             The call.
         """
-        return self._killed_in(call, number, "")
+        return self._killed_in(call, number)
 
     def kill(self, call: str, when: int) -> str | None:
         """Kill the run where one of its threads makes its ``when``-th call of a kind; None if none made so many."""
         return self._killed_in(call, 1, f":when={when}") and f"{call} number {when} of a thread"
 
-    def _killed_in(self, call: str, number: int, which: str) -> str | None:
+    def _killed_in(self, call: str, number: int, which: str = "") -> str | None:
         """Hold each call, or those of a thread that ``which`` tells; kill the run while the ``number``-th is held."""
         self._strace(call, f"delay_exit={HELD:.6f}s{which}")
         with stopped_at_last(self.sandbox.start()) as process:
@@ -119,7 +119,8 @@ class Traced:
 
 def spread(n: int, most: int) -> list[int]:
     """At most ``most`` of the numbers 1 to ``n``, evenly."""
-    return sorted({1 + k * n // most for k in range(min(n, most))}) if n > most else list(range(1, n + 1))
+    most = min(n, most)
+    return [1 + k * n // most for k in range(most)]
 
 
 def series(report, folder: Path, *values: str, most: int) -> None:
