@@ -59,12 +59,9 @@ def keep(run: Path, folder: Path, *, add: bool) -> None:
 
 
 def write(notebooks: Collection[Path], folder: Path, *, up: str = "../") -> None:
-    """Write each notebook as a page of its name, with links among them, and their style sheet.
+    """Write each notebook as a page of its name, with links among them, and their style sheet, and enter their sums.
 
-    Args:
-        notebooks: paths.
-        folder: where the pages go, which are entered into its list of sums.
-        up: the way from there to the folder of the page that shows all.
+    ``up`` is the way from their folder to that of the page that shows all.
     """
     sys.modules.setdefault("rfc3987_syntax", None)  # as in `hrebasin.study.running.notebook_runner`
     import nbformat  # these two take seconds

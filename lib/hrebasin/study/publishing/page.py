@@ -183,11 +183,9 @@ def _origin(stage: str, dataset: xr.Dataset) -> dict:
 
 
 def redraw(published: Sequence[Place], *, benchmarks: Path | None = None) -> dict[str, Published]:
-    """Redraw figures and tables of what is published, and the page beside those of the main setting.
+    """Redraw figures and tables of what is published, and the page beside those of the main setting, which comes first.
 
-    Args:
-        published: settings, the main one first. All are read before anything is drawn.
-        benchmarks: their data set, which the page then shows.
+    All settings are read before anything is drawn. The page shows benchmarks where their data set is there.
 
     Returns:
         What was read and drawn, by setting.

@@ -57,12 +57,8 @@ class Plan:
 
     @classmethod
     def from_config(cls, config: Mapping) -> "Plan":
-        """From a command line; nothing else.
-
-        Args:
-            config: ``setting=``, ``run=`` (a folder in ``data/runs``), ``ask=`` (open questions with commas or spaces
-                between them) and the overrides.
-        """
+        """From a command line: ``setting=``, ``run=`` (a folder in ``data/runs``), ``ask=`` (open questions with commas
+        or spaces between them) and `OVERRIDES`; nothing else."""
         if (text := str(config.get("values", ""))).startswith(ENCODED):
             config = json.loads(unquote(text.removeprefix(ENCODED)))
         if unknown := sorted(set(config) - set(KNOWN)):
@@ -147,9 +143,7 @@ class Plan:
     def shell(self, notebook: str, *, images: bool = False) -> str:
         """The command of a rule, which has the resource ``gpu``: an executor's profile may give none.
 
-        Args:
-            notebook: its name.
-            images: whether the rule has the digest of the images' files among its ``params``, for the data set to tell.
+        With ``images``, the rule has the digest of the images' files among its ``params``, for the data set to tell.
         """
         origin = f"--setting {_literal(self.name)}"
         origin += " --images={params.images:q}" * images  # = since there may be none
