@@ -155,7 +155,7 @@ def _costs(given: argparse.Namespace) -> None:
     from .running.costs import table
     from .settings import load_setting
 
-    setting = load_setting(project_root() / "config" / f"{given.setting}.yaml", n_groups=given.groups)
+    setting = load_setting(project_root() / "config" / f"{given.setting}.yaml")
     print(f"{setting.n_groups} trees of {setting.leaves}, predicted:\n\n{table(setting)}")
 
 
@@ -227,7 +227,6 @@ def _parser() -> argparse.ArgumentParser:
 
     costs = add("costs", _costs, "predict the hours of a run")
     costs.add_argument("setting", help="name of a file in config/")
-    costs.add_argument("--groups", type=int, help="trees; by default the setting's")
 
     bench = add("bench", _bench, "compare speed with the alternatives")
     bench.add_argument("--dataset", help="images, by default the notebook's")

@@ -285,7 +285,6 @@ def _check_fit(values: Mapping) -> None:
     for name in ("merge_many_sizes", "merger_sizes"):
         if (largest := max(values.get(name, [0]))) > leaves:
             raise ValueError(f"{name} should lie in [2, leaves={leaves}], got {largest}")
-    if values.get("snapshot_models", 0) >= leaves:
-        raise ValueError(f"snapshot_models should be below leaves={leaves}, got {values['snapshot_models']}")
-    if values.get("strong_networks", 0) >= leaves:  # one is left to transfer images from
-        raise ValueError(f"strong_networks should be below leaves={leaves}, got {values['strong_networks']}")
+    for name in ("snapshot_models", "strong_networks"):  # of the latter, one is left to transfer images from
+        if values.get(name, 0) >= leaves:
+            raise ValueError(f"{name} should be below leaves={leaves}, got {values[name]}")
