@@ -180,12 +180,6 @@ def _missing(settings: Mapping[str, Published], *names: str) -> list[str]:
     return [f"Not measured yet: {', '.join(missing)}."] if missing else []
 
 
-def _not_run(settings: Mapping[str, Published]) -> list[str]:
-    about = {"fashion": "MLPs on Fashion-MNIST", "paper": "1600 networks"}
-    missing = [f"`{name}`{f' ({about[name]})' * (name in about)}" for name in (*ORDER, "paper") if name not in settings]
-    return [f"Nothing is published of {listed(missing)}."] if missing else []
-
-
 def verdicts_on(settings: Mapping[str, Published], part: str) -> dict[str, str]:
     """The verdict on a part of a claim under each setting."""
     return {name: part_of(each.ledger, part).verdict.item() for name, each in settings.items()}
@@ -214,10 +208,10 @@ def unknown(settings: Mapping[str, Published]) -> str:
     """What nothing published tells, in sentences."""
     trained = [each.results["train"] for each in settings.values()]
     networks = max(int((data.method == "unmerged").sum()) for data in trained)
-    said = [
-        f"The paper trained 1600 networks; our largest published setting has {networks}.",
-        *_not_run(settings),
-    ]
+    said = [f"The paper trained 1600 networks; our largest published setting has {networks}."]
+    about = {"fashion": " (MLPs on Fashion-MNIST)", "paper": " (1600 networks)"}
+    if missing := [f"`{name}`{about.get(name, '')}" for name in (*ORDER, "paper") if name not in settings]:
+        said.append(f"Nothing is published of {listed(missing)}.")
     asked = {name: 0 if each.answers is None else each.answers.sizes["asked"] for name, each in settings.items()}
     if few := [name for name, n in asked.items() if n < max(asked.values())]:
         said.append(f"Some open questions were not asked in {quoted(few)}.")

@@ -42,6 +42,7 @@ def _row(part: xr.Dataset) -> dict[str, str]:
     effect, low, high = rounded(part.effect.item(), part.low.item(), part.high.item())
     unit = "" if part.units.item() == "1" else part.units.item()
     name = part.part.item()
+    counts = " sets" if part.claim == OVER_SETS else " and images" if part.images else ""  # unless trees alone
     return {
         "id": _called(name) if verdict != REPORTED else part.claim.item(),
         "part": name,
@@ -51,7 +52,7 @@ def _row(part: xr.Dataset) -> dict[str, str]:
         "measured": _measured(part),
         "effect": "–" if part.effect.isnull() else f"{effect} {unit}".strip(),
         "interval": "–" if part.low.isnull() else f"{low} to {high}",
-        "n": f"{part.n.item()}{_counted_beside(part)}" if part.n else "–",
+        "n": f"{part.n.item()}{counts}" if part.n else "–",
         **{name: chance(part[name].item()) for name in ("p", "p_holm", "p_sign_flip")},
     }
 
@@ -60,11 +61,6 @@ def _measured(part: xr.Dataset) -> str:
     """What was compared, and with which value unless with none; or why it was not measured."""
     against = part.against.item() if "against" in part else ""  # ledgers before 0.2.0 have none
     return f"{part.comparison.item()}{f', tested against {against}' * bool(against)}" or part.reason.item()
-
-
-def _counted_beside(part: xr.Dataset) -> str:
-    """What n counts, unless trees alone."""
-    return " sets" if part.claim == OVER_SETS else " and images" if part.images else ""
 
 
 def _called(part: str) -> str:

@@ -3,7 +3,7 @@
 import html
 import re
 import sys
-from collections.abc import Collection, Iterable
+from collections.abc import Collection
 from pathlib import Path
 
 import jinja2
@@ -75,12 +75,9 @@ def write(notebooks: Collection[Path], folder: Path, *, up: str = "../") -> None
         images = notebook.metadata.get("papermill", {}).get("parameters", {}).get("dataset", "")
         if Path(images).is_absolute():  # somewhere on the machine that ran it
             body = body.replace(images, Path(images).name)
-        whole = environment.get_template("notebook.html").render(name=path.stem, body=_linked(body, names), up=up)
+        # links to pages in place of those to notebooks, or their text alone where there is no page
+        body = LINK.sub(lambda link: f'<a href="{link[1]}.html">{link[2]}</a>' if link[1] in names else link[2], body)
+        whole = environment.get_template("notebook.html").render(name=path.stem, body=body, up=up)
         write_atomically(folder / f"{path.stem}.html", whole + "\n")
     write_atomically(folder / STYLE, environment.get_template("notebook.css").render())
     manifest.enter(folder / name for name in [*(f"{name}.html" for name in names), STYLE])
-
-
-def _linked(body: str, names: Iterable[str]) -> str:
-    """The page with links to pages in place of those to notebooks, or their text alone where there is no page."""
-    return LINK.sub(lambda link: f'<a href="{link[1]}.html">{link[2]}</a>' if link[1] in names else link[2], body)

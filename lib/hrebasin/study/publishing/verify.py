@@ -42,18 +42,17 @@ def verify_all(root: Path) -> tuple[list[str], list[str]]:
     return checked, wrong
 
 
-def verify(published: Path | str, drawn: Path | str, *, setting: str = "") -> tuple[list[str], list[str]]:
+def verify(published: Path, drawn: Path, *, setting: str) -> tuple[list[str], list[str]]:
     """Check a setting's published data sets and the figures drawn from them.
 
     Args:
         published: folder of data sets, the ledger among them, with their sums.
         drawn: folder of figures, with theirs.
-        setting: whose they must be; by default any.
+        setting: whose they must be.
 
     Returns:
         What was checked, and what is wrong, each in a sentence that names the file.
     """
-    published, drawn = Path(published), Path(drawn)
     data, wrong = manifest.compare(published, "*.nc")
     files, others = manifest.compare(drawn, "*.pdf", "*.png", "*.md", "*.html")
     wrong += others if drawn.is_dir() else [f"{drawn} is missing: `make figures` draws what is published"]
@@ -68,7 +67,7 @@ def verify(published: Path | str, drawn: Path | str, *, setting: str = "") -> tu
         wrong += [f"{path} {problem}" for problem in _origin_problems(results[path.stem])]
     checked.append(f"{len(results)} data sets follow their schema and say where they come from")
     named = results["train"].attrs.get("setting") if "train" in results else setting
-    if setting and named != setting:
+    if named != setting:
         wrong.append(f"{published / 'train.nc'} is of the setting {named!r}, not of {setting!r}")
     if missing := [f"{published / stage}.nc cannot be used" for stage in (*STAGES, "ledger") if stage not in results]:
         return checked, wrong + missing
