@@ -91,20 +91,15 @@ def run_notebook(
                 shutdown_kernel="immediate",  # everything is written, and who interrupts does not want to wait
                 extra_arguments=[f"--IPKernelApp.exec_lines={start}"],
             )
-        except PapermillExecutionError as error:
-            temporary.replace(failed)
-            trace = COLOURS.sub("", "\n".join(error.traceback))
-            raise RuntimeError(
-                f"{notebook.name} failed in cell {error.exec_count}: {error.ename}: {error.evalue}\n{trace}\n"
-                f"The executed copy is {failed}"
-            ) from error
-        except RuntimeError as error:  # of a kernel that ended, or never began
+        except (PapermillExecutionError, RuntimeError) as error:
             if temporary.exists():
                 temporary.replace(failed)
-            raise RuntimeError(
-                f"{notebook.name}: {error}; if nobody stopped the kernel, memory did not suffice. "
-                f"The executed copy is {failed}"
-            ) from error
+            if isinstance(error, PapermillExecutionError):
+                trace = COLOURS.sub("", "\n".join(error.traceback))
+                why = f" failed in cell {error.exec_count}: {error.ename}: {error.evalue}\n{trace}\n"
+            else:  # of a kernel that ended, or never began
+                why = f": {error}; if nobody stopped the kernel, memory did not suffice. "
+            raise RuntimeError(f"{notebook.name}{why}The executed copy is {failed}") from error
     failed.unlink(missing_ok=True)
 
 
