@@ -10,7 +10,7 @@ from ..questions.ways_to_merge import most_accurate
 from ..questions.wording import listed
 from .early_stopping import STOPPED, early_stopped
 from .ledger_text import NOTHING, part_of, sized, turned
-from .places import ORDER, Published, quoted
+from .places import ORDER, Published, Settings, quoted
 
 COMPARED = {"C11": "A pair merge costs", "C5b fgsm": "Under strong FGSM, the lead of fully merged networks is"}
 OTHERS = {  # setting -> what it has that the main networks have not
@@ -21,7 +21,7 @@ BARRIER = ": accuracy barrier after matching"  # end of the names of a recipe's 
 AUGMENTED = "what crop and flip change of the gain"
 
 
-def paragraphs(settings: Mapping[str, Published]) -> list[tuple[str, str]]:
+def paragraphs(settings: Settings) -> list[tuple[str, str]]:
     """Each question that settings answer together, and the answer."""
     word, told = early_stopped(settings)
     return [
@@ -33,7 +33,7 @@ def paragraphs(settings: Mapping[str, Published]) -> list[tuple[str, str]]:
     ]
 
 
-def stages_table(settings: Mapping[str, Published]) -> tuple[list[str], list[list[str]]]:
+def stages_table(settings: Settings) -> tuple[list[str], list[list[str]]]:
     """Accuracy by stage, without attack and under weak and strong FGSM, of each setting: the head, and rows."""
     head, rows = ["setting", "stage", "test accuracy (%)", "weak FGSM (%)", "strong FGSM (%)"], []
     for name, (_, _, results, _) in settings.items():
@@ -56,7 +56,7 @@ def _under_fgsm(results: Results, sizes: tuple[float, float]) -> xr.DataArray:
     return (robust * xr.DataArray(between(robust, *sizes), dims="epsilon")).sum("epsilon")
 
 
-def _tree_or_many(settings: Mapping[str, Published]) -> str:
+def _tree_or_many(settings: Settings) -> str:
     converged, once = (verdicts_on(settings, part) for part in ("C1a", "C1b"))
     if "reproduced" in converged.values():
         first = f"Yes, in {settings_with(converged, 'reproduced')}."
@@ -68,7 +68,7 @@ def _tree_or_many(settings: Mapping[str, Published]) -> str:
     return " ".join([first, *(_beside_many(settings, other, *found) for other, found in besides.items())])
 
 
-def _beside_many(settings: Mapping[str, Published], other: str, part: str, verdicts: Mapping[str, str]) -> str:
+def _beside_many(settings: Settings, other: str, part: str, verdicts: Mapping[str, str]) -> str:
     """How much more or less accurate the tree is than a MergeMany, in every setting."""
     told, unsure, still_open = [], [], []
     for name in (name for name, verdict in verdicts.items() if verdict != NOTHING):
@@ -87,7 +87,7 @@ def _beside_many(settings: Mapping[str, Published], other: str, part: str, verdi
     return " ".join(said)
 
 
-def _augmentation(settings: Mapping[str, Published]) -> str:
+def _augmentation(settings: Settings) -> str:
     said = []
     for name, each in settings.items():
         changes = rows_named(each.answers, AUGMENTED)
@@ -109,7 +109,7 @@ def _augmentation(settings: Mapping[str, Published]) -> str:
     return " ".join([*said, *_missing(settings, "augmented")])
 
 
-def _architectures(settings: Mapping[str, Published]) -> str:
+def _architectures(settings: Settings) -> str:
     said = []
     for name, text in OTHERS.items():
         if name in settings:
@@ -133,7 +133,7 @@ def _batch_norm(merge: xr.Dataset) -> list[str]:
     return said
 
 
-def _barrier(settings: Mapping[str, Published]) -> str:
+def _barrier(settings: Settings) -> str:
     verdicts = {name: found for name, found in verdicts_on(settings, "C11").items() if found != NOTHING}
     if not verdicts:
         return "Not measured yet."
@@ -168,19 +168,19 @@ def rows_named(of: xr.Dataset | None, text: str) -> list[xr.Dataset]:
     return [of.isel({dim: k}) for k, name in enumerate(of.comparison.values.tolist()) if text in name]
 
 
-def _side_by_side(settings: Mapping[str, Published], *names: str) -> list[str]:
+def _side_by_side(settings: Settings, *names: str) -> list[str]:
     return [
         f"{text} {listed([f'{_points(settings[name], part)} in `{name}`' for name in names])}."
         for part, text in COMPARED.items()
     ]
 
 
-def _missing(settings: Mapping[str, Published], *names: str) -> list[str]:
+def _missing(settings: Settings, *names: str) -> list[str]:
     missing = [f"`{name}`" for name in names if name not in settings]
     return [f"Not measured yet: {', '.join(missing)}."] if missing else []
 
 
-def verdicts_on(settings: Mapping[str, Published], part: str) -> dict[str, str]:
+def verdicts_on(settings: Settings, part: str) -> dict[str, str]:
     """The verdict on a part of a claim under each setting."""
     return {name: part_of(each.ledger, part).verdict.item() for name, each in settings.items()}
 
@@ -204,7 +204,7 @@ def _value(of: Published, part: str) -> float:
     return part_of(of.ledger, part).effect.item()
 
 
-def unknown(settings: Mapping[str, Published]) -> str:
+def unknown(settings: Settings) -> str:
     """What nothing published tells, in sentences."""
     trained = [each.results["train"] for each in settings.values()]
     networks = max(int((data.method == "unmerged").sum()) for data in trained)

@@ -1,11 +1,11 @@
 """The answers to open questions as the page tells them: what stands at once, and what unfolds."""
 
 import re
-from collections.abc import Mapping
 
 import xarray as xr
 
 from ..questions import OPEN, answers
+from .places import Settings
 
 WORDS = 4  # a first sentence of fewer, such as "Not resolved.", takes the next one with it
 # begin sentences that belong to the one before
@@ -34,8 +34,9 @@ def lead(asked: xr.Dataset, stage: str) -> str:
     return next((told["lead"] for told in told_questions(asked) if told["stage"] == stage), "")
 
 
-def by_question(asked: Mapping[str, xr.Dataset]) -> dict[str, dict[str, dict]]:
+def by_question(settings: Settings) -> dict[str, dict[str, dict]]:
     """Stage of a question -> setting -> what `told_questions` tells of its answers; questions in their order."""
+    asked = {name: each.answers for name, each in settings.items() if each.answers is not None}
     told = {name: {one["stage"]: one for one in told_questions(answers)} for name, answers in asked.items()}
     found = {stage: {name: each[stage] for name, each in told.items() if stage in each} for stage in OPEN}
     return {stage: each for stage, each in found.items() if each}

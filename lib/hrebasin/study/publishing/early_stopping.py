@@ -15,7 +15,7 @@ from ..statistics import Test, by_sign
 from .answers_text import lead
 from .first_screen import Cell
 from .ledger_text import NOTHING, markdown_table, sized
-from .places import Published, quoted
+from .places import Published, Settings, quoted
 
 STOPPED = "Are networks merged in a tree more robust than early-stopped ones of the same accuracy?"
 HEADS = ("Setting", "Merged from", "Accuracy (%)", *(f"Lead under strong {name} (points)" for name in ATTACKS.values()))
@@ -75,7 +75,7 @@ def comparisons(of: Published, *families: str) -> Iterator[Beside]:
             yield Beside(attack, method, int(size), named[others], gap, of.answers.isel(row=k))
 
 
-def early_stopped(settings: Mapping[str, Published]) -> tuple[str, list[str]]:
+def early_stopped(settings: Settings) -> tuple[str, list[str]]:
     """The answer to `STOPPED`: a word where all settings say the same, and what other ways to merge do."""
     found = {
         name: text.split(". ")[0]
@@ -91,7 +91,7 @@ def early_stopped(settings: Mapping[str, Published]) -> tuple[str, list[str]]:
     return alike, [f"In `{name}`, {text[0].lower()}{text[1:]}" for name, text in told.items() if text]
 
 
-def table(settings: Mapping[str, Published]) -> list[Line]:
+def table(settings: Settings) -> list[Line]:
     """For each setting and number of networks merged in a tree: how far they lead early-stopped networks, or trail.
 
     Settings in which no comparison is possible are left out, see `beside_the_table`.
@@ -114,7 +114,7 @@ def near(one: Beside) -> bool:
     return abs(one.gap) <= NEAR * PERCENT
 
 
-def beside_the_table(settings: Mapping[str, Published]) -> list[str]:
+def beside_the_table(settings: Settings) -> list[str]:
     """Where no early-stopped network is as inaccurate, and how the tree stands beside other unmerged networks."""
     told = []
     for name, each in settings.items():
@@ -133,7 +133,7 @@ def beside_the_table(settings: Mapping[str, Published]) -> list[str]:
     return told
 
 
-def _counted(settings: Mapping[str, Published], attack: str, families: tuple[str, ...]) -> str:
+def _counted(settings: Settings, attack: str, families: tuple[str, ...]) -> str:
     """In how many comparisons with others about as accurate the tree leads and trails under an attack, and where."""
     leads, trails, n = [], [], 0
     for name, each in settings.items():
@@ -161,7 +161,7 @@ def _cell(one: Beside | None) -> Cell:
     return Cell(mark, verdict, word, f"{sized(one.row)}{f', beside networks {more}' * bool(one.gap)}")
 
 
-def markdown(settings: Mapping[str, Published]) -> str:
+def markdown(settings: Settings) -> str:
     """`table` and what its marks mean, as Markdown."""
     lines = [
         [*line[:3], *(f"{cell.mark} {cell.word}{', ' * bool(cell.number)}{cell.number}" for cell in line.cells)]

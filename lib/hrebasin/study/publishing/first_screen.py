@@ -10,7 +10,7 @@ import xarray as xr
 from ..claims.verdicts import ALPHA
 from ..groups import PERCENT, count_groups, tree, tree_stages
 from .ledger_text import MARKS, markdown_table, part_of, sized, trees, turned
-from .places import Published, quoted
+from .places import Settings, quoted
 
 KEY = (
     "Stage s holds networks merged from 2^s; those of a tree's last stage are fully merged. Early-stopped ones are "
@@ -99,7 +99,7 @@ def recipe(results: Mapping[str, xr.Dataset]) -> str:
     return f"`{attrs['setting']}`: {'; '.join(about)}."
 
 
-def key(settings: Mapping[str, Published]) -> str:
+def key(settings: Settings) -> str:
     """`KEY`, and whose intervals leave out that images are a sample too."""
     parts = {name: part_of(each.ledger, "C5b fgsm") for name, each in settings.items()}
     parts = {name: part for name, part in parts.items() if not part.low.isnull()}
@@ -111,7 +111,7 @@ def key(settings: Mapping[str, Published]) -> str:
     return f"{KEY}{alone * bool(narrow)} {where} they resample images too; of few trees, they rest mostly on images."
 
 
-def findings(settings: Mapping[str, Published]) -> tuple[list[str], list[Row]]:
+def findings(settings: Settings) -> tuple[list[str], list[Row]]:
     """The head, a text for each setting, and the rows; first how accurate networks are, then what the paper finds."""
     ledgers = [each.ledger for each in settings.values()]
     merged = {name: each.results["merge"] for name, each in settings.items()}
@@ -129,7 +129,7 @@ def findings(settings: Mapping[str, Published]) -> tuple[list[str], list[Row]]:
     return heads, rows
 
 
-def findings_table(settings: Mapping[str, Published]) -> str:
+def findings_table(settings: Settings) -> str:
     """`findings` as Markdown."""
     heads, rows = findings(settings)
     lines = []

@@ -11,6 +11,7 @@ from ..claims.verdicts import REPORTED, VERDICTS, Whole, wholes
 from ..figures.alt_text import told
 from ..groups import count_groups, tree_stages
 from ..statistics import chance, rounded
+from .places import Settings
 
 # verdict -> the sign that stands beside its colour
 MARKS = {"reproduced": "✓", "contradicted": "✗", "not resolved": "~", "no verdict": "–", "not measured": "–"}
@@ -115,10 +116,10 @@ class Cell(NamedTuple):
     failed: str
 
 
-def by_setting(ledgers: Mapping[str, xr.Dataset]) -> list[tuple[str, str, list[Cell]]]:
-    """Each claim: its name, what the paper says, and a cell for each setting, by whose names the ledgers go."""
-    claims = [{whole.claim: whole for whole in wholes(ledger)} for ledger in ledgers.values()]
-    statements = {whole.claim: whole.statement for ledger in ledgers.values() for whole in wholes(ledger)}
+def by_setting(settings: Settings) -> list[tuple[str, str, list[Cell]]]:
+    """Each claim: its name, what the paper says, and a cell for each setting."""
+    claims = [{whole.claim: whole for whole in wholes(each.ledger)} for each in settings.values()]
+    statements = {name: whole.statement for ledger in claims for name, whole in ledger.items()}
     return [(claim, said, [_cell(of.get(claim)) for of in claims]) for claim, said in statements.items()]
 
 
@@ -143,13 +144,14 @@ def _shortly(parts: list[str]) -> str:
     return ", ".join(short.format(" and ".join(of)) for short, of in words.items())
 
 
-def settings_table(ledgers: Mapping[str, xr.Dataset]) -> str:
+def settings_table(settings: Settings) -> str:
     """Claims down, settings across, a verdict in each cell with the parts that decided it, as Markdown."""
-    trees_of = {name: ledger.n[(ledger.claim != OVER_SETS).values].max().item() for name, ledger in ledgers.items()}
-    heads = ["claim", "the paper says", *(f"`{name}`, n = {n}" for name, n in trees_of.items())]
+    heads = ["claim", "the paper says"]
+    for name, (ledger, *_) in settings.items():
+        heads.append(f"`{name}`, n = {ledger.n[(ledger.claim != OVER_SETS).values].max().item()}")
     lines = [
         [claim, statement, *(f"{c.mark} {c.verdict}{f' ({c.failed})' * bool(c.failed)}".strip() for c in cells)]
-        for claim, statement, cells in by_setting(ledgers)
+        for claim, statement, cells in by_setting(settings)
     ]
     return markdown_table(heads, lines)
 

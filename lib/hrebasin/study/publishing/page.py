@@ -22,7 +22,7 @@ from .first_screen import findings, key, recipe
 from .ledger_text import MARKS, by_setting, counted, ledger_table, reported, rows, tally
 from .live_figure import live_figure
 from .pictures import CLAIM_FIGURES, picture, title
-from .places import Place, Published, read_published
+from .places import Place, Published, Settings, read_published
 from .short_answer import in_short
 
 FAMILIES = OPEN["controls"].figure  # the figure that comes first, and reacts
@@ -31,7 +31,7 @@ NUMBERS = ("Effect", "95 % interval", "n trees", "p", "p, Holm", "p, signs")  # 
 
 def write_page(
     path: Path | str,
-    settings: Mapping[str, Published],
+    settings: Settings,
     *,
     data: Path | str = "results",
     notebooks: Path | str = "notebooks",
@@ -61,7 +61,6 @@ def write_page(
     for name, (draw, _) in figures.BENCHMARKS.items() if benchmarks is not None else ():
         shown = picture(name, draw(benchmarks), figures.benchmark_caption(name, benchmarks), files=Path(files))
         speed.append(shown | {"links": _files(name, Path(files), [Path(data).parent / "benchmarks.nc"])})
-    ledgers = {name: each.ledger for name, each in settings.items()}
     see = dict.fromkeys(claims.claim.values.tolist(), [])
     see |= {claim: _see(names, drawn, pages) for claim, names in CLAIM_FIGURES.items()}
     heads, came_out = findings(settings)
@@ -87,7 +86,7 @@ def write_page(
             ],
             claims=[
                 {"id": claim, "statement": statement, "cells": cells, "links": see[claim]}
-                for claim, statement, cells in by_setting(ledgers)
+                for claim, statement, cells in by_setting(settings)
             ],
             together=paragraphs(settings),
             numbers=NUMBERS,
@@ -127,11 +126,10 @@ def _files(name: str, files: Path, data: Sequence[Path]) -> list[tuple[str, str]
     return [(text, "" if ".." in path.parts else quote(path.as_posix())) for text, path in found]
 
 
-def _questions(settings: Mapping[str, Published], pages: Mapping[str, str], folder: Path) -> list[list[dict]]:
+def _questions(settings: Settings, pages: Mapping[str, str], folder: Path) -> list[list[dict]]:
     """For each open question what every setting answers, with links."""
-    told = by_question({name: each.answers for name, each in settings.items() if each.answers is not None})
     main, found = next(iter(settings)), []
-    for stage, answered in told.items():
+    for stage, answered in by_question(settings).items():
         found.append([])
         for name, one in answered.items():
             where = "" if name == main else name

@@ -34,6 +34,9 @@ class Published(NamedTuple):
     drawn: Mapping[str, Figure] = {}
 
 
+Settings = Mapping[str, Published]  # by name, the main one first
+
+
 def quoted(names: Iterable[str]) -> str:
     """Names of settings in a sentence: "`plain` and `fashion`"."""
     return listed([f"`{name}`" for name in names])

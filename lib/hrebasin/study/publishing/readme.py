@@ -25,7 +25,7 @@ from .answers_text import by_question
 from .first_screen import findings_table, key, recipe
 from .ledger_text import ledger_table, markdown_table, settings_table, trees
 from .pictures import title
-from .places import Place, Published, benchmarks_file, places, read_published
+from .places import Place, Settings, benchmarks_file, places, read_published
 from .recommendation import recommended, ways_table
 from .short_answer import in_short
 
@@ -37,7 +37,7 @@ EVERYWHERE = {"bank", "files", "images.sources", "networks", "study", "study.sta
 EVERYWHERE |= {"study.figures.paper", "study.figures.regularity", "study.records.networks"}
 
 
-def parts(root: Path, settings: Mapping[str, Published] | None = None) -> dict[str, str]:
+def parts(root: Path, settings: Settings | None = None) -> dict[str, str]:
     """Every part by name, as Markdown, of what is published, which is read anew unless given."""
     published = places(root)
     settings = settings or {place.setting: read_published(place.data) for place in published}
@@ -55,7 +55,7 @@ def parts(root: Path, settings: Mapping[str, Published] | None = None) -> dict[s
             for place, each in zip(published, everything, strict=True)
         ),
         "data-sets": data_sets(everything[0]),
-        "claims": settings_table({name: each.ledger for name, each in settings.items()}),
+        "claims": settings_table(settings),
         "stages": figures.Table("", *stages_table(settings)).markdown().rstrip() + "\n",
         "settings": "".join(f"- **{title}** {text}\n" for title, text in paragraphs(settings)),
         "ledger": ledger_table(claims),
@@ -74,7 +74,7 @@ def parts(root: Path, settings: Mapping[str, Published] | None = None) -> dict[s
     }
 
 
-def _findings(settings: Mapping[str, Published]) -> str:
+def _findings(settings: Settings) -> str:
     """The settings, what came out in each, and merged networks beside early-stopped ones, as Markdown."""
     lines = ["We trained under these settings:", "", *(f"- {recipe(each.results)}" for each in settings.values())]
     lines += ["", key(settings), "", findings_table(settings)]
@@ -189,10 +189,9 @@ def _figure_row(name: str, link: str, results: Mapping, needs: Mapping, known: C
     return [f"[{title(name)}]({link})", made_by, sources, commands, f"{minutes:.0f}"]
 
 
-def questions(settings: Mapping[str, Published]) -> str:
+def questions(settings: Settings) -> str:
     """The open questions with what each setting's published data say of them, and their notebooks, as Markdown."""
-    told = by_question({name: each.answers for name, each in settings.items() if each.answers is not None})
-    lines = []
+    told, lines = by_question(settings), []
     for stage, name in QUESTIONS.items():
         lines.append(f"- **{load(stage).TITLE}** [`{name}`](notebooks/{name}.ipynb)")
         found = [

@@ -1,6 +1,5 @@
 """Which way to merge: a table of accuracies, and what each setting recommends."""
 
-from collections.abc import Mapping
 from operator import itemgetter
 
 import xarray as xr
@@ -9,12 +8,12 @@ from ..groups import count_groups
 from ..questions.ways_beside_the_tree import accuracies, size_of
 from ..questions.ways_to_merge import most_accurate, recommendation
 from .ledger_text import markdown_table
-from .places import Published
+from .places import Settings
 
 RANKS = (max, itemgetter(0))  # with REPAIR or without, and without
 
 
-def ways_table(settings: Mapping[str, Published]) -> str:
+def ways_table(settings: Settings) -> str:
     """Accuracy of most merged networks by way and setting, without and with REPAIR, as Markdown.
 
     Ways are shown that are among the first two somewhere, and those of the paper.
@@ -37,7 +36,7 @@ def ways_table(settings: Mapping[str, Published]) -> str:
     return markdown_table(["`method=`", *heads], lines)
 
 
-def recommended(settings: Mapping[str, Published]) -> str:
+def recommended(settings: Settings) -> str:
     """Which way to merge, from the first setting that has tried many, and which is the best in each of the others."""
     if not (tried := _tried(settings)):
         return "Not measured yet.\n"
@@ -47,5 +46,5 @@ def recommended(settings: Mapping[str, Published]) -> str:
     return f"Measured in `{main}`: {recommendation(data)}\n{rest}"
 
 
-def _tried(settings: Mapping[str, Published]) -> dict[str, xr.Dataset]:
+def _tried(settings: Settings) -> dict[str, xr.Dataset]:
     return {name: each.results["mergers"] for name, each in settings.items() if "mergers" in each.results}

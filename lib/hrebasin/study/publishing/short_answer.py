@@ -19,7 +19,7 @@ from .across_settings import in_points, rows_named, settings_with, strong_by_sta
 from .early_stopping import comparisons, near, other_ways
 from .first_screen import ends_of_tree
 from .ledger_text import NOTHING, part_of, sized, turned
-from .places import Published, quoted
+from .places import Published, Settings, quoted
 
 FALLS = {"weight norms": "C7a", "Lipschitz bounds": "C8a"}
 TREE, PGD = MERGED["tree"], "pgd-margin"
@@ -33,7 +33,7 @@ CERTIFIED = "certified radius by the global bound, stage"
 NEAR_CHANCE = 1.5  # times the accuracy of guessing, below which merged networks tell nothing but that
 
 
-def in_short(settings: Mapping[str, Published]) -> list[tuple[str, str]]:
+def in_short(settings: Settings) -> list[tuple[str, str]]:
     """Accuracy, robustness, whether merging is what makes networks robust, and regularity: a paragraph each, but none
     where there is nothing to tell.
     """
@@ -47,7 +47,7 @@ def in_short(settings: Mapping[str, Published]) -> list[tuple[str, str]]:
     return [(topic, text) for topic, sentences in told.items() if (text := " ".join(sentences))]
 
 
-def _lost(settings: Mapping[str, Published]) -> Iterator[str]:
+def _lost(settings: Settings) -> Iterator[str]:
     """What merging a pair and a whole tree costs, and where merged networks are close to guessing."""
     pair, whole, leaves, guessing = {}, {}, {}, {}
     for name, each in settings.items():
@@ -87,7 +87,7 @@ def _upper(text: str) -> str:
     return text[0].upper() + text[1:]
 
 
-def _gain(settings: Mapping[str, Published]) -> Iterator[str]:
+def _gain(settings: Settings) -> Iterator[str]:
     """Where fully merged networks are more robust than unmerged ones."""
     strong, told = verdicts_on(settings, "C5b fgsm"), []
     for verdict, word in {"reproduced": "better", "contradicted": "worse"}.items():
@@ -109,7 +109,7 @@ def _gain(settings: Mapping[str, Published]) -> Iterator[str]:
             yield f"{_upper(', and '.join(told))}{neither} {kind}."
 
 
-def _rise(settings: Mapping[str, Published]) -> Iterator[str]:
+def _rise(settings: Settings) -> Iterator[str]:
     """Where robustness rises with the first merge, and ends lower than it began."""
     for name in settings:
         rises = rows_named(settings[name].ledger, FIRST_RISE)
@@ -132,7 +132,7 @@ def _under_pgd(of: Published, method: str, stage: int) -> Test | None:
     return None
 
 
-def _other_ways_lead(settings: Mapping[str, Published]) -> Iterator[str]:
+def _other_ways_lead(settings: Settings) -> Iterator[str]:
     """Where networks merged in other ways are more robust than unmerged ones, and where none is."""
     found = {
         name: beside_unmerged(each.results["mergers"]) for name, each in settings.items() if "mergers" in each.results
@@ -156,7 +156,7 @@ def _other_ways_lead(settings: Mapping[str, Published]) -> Iterator[str]:
         yield f"No other way leads them in {quoted(none)}."
 
 
-def _against_stopped(settings: Mapping[str, Published]) -> Iterator[str]:
+def _against_stopped(settings: Settings) -> Iterator[str]:
     """Whether any merged networks are more robust than early-stopped ones as accurate."""
     tree, rest = ([one for one in _beside_stopped(settings) if (one.way == TREE) == own] for own in (True, False))
     if tree:
@@ -178,7 +178,7 @@ class _Beside(NamedTuple):
     sign: int
 
 
-def _beside_stopped(settings: Mapping[str, Published]) -> Iterator[_Beside]:
+def _beside_stopped(settings: Settings) -> Iterator[_Beside]:
     """All such comparisons; of two networks the tree's alone, and of ways that are no family those of most networks."""
     for name, each in settings.items():
         for one in filter(near, comparisons(each)):
@@ -217,7 +217,7 @@ def _leads(found: Sequence[_Beside]) -> str:
     return f"They lead in {sum(map(len, leading.values()))}: {'; '.join(told)}." if told else "They lead in none."
 
 
-def _regularised(settings: Mapping[str, Published]) -> Iterator[str]:
+def _regularised(settings: Settings) -> Iterator[str]:
     """Whether weight norms and bounds fall, how, and whether smaller weights alone do as much."""
     measured = {name: verdicts_on(settings, part) for name, part in FALLS.items()}
     falling = [name for name, found in measured.items() if {*found.values()} - {NOTHING} == {"reproduced"}]
@@ -248,7 +248,7 @@ def _regularised(settings: Mapping[str, Published]) -> Iterator[str]:
         )
 
 
-def _certified(settings: Mapping[str, Published]) -> Iterator[str]:
+def _certified(settings: Settings) -> Iterator[str]:
     """Where the radius falls within which the global bound makes answers certain."""
     found = {name: rows_named(each.answers, CERTIFIED) for name, each in settings.items()}
     if fall := [name for name, rows in found.items() if any(row.high.item() < 0 for row in rows)]:
