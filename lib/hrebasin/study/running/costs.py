@@ -90,10 +90,7 @@ def work(setting: Setting) -> dict[str, Work]:
     attacked = trained + nodes + sum(sets.values())
     passes = trained * setting.epochs * n_train
     steps = passes / setting.batch_size
-
-    def forward(times: float) -> float:
-        return 2 * network * times
-
+    forward = 2 * network  # operations of a pass for an image
     solves = {2: SOLVES_A_PAIR} | {n: SWEEPS_A_NETWORK * n * n * SOLVES_AN_ALIGNMENT for n in sets if n > 2}
     eps, magnitudes = len(setting.epsilons), len(setting.noise_magnitudes)
     gradients = DEEPFOOL_STEPS * (1 + 2 * CANDIDATES) * 2  # two norms; a gradient costs two passes
@@ -107,13 +104,13 @@ def work(setting: Setting) -> dict[str, Work]:
     choice = pairs * 4 * min(setting.evaluated_images, n_test) * network
     a_group = {
         "train": Work(
-            2 * passes * (2 * first + 3 * sum(rest)) + forward(trained * n_test), bytes=steps * STATE * network
+            2 * passes * (2 * first + 3 * sum(rest)) + forward * (trained * n_test), bytes=steps * STATE * network
         ),
         "merge": Work(
-            forward((trained + merged) * evaluated),
+            forward * ((trained + merged) * evaluated),
             solves=nodes * SOLVES_A_PAIR + sum(sets[n] * solves[n] for n in sets),
         ),
-        "attack": Work(forward(attacked * setting.attacked_images * attack)),
+        "attack": Work(forward * (attacked * setting.attacked_images * attack)),
         "regularity": Work(exact=attacked * (local + jacobian + spectra)),
         "ablations": Work(products=2 * (line + choice), solves=pairs * 5 * SOLVES_A_PAIR),
     }
