@@ -29,17 +29,13 @@ def told_questions(asked: xr.Dataset) -> list[dict]:
     return told
 
 
-def lead(asked: xr.Dataset, stage: str) -> str:
-    """What stands first in the answer to a question; empty where it was not asked."""
-    return next((told["lead"] for told in told_questions(asked) if told["stage"] == stage), "")
-
-
 def by_question(settings: Settings) -> dict[str, dict[str, dict]]:
     """Stage of a question -> setting -> what `told_questions` tells of its answers; questions in their order."""
-    asked = {name: each.answers for name, each in settings.items() if each.answers is not None}
-    told = {name: {one["stage"]: one for one in told_questions(answers)} for name, answers in asked.items()}
-    found = {stage: {name: each[stage] for name, each in told.items() if stage in each} for stage in OPEN}
-    return {stage: each for stage, each in found.items() if each}
+    found: dict[str, dict[str, dict]] = {stage: {} for stage in OPEN}
+    for name, each in settings.items():
+        for one in () if each.answers is None else told_questions(each.answers):
+            found[one["stage"]][name] = one
+    return {stage: answered for stage, answered in found.items() if answered}
 
 
 def split(text: str) -> tuple[str, str]:

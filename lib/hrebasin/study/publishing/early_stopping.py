@@ -12,7 +12,7 @@ from ..questions.equal_accuracy import NEAR, beside_stopped
 from ..questions.families import ATTACKS, NOT_COMPARABLE, OTHERS
 from ..questions.wording import amount, listed, way_in_words, within
 from ..statistics import Test, by_sign
-from .answers_text import lead
+from .answers_text import by_question
 from .first_screen import Cell
 from .ledger_text import NOTHING, markdown_table, sized
 from .places import Published, Settings, quoted
@@ -77,11 +77,8 @@ def comparisons(of: Published, *families: str) -> Iterator[Beside]:
 
 def early_stopped(settings: Settings) -> tuple[str, list[str]]:
     """The answer to `STOPPED`: a word where all settings say the same, and what other ways to merge do."""
-    found = {
-        name: text.split(". ")[0]
-        for name, each in settings.items()
-        if each.answers is not None and (text := lead(each.answers, "controls"))
-    }
+    asked = by_question(settings).get("controls", {})
+    found = {name: answer["lead"].split(". ")[0] for name, answer in asked.items()}
     if not found:
         return "Not measured yet.", []
     words = list(dict.fromkeys(word for word in found.values() if word != NOT_COMPARABLE))
