@@ -71,7 +71,7 @@ def seconds(dataset: xr.Dataset) -> float:
 def describe(dataset: xr.Dataset) -> str:
     """Which data set this is, for the metadata of figures drawn from it."""
     told = {"stage": "unknown", "setting": "unknown", "created": "unknown", "code_commit": "unknown"} | dataset.attrs
-    digests = json.loads(told.get("data_digest", "{}")).items()
-    images = ", ".join((told.get("data_source", "unknown"), *(f"{split} {digest[:12]}" for split, digest in digests)))
+    digests = [f"{split} {digest[:12]}" for split, digest in _digests(dataset).items()]
+    images = ", ".join([told.get("data_source", "unknown"), *digests])
     commit = told["code_commit"][:12] + (" and changes to it" if told.get("code_changed") else "")
     return f"{told['stage']}.nc of setting {told['setting']}, made {told['created']} by commit {commit} from {images}"
