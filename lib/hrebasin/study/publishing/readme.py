@@ -84,10 +84,11 @@ def _findings(settings: Settings) -> str:
 
 def _family_caption(everything: Sequence[Mapping[str, xr.Dataset]]) -> str:
     """Of the first setting whose families of networks were measured."""
-    for asked in (results["controls"] for results in everything if "controls" in results):
-        n = f"n = {count_groups(asked)} trees"
-        return f"In `{asked.attrs['setting']}`, {n}; [what the curves are](figures/fig9_controls.md).\n"
-    return ""
+    asked = next((results["controls"] for results in everything if "controls" in results), None)
+    if asked is None:
+        return ""
+    n = f"n = {count_groups(asked)} trees"
+    return f"In `{asked.attrs['setting']}`, {n}; [what the curves are](figures/fig9_controls.md).\n"
 
 
 def published_by(results: Mapping[str, xr.Dataset], figures_at: str) -> str:
