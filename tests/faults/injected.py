@@ -62,21 +62,12 @@ class Traced:
         given = ["-f", "-qq", "-y", "-o", str(self.trace), "-e", f"trace={call}", "-e", f"inject={call}:{what}"]
         self.sandbox.before = ["strace", *given, "--seccomp-bpf"]  # faster, and loses signals, not errors
 
-    def stop(self, call: str, number: int) -> str | None:
-        """Kill the run right after the ``number``-th call of a kind in any of its processes; None if it ended before.
+    def stop(self, call: str, number: int = 1, *, when: int | None = None) -> str | None:
+        """Kill the run right after the ``number``-th call of a kind in any of its processes; which, None if none was.
 
-        Returns:
-            The call.
+        Each is held meanwhile; with ``when``, only the ``when``-th of each thread is, and counts.
         """
-        return self._killed_in(call, number, "")
-
-    def kill(self, call: str, when: int) -> str | None:
-        """Kill the run where one of its threads makes its ``when``-th call of a kind; None if none made so many."""
-        return self._killed_in(call, 1, f":when={when}") and f"{call} number {when} of a thread"
-
-    def _killed_in(self, call: str, number: int, which: str) -> str | None:
-        """Hold each call, or those of a thread that ``which`` tells; kill the run while the ``number``-th is held."""
-        self._strace(call, f"delay_exit={HELD:.6f}s{which}")
+        self._strace(call, f"delay_exit={HELD:.6f}s" + (f":when={when}" if when else ""))
         with stopped_at_last(self.sandbox.start()) as process:
             while process.poll() is None:
                 held = [line for line in self._traced() if "(DELAYED)" in line and self._told(call, line)]
@@ -88,7 +79,7 @@ class Traced:
                     process.wait()
                     self.sandbox.before = []
                     self.sandbox.wait_for_end()
-                    return self._told(call, last)
+                    return f"{call} number {when} of a thread" if when else self._told(call, last)
                 time.sleep(LOOK)
         return None
 
@@ -119,7 +110,8 @@ class Traced:
 
 def spread(n: int, most: int) -> list[int]:
     """At most ``most`` of the numbers 1 to ``n``, evenly."""
-    return sorted({1 + k * n // most for k in range(min(n, most))}) if n > most else list(range(1, n + 1))
+    most = min(n, most)
+    return [1 + k * n // most for k in range(most)]
 
 
 def series(report, folder: Path, *values: str, most: int) -> None:
@@ -163,7 +155,7 @@ def series(report, folder: Path, *values: str, most: int) -> None:
 def _act(trial: Traced, how: str, call: str, which: int) -> tuple[str, list[str]] | None:
     """Do it; what was done, and what is wrong with how the run ended; None where there was no such call."""
     if how in ("stop", "kill"):
-        what = getattr(trial, how)(call, which)
+        what = trial.stop(call, which) if how == "stop" else trial.stop(call, when=which)
         return what and (what, [f"process left: {process}" for process in trial.sandbox.processes()])
     code, log = trial.fail(call, which, how), read_text(trial.sandbox.log)
     if "(INJECTED)" not in read_text(trial.trace):

@@ -213,10 +213,7 @@ def main() -> int:
     parser.add_argument("--interrupts", type=int, default=10, help="interruptions with SIGINT")
     parser.add_argument("--parallel", type=int, default=20, help="runs with --cores jobs at once")
     parser.add_argument("--cores", type=int, default=4)
-    parser.add_argument("--no-damage", action="store_true", help="neither damaged results nor full disks")
     parser.add_argument("--points", type=int, default=4, help="of a part, for each call of the system but renames")
-    parser.add_argument("--no-injection", action="store_true", help="nothing that needs strace")
-    parser.add_argument("--seed", type=int, default=0, help="of the moments")
     parser.add_argument("--record", type=Path, help="file of what came of every fault, by which a series goes on")
     parser.add_argument("--table", type=Path, help="Markdown file for the numbers")
     given = parser.parse_args()
@@ -224,7 +221,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="faults-") as name:
         folder = Path(name)
         report = Report(given.record or folder / "record.jsonl")
-        if not given.no_injection and injected.available():
+        if injected.available():
             injected.series(report, folder, *VALUES, "groups=1", most=given.points)
         undisturbed, start = Sandbox(folder / "undisturbed", *VALUES), time.perf_counter()
         if code := undisturbed.finish():
@@ -232,12 +229,11 @@ def main() -> int:
             return 1
         duration, whole = time.perf_counter() - start, undisturbed.contents()
         print(f"undisturbed: {duration:.0f} s, {len(whole)} data sets, banks and figures", flush=True)
-        generator = np.random.default_rng(given.seed)
+        generator = np.random.default_rng(0)
         for how, n in ((signal.SIGKILL, given.kills), (signal.SIGINT, given.interrupts)):
             stop(report, whole, folder, how, moments(generator, n, duration))
         run_together(report, folder, given.parallel, given.cores)
-        if not given.no_damage:
-            damage(report, whole, folder, undisturbed)
+        damage(report, whole, folder, undisturbed)
     print(table(report.faults))
     if given.table:
         write_atomically(given.table, table(report.faults))

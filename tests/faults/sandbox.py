@@ -20,6 +20,7 @@ from PIL import Image
 from safetensors import safe_open
 
 from hrebasin.files import LEFTOVER, project_root, read_text
+from hrebasin.study.running.scratch import processes_with
 from hrebasin.study.stages import WEIGHTS
 
 MARK = "HREBASIN_FAULTS"  # in the environment of every process of a run
@@ -94,12 +95,7 @@ class Sandbox:
 
     def processes(self) -> list[psutil.Process]:
         """What is alive of the latest start, in whichever session and under whichever parent."""
-        found = []
-        for process in psutil.process_iter():
-            with suppress(psutil.Error):
-                if process.environ().get(MARK) == self._mark() and process.status() != psutil.STATUS_ZOMBIE:
-                    found.append(process)
-        return found
+        return processes_with(MARK, self._mark())
 
     def working(self) -> list[str]:
         """The notebooks that are running, such as ``01_train 000``."""

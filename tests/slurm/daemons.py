@@ -14,8 +14,10 @@ from pathlib import Path
 
 import psutil
 
+from hrebasin.study.running.scratch import processes_with
+
 CPUS = 16  # as many as a rule of config/slurm asks for; Slurm takes our word for it
-MARK = "HREBASIN_TEST_SLURM"  # variable that every process of the block inherits
+MARK = "HREBASIN_TEST_SLURM"  # variable that every process of the block inherits: daemons, jobs and what they run
 # Snakemake's options for this cluster: two jobs of one core at once, no accounting, eager polling
 ONE_NODE = ["--jobs", "2", "--max-threads", "1", "--latency-wait", "5"]
 ONE_NODE += ["--slurm-no-account", "--slurm-status-command", "squeue", "--slurm-init-seconds-before-status-checks", "1"]
@@ -93,9 +95,9 @@ def slurm(folder: Path) -> Iterator[dict[str, str]]:
         for event in handlers:  # a second Ctrl-C must not keep the rest from being stopped
             signal.signal(event, signal.SIG_IGN)
         # The daemons last: without them, the processes that watch over jobs do not end, nor can we find those.
-        _end([process for process in _processes(folder) if process not in started])
+        _end([process for process in processes_with(MARK, folder) if process not in started])
         _empty_queue(programs, environment)
-        _end(_processes(folder))
+        _end(processes_with(MARK, folder))
         for event, handler in handlers.items():
             signal.signal(event, handler)
 
@@ -167,15 +169,3 @@ def _end(processes: list[psutil.Process]) -> None:
         with suppress(psutil.NoSuchProcess):
             process.kill()
     psutil.wait_procs(processes, timeout=10)
-
-
-def _processes(folder: Path) -> list[psutil.Process]:
-    """All processes of the block: daemons, steps of jobs and what they run."""
-    found = []
-    for process in psutil.process_iter():
-        try:
-            if process.environ().get(MARK) == str(folder):
-                found.append(process)
-        except (psutil.AccessDenied, psutil.NoSuchProcess):
-            continue
-    return found

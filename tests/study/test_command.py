@@ -33,7 +33,6 @@ def test_what_no_subcommand_takes_is_refused_and_settings_are_checked_by_name(tm
         assert refused.value.code == 2
         assert "usage: hrebasin" in capsys.readouterr().err
     for arguments, message in (
-        (["run", "setting=tiny", "--cores", "1", "groups=0"], "tiny.yaml with n_groups=0: n_groups should be greater"),
         (["run", "setting=tiny", "--part", "train", "flip=perhaps"], "flip should be a valid boolean, got 'perhaps'"),
         (["run", "setting=tiny", "widths=3"], "['widths'] hold several values: change them in a copy of the setting"),
     ):

@@ -39,14 +39,10 @@ def _acted(given: argparse.Namespace) -> int:
         _check_checkout()
         return given.act(given) or 0
     except ModuleNotFoundError as error:
-        if not error.name:
-            print(f"error: {error}", file=sys.stderr)
-            return REFUSED
-        if error.name.partition(".")[0] == "hrebasin":
+        if error.name and error.name.partition(".")[0] == "hrebasin":
             raise
-        print(
-            f"error: hrebasin {given.command} needs the package {error.name}: install hrebasin[study]", file=sys.stderr
-        )
+        needs = f"hrebasin {given.command} needs the package {error.name}: install hrebasin[study]"
+        print(f"error: {needs if error.name else error}", file=sys.stderr)
         return REFUSED
     except (OSError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
@@ -159,7 +155,7 @@ def _costs(given: argparse.Namespace) -> None:
     from .running.costs import table
     from .settings import load_setting
 
-    setting = load_setting(project_root() / "config" / f"{given.setting}.yaml", n_groups=given.groups)
+    setting = load_setting(project_root() / "config" / f"{given.setting}.yaml")
     print(f"{setting.n_groups} trees of {setting.leaves}, predicted:\n\n{table(setting)}")
 
 
@@ -231,7 +227,6 @@ def _parser() -> argparse.ArgumentParser:
 
     costs = add("costs", _costs, "predict the hours of a run")
     costs.add_argument("setting", help="name of a file in config/")
-    costs.add_argument("--groups", type=int, help="trees; by default the setting's")
 
     bench = add("bench", _bench, "compare speed with the alternatives")
     bench.add_argument("--dataset", help="images, by default the notebook's")

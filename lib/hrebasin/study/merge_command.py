@@ -18,12 +18,8 @@ WORDS = {
 
 
 def add_commands(add: Callable[..., argparse.ArgumentParser]) -> None:
-    """Add both to a command line.
-
-    Args:
-        add: takes a name, what to do, and words; gives the parser of a new subcommand.
-    """
-    one, many = {"type": _texts}, {"type": numbers, "default": []}
+    """Add both to a command line; ``add`` takes a name, what to do, and words, and gives a new subcommand's parser."""
+    many = {"type": numbers, "default": []}
     network = {"metavar": "MODULE:FACTORY", "help": "makes such a network: torchvision.models:resnet18, nets.py:make"}
     example = {"type": sizes, "default": (), "metavar": "SIZES", "help": "shape of one input, such as 3,32,32"}
 
@@ -42,7 +38,8 @@ def add_commands(add: Callable[..., argparse.ArgumentParser]) -> None:
     merge.add_argument("--images", default="", metavar="FOLDER_OR_ARCHIVE", help=where)
     merge.add_argument("--mean", **many, help="of each channel of the images, in [0, 1]: 0.49,0.48,0.45")
     merge.add_argument("--std", **many, help="of each channel")
-    merge.add_argument("--layers", **one, default=[], help="of a perceptron, input side first: in,mid,out")
+    layers = {"type": lambda words: words.split(","), "default": []}
+    merge.add_argument("--layers", **layers, help="of a perceptron, input side first: in,mid,out")
     told = "file of inputs and logits, which a perceptron must give"
     merge.add_argument("--reference", type=Path, metavar="FILE", help=told)
 
@@ -86,10 +83,6 @@ def _symmetry(given: argparse.Namespace) -> None:
     print(symmetry)
     error = prove_symmetry(network, symmetry, example)
     print(f"proven: with every permutation drawn at random, the outputs change by {error:.0e} of their size")
-
-
-def _texts(words: str) -> list[str]:
-    return words.split(",")
 
 
 def numbers(words: str) -> list[float]:  # its name stands in argparse's message

@@ -51,9 +51,7 @@ def notebook_code(notebook: Path) -> str:
 def executing(notebook: Path | str, **origin: str) -> None:
     """Tell this process which notebook it executes, for the attributes of the data sets that it writes: `executed`.
 
-    Args:
-        notebook: its digest becomes ``code_digest``.
-        origin: further attributes.
+    These are ``code_digest``, of the notebook, and ``origin``.
     """
     executed.update(origin)
     with suppress(SyntaxError):  # of cells with magics, which are not Python

@@ -228,11 +228,7 @@ def load_setting(path: Path | str, **overrides) -> Setting:
 
 
 def schema(explained: Path) -> str:
-    """The JSON schema of settings, for editors, as text.
-
-    Args:
-        explained: a setting, whose comments tell what the keys mean.
-    """
+    """The JSON schema of settings, for editors, as text; comments of the setting ``explained`` tell what keys mean."""
     found = Setting.model_json_schema()
     found["description"] = "A setting: all values of a run."
     for name, comment in re.findall(r"^(\w+):[^#]*# (.*)$", read_text(explained), flags=re.MULTILINE):
@@ -289,7 +285,6 @@ def _check_fit(values: Mapping) -> None:
     for name in ("merge_many_sizes", "merger_sizes"):
         if (largest := max(values.get(name, [0]))) > leaves:
             raise ValueError(f"{name} should lie in [2, leaves={leaves}], got {largest}")
-    if values.get("snapshot_models", 0) >= leaves:
-        raise ValueError(f"snapshot_models should be below leaves={leaves}, got {values['snapshot_models']}")
-    if values.get("strong_networks", 0) >= leaves:  # one is left to transfer images from
-        raise ValueError(f"strong_networks should be below leaves={leaves}, got {values['strong_networks']}")
+    for name in ("snapshot_models", "strong_networks"):  # of the latter, one is left to transfer images from
+        if values.get(name, 0) >= leaves:
+            raise ValueError(f"{name} should be below leaves={leaves}, got {values[name]}")

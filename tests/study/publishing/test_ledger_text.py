@@ -40,10 +40,10 @@ def test_a_finding_tells_verdict_and_size_under_each_setting(claims):
     assert told["C10b gaussian"][1].word == "not resolved"
     assert [(cell.word, cell.number) for cell in told["C7a"]] == [("yes", ""), ("no", "")]
     assert told["C5c fgsm"][1].number == "stage 4 leads 2 by 3.0 (1.0 to 5.0)"
-    accuracy = made["merge"].test_accuracy
-    ends = (accuracy[(accuracy.method == "unmerged").values], accuracy[(accuracy.n_merged == 16).values])
-    ends = (ends[0], ends[1][(ends[1].method == "tree").values])
-    assert rows[0].cells[0].number == " and ".join(f"{100 * float(end.mean()):.1f}" for end in ends)
+    merge = made["merge"]
+    ends = merge.method == "unmerged", (merge.method == "tree") & (merge.n_merged == 16)
+    means = [100 * merge.test_accuracy.values[end.values].mean() for end in ends]
+    assert rows[0].cells[0].number == f"{means[0]:.1f} and {means[1]:.1f}"
 
 
 def test_verdicts_are_counted_and_one_tree_has_none(claims):

@@ -19,7 +19,7 @@ def asked(sentence="", **ends):
     names = [f"FGSM, strong, at equal accuracy: tree of {n[4:]} minus early-stopped networks" for n in ends]
     low, high = np.array(list(ends.values())).T
     rows = {"comparison": ("row", np.array(names, dtype=object)), "low": ("row", low), "high": ("row", high)}
-    rows |= dict.fromkeys(("effect", "p"), ("row", low)) | {"n": ("row", np.full(len(names), 3))}
+    rows |= dict.fromkeys(("effect", "p", "images"), ("row", low)) | {"n": ("row", np.full(len(names), 3))}
     rows |= dict.fromkeys(("question", "effect_units"), ("row", np.full(len(names), "Q1", dtype=object)))
     texts = {"asked": ("asked", ["Q1"]), "title": ("asked", ["Q"]), "sentence": ("asked", [sentence])}
     return xr.Dataset(rows | texts).set_coords("asked")

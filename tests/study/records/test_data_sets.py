@@ -47,10 +47,9 @@ def path(tmp_path):
     return tmp_path / "records" / "merge.nc"
 
 
-def attributes(images, *, setting="tiny", parameters=(), device="cpu", clock=None):
+def attributes(images, *, setting="tiny", parameters=(), clock=None):
     """What `provenance` tells."""
-    clock = clock or Clock()
-    return provenance(setting=setting, parameters=dict(parameters), images=images, device=device, clock=clock)
+    return provenance(setting=setting, parameters=parameters, images=images, device="cpu", clock=clock or Clock())
 
 
 DECLARED = 'run_folder: str = "data"  # where\nepochs: int = 15  # passes'

@@ -67,10 +67,9 @@ def variables(project):
     return os.environ | {"PYTHONPATH": str(project / "audit"), "CALLS": str(project / "calls")}
 
 
-@pytest.fixture(scope="module")
 def calls(project):
     """Whom processes of the server have called outside of this machine."""
-    return lambda: (project / "calls").read_text().splitlines() if (project / "calls").exists() else []
+    return (project / "calls").read_text().splitlines() if (project / "calls").exists() else []
 
 
 @pytest.fixture(scope="module")
@@ -300,12 +299,12 @@ def test_a_copy_that_papermill_executed_opens_as_it_was_left(page, server, proje
 
 
 @IN_BROWSER
-def test_no_request_left_this_machine(page, server, requests, calls, variables):
+def test_no_request_left_this_machine(page, server, requests, project, variables):
     assert len(requests) > 100
     strangers = {urlparse(url).hostname for url in requests} - {None} - set(LOOPBACK)
     assert strangers == set()
-    assert calls() == []
+    assert calls(project) == []
     # what writes calls down does so
     probe = "import socket; s = socket.socket(); s.settimeout(0.01); s.connect(('192.0.2.1', 9))"
     subprocess.run([sys.executable, "-c", probe], env=variables, capture_output=True)
-    assert calls() == ["socket.connect 192.0.2.1"]
+    assert calls(project) == ["socket.connect 192.0.2.1"]

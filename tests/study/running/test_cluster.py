@@ -80,16 +80,13 @@ def test_options_reach_snakemake_with_all_cores_here_and_no_limit_for_a_cluster(
 
 def test_jobs_that_a_killed_run_has_left_and_a_slurm_that_does_not_answer_are_named(tmp_path, monkeypatch, capsys):
     def queue(*lines, code=0):
-        (tmp_path / "squeue").write_text(
-            "\n".join(["#!/bin/sh", *(f"echo '{line}'" for line in lines), f"exit {code}"])
-        )
+        script = ["#!/bin/sh", *(f"echo '{line}'" for line in lines), f"exit {code}"]
+        (tmp_path / "squeue").write_text("\n".join(script))
         (tmp_path / "squeue").chmod(0o755)
 
-    for name in ("config", "notebooks", "pyproject.toml"):
-        (tmp_path / name).symlink_to(ROOT / name)
-    monkeypatch.chdir(tmp_path)
+    monkeypatch.chdir(project := copy_project(tmp_path / "copy"))
     monkeypatch.setattr(workflow, "_snakemake", lambda options: pytest.fail("it started"))
-    runs = tmp_path / "data" / "runs"
+    runs = project / "data" / "runs"
     mine, other = (cluster.job_name(runs / run) for run in ("tiny", "sample"))
     assert mine != other
     assert re.fullmatch(r"[A-Za-z0-9_-]{1,50}", cluster.job_name(runs / "a.b c")), "as the executor wants it"

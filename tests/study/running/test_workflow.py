@@ -24,19 +24,17 @@ NEEDS |= {"publish": set(NOTEBOOKS), "questions": set()}
 
 @pytest.fixture
 def project(tmp_path, monkeypatch):
-    """A folder with what plans are made from, in which commands are given."""
-    for name in ("config", "notebooks", "pyproject.toml"):
-        (tmp_path / name).symlink_to(ROOT / name)
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
+    """A copy of the project, in which commands are given."""
+    folder = copy_project(tmp_path / "copy")
+    monkeypatch.chdir(folder)
+    return folder
 
 
-def test_dry_runs_plan_the_jobs_of_settings_and_parts(tmp_path):
+def test_dry_runs_plan_the_jobs_of_settings_and_parts(project):
     """Where the networks of the tiny setting alone are there."""
-    folder = (project := copy_project(tmp_path / "copy")) / "data" / "runs" / "tiny"
     for shard in range(2):
         for name in ("weights/unmerged-{}.safetensors", "weights/merged-{}.safetensors", "merge/shard-{}.nc"):
-            path = folder / name.format(f"{shard:03d}")
+            path = project / "data" / "runs" / "tiny" / name.format(f"{shard:03d}")
             path.parent.mkdir(parents=True, exist_ok=True)
             path.touch()
     last = "data/runs/many/train/shard-1000.nc"
@@ -59,6 +57,7 @@ def test_dry_runs_plan_the_jobs_of_settings_and_parts(tmp_path):
 def test_further_groups_are_further_shards_and_neighbours_stay():
     plan = Plan.from_config({"setting": "tiny", "first": 1, "groups": 3, "ask": "strong recipes"})
     assert plan.shards == {1: [1], 2: [2], 3: [3]}
+    assert json.loads(plan.parameters(NOTEBOOKS["train"], 2))["groups"] == [2]
     values = json.loads(plan.parameters(ANSWERS, None))
     assert values["questions"] == ["strong", "recipes"]
     assert (values["shards"], values["recipe_shards"]) == ([1, 2, 3], [1])  # of the first two groups
@@ -109,7 +108,8 @@ def test_names_reach_every_process_as_they_were_given(text, project):
     entries = [option for option in options[options.index("--config") + 1 :] if "=" in option]
     assert Plan.from_config(parse_config(entries)) == plan
     assert plan.run == f"data/runs/{run}"
-    assert (plan.setting.epochs, plan.setting.learning_rate) == (3, 1e-5)
+    values = json.loads(plan.parameters(NOTEBOOKS["train"], 1))
+    assert (values["dataset"], values["epochs"], values["learning_rate"]) == (plan.setting.dataset, 3, 1e-5)
 
 
 def test_every_stage_is_in_one_part_and_a_notebook_gets_what_it_declares():
@@ -134,16 +134,6 @@ def test_checkpoints_of_others_stay(tmp_path):
     (tmp_path / "checkpoints" / "recipes-002").rmdir()
     _remove_checkpoints(plan, tmp_path / "checkpoints", questions=False)
     assert not (tmp_path / "checkpoints").exists()
-
-
-def test_overrides_reach_the_notebooks(tmp_path):
-    for split in ("train", "test"):
-        (tmp_path / split).mkdir()
-    given = {"dataset": str(tmp_path), "device": "cuda:1", "epochs": 2}
-    plan = Plan.from_config({"setting": "tiny", "groups": 3} | given)
-    values = json.loads(plan.parameters(NOTEBOOKS["train"], 2))
-    assert (values["groups"], values["dataset"], values["epochs"]) == ([2], str(tmp_path), 2)
-    assert "--device cuda:1 --gpus {resources.gpu}" in plan.shell(NOTEBOOKS["train"])
 
 
 def test_a_place_where_snakemake_can_keep_no_records_is_refused_by_name(tmp_path):

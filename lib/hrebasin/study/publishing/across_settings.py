@@ -10,25 +10,19 @@ from ..questions.ways_to_merge import most_accurate
 from ..questions.wording import listed
 from .early_stopping import STOPPED, early_stopped
 from .ledger_text import NOTHING, part_of, sized, turned
-from .places import ORDER, Published
+from .places import ORDER, Published, Settings, quoted
 
 COMPARED = {"C11": "A pair merge costs", "C5b fgsm": "Under strong FGSM, the lead of fully merged networks is"}
 OTHERS = {  # setting -> what it has that the main networks have not
     "convolutional": "convolutional networks with batch norm",
     "residual": "residual networks with layer norm",
 }
-
-
 BARRIER = ": accuracy barrier after matching"  # end of the names of a recipe's comparisons
 AUGMENTED = "what crop and flip change of the gain"
 
 
-def paragraphs(settings: Mapping[str, Published]) -> list[tuple[str, str]]:
-    """Each question that settings answer together, and the answer.
-
-    Args:
-        settings: by name, the main one first.
-    """
+def paragraphs(settings: Settings) -> list[tuple[str, str]]:
+    """Each question that settings answer together, and the answer."""
     word, told = early_stopped(settings)
     return [
         (STOPPED, " ".join(filter(None, [word, *told]))),
@@ -39,7 +33,7 @@ def paragraphs(settings: Mapping[str, Published]) -> list[tuple[str, str]]:
     ]
 
 
-def stages_table(settings: Mapping[str, Published]) -> tuple[list[str], list[list[str]]]:
+def stages_table(settings: Settings) -> tuple[list[str], list[list[str]]]:
     """Accuracy by stage, without attack and under weak and strong FGSM, of each setting: the head, and rows."""
     head, rows = ["setting", "stage", "test accuracy (%)", "weak FGSM (%)", "strong FGSM (%)"], []
     for name, (_, _, results, _) in settings.items():
@@ -62,7 +56,7 @@ def _under_fgsm(results: Results, sizes: tuple[float, float]) -> xr.DataArray:
     return (robust * xr.DataArray(between(robust, *sizes), dims="epsilon")).sum("epsilon")
 
 
-def _tree_or_many(settings: Mapping[str, Published]) -> str:
+def _tree_or_many(settings: Settings) -> str:
     converged, once = (verdicts_on(settings, part) for part in ("C1a", "C1b"))
     if "reproduced" in converged.values():
         first = f"Yes, in {settings_with(converged, 'reproduced')}."
@@ -74,26 +68,26 @@ def _tree_or_many(settings: Mapping[str, Published]) -> str:
     return " ".join([first, *(_beside_many(settings, other, *found) for other, found in besides.items())])
 
 
-def _beside_many(settings: Mapping[str, Published], other: str, part: str, verdicts: Mapping[str, str]) -> str:
+def _beside_many(settings: Settings, other: str, part: str, verdicts: Mapping[str, str]) -> str:
     """How much more or less accurate the tree is than a MergeMany, in every setting."""
     told, unsure, still_open = [], [], []
     for name in (name for name, verdict in verdicts.items() if verdict != NOTHING):
         row = part_of(settings[name].ledger, part)
         if row.low <= 0 <= row.high:
-            still_open.append(f"`{name}`")
+            still_open.append(name)
             continue
         word, row = ("less", turned(row)) if row.effect < 0 else ("more", row)
         told.append(f"{in_points(sized(row))} {word} accurate in `{name}`")
-        unsure += [f"`{name}`"] * (verdicts[name] == "not resolved")
+        unsure += [name] * (verdicts[name] == "not resolved")
     said = [f"Beside {other}, the tree of 4 is {listed(told)}."] * bool(told)
     if unsure:
-        said.append(f"In {listed(unsure)} that is not significant once corrected for the number of tests.")
+        said.append(f"In {quoted(unsure)} that is not significant once corrected for the number of tests.")
     if still_open:
-        said.append(f"{'It' if told else f'Beside {other}, it'} is not resolved in {listed(still_open)}.")
+        said.append(f"{'It' if told else f'Beside {other}, it'} is not resolved in {quoted(still_open)}.")
     return " ".join(said)
 
 
-def _augmentation(settings: Mapping[str, Published]) -> str:
+def _augmentation(settings: Settings) -> str:
     said = []
     for name, each in settings.items():
         changes = rows_named(each.answers, AUGMENTED)
@@ -115,7 +109,7 @@ def _augmentation(settings: Mapping[str, Published]) -> str:
     return " ".join([*said, *_missing(settings, "augmented")])
 
 
-def _architectures(settings: Mapping[str, Published]) -> str:
+def _architectures(settings: Settings) -> str:
     said = []
     for name, text in OTHERS.items():
         if name in settings:
@@ -139,7 +133,7 @@ def _batch_norm(merge: xr.Dataset) -> list[str]:
     return said
 
 
-def _barrier(settings: Mapping[str, Published]) -> str:
+def _barrier(settings: Settings) -> str:
     verdicts = {name: found for name, found in verdicts_on(settings, "C11").items() if found != NOTHING}
     if not verdicts:
         return "Not measured yet."
@@ -174,36 +168,30 @@ def rows_named(of: xr.Dataset | None, text: str) -> list[xr.Dataset]:
     return [of.isel({dim: k}) for k, name in enumerate(of.comparison.values.tolist()) if text in name]
 
 
-def _side_by_side(settings: Mapping[str, Published], *names: str) -> list[str]:
+def _side_by_side(settings: Settings, *names: str) -> list[str]:
     return [
         f"{text} {listed([f'{_points(settings[name], part)} in `{name}`' for name in names])}."
         for part, text in COMPARED.items()
     ]
 
 
-def _missing(settings: Mapping[str, Published], *names: str) -> list[str]:
+def _missing(settings: Settings, *names: str) -> list[str]:
     missing = [f"`{name}`" for name in names if name not in settings]
     return [f"Not measured yet: {', '.join(missing)}."] if missing else []
 
 
-def _not_run(settings: Mapping[str, Published]) -> list[str]:
-    about = {"fashion": "MLPs on Fashion-MNIST", "paper": "1600 networks"}
-    missing = [f"`{name}`{f' ({about[name]})' * (name in about)}" for name in (*ORDER, "paper") if name not in settings]
-    return [f"Nothing is published of {listed(missing)}."] if missing else []
-
-
-def verdicts_on(settings: Mapping[str, Published], part: str) -> dict[str, str]:
+def verdicts_on(settings: Settings, part: str) -> dict[str, str]:
     """The verdict on a part of a claim under each setting."""
     return {name: part_of(each.ledger, part).verdict.item() for name, each in settings.items()}
 
 
 def settings_with(verdicts: Mapping[str, str], verdict: str) -> str:
     """The settings that have a verdict, listed."""
-    return listed([f"`{name}`" for name, found in verdicts.items() if found == verdict])
+    return quoted(name for name, found in verdicts.items() if found == verdict)
 
 
 def _points(of: Published, part: str) -> str:
-    return in_points(_effect(of.ledger, part))
+    return in_points(sized(part_of(of.ledger, part)))
 
 
 def in_points(text: str) -> str:
@@ -216,26 +204,18 @@ def _value(of: Published, part: str) -> float:
     return part_of(of.ledger, part).effect.item()
 
 
-def _effect(ledger: xr.Dataset, part: str) -> str:
-    return sized(part_of(ledger, part))
-
-
-def unknown(settings: Mapping[str, Published], *, networks: int, devices: set[str]) -> str:
-    """What nothing published tells, in sentences.
-
-    Args:
-        settings: by name.
-        networks: that were trained, of the largest setting.
-        devices: that measured.
-    """
-    said = [
-        f"The paper trained 1600 networks; our largest published setting has {networks}.",
-        *_not_run(settings),
-    ]
+def unknown(settings: Settings) -> str:
+    """What nothing published tells, in sentences."""
+    trained = [each.results["train"] for each in settings.values()]
+    networks = max(int((data.method == "unmerged").sum()) for data in trained)
+    said = [f"The paper trained 1600 networks; our largest published setting has {networks}."]
+    about = {"fashion": " (MLPs on Fashion-MNIST)", "paper": " (1600 networks)"}
+    if missing := [f"`{name}`{about.get(name, '')}" for name in (*ORDER, "paper") if name not in settings]:
+        said.append(f"Nothing is published of {listed(missing)}.")
     asked = {name: 0 if each.answers is None else each.answers.sizes["asked"] for name, each in settings.items()}
-    if few := [f"`{name}`" for name, n in asked.items() if n < max(asked.values())]:
-        said.append(f"Some open questions were not asked in {listed(few)}.")
-    if not any("cuda" in device for device in devices):
+    if few := [name for name, n in asked.items() if n < max(asked.values())]:
+        said.append(f"Some open questions were not asked in {quoted(few)}.")
+    if not any("cuda" in data.attrs.get("device", "") for data in trained):
         said.append("Nothing was measured on a GPU.")
     said.append(
         "Answers to open questions, such as that on early stopping, rest on few trees and are not corrected for the "

@@ -1,11 +1,11 @@
 """The answers to open questions as the page tells them: what stands at once, and what unfolds."""
 
 import re
-from collections.abc import Mapping
 
 import xarray as xr
 
 from ..questions import OPEN, answers
+from .places import Settings
 
 WORDS = 4  # a first sentence of fewer, such as "Not resolved.", takes the next one with it
 # begin sentences that belong to the one before
@@ -22,35 +22,20 @@ def told_questions(asked: xr.Dataset) -> list[dict]:
     told = []
     for name, (title, text, groups) in zip(asked.asked.values.tolist(), answers.sentences(asked), strict=True):
         lead, rest = split(text)
-        stage = _stage(name)
-        rows = answers.comparisons(asked, name)
         told.append({
-            "stage": stage, "first": stage == next(iter(OPEN)), "title": title, "lead": lead, "rest": rest,
-            "groups": groups * (groups not in lead), "rows": rows,
+            "stage": list(OPEN)[int(name.removeprefix("Q")) - 1], "title": title, "lead": lead, "rest": rest,
+            "groups": groups * (groups not in lead), "rows": answers.comparisons(asked, name),
         })  # fmt: skip
     return told
 
 
-def lead(asked: xr.Dataset, stage: str) -> str:
-    """What stands first in the answer to a question; empty where it was not asked."""
-    told = zip(asked.asked.values.tolist(), answers.sentences(asked), strict=True)
-    return next((split(text)[0] for name, (_, text, _) in told if _stage(name) == stage), "")
-
-
-def _stage(name: str) -> str:
-    """The stage of a question such as "Q1"."""
-    return list(OPEN)[int(name.removeprefix("Q")) - 1]
-
-
-def by_question(asked: Mapping[str, xr.Dataset]) -> dict[str, dict[str, dict]]:
-    """Stage of a question -> setting -> what `told_questions` tells; questions in their order.
-
-    Args:
-        asked: answers by setting.
-    """
-    told = {name: {one["stage"]: one for one in told_questions(answers)} for name, answers in asked.items()}
-    found = {stage: {name: each[stage] for name, each in told.items() if stage in each} for stage in OPEN}
-    return {stage: each for stage, each in found.items() if each}
+def by_question(settings: Settings) -> dict[str, dict[str, dict]]:
+    """Stage of a question -> setting -> what `told_questions` tells of its answers; questions in their order."""
+    found: dict[str, dict[str, dict]] = {stage: {} for stage in OPEN}
+    for name, each in settings.items():
+        for one in () if each.answers is None else told_questions(each.answers):
+            found[one["stage"]][name] = one
+    return {stage: answered for stage, answered in found.items() if answered}
 
 
 def split(text: str) -> tuple[str, str]:

@@ -1,7 +1,7 @@
 """Merged networks beside early-stopped ones of the same accuracy, under each setting: an answer and a table."""
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 import xarray as xr
@@ -12,10 +12,10 @@ from ..questions.equal_accuracy import NEAR, beside_stopped
 from ..questions.families import ATTACKS, NOT_COMPARABLE, OTHERS
 from ..questions.wording import amount, listed, way_in_words, within
 from ..statistics import Test, by_sign
-from .answers_text import lead
+from .answers_text import by_question
 from .first_screen import Cell
-from .ledger_text import NOTHING, sized
-from .places import Published
+from .ledger_text import NOTHING, markdown_table, sized
+from .places import Published, Settings, quoted
 
 STOPPED = "Are networks merged in a tree more robust than early-stopped ones of the same accuracy?"
 HEADS = ("Setting", "Merged from", "Accuracy (%)", *(f"Lead under strong {name} (points)" for name in ATTACKS.values()))
@@ -75,9 +75,10 @@ def comparisons(of: Published, *families: str) -> Iterator[Beside]:
             yield Beside(attack, method, int(size), named[others], gap, of.answers.isel(row=k))
 
 
-def early_stopped(settings: Mapping[str, Published]) -> tuple[str, list[str]]:
+def early_stopped(settings: Settings) -> tuple[str, list[str]]:
     """The answer to `STOPPED`: a word where all settings say the same, and what other ways to merge do."""
-    found = {name: text.split(". ")[0] for name, each in settings.items() if (text := _lead(each))}
+    asked = by_question(settings).get("controls", {})
+    found = {name: answer["lead"].split(". ")[0] for name, answer in asked.items()}
     if not found:
         return "Not measured yet.", []
     words = list(dict.fromkeys(word for word in found.values() if word != NOT_COMPARABLE))
@@ -87,11 +88,7 @@ def early_stopped(settings: Mapping[str, Published]) -> tuple[str, list[str]]:
     return alike, [f"In `{name}`, {text[0].lower()}{text[1:]}" for name, text in told.items() if text]
 
 
-def _lead(of: Published) -> str:
-    return "" if of.answers is None else lead(of.answers, "controls")
-
-
-def table(settings: Mapping[str, Published]) -> list[Line]:
+def table(settings: Settings) -> list[Line]:
     """For each setting and number of networks merged in a tree: how far they lead early-stopped networks, or trail.
 
     Settings in which no comparison is possible are left out, see `beside_the_table`.
@@ -114,7 +111,7 @@ def near(one: Beside) -> bool:
     return abs(one.gap) <= NEAR * PERCENT
 
 
-def beside_the_table(settings: Mapping[str, Published]) -> list[str]:
+def beside_the_table(settings: Settings) -> list[str]:
     """Where no early-stopped network is as inaccurate, and how the tree stands beside other unmerged networks."""
     told = []
     for name, each in settings.items():
@@ -133,7 +130,7 @@ def beside_the_table(settings: Mapping[str, Published]) -> list[str]:
     return told
 
 
-def _counted(settings: Mapping[str, Published], attack: str, families: tuple[str, ...]) -> str:
+def _counted(settings: Settings, attack: str, families: tuple[str, ...]) -> str:
     """In how many comparisons with others about as accurate the tree leads and trails under an attack, and where."""
     leads, trails, n = [], [], 0
     for name, each in settings.items():
@@ -142,16 +139,8 @@ def _counted(settings: Mapping[str, Published], attack: str, families: tuple[str
         n += len(signs)
         leads += [name] * signs.count(1)
         trails += [name] * signs.count(-1)
-    lead, trail = (f"{len(names) or 'none'}{_where(names)}" for names in (leads, trails))
+    lead, trail = (f"{len(names)} ({quoted(dict.fromkeys(names))})" if names else "none" for names in (leads, trails))
     return f"in {lead} of {n} comparisons under strong {attack}, and trails in {trail}" if n else ""
-
-
-def _where(names: list[str]) -> str:
-    return f" ({_settings(dict.fromkeys(names))})" if names else ""
-
-
-def _settings(names: Iterable[str]) -> str:
-    return listed([f"`{name}`" for name in names])
 
 
 def _cell(one: Beside | None) -> Cell:
@@ -169,13 +158,13 @@ def _cell(one: Beside | None) -> Cell:
     return Cell(mark, verdict, word, f"{sized(one.row)}{f', beside networks {more}' * bool(one.gap)}")
 
 
-def markdown(settings: Mapping[str, Published]) -> str:
+def markdown(settings: Settings) -> str:
     """`table` and what its marks mean, as Markdown."""
-    lines = [NOTE, "", f"| {' | '.join(HEADS)} |", "|---" * len(HEADS) + "|"]
-    for line in table(settings):
-        cells = [f"{cell.mark} {cell.word}{', ' * bool(cell.number)}{cell.number}" for cell in line.cells]
-        lines.append(f"| {' | '.join([*line[:3], *cells])} |")
-    return "\n".join([*lines, "", *beside_the_table(settings)]) + "\n"
+    lines = [
+        [*line[:3], *(f"{cell.mark} {cell.word}{', ' * bool(cell.number)}{cell.number}" for cell in line.cells)]
+        for line in table(settings)
+    ]
+    return "\n".join([NOTE, "", markdown_table(HEADS, lines), *beside_the_table(settings)]) + "\n"
 
 
 def other_ways(results: Results) -> dict[str, Test]:

@@ -9,9 +9,8 @@ import xarray as xr
 
 from ..claims.verdicts import ALPHA
 from ..groups import PERCENT, count_groups, tree, tree_stages
-from ..questions.wording import listed
-from .ledger_text import MARKS, part_of, sized, trees, turned
-from .places import Published
+from .ledger_text import MARKS, markdown_table, part_of, sized, trees, turned
+from .places import Settings, quoted
 
 KEY = (
     "Stage s holds networks merged from 2^s; those of a tree's last stage are fully merged. Early-stopped ones are "
@@ -100,19 +99,19 @@ def recipe(results: Mapping[str, xr.Dataset]) -> str:
     return f"`{attrs['setting']}`: {'; '.join(about)}."
 
 
-def key(settings: Mapping[str, Published]) -> str:
+def key(settings: Settings) -> str:
     """`KEY`, and whose intervals leave out that images are a sample too."""
     parts = {name: part_of(each.ledger, "C5b fgsm") for name, each in settings.items()}
     parts = {name: part for name, part in parts.items() if not part.low.isnull()}
-    narrow = [f"`{name}`" for name, part in parts.items() if not part.images.item()]
+    narrow = [name for name, part in parts.items() if not part.images.item()]
     if len(narrow) == len(parts):
         return KEY
-    alone = f" In {listed(narrow)}, intervals under FGSM and noise resample trees alone and are too narrow."
+    alone = f" In {quoted(narrow)}, intervals under FGSM and noise resample trees alone and are too narrow."
     where = "Elsewhere" if narrow else "Under FGSM and noise"
     return f"{KEY}{alone * bool(narrow)} {where} they resample images too; of few trees, they rest mostly on images."
 
 
-def findings(settings: Mapping[str, Published]) -> tuple[list[str], list[Row]]:
+def findings(settings: Settings) -> tuple[list[str], list[Row]]:
     """The head, a text for each setting, and the rows; first how accurate networks are, then what the paper finds."""
     ledgers = [each.ledger for each in settings.values()]
     merged = {name: each.results["merge"] for name, each in settings.items()}
@@ -130,18 +129,15 @@ def findings(settings: Mapping[str, Published]) -> tuple[list[str], list[Row]]:
     return heads, rows
 
 
-def findings_table(settings: Mapping[str, Published]) -> str:
+def findings_table(settings: Settings) -> str:
     """`findings` as Markdown."""
     heads, rows = findings(settings)
-    lines = [
-        f"| finding (and what the number is) | {' | '.join(heads)} |",
-        "|---" * (1 + len(heads)) + "|",
-    ]
+    lines = []
     for row in rows:
         cells = [f"{cell.mark} {cell.word}{', ' * bool(cell.word and cell.number)}{cell.number}" for cell in row.cells]
         told = f"{row.text} ({row.number})" if row.number else row.text
-        lines.append(f"| {told} | {' | '.join(cell.strip() for cell in cells)} |")
-    return "\n".join(lines) + "\n"
+        lines.append([told, *(cell.strip() for cell in cells)])
+    return markdown_table(["finding (and what the number is)", *heads], lines)
 
 
 def _cell(part: xr.Dataset, number: str) -> Cell:

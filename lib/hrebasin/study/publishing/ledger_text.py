@@ -1,6 +1,6 @@
 """The ledger in words: how many claims hold and which, and the tables of claims, parts and settings."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import xarray as xr
@@ -11,6 +11,7 @@ from ..claims.verdicts import REPORTED, VERDICTS, Whole, wholes
 from ..figures.alt_text import told
 from ..groups import count_groups, tree_stages
 from ..statistics import chance, rounded
+from .places import Settings
 
 # verdict -> the sign that stands beside its colour
 MARKS = {"reproduced": "✓", "contradicted": "✗", "not resolved": "~", "no verdict": "–", "not measured": "–"}
@@ -42,6 +43,7 @@ def _row(part: xr.Dataset) -> dict[str, str]:
     effect, low, high = rounded(part.effect.item(), part.low.item(), part.high.item())
     unit = "" if part.units.item() == "1" else part.units.item()
     name = part.part.item()
+    counts = " sets" if part.claim == OVER_SETS else " and images" if part.images else ""  # unless trees alone
     return {
         "id": _called(name) if verdict != REPORTED else part.claim.item(),
         "part": name,
@@ -51,7 +53,7 @@ def _row(part: xr.Dataset) -> dict[str, str]:
         "measured": _measured(part),
         "effect": "–" if part.effect.isnull() else f"{effect} {unit}".strip(),
         "interval": "–" if part.low.isnull() else f"{low} to {high}",
-        "n": f"{part.n.item()}{_counted_beside(part)}" if part.n else "–",
+        "n": f"{part.n.item()}{counts}" if part.n else "–",
         **{name: chance(part[name].item()) for name in ("p", "p_holm", "p_sign_flip")},
     }
 
@@ -60,11 +62,6 @@ def _measured(part: xr.Dataset) -> str:
     """What was compared, and with which value unless with none; or why it was not measured."""
     against = part.against.item() if "against" in part else ""  # ledgers before 0.2.0 have none
     return f"{part.comparison.item()}{f', tested against {against}' * bool(against)}" or part.reason.item()
-
-
-def _counted_beside(part: xr.Dataset) -> str:
-    """What n counts, unless trees alone."""
-    return " sets" if part.claim == OVER_SETS else " and images" if part.images else ""
 
 
 def _called(part: str) -> str:
@@ -97,20 +94,18 @@ def trees(merge: xr.Dataset) -> str:
 
 def ledger_table(ledger: xr.Dataset) -> str:
     """The ledger as a Markdown table: claims, and for each part its effect with 95 % interval and p values."""
-    lines = [
-        "| claim, part | what is said | measured: effect (95 % interval) | n | p (of signs) | Holm | verdict |",
-        "|---|---|---|---|---|---|---|",
-    ]
+    heads = "claim, part", "what is said", "measured: effect (95 % interval)", "n", "p (of signs)", "Holm", "verdict"
+    lines = []
     for row in rows(ledger):
         if not row["part"]:
-            lines.append(f"| **{row['id']}** | **{row['title']}** | | | | | **{row['verdict']}** |")
+            lines.append([f"**{row['id']}**", f"**{row['title']}**", "", "", "", "", f"**{row['verdict']}**"])
             continue
         spread = "" if row["interval"] == "–" else f" ({row['interval']})"
         effect = "" if row["effect"] == "–" else f": {row['effect']}{spread}"
         signs = "" if row["p_sign_flip"] == "–" else f" ({row['p_sign_flip']})"
-        numbers = f"{row['n']} | {row['p']}{signs} | {row['p_holm']}"
-        lines.append(f"| {row['id']} | {row['title']} | {row['measured']}{effect} | {numbers} | {row['verdict']} |")
-    return "\n".join(lines) + "\n"
+        numbers = row["n"], f"{row['p']}{signs}", row["p_holm"]
+        lines.append([row["id"], row["title"], f"{row['measured']}{effect}", *numbers, row["verdict"]])
+    return markdown_table(heads, lines)
 
 
 class Cell(NamedTuple):
@@ -121,14 +116,10 @@ class Cell(NamedTuple):
     failed: str
 
 
-def by_setting(ledgers: Mapping[str, xr.Dataset]) -> list[tuple[str, str, list[Cell]]]:
-    """Each claim: its name, what the paper says, and a cell for each setting.
-
-    Args:
-        ledgers: by the name of the setting.
-    """
-    claims = [{whole.claim: whole for whole in wholes(ledger)} for ledger in ledgers.values()]
-    statements = {whole.claim: whole.statement for ledger in ledgers.values() for whole in wholes(ledger)}
+def by_setting(settings: Settings) -> list[tuple[str, str, list[Cell]]]:
+    """Each claim: its name, what the paper says, and a cell for each setting."""
+    claims = [{whole.claim: whole for whole in wholes(each.ledger)} for each in settings.values()]
+    statements = {name: whole.statement for ledger in claims for name, whole in ledger.items()}
     return [(claim, said, [_cell(of.get(claim)) for of in claims]) for claim, said in statements.items()]
 
 
@@ -153,19 +144,22 @@ def _shortly(parts: list[str]) -> str:
     return ", ".join(short.format(" and ".join(of)) for short, of in words.items())
 
 
-def settings_table(ledgers: Mapping[str, xr.Dataset]) -> str:
-    """Claims down, settings across, a verdict in each cell with the parts that decided it, as Markdown.
+def settings_table(settings: Settings) -> str:
+    """Claims down, settings across, a verdict in each cell with the parts that decided it, as Markdown."""
+    heads = ["claim", "the paper says"]
+    for name, (ledger, *_) in settings.items():
+        heads.append(f"`{name}`, n = {ledger.n[(ledger.claim != OVER_SETS).values].max().item()}")
+    lines = [
+        [claim, statement, *(f"{c.mark} {c.verdict}{f' ({c.failed})' * bool(c.failed)}".strip() for c in cells)]
+        for claim, statement, cells in by_setting(settings)
+    ]
+    return markdown_table(heads, lines)
 
-    Args:
-        ledgers: by the name of the setting.
-    """
-    trees_of = {name: ledger.n[(ledger.claim != OVER_SETS).values].max().item() for name, ledger in ledgers.items()}
-    heads = [f"`{name}`, n = {n}" for name, n in trees_of.items()]
-    lines = [f"| claim | the paper says | {' | '.join(heads)} |", "|---" * (2 + len(ledgers)) + "|"]
-    for claim, statement, cells in by_setting(ledgers):
-        told = " | ".join(f"{c.mark} {c.verdict}{f' ({c.failed})' * bool(c.failed)}".strip() for c in cells)
-        lines.append(f"| {claim} | {statement} | {told} |")
-    return "\n".join(lines) + "\n"
+
+def markdown_table(heads: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
+    """Texts as a Markdown table."""
+    head, *rows = ("|".join(["", *(f" {text} " if text else " " for text in cells), ""]) for cells in (heads, *lines))
+    return "\n".join([head, "|---" * len(heads) + "|", *rows]) + "\n"
 
 
 def part_of(ledger: xr.Dataset, name: str) -> xr.Dataset:

@@ -3,7 +3,7 @@
 import html
 import re
 import sys
-from collections.abc import Collection, Iterable
+from collections.abc import Collection
 from pathlib import Path
 
 import jinja2
@@ -26,11 +26,9 @@ def templates() -> jinja2.Environment:
 
 
 def found(folder: Path, *, of_a_run: bool) -> dict[str, Path]:
-    """The notebooks of a folder by the name of the committed ones; of a run's executed ones the first shard's.
+    """The notebooks of a folder by the name of the committed ones.
 
-    Args:
-        folder: that holds them.
-        of_a_run: whether they were executed there; those that conclude are then still running.
+    Of a run's executed ones the first shard's, without those that conclude, which are still running.
     """
     whole = (path for path in folder.glob("[!.]*.ipynb") if not path.match("*.failed.ipynb"))
     there = {_committed(path): path for path in sorted(whole, reverse=True)}
@@ -47,29 +45,23 @@ def _committed(path: Path) -> str:
 
 
 def keep(run: Path, folder: Path, *, add: bool) -> None:
-    """Write a run's executed notebooks, of its first shard, as pages that are published.
+    """Write the executed notebooks in a run's folder, of its first shard, as pages in the folder of published ones.
 
-    Args:
-        run: folder of the run.
-        folder: where the pages go.
-        add: whether pages that are there stay, of groups that were published before.
+    With ``add``, pages that are there stay, of groups that were published before.
     """
-    there = found(run / FOLDER, of_a_run=True)
-    new = [path for name, path in there.items() if not (add and name in executed(folder))]
-    if new and not add:
-        for page in executed(folder).values():
-            page.unlink()
-    if new:
-        write(new, folder, up="../../")
+    there = executed(folder)
+    new = [path for name, path in found(run / FOLDER, of_a_run=True).items() if not (add and name in there)]
+    if not new:
+        return
+    for page in () if add else there.values():
+        page.unlink()
+    write(new, folder, up="../../")
 
 
 def write(notebooks: Collection[Path], folder: Path, *, up: str = "../") -> None:
-    """Write each notebook as a page of its name, with links among them, and their style sheet.
+    """Write each notebook as a page of its name, with links among them, and their style sheet, and enter their sums.
 
-    Args:
-        notebooks: paths.
-        folder: where the pages go, which are entered into its list of sums.
-        up: the way from there to the folder of the page that shows all.
+    ``up`` is the way from their folder to that of the page that shows all.
     """
     sys.modules.setdefault("rfc3987_syntax", None)  # as in `hrebasin.study.running.notebook_runner`
     import nbformat  # these two take seconds
@@ -83,12 +75,9 @@ def write(notebooks: Collection[Path], folder: Path, *, up: str = "../") -> None
         images = notebook.metadata.get("papermill", {}).get("parameters", {}).get("dataset", "")
         if Path(images).is_absolute():  # somewhere on the machine that ran it
             body = body.replace(images, Path(images).name)
-        whole = environment.get_template("notebook.html").render(name=path.stem, body=_linked(body, names), up=up)
+        # links to pages in place of those to notebooks, or their text alone where there is no page
+        body = LINK.sub(lambda link: f'<a href="{link[1]}.html">{link[2]}</a>' if link[1] in names else link[2], body)
+        whole = environment.get_template("notebook.html").render(name=path.stem, body=body, up=up)
         write_atomically(folder / f"{path.stem}.html", whole + "\n")
     write_atomically(folder / STYLE, environment.get_template("notebook.css").render())
     manifest.enter(folder / name for name in [*(f"{name}.html" for name in names), STYLE])
-
-
-def _linked(body: str, names: Iterable[str]) -> str:
-    """The page with links to pages in place of those to notebooks, or their text alone where there is no page."""
-    return LINK.sub(lambda link: f'<a href="{link[1]}.html">{link[2]}</a>' if link[1] in names else link[2], body)

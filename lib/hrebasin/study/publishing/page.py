@@ -22,7 +22,7 @@ from .first_screen import findings, key, recipe
 from .ledger_text import MARKS, by_setting, counted, ledger_table, reported, rows, tally
 from .live_figure import live_figure
 from .pictures import CLAIM_FIGURES, picture, title
-from .places import Place, Published, read_published
+from .places import Place, Published, Settings, read_published
 from .short_answer import in_short
 
 FAMILIES = OPEN["controls"].figure  # the figure that comes first, and reacts
@@ -31,7 +31,7 @@ NUMBERS = ("Effect", "95 % interval", "n trees", "p", "p, Holm", "p, signs")  # 
 
 def write_page(
     path: Path | str,
-    settings: Mapping[str, Published],
+    settings: Settings,
     *,
     data: Path | str = "results",
     notebooks: Path | str = "notebooks",
@@ -61,7 +61,6 @@ def write_page(
     for name, (draw, _) in figures.BENCHMARKS.items() if benchmarks is not None else ():
         shown = picture(name, draw(benchmarks), figures.benchmark_caption(name, benchmarks), files=Path(files))
         speed.append(shown | {"links": _files(name, Path(files), [Path(data).parent / "benchmarks.nc"])})
-    ledgers = {name: each.ledger for name, each in settings.items()}
     see = dict.fromkeys(claims.claim.values.tolist(), [])
     see |= {claim: _see(names, drawn, pages) for claim, names in CLAIM_FIGURES.items()}
     heads, came_out = findings(settings)
@@ -87,7 +86,7 @@ def write_page(
             ],
             claims=[
                 {"id": claim, "statement": statement, "cells": cells, "links": see[claim]}
-                for claim, statement, cells in by_setting(ledgers)
+                for claim, statement, cells in by_setting(settings)
             ],
             together=paragraphs(settings),
             numbers=NUMBERS,
@@ -127,17 +126,15 @@ def _files(name: str, files: Path, data: Sequence[Path]) -> list[tuple[str, str]
     return [(text, "" if ".." in path.parts else quote(path.as_posix())) for text, path in found]
 
 
-def _questions(settings: Mapping[str, Published], pages: Mapping[str, str], folder: Path) -> list[list[dict]]:
+def _questions(settings: Settings, pages: Mapping[str, str], folder: Path) -> list[list[dict]]:
     """For each open question what every setting answers, with links."""
-    told = by_question({name: each.answers for name, each in settings.items() if each.answers is not None})
-    found = []
-    for stage, answered in told.items():
+    main, found = next(iter(settings)), []
+    for stage, answered in by_question(settings).items():
         found.append([])
-        for place, (name, setting) in enumerate(settings.items()):
-            if one := answered.get(name):
-                near, where = (pages | _executed(folder, name), name) if place else (pages, "")
-                links = _see([OPEN[stage].figure], setting.drawn, near, where=where)
-                found[-1].append(one | {"links": links, "setting": name * (len(settings) > 1)})
+        for name, one in answered.items():
+            where = "" if name == main else name
+            links = _see([OPEN[stage].figure], settings[name].drawn, pages | _executed(folder, name), where=where)
+            found[-1].append(one | {"links": links, "setting": name * (len(settings) > 1)})
     return found
 
 
@@ -184,11 +181,9 @@ def _origin(stage: str, dataset: xr.Dataset) -> dict:
 
 
 def redraw(published: Sequence[Place], *, benchmarks: Path | None = None) -> dict[str, Published]:
-    """Redraw figures and tables of what is published, and the page beside those of the main setting.
+    """Redraw figures and tables of what is published, and the page beside those of the main setting, which comes first.
 
-    Args:
-        published: settings, the main one first. All are read before anything is drawn.
-        benchmarks: their data set, which the page then shows.
+    All settings are read before anything is drawn. The page shows benchmarks where their data set is there.
 
     Returns:
         What was read and drawn, by setting.
@@ -198,10 +193,7 @@ def redraw(published: Sequence[Place], *, benchmarks: Path | None = None) -> dic
     with only_writer(folder):
         if measured is not None:
             figures.draw_benchmarks(measured, folder)
-        settings = {
-            place.setting or each.results["merge"].attrs["setting"]: redraw_setting(place, each)
-            for place, each in zip(published, read, strict=True)
-        }
+        settings = {place.setting: redraw_setting(place, each) for place, each in zip(published, read, strict=True)}
         nearby = {"data": published[0].data, "notebooks": project_root() / "notebooks"}
         nearby = {name: os.path.relpath(place, folder) for name, place in nearby.items()}
         write_page(folder / "index.html", settings, **nearby, files=".", benchmarks=measured)
@@ -211,8 +203,7 @@ def redraw(published: Sequence[Place], *, benchmarks: Path | None = None) -> dic
 
 def redraw_setting(place: Place, read: Published) -> Published:
     """Redraw the figures and tables of a setting where its figures lie; those that it no longer has are removed."""
-    folder = place.figures
-    results = read.results
+    folder, results = place.figures, read.results
     drawn, tabulated = figures.draw_all(results, folder, place.names), figures.tabulate_all(results, folder)
     for path in folder.iterdir():
         if path.stem in {*figures.FIGURES, *figures.TABLES} - {*drawn, *tabulated}:

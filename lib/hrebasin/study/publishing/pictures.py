@@ -32,13 +32,9 @@ def title(name: str) -> str:
 
 
 def picture(name: str, figure: Figure, caption: str, *, files: Path, seen: str = "", where: str = "") -> dict:
-    """What the page shows of a figure.
+    """What the page shows of a figure, whose PNG lies in the folder ``files`` from the page's.
 
     Args:
-        name: of its files.
-        figure: as drawn.
-        caption: below it.
-        files: folder of its PNG, from the page's.
         seen: what it shows, in a sentence, for its heading.
         where: the setting, if it is not the main one.
     """

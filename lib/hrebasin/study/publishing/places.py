@@ -1,6 +1,6 @@
 """Where what is published lies: a folder of data sets a setting; the main setting's figures and then the others'."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -10,20 +10,14 @@ from matplotlib.figure import Figure
 from .. import records
 from ..figures import drawable
 from ..groups import Results
+from ..questions.wording import listed
 
 ORDER = ("augmented", "plain", "fashion", "convolutional", "residual")  # of settings, the main one first
 COMPARED = ("fig1_accuracy", "fig2_robust_accuracy", "fig9_controls")  # figures that settings are compared by
 
 
 class Place(NamedTuple):
-    """What is published of a setting.
-
-    Attributes:
-        setting: its name.
-        data: folder of its data sets.
-        figures: folder of its figures.
-        names: of the figures that are drawn; None for all.
-    """
+    """What is published of a setting: its name, folders of its data sets and figures, names of figures (None: all)."""
 
     setting: str
     data: Path
@@ -38,6 +32,14 @@ class Published(NamedTuple):
     answers: xr.Dataset | None
     results: Results = {}
     drawn: Mapping[str, Figure] = {}
+
+
+Settings = Mapping[str, Published]  # by name, the main one first
+
+
+def quoted(names: Iterable[str]) -> str:
+    """Names of settings in a sentence: "`plain` and `fashion`"."""
+    return listed([f"`{name}`" for name in names])
 
 
 def read_published(folder: Path) -> Published:

@@ -20,24 +20,16 @@ from ..notebook_code import notebook_code
 from ..questions import load
 from ..stages import EXTRA, NOTEBOOKS, PAPER, QUESTIONS, TRAINS_ITS_OWN
 from . import early_stopping, page
-from .across_settings import (
-    paragraphs,
-    stages_table,
-    unknown,
-)
+from .across_settings import paragraphs, stages_table, unknown
 from .answers_text import by_question
 from .first_screen import findings_table, key, recipe
-from .ledger_text import ledger_table, settings_table, trees
+from .ledger_text import ledger_table, markdown_table, settings_table, trees
 from .pictures import title
-from .places import Place, Published, benchmarks_file, places, read_published
+from .places import Place, Settings, benchmarks_file, places, read_published
 from .recommendation import recommended, ways_table
 from .short_answer import in_short
 
-DOCUMENTS = (
-    "README.md",
-    "CONTRIBUTING.md",
-    *(f"docs/{name}.md" for name in ("results", "use", "trust", "performance")),
-)
+DOCUMENTS = ("README.md", "CONTRIBUTING.md", "docs/results.md", "docs/use.md", "docs/trust.md", "docs/performance.md")
 PART = re.compile(r"(<!-- ([a-z-]+): written by make figures -->\n).*?(<!-- end -->)", flags=re.DOTALL)
 LINK = re.compile(r"(\]\()(?![a-z]+:|#)")  # of a part, from the project's folder
 # Modules that every notebook needs, left out of the picture
@@ -45,13 +37,8 @@ EVERYWHERE = {"bank", "files", "images.sources", "networks", "study", "study.sta
 EVERYWHERE |= {"study.figures.paper", "study.figures.regularity", "study.records.networks"}
 
 
-def parts(root: Path, settings: Mapping[str, Published] | None = None) -> dict[str, str]:
-    """Every part by name, as Markdown.
-
-    Args:
-        root: the project's folder.
-        settings: what is published, by default read anew.
-    """
+def parts(root: Path, settings: Settings | None = None) -> dict[str, str]:
+    """Every part by name, as Markdown, of what is published, which is read anew unless given."""
     published = places(root)
     settings = settings or {place.setting: read_published(place.data) for place in published}
     everything = [each.results for each in settings.values()]
@@ -62,13 +49,13 @@ def parts(root: Path, settings: Mapping[str, Published] | None = None) -> dict[s
         "answer": "".join(f"- **{topic}** {text}\n" for topic, text in in_short(settings)),
         "findings": _findings(settings),
         "family-caption": _family_caption(everything),
-        "unknown": f"**What is not known.** {_unknown(settings)}\n",
+        "unknown": f"**What is not known.** {unknown(settings)}\n",
         "published": "".join(
             f"- {published_by(each, place.figures.relative_to(root).as_posix())}\n"
             for place, each in zip(published, everything, strict=True)
         ),
         "data-sets": data_sets(everything[0]),
-        "claims": settings_table({name: each.ledger for name, each in settings.items()}),
+        "claims": settings_table(settings),
         "stages": figures.Table("", *stages_table(settings)).markdown().rstrip() + "\n",
         "settings": "".join(f"- **{title}** {text}\n" for title, text in paragraphs(settings)),
         "ledger": ledger_table(claims),
@@ -87,7 +74,7 @@ def parts(root: Path, settings: Mapping[str, Published] | None = None) -> dict[s
     }
 
 
-def _findings(settings: Mapping[str, Published]) -> str:
+def _findings(settings: Settings) -> str:
     """The settings, what came out in each, and merged networks beside early-stopped ones, as Markdown."""
     lines = ["We trained under these settings:", "", *(f"- {recipe(each.results)}" for each in settings.values())]
     lines += ["", key(settings), "", findings_table(settings)]
@@ -95,16 +82,13 @@ def _findings(settings: Mapping[str, Published]) -> str:
     return "\n".join([*lines, f"**{early_stopping.STOPPED}** {word}".rstrip(), "", early_stopping.markdown(settings)])
 
 
-def _unknown(settings: Mapping[str, Published]) -> str:
-    trained = [each.results["train"] for each in settings.values()]
-    networks = max(int((data.method == "unmerged").sum()) for data in trained)
-    return unknown(settings, networks=networks, devices={data.attrs.get("device", "") for data in trained})
-
-
 def _family_caption(everything: Sequence[Mapping[str, xr.Dataset]]) -> str:
-    asked = [results["controls"] for results in everything if "controls" in results]
-    told = [f"In `{one.attrs['setting']}`, n = {count_groups(one)} trees" for one in asked[:1]]
-    return "".join(f"{one}; [what the curves are](figures/fig9_controls.md).\n" for one in told)
+    """Of the first setting whose families of networks were measured."""
+    asked = next((results["controls"] for results in everything if "controls" in results), None)
+    if asked is None:
+        return ""
+    n = f"n = {count_groups(asked)} trees"
+    return f"In `{asked.attrs['setting']}`, {n}; [what the curves are](figures/fig9_controls.md).\n"
 
 
 def published_by(results: Mapping[str, xr.Dataset], figures_at: str) -> str:
@@ -123,12 +107,12 @@ def published_by(results: Mapping[str, xr.Dataset], figures_at: str) -> str:
 
 def data_sets(results: Mapping[str, xr.Dataset]) -> str:
     """What each data set of a setting holds: its dimensions with their lengths, and its variables, as Markdown."""
-    lines = ["| data set | dimensions | variables |", "|---|---|---|"]
+    lines = []
     for stage, data in results.items():
         sizes = ", ".join(f"{dim} {size:,}" for dim, size in data.sizes.items())
         variables = ", ".join(f"`{name}` ({', '.join(each.dims)})" for name, each in data.data_vars.items())
-        lines.append(f"| `{stage}.nc` | {sizes} | {variables} |")
-    return "\n".join(lines) + "\n"
+        lines.append([f"`{stage}.nc`", sizes, variables])
+    return markdown_table(["data set", "dimensions", "variables"], lines)
 
 
 def _versions(data: xr.Dataset, figures_at: str) -> str:
@@ -145,12 +129,7 @@ def _versions(data: xr.Dataset, figures_at: str) -> str:
 
 
 def fill(text: str, found: Mapping[str, str], *, up: str = "") -> str:
-    """A document with its parts written anew.
-
-    Args:
-        text: of the document.
-        found: parts by name.
-        up: stands before links to files, as ``"../"`` in a folder.
+    """A document with its parts written anew; ``up`` stands before links to files, as ``"../"`` in a folder.
 
     >>> fill("<!-- answer: written by make figures -->\\nold\\n<!-- end -->", {"answer": "42\\n"}).split("\\n")[1]
     '42'
@@ -181,14 +160,9 @@ def figures_table(
 ) -> str:
     """Figure, the notebooks and the data set that it is drawn from, the command and its minutes per tree, as Markdown.
 
-    Args:
-        published: settings, the main one first; of the others come figures that those before them lack.
-        everything: their data sets by stage.
-        needs: as `needed_stages` tells.
-        root: the project's folder.
+    Of each setting, whose data sets stand in ``everything``, come those figures that the settings before it lack.
     """
-    lines = ["| figure | notebooks | data set | command | minutes per tree |", "|---|---|---|---|---|"]
-    told, known = set(), {path.stem for path in (root / "config").glob("*.yaml")}
+    lines, told, known = [], set(), {path.stem for path in (root / "config").glob("*.yaml")}
     for place, results in zip(published, everything, strict=True):
         tables = [name for name, (_, stages) in figures.TABLES.items() if set(stages) <= set(results)]
         names = [name for name in (*figures.drawable(results), *tables) if name not in told]
@@ -196,10 +170,10 @@ def figures_table(
         for name in names:
             link = f"{place.figures.relative_to(root).as_posix()}/{name}.{'md' if name in tables else 'pdf'}"
             lines.append(_figure_row(name, link, results, needs, known))
-    return "\n".join(lines) + "\n"
+    return markdown_table(["figure", "notebooks", "data set", "command", "minutes per tree"], lines)
 
 
-def _figure_row(name: str, link: str, results: Mapping, needs: Mapping, known: Collection[str]) -> str:
+def _figure_row(name: str, link: str, results: Mapping, needs: Mapping, known: Collection[str]) -> list[str]:
     setting = results["train"].attrs["setting"]
     # a run may have a name of its own, which is no setting's
     run = f" SETTING={setting}" * (setting in known and setting != "sample")
@@ -213,13 +187,12 @@ def _figure_row(name: str, link: str, results: Mapping, needs: Mapping, known: C
     minutes = sum(records.seconds(results[each]) / count_groups(results[each]) for each in chain) / 60
     sources = ", ".join(f"`{setting}/{stage}.nc`" for stage in stages)
     commands = ", ".join(f"`{each}`" for each in dict.fromkeys(makes[stage] for stage in stages))
-    return f"| [{title(name)}]({link}) | {made_by} | {sources} | {commands} | {minutes:.0f} |"
+    return [f"[{title(name)}]({link})", made_by, sources, commands, f"{minutes:.0f}"]
 
 
-def questions(settings: Mapping[str, Published]) -> str:
+def questions(settings: Settings) -> str:
     """The open questions with what each setting's published data say of them, and their notebooks, as Markdown."""
-    told = by_question({name: each.answers for name, each in settings.items() if each.answers is not None})
-    lines = []
+    told, lines = by_question(settings), []
     for stage, name in QUESTIONS.items():
         lines.append(f"- **{load(stage).TITLE}** [`{name}`](notebooks/{name}.ipynb)")
         found = [

@@ -19,7 +19,7 @@ from .across_settings import in_points, rows_named, settings_with, strong_by_sta
 from .early_stopping import comparisons, near, other_ways
 from .first_screen import ends_of_tree
 from .ledger_text import NOTHING, part_of, sized, turned
-from .places import Published
+from .places import Published, Settings, quoted
 
 FALLS = {"weight norms": "C7a", "Lipschitz bounds": "C8a"}
 TREE, PGD = MERGED["tree"], "pgd-margin"
@@ -33,12 +33,9 @@ CERTIFIED = "certified radius by the global bound, stage"
 NEAR_CHANCE = 1.5  # times the accuracy of guessing, below which merged networks tell nothing but that
 
 
-def in_short(settings: Mapping[str, Published]) -> list[tuple[str, str]]:
+def in_short(settings: Settings) -> list[tuple[str, str]]:
     """Accuracy, robustness, whether merging is what makes networks robust, and regularity: a paragraph each, but none
     where there is nothing to tell.
-
-    Args:
-        settings: by name, the main one first.
     """
     able = {name: each for name, each in settings.items() if not _guesses(each)}
     told = {
@@ -50,7 +47,7 @@ def in_short(settings: Mapping[str, Published]) -> list[tuple[str, str]]:
     return [(topic, text) for topic, sentences in told.items() if (text := " ".join(sentences))]
 
 
-def _lost(settings: Mapping[str, Published]) -> Iterator[str]:
+def _lost(settings: Settings) -> Iterator[str]:
     """What merging a pair and a whole tree costs, and where merged networks are close to guessing."""
     pair, whole, leaves, guessing = {}, {}, {}, {}
     for name, each in settings.items():
@@ -62,7 +59,7 @@ def _lost(settings: Mapping[str, Published]) -> Iterator[str]:
             pair[name], whole[name] = cost, first - last
             leaves[name] = 2 ** max(tree_stages(each.results["merge"]))
     if pair:
-        outside = f"Outside {listed([f'`{name}`' for name in guessing])}, merging" if guessing else "Merging"
+        outside = f"Outside {quoted(guessing)}, merging" if guessing else "Merging"
         whole_tree = f"a whole tree (of {_range(leaves).replace('to', 'or')} networks) {_range(whole)}"
         yield f"{outside} two networks costs {_range(pair)} points of accuracy, merging {whole_tree}."
     for name, (cost, last, chance) in guessing.items():
@@ -90,7 +87,7 @@ def _upper(text: str) -> str:
     return text[0].upper() + text[1:]
 
 
-def _gain(settings: Mapping[str, Published]) -> Iterator[str]:
+def _gain(settings: Settings) -> Iterator[str]:
     """Where fully merged networks are more robust than unmerged ones."""
     strong, told = verdicts_on(settings, "C5b fgsm"), []
     for verdict, word in {"reproduced": "better", "contradicted": "worse"}.items():
@@ -112,7 +109,7 @@ def _gain(settings: Mapping[str, Published]) -> Iterator[str]:
             yield f"{_upper(', and '.join(told))}{neither} {kind}."
 
 
-def _rise(settings: Mapping[str, Published]) -> Iterator[str]:
+def _rise(settings: Settings) -> Iterator[str]:
     """Where robustness rises with the first merge, and ends lower than it began."""
     for name in settings:
         rises = rows_named(settings[name].ledger, FIRST_RISE)
@@ -135,7 +132,7 @@ def _under_pgd(of: Published, method: str, stage: int) -> Test | None:
     return None
 
 
-def _other_ways_lead(settings: Mapping[str, Published]) -> Iterator[str]:
+def _other_ways_lead(settings: Settings) -> Iterator[str]:
     """Where networks merged in other ways are more robust than unmerged ones, and where none is."""
     found = {
         name: beside_unmerged(each.results["mergers"]) for name, each in settings.items() if "mergers" in each.results
@@ -155,11 +152,11 @@ def _other_ways_lead(settings: Mapping[str, Published]) -> Iterator[str]:
             too = by_sign(tried)[1]
             outcome = f"there {listed(too)} lead{'s' * (len(too) == 1)} too" if too else "there no lead is resolved"
             yield f"We attacked {listed([*tried])} with PGD as well, and {outcome}."
-    if none := [f"`{name}`" for name, tests in found.items() if tests and name not in ahead]:
-        yield f"No other way leads them in {listed(none)}."
+    if none := [name for name, tests in found.items() if tests and name not in ahead]:
+        yield f"No other way leads them in {quoted(none)}."
 
 
-def _against_stopped(settings: Mapping[str, Published]) -> Iterator[str]:
+def _against_stopped(settings: Settings) -> Iterator[str]:
     """Whether any merged networks are more robust than early-stopped ones as accurate."""
     tree, rest = ([one for one in _beside_stopped(settings) if (one.way == TREE) == own] for own in (True, False))
     if tree:
@@ -181,7 +178,7 @@ class _Beside(NamedTuple):
     sign: int
 
 
-def _beside_stopped(settings: Mapping[str, Published]) -> Iterator[_Beside]:
+def _beside_stopped(settings: Settings) -> Iterator[_Beside]:
     """All such comparisons; of two networks the tree's alone, and of ways that are no family those of most networks."""
     for name, each in settings.items():
         for one in filter(near, comparisons(each)):
@@ -200,7 +197,7 @@ def _counted(found: Sequence[_Beside]) -> str:
         if signs := [one.sign for one in found if one.attack == attack]:
             n = {0: "none of", len(signs): "all"}.get(n := signs.count(-1), f"{n} of")
             lacking = {one.setting for one in found} - {one.setting for one in found if one.attack == attack}
-            without = f" (none in {listed([f'`{name}`' for name in sorted(lacking)])})" * bool(lacking)
+            without = f" (none in {quoted(sorted(lacking))})" * bool(lacking)
             told.append(f"in {n} {len(signs)}{' comparisons' * (not told)} under {attack}{without}")
     return " and ".join(told)
 
@@ -220,7 +217,7 @@ def _leads(found: Sequence[_Beside]) -> str:
     return f"They lead in {sum(map(len, leading.values()))}: {'; '.join(told)}." if told else "They lead in none."
 
 
-def _regularised(settings: Mapping[str, Published]) -> Iterator[str]:
+def _regularised(settings: Settings) -> Iterator[str]:
     """Whether weight norms and bounds fall, how, and whether smaller weights alone do as much."""
     measured = {name: verdicts_on(settings, part) for name, part in FALLS.items()}
     falling = [name for name, found in measured.items() if {*found.values()} - {NOTHING} == {"reproduced"}]
@@ -231,9 +228,9 @@ def _regularised(settings: Mapping[str, Published]) -> Iterator[str]:
         unless = only * (linear and "weight norms" in falling)
         yield f"{_upper(subject)} fall at every stage, as the paper says{unless}."
     for name in falling:
-        where = [f"`{setting}`" for setting, verdict in measured[name].items() if verdict != NOTHING]
+        where = [setting for setting, verdict in measured[name].items() if verdict != NOTHING]
         if len(where) < len(settings):
-            yield f"{_upper(name)} were measured in {listed(where)} alone."
+            yield f"{_upper(name)} were measured in {quoted(where)} alone."
     for name, found in measured.items():
         if name not in falling and "reproduced" in found.values():
             unsure = settings_with(found, "not resolved")
@@ -251,9 +248,9 @@ def _regularised(settings: Mapping[str, Published]) -> Iterator[str]:
         )
 
 
-def _certified(settings: Mapping[str, Published]) -> Iterator[str]:
+def _certified(settings: Settings) -> Iterator[str]:
     """Where the radius falls within which the global bound makes answers certain."""
     found = {name: rows_named(each.answers, CERTIFIED) for name, each in settings.items()}
-    if fall := [f"`{name}`" for name, rows in found.items() if any(row.high.item() < 0 for row in rows)]:
+    if fall := [name for name, rows in found.items() if any(row.high.item() < 0 for row in rows)]:
         merged = "for fully merged networks than for unmerged ones"
-        yield f"The radius within which that bound certifies an answer is smaller {merged} in {listed(fall)}."
+        yield f"The radius within which that bound certifies an answer is smaller {merged} in {quoted(fall)}."

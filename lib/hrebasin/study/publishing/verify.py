@@ -18,46 +18,41 @@ from .places import benchmarks_file, data_folder, pages_folder, places
 
 
 def verify_all(root: Path) -> tuple[list[str], list[str]]:
-    """Check what is published of every setting, and the benchmarks; as `verify`.
-
-    Args:
-        root: the project's folder.
-    """
-    checked, folder = [], data_folder(root, "")
-    there = {place.data for place in places(root)}
-    lists = folder.glob(f"*/{manifest.NAME}")
+    """Check what is published in a project of every setting, and the benchmarks; as `verify`."""
+    checked, settings = [], places(root)
+    there = {place.data for place in settings}
+    lists = data_folder(root, "").glob(f"*/{manifest.NAME}")
     wrong = [f"{path.parent / 'ledger.nc'} is missing" for path in sorted(lists) if path.parent not in there]
-    for place in places(root):
+    for place in settings:
         found = verify(place.data, place.figures, setting=place.setting)
         checked += [f"{place.setting}: {line}" for line in found[0]]
         wrong += found[1]
-    executed = [pages_folder(root, place.setting) for place in places(root)]
+    executed = [pages_folder(root, place.setting) for place in settings]
     for pages in (root / "figures" / FOLDER, *(each for each in executed if each.is_dir())):
         wrong += manifest.compare(pages, "*.html", "*.css")[1]
     path = benchmarks_file(root)
     wrong += manifest.compare(path.parent, "*.nc")[1]
     if path.is_file():
         try:
-            benchmarks = {"benchmarks": records.read(path, stage="benchmarks")}
-            wrong += [f"{path} {problem}" for problem in _origin_problems(benchmarks["benchmarks"])]
-            wrong += _drawn_from_others(root / "figures", benchmarks)
+            benchmarks = records.read(path, stage="benchmarks")
+            wrong += [f"{path} {problem}" for problem in _origin_problems(benchmarks)]
+            wrong += _drawn_from_others(root / "figures", {"benchmarks": benchmarks})
         except ValueError as error:
             wrong.append(str(error))
     return checked, wrong
 
 
-def verify(published: Path | str, drawn: Path | str, *, setting: str = "") -> tuple[list[str], list[str]]:
+def verify(published: Path, drawn: Path, *, setting: str) -> tuple[list[str], list[str]]:
     """Check a setting's published data sets and the figures drawn from them.
 
     Args:
         published: folder of data sets, the ledger among them, with their sums.
         drawn: folder of figures, with theirs.
-        setting: whose they must be; by default any.
+        setting: whose they must be.
 
     Returns:
         What was checked, and what is wrong, each in a sentence that names the file.
     """
-    published, drawn = Path(published), Path(drawn)
     data, wrong = manifest.compare(published, "*.nc")
     files, others = manifest.compare(drawn, "*.pdf", "*.png", "*.md", "*.html")
     wrong += others if drawn.is_dir() else [f"{drawn} is missing: `make figures` draws what is published"]
@@ -72,28 +67,24 @@ def verify(published: Path | str, drawn: Path | str, *, setting: str = "") -> tu
         wrong += [f"{path} {problem}" for problem in _origin_problems(results[path.stem])]
     checked.append(f"{len(results)} data sets follow their schema and say where they come from")
     named = results["train"].attrs.get("setting") if "train" in results else setting
-    if setting and named != setting:
+    if named != setting:
         wrong.append(f"{published / 'train.nc'} is of the setting {named!r}, not of {setting!r}")
-    stages = [*STAGES, "ledger"]
-    missing = [f"{published / stage}.nc cannot be used" for stage in stages if stage not in results]
-    if missing:
+    if missing := [f"{published / stage}.nc cannot be used" for stage in (*STAGES, "ledger") if stage not in results]:
         return checked, wrong + missing
     together = {stage: results[stage] for stage in (*STAGES, *EXTRA) if stage in results}
     wrong += [
         f"{published / stage}.nc differs from train.nc in {why}" for stage, why in records.misfits(together).items()
     ]
     checked.append(f"{len(together)} data sets are of the same networks, images and parameters")
-    claims = ledger({stage: results[stage] for stage in STAGES})
+    drawn_anew = {"ledger": (claims := ledger({stage: results[stage] for stage in STAGES}))}
     if "answers" in results:
         asked = answers.answer({stage: results[stage] for stage in QUESTIONS if stage in results})
-        wrong += [
-            f"{published / 'answers.nc'}: {name} of {', '.join(where)} does not follow from the data sets"
-            for name, where in _differences(results["answers"], asked).items()
-        ]
+        drawn_anew["answers"] = asked
         checked.append(f"the answers to {asked.sizes['asked']} open questions follow from the data")
     wrong += [
-        f"{published / 'ledger.nc'}: {name} of {', '.join(where)} does not follow from the data sets"
-        for name, where in _differences(results["ledger"], claims).items()
+        f"{published / conclusion}.nc: {name} of {', '.join(where)} does not follow from the data sets"
+        for conclusion, again in drawn_anew.items()
+        for name, where in _differences(results[conclusion], again).items()
     ]
     n = len(set(claims.claim.values.tolist()))
     checked.append(f"the {n} claims of the ledger and their {claims.sizes['part']} comparisons follow from the data")
@@ -129,9 +120,7 @@ def _differences(published: xr.Dataset, again: xr.Dataset) -> dict[str, list[str
 def _drawn_from_others(drawn: Path, results: dict[str, xr.Dataset]) -> list[str]:
     wrong = []
     drawings = {name: stages for name, (_, stages) in figures.FIGURES.items()}
-    if "benchmarks" in results:
-        drawings |= dict.fromkeys(figures.BENCHMARKS, ("benchmarks",))
-    for name, stages in drawings.items():
+    for name, stages in (drawings | dict.fromkeys(figures.BENCHMARKS, ("benchmarks",))).items():
         if not set(stages) <= set(results):
             continue
         source = figures.source(results, stages)

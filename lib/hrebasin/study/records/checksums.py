@@ -15,7 +15,7 @@ def enter(paths: Iterable[Path | str]) -> None:
     """Enter files that were just written into the lists of their folders; what is no longer there is left out."""
     paths = [Path(path) for path in paths]
     for folder in dict.fromkeys(path.parent for path in paths):
-        sums = _listed(folder) | {path.name: _sum(path) for path in paths if path.parent == folder}
+        sums = _listed(folder)[0] | {path.name: _sum(path) for path in paths if path.parent == folder}
         lines = [f"{sums[name]}  {name}\n" for name in sorted(sums) if (folder / name).is_file()]
         write_atomically(folder / NAME, "".join(lines))
 
@@ -33,8 +33,8 @@ def compare(folder: Path | str, *patterns: str) -> tuple[list[Path], list[str]]:
     folder = Path(folder)
     if not (folder / NAME).is_file():
         return [], [f"{folder / NAME} is missing"]
-    sums = _listed(folder)
-    wrong = [f"{folder / NAME} has a line that is no sum: {line!r}" for line in _lines(folder) if not LINE.match(line)]
+    sums, others = _listed(folder)
+    wrong = [f"{folder / NAME} has a line that is no sum: {line!r}" for line in others]
     for name, expected in sums.items():
         if not (folder / name).is_file():
             wrong.append(f"{folder / name} is missing")
@@ -45,14 +45,11 @@ def compare(folder: Path | str, *patterns: str) -> tuple[list[Path], list[str]]:
     return [folder / name for name in sums], wrong
 
 
-def _listed(folder: Path) -> dict[str, str]:
-    return {
-        name: expected for expected, _, name in (line.partition("  ") for line in _lines(folder) if LINE.match(line))
-    }
-
-
-def _lines(folder: Path) -> list[str]:
-    return read_text(folder / NAME).splitlines() if (folder / NAME).is_file() else []
+def _listed(folder: Path) -> tuple[dict[str, str], list[str]]:
+    """The sums of a folder's list by name of the file, and its lines that are none; nothing where there is no list."""
+    lines = read_text(folder / NAME).splitlines() if (folder / NAME).is_file() else []
+    sums = (line.partition("  ") for line in lines if LINE.match(line))
+    return {name: expected for expected, _, name in sums}, [line for line in lines if not LINE.match(line)]
 
 
 def _sum(path: Path) -> str:

@@ -149,12 +149,7 @@ def concat(paths: Iterable[Path | str], *, stage: str) -> xr.Dataset:
 
 
 def join(parts: Mapping[Path | str, xr.Dataset], *, stage: str) -> xr.Dataset:
-    """Join data sets that are in memory as `concat` does.
-
-    Args:
-        parts: data sets by the place that a message should name.
-        stage: that `schema` knows.
-    """
+    """Join data sets that are in memory, by the place that a message should name, as `concat` does."""
     if not parts:
         raise ValueError(f"no shards of stage {stage!r} to join")
     dim = next(iter(schema(stage).values()))[0]

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import xarray as xr
 
-from ..stages import STAGES as STAGES
+from ..stages import STAGES
 
 SHARD_PARAMETERS = ("run_folder", "shard", "neighbour", "groups", "device")  # in which shards of one run may differ
 
@@ -23,10 +23,9 @@ def _parameters(shard: xr.Dataset) -> dict:
 
 
 def networks_of(dataset: xr.Dataset) -> str:
-    """Which trainings a data set's networks come from: for each a digest of its parameters, images and code.
+    """Which trainings the networks come from of a data set of the stage "train", or one that tells.
 
-    Args:
-        dataset: of the stage "train", or one that tells.
+    For each a digest of its parameters, images and code.
     """
     attrs = dataset.attrs
     content = [_parameters(dataset), attrs.get("data_digest"), attrs.get("code_digest")]
@@ -36,8 +35,7 @@ def networks_of(dataset: xr.Dataset) -> str:
 def misfits(results: Mapping[str, xr.Dataset]) -> dict[str, str]:
     """Data sets of other networks, images or groups than the one of the stage "train", with what differs in words.
 
-    Args:
-        results: data sets by stage; those beside the stages of a run may have other groups.
+    Those beside the stages of a run may have other groups.
     """
     train, found = results["train"], {}
     values, images, groups = _parameters(train), _digests(train), set(train.group.values.tolist())
@@ -73,7 +71,7 @@ def seconds(dataset: xr.Dataset) -> float:
 def describe(dataset: xr.Dataset) -> str:
     """Which data set this is, for the metadata of figures drawn from it."""
     told = {"stage": "unknown", "setting": "unknown", "created": "unknown", "code_commit": "unknown"} | dataset.attrs
-    digests = json.loads(told.get("data_digest", "{}")).items()
-    images = ", ".join((told.get("data_source", "unknown"), *(f"{split} {digest[:12]}" for split, digest in digests)))
+    digests = [f"{split} {digest[:12]}" for split, digest in _digests(dataset).items()]
+    images = ", ".join([told.get("data_source", "unknown"), *digests])
     commit = told["code_commit"][:12] + (" and changes to it" if told.get("code_changed") else "")
     return f"{told['stage']}.nc of setting {told['setting']}, made {told['created']} by commit {commit} from {images}"

@@ -24,7 +24,6 @@ PROVENANCE = (
     "code_commit", "code_changed", "versions", "device", "wall_seconds", "created",
 )  # fmt: skip
 CODE = ("lib", "notebooks", "config", "Snakefile", "pyproject.toml", "requirements.txt")  # what results come from
-
 PACKAGES = ("hrebasin", "torch", "torchvision", "foolbox", "numpy", "scipy", "numba", "xarray", "h5netcdf")
 loaded: set[str] = set()  # `networks_of` the trainings whose networks were loaded since the last `Clock` was made
 
@@ -36,11 +35,6 @@ class Clock:
         loaded.clear()
         self.start = time.perf_counter()
         self.commit, self.dirty = _commit()
-
-    @property
-    def seconds(self) -> float:
-        """Seconds so far."""
-        return time.perf_counter() - self.start
 
 
 def plain_values(namespace: Mapping) -> dict:
@@ -97,12 +91,7 @@ def provenance(*, setting: str, parameters: Mapping, images: Mapping[str, Images
 
 
 def derived(results: Mapping[str, xr.Dataset], *, clock: Clock) -> dict:
-    """Attributes for a data set that is made from others: their origin, and how it was made itself.
-
-    Args:
-        results: data sets by stage.
-        clock: started with the work.
-    """
+    """Attributes for a data set that is made from others, by stage: their origin, and how it was made itself."""
     first = next(iter(results.values())).attrs
     kept = {name: first[name] for name in ("setting", "data_source", "data_digest", "n_classes") if name in first}
     made_from = {stage: dataset.attrs.get("created", "") for stage, dataset in results.items()}
@@ -116,7 +105,7 @@ def _made(device: str, clock: Clock) -> dict:
         **executed,
         "versions": json.dumps({"python": platform.python_version(), **{name: version(name) for name in PACKAGES}}),
         "device": describe_device(device),
-        "wall_seconds": round(clock.seconds, 3),
+        "wall_seconds": round(time.perf_counter() - clock.start, 3),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
     }
 

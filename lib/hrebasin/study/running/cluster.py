@@ -11,14 +11,12 @@ from ...files import read_text
 
 
 def options(profile: str, folder: Path) -> list[str]:
-    """Snakemake's options for jobs where ``profile`` says.
+    """Snakemake's options for jobs where ``profile`` says, a folder with a profile of Snakemake.
 
-    Args:
-        profile: a folder with a profile of Snakemake.
-        folder: of the run; on Slurm it decides the names of jobs and holds the logs of failed ones.
+    On Slurm, the ``folder`` of the run decides the names of jobs and holds the logs of failed ones.
 
     Raises:
-        FileNotFoundError: there is no profile in the folder.
+        FileNotFoundError: there is no profile in ``profile``.
     """
     given = ["--workflow-profile", profile]
     if _executor(profile) == "slurm":
@@ -27,13 +25,9 @@ def options(profile: str, folder: Path) -> list[str]:
 
 
 def prepare(profile: str, folder: Path, *, dataset: str, data: Path) -> None:
-    """See to it that nobody writes to ``folder`` and that the images are there: nodes may have no internet.
+    """See to it that nobody writes to a run's ``folder`` and that the images are there: nodes may have no internet.
 
-    Args:
-        profile: as of `options`.
-        folder: of the run.
-        dataset: images, downloaded, unpacked and decoded here and once.
-        data: the project's data folder.
+    They are downloaded, unpacked and decoded here and once, in the project's ``data`` folder.
 
     Raises:
         ValueError: jobs of an earlier command are in the queue, Slurm does not answer, or there are no such images.
@@ -72,6 +66,5 @@ def jobs_in_queue(folder: Path) -> list[str]:
 def _executor(profile: str) -> str | None:
     for path in (Path(profile, "profile.yaml"), Path(profile, "config.yaml")):
         if path.is_file():
-            settings = yaml.safe_load(read_text(path))
-            return settings.get("executor")
+            return yaml.safe_load(read_text(path)).get("executor")
     raise FileNotFoundError(f"no profile of Snakemake in {profile}: it holds neither profile.yaml nor config.yaml")

@@ -35,10 +35,10 @@ def run_values(texts: Sequence[str]) -> dict:
 def notebook_parameters(
     given: Mapping,
     *,
-    files: Sequence[Path] = (),
-    texts: Sequence[str] = (),
-    values: Sequence[tuple[str, str]] = (),
-    raw: Sequence[tuple[str, str]] = (),
+    files: Sequence[Path],
+    texts: Sequence[str],
+    values: Sequence[tuple[str, str]],
+    raw: Sequence[tuple[str, str]],
 ) -> dict:
     """Parameters of a notebook by name; of the same name, later arguments of this function win, as papermill has it.
 

@@ -6,8 +6,8 @@ of which a stage gets the share that was measured (see `SHARES`).
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
 from itertools import pairwise
+from typing import NamedTuple
 
 from ..settings import Setting
 from ..stages import NOTEBOOKS, STAGES
@@ -18,6 +18,7 @@ IMAGES = {
     "cifar10-sample": ({"train": 4_000, "test": 1_000}, 3072),
     "fashion-mnist": ({"train": 60_000, "test": 10_000}, 784),
 }
+N_CLASSES = 10
 # Seen on CIFAR-10 with 512-512-256 hidden units: weight matching of a pair solves about 43 assignments; MergeMany of n
 # needs about 4 n sweeps, and about 10 assignments each time it aligns a network.
 SOLVES_A_PAIR, SWEEPS_A_NETWORK, SOLVES_AN_ALIGNMENT = 43, 4, 10
@@ -26,8 +27,7 @@ DEEPFOOL_STEPS, CANDIDATES = 1, 10
 STATE = 7 * 4  # bytes a parameter and step: Adam reads weight, moments and gradient and writes weight and moments
 
 
-@dataclass(frozen=True)
-class Work:
+class Work(NamedTuple):
     """What a stage takes.
 
     Attributes:
@@ -42,15 +42,8 @@ class Work:
     bytes: float = 0.0
     solves: float = 0.0
 
-    def __add__(self, other: "Work") -> "Work":
-        return Work(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(self)))
 
-    def __mul__(self, times: float) -> "Work":
-        return Work(*(getattr(self, f.name) * times for f in fields(self)))
-
-
-@dataclass(frozen=True)
-class Machine:
+class Machine(NamedTuple):
     """Rates of a machine.
 
     Attributes:
@@ -69,34 +62,23 @@ class Machine:
 
 
 # Two cores: product rates and solves by `make bench` (AMD EPYC with AVX-512). Sixteen: eight times as many, predicted.
-TWO_CORES = Machine("2 cores", {"float32": 190e9, "bfloat16": 415e9}, 90e9, 20e9, 520)
-SIXTEEN_CORES = Machine("16 cores", {"float32": 1.5e12, "bfloat16": 3.3e12}, 0.7e12, 100e9, 8 * 520)
-MACHINES = (TWO_CORES, SIXTEEN_CORES)
+MACHINES = (
+    Machine("2 cores", {"float32": 190e9, "bfloat16": 415e9}, 90e9, 20e9, 520),
+    Machine("16 cores", {"float32": 1.5e12, "bfloat16": 3.3e12}, 0.7e12, 100e9, 8 * 520),
+)
 # Share of the product rate that a stage gets, as measured.
 SHARES = {"train": 0.75, "merge": 0.8, "attack": 0.65, "regularity": 0.35, "ablations": 0.5}
 
 
-def work(setting: Setting, *, n_images: Mapping[str, int], image_size: int = 3072, n_classes: int = 10) -> dict:
-    """Work of each stage for all groups of a setting.
-
-    Args:
-        setting: its values; 0 images stand for all.
-        n_images: ``{"train": ..., "test": ...}``, of the data set.
-        image_size: inputs of a network.
-        n_classes: outputs of a network.
-
-    Returns:
-        `Work` by stage.
-
-    Raises:
-        ValueError: other networks than MLPs.
-    """
+def work(setting: Setting) -> dict[str, Work]:
+    """Work of each stage for all groups of a setting; ValueError for other networks than MLPs."""
     if setting.network != "mlp":
         raise ValueError(f"costs are known for MLPs alone, and the setting's networks are {setting.network}")
-    units = [image_size, *setting.widths, n_classes]
+    n_images, image_size = IMAGES.get(setting.dataset, IMAGES["cifar10"])
+    units = [image_size, *setting.widths, N_CLASSES]
     first, *rest = (a * b for a, b in pairwise(units))
     network = first + sum(rest)  # multiplications of a network for an image, and nearly its parameters
-    n_train = setting.train_images or n_images["train"]
+    n_train = setting.train_images or n_images["train"]  # 0 stands for all
     n_test = setting.test_images or n_images["test"]
     evaluated = min(setting.evaluated_images, n_train) + min(setting.evaluated_images, n_test)
     penalised = (len(setting.l1_strengths) + len(setting.l2_strengths)) * setting.regularised_models
@@ -108,31 +90,31 @@ def work(setting: Setting, *, n_images: Mapping[str, int], image_size: int = 307
     attacked = trained + nodes + sum(sets.values())
     passes = trained * setting.epochs * n_train
     steps = passes / setting.batch_size
-
-    def forward(times: float) -> Work:
-        return Work(products=2 * network * times)
-
+    forward = 2 * network  # operations of a pass for an image
     solves = {2: SOLVES_A_PAIR} | {n: SWEEPS_A_NETWORK * n * n * SOLVES_AN_ALIGNMENT for n in sets if n > 2}
     eps, magnitudes = len(setting.epsilons), len(setting.noise_magnitudes)
     gradients = DEEPFOOL_STEPS * (1 + 2 * CANDIDATES) * 2  # two norms; a gradient costs two passes
     attack = (2 + 2 * eps) + gradients + 2 * magnitudes * setting.noise_draws  # passes for an image and network
     hidden = sum(4 / 3 * w**3 for w in setting.widths) + sum(2 * a * b * b for a, b in pairwise(setting.widths))
     local = setting.bounded_images * len(setting.radii) * hidden
-    jacobian = setting.attacked_images * 2 * n_classes * sum(rest)
+    jacobian = setting.attacked_images * 2 * N_CLASSES * sum(rest)
     spectra = sum(2 * a * b * min(a, b) for a, b in pairwise(units)) * 2
     pairs = setting.ablation_pairs
     line = pairs * 2 * setting.n_lambdas * evaluated * sum(rest) + pairs * 4 * evaluated * network
     choice = pairs * 4 * min(setting.evaluated_images, n_test) * network
     a_group = {
-        "train": Work(2 * passes * (2 * first + 3 * sum(rest)), bytes=steps * STATE * network)
-        + forward(trained * n_test),
-        "merge": Work(solves=nodes * SOLVES_A_PAIR + sum(sets[n] * solves[n] for n in sets))
-        + forward((trained + merged) * evaluated),
-        "attack": forward(attacked * setting.attacked_images * attack),
+        "train": Work(
+            2 * passes * (2 * first + 3 * sum(rest)) + forward * (trained * n_test), bytes=steps * STATE * network
+        ),
+        "merge": Work(
+            forward * ((trained + merged) * evaluated),
+            solves=nodes * SOLVES_A_PAIR + sum(sets[n] * solves[n] for n in sets),
+        ),
+        "attack": Work(forward * (attacked * setting.attacked_images * attack)),
         "regularity": Work(exact=attacked * (local + jacobian + spectra)),
         "ablations": Work(products=2 * (line + choice), solves=pairs * 5 * SOLVES_A_PAIR),
     }
-    return {stage: a_group[stage] * setting.n_groups for stage in STAGES}
+    return {stage: Work(*(amount * setting.n_groups for amount in a_group[stage])) for stage in STAGES}
 
 
 def hours(stages: Mapping[str, Work], machine: Machine, precision: str) -> dict[str, float]:
@@ -148,10 +130,9 @@ def hours(stages: Mapping[str, Work], machine: Machine, precision: str) -> dict[
     return result
 
 
-def table(setting: Setting, *, n_images: Mapping[str, int] | None = None) -> str:
+def table(setting: Setting) -> str:
     """Work and hours of each stage as a Markdown table."""
-    known, image_size = IMAGES.get(setting.dataset, IMAGES["cifar10"])
-    stages = work(setting, n_images=n_images or known, image_size=image_size)
+    stages = work(setting)
     columns = {machine.name: hours(stages, machine, setting.precision) for machine in MACHINES}
     names = [f"{machine.name}, h" for machine in MACHINES]
     rows = [f"| stage | products, TFLOP | float64, TFLOP | memory, TB | assignments | {' | '.join(names)} |"]

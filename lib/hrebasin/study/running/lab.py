@@ -69,10 +69,7 @@ def without_outputs(model: dict, path: str, contents_manager, **_) -> None:
 
 
 def start(more: Sequence[str] = ()) -> None:
-    """Start JupyterLab and stay until it ends.
-
-    Args:
-        more: options of JupyterLab, such as ``["--no-browser"]``.
+    """Start JupyterLab, with more options such as ``["--no-browser"]``, and stay until it ends.
 
     Raises:
         ValueError: the token is switched off.

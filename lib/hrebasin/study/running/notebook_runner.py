@@ -23,7 +23,6 @@ from ..settings import check_device, checked
 from .scratch import short_temporary
 from .surroundings import jupyters, variables
 
-KERNEL = "python3"
 KERNEL_START = (
     "from hrebasin.study.running import parent_process as _p; from hrebasin.study import notebook_code as _c; "
     "_p.end_with({}); _c.executing({!r}, **{})"
@@ -85,27 +84,22 @@ def run_notebook(
                 str(notebook),
                 str(temporary),
                 parameters=parameters,
-                kernel_name=KERNEL,
+                kernel_name="python3",
                 progress_bar=False,
                 log_output=True,
                 config=transport,
                 shutdown_kernel="immediate",  # everything is written, and who interrupts does not want to wait
                 extra_arguments=[f"--IPKernelApp.exec_lines={start}"],
             )
-        except PapermillExecutionError as error:
-            temporary.replace(failed)
-            trace = COLOURS.sub("", "\n".join(error.traceback))
-            raise RuntimeError(
-                f"{notebook.name} failed in cell {error.exec_count}: {error.ename}: {error.evalue}\n{trace}\n"
-                f"The executed copy is {failed}"
-            ) from error
-        except RuntimeError as error:  # of a kernel that ended, or never began
+        except (PapermillExecutionError, RuntimeError) as error:
             if temporary.exists():
                 temporary.replace(failed)
-            raise RuntimeError(
-                f"{notebook.name}: {error}; if nobody stopped the kernel, memory did not suffice. "
-                f"The executed copy is {failed}"
-            ) from error
+            if isinstance(error, PapermillExecutionError):
+                trace = COLOURS.sub("", "\n".join(error.traceback))
+                why = f" failed in cell {error.exec_count}: {error.ename}: {error.evalue}\n{trace}\n"
+            else:  # of a kernel that ended, or never began
+                why = f": {error}; if nobody stopped the kernel, memory did not suffice. "
+            raise RuntimeError(f"{notebook.name}{why}The executed copy is {failed}") from error
     failed.unlink(missing_ok=True)
 
 
@@ -150,32 +144,28 @@ def _kernels_own() -> Iterator[Config]:
         yield Config({"KernelManager": sockets} if os.name == "posix" else {})
 
 
-class _Labelled(logging.Formatter):
+class _Labelled(logging.StreamHandler):
     """A label before every line; papermill's messages end with empty ones."""
 
     def __init__(self, label: str):
-        super().__init__()
+        super().__init__(sys.stderr)
         self.label = label
+        # papermill logs cells' stderr, where progress goes, as warnings; values shown in the notebook stay there
+        self.setLevel(logging.WARNING)
+        self.addFilter(lambda record: bool(record.getMessage().strip()))
 
     def format(self, record):
         return "\n".join(f"[{self.label}] {line}" for line in record.getMessage().splitlines() if line.strip())
 
 
-class _echo:
-    """Prints the progress of cells line by line, each with a label."""
-
-    def __init__(self, label: str):
-        self.label, self.logger = label, logging.getLogger("papermill")
-
-    def __enter__(self):
-        self.handler = logging.StreamHandler(sys.stderr)
-        self.handler.setFormatter(_Labelled(self.label))
-        # papermill logs cells' stderr, where progress goes, as warnings; values shown in the notebook stay there
-        self.handler.setLevel(logging.WARNING)
-        self.handler.addFilter(lambda record: bool(record.getMessage().strip()))
-        self.logger.addHandler(self.handler)
-        self.logger.setLevel(logging.INFO)
-        self.logger.propagate = False
-
-    def __exit__(self, *exception):
-        self.logger.removeHandler(self.handler)
+@contextmanager
+def _echo(label: str) -> Iterator[None]:
+    """Print the progress of cells line by line, each with a label."""
+    logger, handler = logging.getLogger("papermill"), _Labelled(label)
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)

@@ -21,8 +21,7 @@ from ..settings import DATASETS, SINGLE, Setting, load_setting
 from ..stages import ANSWERS, PAPER, QUESTIONS, READS
 
 # What a user may override on the command line: every single value of a setting, and short names for some.
-SHORT = {"groups": "n_groups", "first": "first_group"}
-OVERRIDES = SHORT | {name: name for name in SINGLE}
+OVERRIDES = {"groups": "n_groups", "first": "first_group"} | {name: name for name in SINGLE}
 TEXTS = {"setting", "run", "ask", *(name for name, kind in SINGLE.items() if kind is str)}
 PLACE = ("run_folder", "device")  # parameters of notebooks that results do not depend on
 KNOWN = ("setting", "run", "ask", *OVERRIDES)
@@ -58,12 +57,8 @@ class Plan:
 
     @classmethod
     def from_config(cls, config: Mapping) -> "Plan":
-        """From a command line; nothing else.
-
-        Args:
-            config: ``setting=``, ``run=`` (a folder in ``data/runs``), ``ask=`` (open questions with commas or spaces
-                between them) and the overrides.
-        """
+        """From a command line: ``setting=``, ``run=`` (a folder in ``data/runs``), ``ask=`` (open questions with commas
+        or spaces between them) and `OVERRIDES`; nothing else."""
         if (text := str(config.get("values", ""))).startswith(ENCODED):
             config = json.loads(unquote(text.removeprefix(ENCODED)))
         if unknown := sorted(set(config) - set(KNOWN)):
@@ -148,13 +143,10 @@ class Plan:
     def shell(self, notebook: str, *, images: bool = False) -> str:
         """The command of a rule, which has the resource ``gpu``: an executor's profile may give none.
 
-        Args:
-            notebook: its name.
-            images: whether the rule has the digest of the images' files among its ``params``, for the data set to tell.
+        With ``images``, the rule has the digest of the images' files among its ``params``, for the data set to tell.
         """
-        origin = (
-            f"--setting {_literal(self.name)}" + " --images={params.images:q}" * images
-        )  # = since there may be none
+        origin = f"--setting {_literal(self.name)}"
+        origin += " --images={params.images:q}" * images  # = since there may be none
         label = notebook if notebook in (PAPER, ANSWERS) else f"{notebook} {{wildcards.shard}}"
         return (
             f"exec {_literal(sys.executable)} -m hrebasin.study.command notebook "

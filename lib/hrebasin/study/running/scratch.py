@@ -28,21 +28,23 @@ def scratch(folder: Path) -> Iterator[Path]:
     path = Path(short_temporary(levels=2), f"hrebasin-{name}")
     _remove(path)
     path.mkdir(mode=0o700)
-    with _temporaries_in(str(path)):
-        try:
+    here, tempfile.tempdir = tempfile.tempdir, str(path)
+    try:
+        with variables({"TMPDIR": str(path)}):
             yield path
-        finally:
-            # A kernel that was interrupted while it started ends a second later, and would make the folder anew.
-            psutil.wait_procs(_processes_in(path), timeout=PATIENCE)
-            shutil.rmtree(path, ignore_errors=True)
+    finally:
+        tempfile.tempdir = here
+        # A kernel that was interrupted while it started ends a second later, and would make the folder anew.
+        psutil.wait_procs(processes_with("TMPDIR", path), timeout=PATIENCE)
+        shutil.rmtree(path, ignore_errors=True)
 
 
-def _processes_in(folder: Path) -> list[psutil.Process]:
-    """Processes that began with ``folder`` for their temporary files, whoever their parent is by now."""
+def processes_with(variable: str, value: Path | str) -> list[psutil.Process]:
+    """Processes that began with a value in their environment, whoever their parent is by now."""
     found = []
     for process in psutil.process_iter():
         with suppress(psutil.Error):
-            if process.environ().get("TMPDIR") == str(folder):
+            if process.environ().get(variable) == str(value):
                 found.append(process)
     return found
 
@@ -51,13 +53,3 @@ def short_temporary(*, levels: int) -> str:
     """Where temporary files go; /tmp if a socket so many levels deeper would have too long a path."""
     folder = tempfile.gettempdir()
     return folder if len(os.fsencode(folder)) + 24 * levels <= LONGEST_SOCKET else "/tmp"  # noqa: S108
-
-
-@contextmanager
-def _temporaries_in(folder: str) -> Iterator[None]:
-    here, tempfile.tempdir = tempfile.tempdir, folder
-    try:
-        with variables({"TMPDIR": folder}):
-            yield
-    finally:
-        tempfile.tempdir = here

@@ -14,12 +14,8 @@ from .plan import PLACE, Plan
 WIRED = ("shard", "groups", "neighbour")  # parameters that tell the parts of a run apart
 
 
-def made_otherwise(plan: Plan, notebooks: Mapping[str, str] = NOTEBOOKS) -> list[str]:
-    """Data sets in the run's folder that tell of other parameters than the plan's, of other code or images.
-
-    Args:
-        plan: of the run.
-        notebooks: the stages that are looked at.
+def made_otherwise(plan: Plan, notebooks: Mapping[str, str]) -> list[str]:
+    """Data sets of some stages in the run's folder that tell of other parameters than the plan's, other code or images.
 
     Snakemake notices them too, but by notes of its own, which a folder copied from elsewhere does not bring.
     """
@@ -51,13 +47,10 @@ def other_networks(plan: Plan) -> str:
     return ""
 
 
-def incomplete(plan: Plan, notebooks: Mapping[str, str] = NOTEBOOKS) -> list[str]:
-    """A file of each job that has lost one since it ended; nobody may need it now, but who asks for it next would.
+def incomplete(plan: Plan, notebooks: Mapping[str, str]) -> list[str]:
+    """A file of each job of some stages, and of the job that concludes from them, that has lost one since it ended.
 
-    Args:
-        plan: of the run.
-        notebooks: the stages that are looked at, and what is concluded from them.
-
+    Nobody may need it now, but who asks for it next would.
     Snakemake alone makes a deleted file again only where something behind it is due.
     """
     run, (concluding, conclusion) = Path(plan.run), _conclusion(notebooks)
