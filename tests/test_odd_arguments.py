@@ -2,13 +2,17 @@
 
 from contextlib import contextmanager
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 from torch.nn.utils import parametrizations, prune
 
 import hrebasin
+from hrebasin.lipschitz import bounds
 from hrebasin.random_streams import generator
+from hrebasin.robustness.square import square
+from hrebasin.robustness.strong import pgd, transferred
 
 
 def _network():
@@ -102,6 +106,33 @@ def test_defaults_of_torch_change_nothing(defaults, method):
     with DEFAULTS[defaults]():
         merged = hrebasin.merge(NETWORKS, **given)
     assert all(map(torch.equal, merged.parameters(), usual.parameters()))
+
+
+SIZES = {"epsilons": [0.0, 0.05]}
+MEASURES = {
+    "attack": lambda bank, _, *images: hrebasin.attack(bank, *images, kind="fgsm", **SIZES),
+    "pgd": lambda bank, _, *images: pgd(bank, *images, steps=2, restarts=1, **SIZES),
+    "transferred": lambda bank, one, *images: transferred(bank, one, *images, kind="pgd", **SIZES),
+    "square": lambda bank, _, *images: square(bank, *images, epsilon=0.05, left=np.full((2, 8), True), queries=5),
+    "regularity": lambda bank, _, *images: bounds.measure(bank, *images, radii=[0.1], bounded=2),
+}
+
+
+@pytest.mark.parametrize("measure", MEASURES)
+@pytest.mark.parametrize("defaults", DEFAULTS)
+def test_defaults_of_torch_change_no_measure(defaults, measure, trained, pixels, test_images):
+    given = trained.select([0, 1]), trained.select([2]), pixels[:8], test_images.labels[:8]
+    usual = MEASURES[measure](*given)
+    with DEFAULTS[defaults]():
+        found = MEASURES[measure](*given)
+    assert np.array_equal(found, usual) if measure == "square" else found.equals(usual)
+
+
+@pytest.mark.parametrize("measure", MEASURES)
+def test_a_list_of_networks_is_no_bank(measure, trained, pixels, test_images):
+    networks = list(trained.select([0, 1]))
+    with pytest.raises(TypeError, match="a Bank of networks is needed, got list"):
+        MEASURES[measure](networks, networks, pixels[:8], test_images.labels[:8])
 
 
 class Squared(nn.Module):

@@ -77,7 +77,7 @@ def subnormals_flushed():
 
     Penalties leave up to a fifth of the weights there, which a CPU multiplies twenty times as slowly as others.
     """
-    flushing = not (torch.tensor([1e-30]) * 1e-10).item()
+    flushing = not (torch.tensor([1e-30], dtype=torch.float32, device="cpu") * 1e-10).item()
     torch.set_flush_denormal(True)  # where a CPU cannot, nothing changes
     try:
         yield

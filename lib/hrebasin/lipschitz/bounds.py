@@ -26,6 +26,7 @@ COPIES = 4  # of the weights in float64
 BOUNDED_AT_ONCE = {"cpu": 1, "cuda": 50}  # images; alone, one has the smallest matrices and they stay in the cache
 
 
+@plain_torch()
 def measure(
     bank: Bank, pixels: torch.Tensor, labels: torch.Tensor, *, radii: Sequence[float], bounded: int
 ) -> xr.Dataset:
@@ -42,6 +43,7 @@ def measure(
     Raises:
         ValueError: pixels or labels that do not fit, weights that are not finite, radii or ``bounded`` that cannot be.
     """
+    check_bank(bank)
     check_pixels(bank.architecture, pixels, labels)
     check_finite(bank, "measures")
     if bounded < 1:

@@ -75,8 +75,10 @@ def _norm_by_autograd(bank: Bank, model: int, parts: Sequence[torch.Tensor]) -> 
     return torch.cat(found)
 
 
+@plain_torch()
 def margin(bank: Bank, pixels: torch.Tensor, labels: torch.Tensor) -> xr.DataArray:
     """Logit of the true class minus the largest other logit, (model, image); negative where misclassified."""
+    check_bank(bank)
     check_pixels(bank.architecture, pixels, labels)
     check_finite(bank, "margins")
     with torch.no_grad():

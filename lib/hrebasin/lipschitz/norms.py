@@ -22,6 +22,7 @@ def children(bank: Bank) -> xr.Dataset:
         ``children_cosine`` (model, layer) of all parameters of a layer together, and ``predicted_norm`` (model, layer),
         the `weight_norm` that follows from the children's norms and inner product; not a number for other networks.
     """
+    check_bank(bank)
     layers = bank.architecture.layers
     cosine, predicted = torch.full((2, len(bank), len(layers)), torch.nan, dtype=torch.float64)
     node, first, second = _families(bank)

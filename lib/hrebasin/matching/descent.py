@@ -48,18 +48,16 @@ class Descent:
         self.permutations = dict(permutations)
         self.prices = dict(prices) if prices else {name: np.zeros(len(permutations[name])) for name in self.names}
         if constants is None:
-            constants = {
-                name: sum((rows(a[key], axis) @ rows(b[key], axis).T for key, axis in keys),
-                          start=like.new_zeros(sizes[name], sizes[name]))
-                for name, keys in outer(symmetry, b).items()
-            }  # fmt: skip
+            constants = {name: like.new_zeros(size, size) for name, size in sizes.items()}
+            for name, keys in outer(symmetry, b).items():
+                for key, axis in keys:
+                    constants[name] = constants[name] + rows(a[key], axis) @ rows(b[key], axis).T
         self.constants = constants
         # permutation -> places whose products depend on others: (place, the other permutations there)
-        self.varying: dict[str, list[tuple[Place, tuple[str, ...]]]] = {
-            name: [(place, _others(symmetry, place)) for place in places
-                   if place.tensor in b and not _is_outer(symmetry, place)]
-            for name, places in symmetry.places().items()
-        }  # fmt: skip
+        self.varying: dict[str, list[tuple[Place, tuple[str, ...]]]] = {}
+        for name, places in symmetry.places().items():
+            inner = [place for place in places if place.tensor in b and not _is_outer(symmetry, place)]
+            self.varying[name] = [(place, _others(symmetry, place)) for place in inner]
         # permutations that a parameter holds twice
         self.twice = {name for name in self.names if any(name in others for _, others in self.varying[name])}
         self.products: dict[Place, tuple[torch.Tensor, object]] = {}

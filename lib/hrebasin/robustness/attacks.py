@@ -66,7 +66,6 @@ def attack(
     Raises:
         ValueError: unknown kind, bad epsilons, pixels or labels that do not fit, weights that are not finite.
     """
-    check_bank(bank)
     epsilons = check_attack(bank, pixels, labels, kind, epsilons)
     if draws < 1:
         raise ValueError(f"draws must be at least 1, got {draws}")
@@ -212,6 +211,7 @@ def along(parts: Mapping[str, xr.DataArray | xr.Dataset], dim: str) -> xr.DataAr
 
 def check_attack(bank: Bank, pixels: torch.Tensor, labels: torch.Tensor, kind: str, epsilons) -> list[float]:
     """Sizes as floats; ValueError unless networks, images and sizes fit one another, see `attack`."""
+    check_bank(bank)
     if kind not in (known := tuple(dict.fromkeys((*KINDS, *FIXED_SIZE, *COMPARED)))):
         raise ValueError(f"unknown attack {kind!r}; known are {known}")
     if kind in FIXED_SIZE and (norm := getattr(FIXED_SIZE[kind]().distance, "p", None)) != float("inf"):

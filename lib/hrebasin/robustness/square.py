@@ -7,7 +7,7 @@ from ..bank import Bank
 from ..evaluation import margins
 from ..progress import track
 from ..random_streams import generator
-from ..resources import subnormals_flushed
+from ..resources import plain_torch, subnormals_flushed
 from .attacks import check_attack
 from .foolbox_model import in_unit_range, select
 
@@ -17,6 +17,7 @@ HALVED = (0.001, 0.005, 0.02, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8)  # shares of the qu
 
 
 @subnormals_flushed()
+@plain_torch()
 def square(
     bank: Bank,
     pixels: torch.Tensor,

@@ -9,6 +9,7 @@ import xarray as xr
 from foolbox.attacks import LinfProjectedGradientDescentAttack
 
 from ..bank import Bank
+from ..checks import check_bank
 from ..evaluation import margins
 from ..random_streams import generator
 from ..resources import plain_torch, subnormals_flushed
@@ -101,6 +102,8 @@ def _pgd(bank, pixels, labels, epsilons, starts, loss, most) -> np.ndarray:
     return robust.cpu().numpy()
 
 
+@subnormals_flushed()
+@plain_torch()
 def transferred(
     bank: Bank,
     source: Bank,
@@ -120,6 +123,7 @@ def transferred(
         kind: ``"fgsm"``, or ``"pgd"`` on the margin from one random start.
         steps: of PGD.
     """
+    check_bank(bank, source)
     if len(source) != 1:
         raise ValueError(f"images are transferred from one network, got {len(source)}")
     if kind not in ("fgsm", "pgd"):

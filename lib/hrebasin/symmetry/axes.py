@@ -11,10 +11,12 @@ import json
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
 
+from ..files import read_text, write_atomically
 from .table import table
 
 
@@ -258,6 +260,15 @@ class Symmetry:
             return cls(sizes, axes, tuple(given["without_rule"]))
         except (KeyError, TypeError, AttributeError, json.JSONDecodeError) as error:
             raise ValueError(f"this text is no symmetry: {type(error).__name__} {error}") from error
+
+    def save(self, path: str | Path) -> None:
+        """Write `to_json` to a file."""
+        write_atomically(Path(path), self.to_json() + "\n")
+
+    @classmethod
+    def load(cls, path: str | Path) -> "Symmetry":
+        """Read what `save` wrote; raises as `from_json`, and OSError where there is no file."""
+        return cls.from_json(read_text(Path(path)))
 
 
 def _take(tensor: torch.Tensor, index: torch.Tensor, axis: int) -> torch.Tensor:

@@ -226,10 +226,11 @@ class TrainingRun:
             epoch = int(metadata["epoch"])
             past = [step for step in self.due.values() if step <= epoch * len(self.batches)]
             self.copies = {step: load_file(self._copy_path(step)) for step in past}
-        except (SafetensorError, OSError) as error:
+            seconds = float(metadata["seconds"])
+        except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
             warnings.warn(f"{self.path} or a copy beside it is damaged and not used: {error}", stacklevel=2)
             return
-        self.epoch, self.seconds = epoch, float(metadata["seconds"])
+        self.epoch, self.seconds = epoch, seconds
         with torch.no_grad():
             for key, value in state.items():
                 kind, _, rest = key.partition("/")
