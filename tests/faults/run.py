@@ -24,6 +24,7 @@ from hrebasin.digests import code_digest
 from hrebasin.files import project_root, read_text, write_atomically
 from hrebasin.study import records
 from hrebasin.study.notebook_code import notebook_code
+from hrebasin.study.questions.wording import listed
 from hrebasin.study.records import checksums as manifest
 from hrebasin.study.records.provenance import describe_device
 from hrebasin.study.stages import NOTEBOOKS, PAPER
@@ -147,8 +148,8 @@ def table(faults: Sequence[dict]) -> str:
         lines += ["", f"Of the {kept} files that were finished when a run was stopped, {were}. "]
         lines[-1] += f"Its last process had ended {slowest:.1f} s after the signal at the latest."
     if tried := sorted({fault["number"] // injected.PART for fault in faults if "of" in fault}):
-        parts = (", ".join(injected.PARTS[k] for k in chosen) for chosen in (tried, range(len(injected.PARTS))))
-        lines += ["", "Calls were stopped or failed in these parts of a run: {}, of {}.".format(*parts)]
+        parts = f"{len(tried)} of the {len(injected.PARTS)} parts of a run"
+        lines += ["", f"Calls were stopped or failed in {parts}: {listed([injected.PARTS[k] for k in tried])}."]
     commits, devices = (", ".join(dict.fromkeys(f[name] for f in faults)) for name in ("commit", "device"))
     lines += ["", f"Code of commit {commits}; {devices}."]
     return "\n".join(lines) + "\n"

@@ -92,4 +92,4 @@ def test_regularised_networks_stand_beside_the_stage_that_is_as_accurate():
     assert found[f"log10 sampled lower bound: {about}"] == pytest.approx(np.log10(3) - 0.3)
     assert found[f"certified radius by the local bound: {about}"] == pytest.approx(0.03)
     assert not [name for name in found if "regularised" in name and about not in name]
-    assert "At the accuracy of stage 1, the bound is 1.5 times that of L2" in answer(data)[1]
+    assert "At stage 1, the bound is 1.5 times that of L2-regularised networks within 2 points" in answer(data)[1]

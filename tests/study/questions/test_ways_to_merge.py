@@ -90,7 +90,7 @@ def test_every_way_stands_beside_the_tree(measured):
     )
     said = answer(data)[1]
     assert said.startswith("Not resolved. The accuracy of converged MergeMany of 4 minus the tree's is ")
-    assert "C2M3 is the most accurate of " in said
+    assert "C2M3 has the highest mean accuracy of " in said
     assert "ensemble" not in said
 
 
@@ -107,5 +107,5 @@ def test_seeds_trees_and_means_outside_of_a_basin_are_told_and_a_recommendation_
     assert f"Over 2 matching seeds, the accuracy of 8 models deviates by {own:.2g} points" in said
     assert f"Over 6 trees it deviates by {trees:.2g} points." in said
     told = recommendation(data)
-    assert told.startswith("Converged MergeMany is the most accurate of ")
+    assert told.startswith("Converged MergeMany has the highest mean accuracy of ")
     assert "`merge-many` for converged MergeMany" in told

@@ -14,9 +14,10 @@ from .places import Settings, quoted
 
 KEY = (
     "Stage s holds networks merged from 2^s; those of a tree's last stage are fully merged. Early-stopped ones are "
-    "unmerged networks from before the end of their training. MergeMany is Git Re-Basin's method for many networks. "
-    "FGSM moves every pixel, in [0, 1], by epsilon: weak is the mean over sizes up to 0.005, strong that over 0.015 to "
-    "0.020. PGD takes many small steps within epsilon; on the margin, it lowers the lead of the right class. "
+    "unmerged networks from before the end of their training; their robustness at a merged network's accuracy is "
+    "interpolated between the epochs that were kept. MergeMany is Git Re-Basin's method for many networks. "
+    "FGSM moves every pixel, in [0, 1], by epsilon: weak is the mean over sizes above 0 up to 0.005, strong that over "
+    "0.015 to 0.020. PGD takes many small steps within epsilon; on the margin, it lowers the lead of the right class. "
     'Parentheses hold 95 % intervals. "Yes" and "no" are significant for and against what the paper says, after '
     'Holm\'s correction for the number of tests. "Not resolved after correction" means that p is at most 0.05 before '
     "it, but not after it."
@@ -108,7 +109,9 @@ def key(settings: Settings) -> str:
         return KEY
     alone = f" In {quoted(narrow)}, intervals under FGSM and noise resample trees alone and are too narrow."
     where = "Elsewhere" if narrow else "Under FGSM and noise"
-    return f"{KEY}{alone * bool(narrow)} {where} they resample images too; of few trees, they rest mostly on images."
+    said = f"{KEY}{alone * bool(narrow)} {where} they resample images too; of few trees, they rest mostly on images."
+    ways = "Those of other ways to merge beside unmerged networks resample trees alone everywhere."
+    return f"{said} {ways}" if any("mergers" in each.results for each in settings.values()) else said
 
 
 def findings(settings: Settings) -> tuple[list[str], list[Row]]:

@@ -87,8 +87,9 @@ def _family_caption(everything: Sequence[Mapping[str, xr.Dataset]]) -> str:
     asked = next((results["controls"] for results in everything if "controls" in results), None)
     if asked is None:
         return ""
-    n = f"n = {count_groups(asked)} trees"
-    return f"In `{asked.attrs['setting']}`, {n}; [what the curves are](figures/fig9_controls.md).\n"
+    n, leaves = count_groups(asked), int((asked.method == "unmerged").sum())
+    few = f"Of each stage of a tree, it holds {leaves // n} networks at most, so its numbers differ a little from the table's."
+    return f"In `{asked.attrs['setting']}`, n = {n} trees; [what the curves are](figures/fig9_controls.md). {few}\n"
 
 
 def published_by(results: Mapping[str, xr.Dataset], figures_at: str) -> str:

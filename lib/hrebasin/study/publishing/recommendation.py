@@ -1,10 +1,12 @@
 """Which way to merge: a table of accuracies, and what each setting recommends."""
 
+from collections.abc import Mapping
 from operator import itemgetter
 
+import numpy as np
 import xarray as xr
 
-from ..groups import count_groups
+from ..groups import PERCENT, by_group, count_groups
 from ..questions.ways_beside_the_tree import accuracies, size_of
 from ..questions.ways_to_merge import most_accurate, recommendation
 from .ledger_text import markdown_table
@@ -20,20 +22,36 @@ def ways_table(settings: Settings) -> str:
     """
     if not (tried := _tried(settings)):
         return "Not measured yet.\n"
-    columns = {name: accuracies(data) for name, data in tried.items()}
+    columns = {name: _accuracies(settings[name].results) for name in tried}
     orders = [sorted(ways, key=lambda way: -rank(ways[way])) for ways in columns.values() for rank in RANKS]
-    most = {name: [max(column) for column in zip(*ways.values(), strict=True)] for name, ways in columns.items()}
+    most = {
+        name: [np.fmax.reduce(column) for column in zip(*ways.values(), strict=True)] for name, ways in columns.items()
+    }
     shown = dict.fromkeys(["tree", "merge-many", *(way for order in orders for way in order[:2])])
     heads = [f"`{name}`, {size_of(data)} networks, n = {count_groups(data)}" for name, data in tried.items()]
-    lines = []
-    for way in shown:
-        cells = []
-        for name, ways in columns.items():
-            marks = zip(ways.get(way, ()), most[name], strict=False)
-            told = [f"**{value:.1f}**" if value == top else f"{value:.1f}" for value, top in marks if value == value]
-            cells.append(" → ".join(told) or "–")
-        lines.append([f"`{way}`", *cells])
+    lines = [[f"`{way}`", *(_cell(ways.get(way), most[name]) for name, ways in columns.items())] for way in shown]
     return markdown_table(["`method=`", *heads], lines)
+
+
+def _accuracies(results: Mapping[str, xr.Dataset]) -> dict[str, tuple[float, float]]:
+    """`accuracies` of a setting; the tree's with REPAIR from the question on REPAIR where only that has measured it."""
+    ways = accuracies(results["mergers"])
+    without, repaired = ways["tree"]
+    if np.isnan(repaired) and "repair" in results:
+        accuracy = results["repair"].test_accuracy
+        repaired = PERCENT * float(by_group(accuracy, method="repair-leaves", stage=int(accuracy.stage.max())).mean())
+    return ways | {"tree": (without, repaired)}
+
+
+def _cell(values: tuple[float, float] | None, most: np.ndarray) -> str:
+    """Accuracy without and with REPAIR, the highest of a column in bold; the second where any way has one."""
+    if values is None:
+        return "–"
+    told = []
+    for value, top in zip(values, most, strict=True):
+        if not np.isnan(top):
+            told.append("–" if np.isnan(value) else f"**{value:.1f}**" if value == top else f"{value:.1f}")
+    return " → ".join(told)
 
 
 def recommended(settings: Settings) -> str:

@@ -1,31 +1,24 @@
 """The short answer: what came out of the paper's main findings, a paragraph each."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
 from typing import NamedTuple
 
-import numpy as np
-
-from ...merging.distances import CONVERGENCE
 from ...merging.looks import RIVALS
 from ..claims.verdicts import ALPHA
-from ..groups import PERCENT, NotMeasuredError, sweeps_in_words, tree_stages
-from ..questions.equal_accuracy import NEAR, over_unmerged
+from ..groups import PERCENT, tree_stages
+from ..questions.equal_accuracy import NEAR
 from ..questions.families import MERGED
-from ..questions.ways_beside_the_tree import NAMES, beside_unmerged, size_of
-from ..questions.wording import amount, listed, signed, two_digits, way_in_words, within
-from ..statistics import Test, by_sign
+from ..questions.ways_beside_the_tree import size_of
+from ..questions.wording import listed, two_digits, way_in_words
 from .across_settings import in_points, rows_named, settings_with, strong_by_stage, verdicts_on
 from .early_stopping import comparisons, near, other_ways
 from .first_screen import ends_of_tree
 from .ledger_text import NOTHING, part_of, sized, turned
+from .over_unmerged import other_ways_lead, under_pgd
 from .places import Published, Settings, quoted
 
 FALLS = {"weight norms": "C7a", "Lipschitz bounds": "C8a"}
-TREE, PGD = MERGED["tree"], "pgd-margin"
-# ways that are families of networks too, as `beside_unmerged` calls them -> method
-FAMILY_OF = {NAMES["merge-many-from-tree"]: "merge-many-from-tree", NAMES["activations"]: "activations"}
-FAMILY_OF |= {f"MergeMany, {sweeps_in_words(CONVERGENCE)}": "merge-many"}
+TREE = MERGED["tree"]
 BOUND = "log10 global bound, stage 0 minus stage"  # begins the names of what merging does, and what shrinking does
 ATTACKS = {"FGSM": "strong FGSM", "PGD on the margin": "PGD"}  # as comparisons name them
 FIRST_RISE = "FGSM, strong: stage 1 minus stage 0"
@@ -34,17 +27,34 @@ NEAR_CHANCE = 1.5  # times the accuracy of guessing, below which merged networks
 
 
 def in_short(settings: Settings) -> list[tuple[str, str]]:
-    """Accuracy, robustness, whether merging is what makes networks robust, and regularity: a paragraph each, but none
-    where there is nothing to tell.
+    """The whole in a few words, accuracy, robustness, whether merging is what makes networks robust, and regularity: a
+    paragraph each, but none where there is nothing to tell.
     """
     able = {name: each for name, each in settings.items() if not _guesses(each)}
     told = {
+        "In short.": _in_a_few_words(settings, able),
         "Accuracy.": _lost(settings),
-        "Robustness.": [*_gain(able), *_rise(able), *_other_ways_lead(able)],
+        "Robustness.": [*_gain(able), *_rise(able), *other_ways_lead(able), *under_pgd(able)],
         "Is it the merging?": _against_stopped(settings),
         "Regularity.": [*_regularised(settings), *_certified(settings)],
     }
     return [(topic, text) for topic, sentences in told.items() if (text := " ".join(sentences))]
+
+
+def _in_a_few_words(settings: Settings, able: Settings) -> Iterator[str]:
+    """What holds without a number; of robustness in those settings that are able to tell."""
+    costs = all(part_of(each.ledger, "C11").low.item() > 0 for each in settings.values())
+    if costs and {*verdicts_on(settings, FALLS["weight norms"]).values()} == {"reproduced"}:
+        yield "Merging in the paper's tree costs accuracy and shrinks weight norms in every setting, as the paper says."
+    strong = verdicts_on(able, "C5b fgsm")
+    words = {"more": settings_with(strong, "reproduced"), "less": settings_with(strong, "contradicted")}
+    if told := [f"{word} robust in {where}" for word, where in words.items() if where]:
+        unsure = settings_with(strong, "not resolved")
+        unsure = f"; in {unsure} that is not resolved" * bool(unsure)
+        yield f"Under strong FGSM, fully merged networks are {' and '.join(told)} than unmerged ones{unsure}."
+    tree = [one for one in _beside_stopped(settings) if one.way == TREE]
+    if tree and all(one.sign <= 0 for one in tree):
+        yield "In no comparison are merged networks more robust than early-stopped ones of the same accuracy."
 
 
 def _lost(settings: Settings) -> Iterator[str]:
@@ -121,47 +131,16 @@ def _rise(settings: Settings) -> Iterator[str]:
                 f"In `{name}` the accuracy under strong FGSM first rises, from {means[0]:.1f} to {means[top]:.1f} % "
                 f"for networks merged from {2**top}, and then falls to {means[max(means)]:.1f} %."
             )
-            if (searched := _under_pgd(settings[name], "tree", top)) is not None:
-                yield f"Under PGD, networks merged from {2**top} differ from unmerged ones by {signed(searched)}."
-
-
-def _under_pgd(of: Published, method: str, stage: int) -> Test | None:
-    """Merged networks minus unmerged ones under PGD; None where that was not tried."""
-    with suppress(KeyError, NotMeasuredError):
-        return over_unmerged(of.results["controls"], PGD, {"method": method, "stage": stage})
-    return None
-
-
-def _other_ways_lead(settings: Settings) -> Iterator[str]:
-    """Where networks merged in other ways are more robust than unmerged ones, and where none is."""
-    found = {
-        name: beside_unmerged(each.results["mergers"]) for name, each in settings.items() if "mergers" in each.results
-    }
-    ahead = {name: leading for name, tests in found.items() if (leading := by_sign(tests)[1])}
-    for name, leading in ahead.items():
-        best = max(leading, key=lambda way: found[name][way].effect)
-        behind = len(by_sign(found[name])[-1])
-        yield (
-            f"The way of merging matters: in `{name}`, {len(leading)} of {len(found[name])} other ways lead unmerged "
-            f"networks under FGSM, {way_in_words(best)} most, by {amount(found[name][best])} "
-            f"{within(found[name][best])}{f', and {behind} trail' * bool(behind)}."
-        )
-        stage = int(np.log2(size_of(settings[name].results["mergers"])))
-        tests = {way: _under_pgd(settings[name], FAMILY_OF[way], stage) for way in leading if way in FAMILY_OF}
-        if tried := {way_in_words(way): test for way, test in tests.items() if test is not None}:
-            too = by_sign(tried)[1]
-            outcome = f"there {listed(too)} lead{'s' * (len(too) == 1)} too" if too else "there no lead is resolved"
-            yield f"We attacked {listed([*tried])} with PGD as well, and {outcome}."
-    if none := [name for name, tests in found.items() if tests and name not in ahead]:
-        yield f"No other way leads them in {quoted(none)}."
 
 
 def _against_stopped(settings: Settings) -> Iterator[str]:
     """Whether any merged networks are more robust than early-stopped ones as accurate."""
     tree, rest = ([one for one in _beside_stopped(settings) if (one.way == TREE) == own] for own in (True, False))
     if tree:
+        if all(one.sign <= 0 for one in tree):
+            yield "Not in the paper's tree."
         yield "Early-stopped networks are unmerged, and trained for fewer epochs."
-        alike = f"those within {NEAR * PERCENT:.0f} point of their accuracy"
+        alike = f"those of the same accuracy (within {NEAR * PERCENT:.0f} point)"
         yield f"Networks merged in the paper's tree trail {alike} {_counted(tree)}. {_leads(tree)}"
     if rest:
         yield f"Networks merged in other ways trail them {_counted(rest)}. {_leads(rest)}"
@@ -197,7 +176,7 @@ def _counted(found: Sequence[_Beside]) -> str:
         if signs := [one.sign for one in found if one.attack == attack]:
             n = {0: "none of", len(signs): "all"}.get(n := signs.count(-1), f"{n} of")
             lacking = {one.setting for one in found} - {one.setting for one in found if one.attack == attack}
-            without = f" (none in {quoted(sorted(lacking))})" * bool(lacking)
+            without = f" (not compared in {quoted(sorted(lacking))})" * bool(lacking)
             told.append(f"in {n} {len(signs)}{' comparisons' * (not told)} under {attack}{without}")
     return " and ".join(told)
 
@@ -252,5 +231,5 @@ def _certified(settings: Settings) -> Iterator[str]:
     """Where the radius falls within which the global bound makes answers certain."""
     found = {name: rows_named(each.answers, CERTIFIED) for name, each in settings.items()}
     if fall := [name for name, rows in found.items() if any(row.high.item() < 0 for row in rows)]:
-        merged = "for fully merged networks than for unmerged ones"
-        yield f"The radius within which that bound certifies an answer is smaller {merged} in {quoted(fall)}."
+        radius = "The mean radius within which that bound certifies an answer, 0 for wrong ones,"
+        yield f"{radius} is smaller for fully merged networks than for unmerged ones in {quoted(fall)}."

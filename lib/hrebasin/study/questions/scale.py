@@ -156,9 +156,15 @@ def _beyond_scale(falls: Mapping[str, list[Test]], top: int) -> Iterator[str]:
 def _certified(certificates: Mapping[str, tuple[Test, float, float]], data: xr.Dataset) -> Iterator[str]:
     """What happens to the radii within which answers are certain."""
     for name, (test, before, after) in certificates.items():
-        went = {1: "rises", -1: "falls", 0: "may rise or fall"}[test.sign]
-        yield f"Up to the last stage, the mean {name} {went}, from {before:.2g} to {after:.2g} of the pixel range."
-    if not certificates:
+        sizes = f"{after:.2g} beside {before:.2g} of the pixel range"
+        if test.sign:
+            larger = "larger" if test.sign > 0 else "smaller"
+            yield f"The mean {name} is {larger} at the last stage than at stage 0: {sizes}."
+        else:
+            yield f"Whether the mean {name} differs between the last stage and stage 0 is not resolved: {sizes}."
+    if certificates:
+        yield "Wrong answers count with a radius of 0."
+    else:
         yield data.lipschitz.attrs.get("comment", "No upper bound was measured") + "."
 
 
@@ -166,7 +172,8 @@ def _beside_l2(falls: Mapping, beside: Mapping[int, Mapping[str, Test]]) -> Iter
     """The bound beside that of networks that a penalty made as inaccurate."""
     for stage, tests in beside.items():
         ratio = two_digits(10 ** tests[f"log10 {next(iter(falls))}"].effect)
-        yield f"At the accuracy of stage {stage}, the bound is {ratio} times that of L2-regularised networks."
+        alike = f"L2-regularised networks within {ALIKE * PERCENT:g} points of its accuracy"
+        yield f"At stage {stage}, the bound is {ratio} times that of {alike}."
 
 
 def _measured(values: xr.DataArray, dim: str) -> dict[str, xr.DataArray]:

@@ -1,6 +1,6 @@
 """MergeMany or tree? Every known way to merge the same networks stands beside them."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 import xarray as xr
@@ -75,28 +75,49 @@ def _tree_or_merge_many(converged: Mapping[int, Test]) -> Iterator[str]:
 
 
 def _recommended(ahead: Mapping[str, Test], times: Mapping[str, Test], size: int) -> Iterator[str]:
-    """The most accurate way to merge with its time, the next one, and a cheaper one that comes close."""
-    known = [name for name in times if ahead[name].n]
+    """The way with the highest mean accuracy and the next one, its time, and a cheaper one that comes close."""
+    known = _ranked(ahead, times)
     if not known:
         yield f"No way's accuracy beside the tree's is known for {size} networks."
         return
-    best = max(known, key=lambda name: ahead[name].effect)
+    best = known[0]
     if ahead[best].effect <= 0:
         yield f"No way makes a more accurate network of {size} than the tree."
         return
-    ways, lead = _several(times) + 1, f"{amount(ahead[best])} above the tree {within(ahead[best])}"
-    yield f"{way_at_first(best)} is the most accurate of {ways} ways to merge {size} networks: {lead}."
-    yield f"It takes {two_digits(times[best].effect)} times the tree's time."
-    others = [name for name in known if name != best and ahead[name].n == ahead[best].n]
-    if others:
-        following = max(others, key=lambda name: ahead[name].effect)
-        behind = defined("behind", ahead[best].values - ahead[following].values, POINTS)
-        yield f"The next is {way_in_words(following)}; the difference is {signed(behind)}."
+    yield f"{way_at_first(best)} has {_highest(times, size)}: {_above(ahead[best])}."
+    yield from _next(ahead, known)
+    yield f"It takes {_range(times[best])} times the tree's time."
     close = [name for name in known if ahead[name].effect >= ahead[best].effect - CLOSE]
     cheapest = min(close, key=lambda name: times[name].effect)
     if cheapest != best:
-        took = f"in {two_digits(times[cheapest].effect)} times the tree's time"
+        took = f"in {_range(times[cheapest])} times the tree's time"
         yield f"{way_at_first(cheapest)} comes within {CLOSE:g} point of the best {took}."
+
+
+def _ranked(ahead: Mapping[str, Test], times: Mapping[str, Test]) -> list[str]:
+    """The ways whose accuracy beside the tree's is known, the highest first."""
+    return sorted((name for name in times if ahead[name].n), key=lambda name: -ahead[name].effect)
+
+
+def _highest(times: Mapping[str, Test], size: int) -> str:
+    return f"the highest mean accuracy of {_several(times) + 1} ways to merge {size} networks"
+
+
+def _above(test: Test) -> str:
+    return f"{amount(test)} above the tree {within(test)}"
+
+
+def _next(ahead: Mapping[str, Test], ranked: Sequence[str]) -> Iterator[str]:
+    """The way that follows the best one, of those measured on as many trees."""
+    best, *others = ranked
+    if following := next((name for name in others if ahead[name].n == ahead[best].n), None):
+        behind = defined("behind", ahead[best].values - ahead[following].values, POINTS)
+        yield f"The next is {way_in_words(following)}; the difference is {signed(behind)}."
+
+
+def _range(times: Test) -> str:
+    """The least and the most of several times, or the only one."""
+    return " to ".join(dict.fromkeys(two_digits(end(times.values)) for end in (min, max)))
 
 
 def _several(ways: Iterable[str]) -> int:
@@ -105,16 +126,17 @@ def _several(ways: Iterable[str]) -> int:
 
 
 def most_accurate(data: xr.Dataset) -> str:
-    """The most accurate way to merge most networks, beside the tree: a sentence that stands behind a comma."""
+    """The way with the highest mean accuracy of most networks, and the next one: sentences behind a comma."""
     size = size_of(data)
     ahead, times = beside_the_tree(data, size)
-    said = next(_recommended(ahead, times, size))
-    [way] = [name for name in ahead if said.startswith(f"{way_at_first(name)} is ")] or [""]
-    if not way:
+    ranked = _ranked(ahead, times)
+    if not ranked or ahead[ranked[0]].effect <= 0:
+        said = next(_recommended(ahead, times, size))
         return f"{said[0].lower()}{said[1:]}"
-    accuracy = PERCENT * by_group(of_size(data, size).test_accuracy, **ways_of(data)[way]).mean().item()
-    told = f"{way_in_words(way)}{said.removeprefix(way_at_first(way))}"
-    return told.replace(" networks: ", f" networks: {accuracy:.1f} % accurate, ", 1)
+    best = ranked[0]
+    accuracy = PERCENT * by_group(of_size(data, size).test_accuracy, **ways_of(data)[best]).mean().item()
+    first = f"{way_in_words(best)} has {_highest(times, size)}: {accuracy:.1f} %, {_above(ahead[best])}."
+    return " ".join([first, *_next(ahead, ranked)])
 
 
 def _repaired(data: xr.Dataset, ahead: Mapping[str, Test], size: int) -> Iterator[str]:
@@ -140,8 +162,8 @@ def _most_robust(data: xr.Dataset, size: int) -> Iterator[str]:
     if known:
         best = max(known, key=lambda name: known[name].effect)
         yield (
-            f"{way_at_first(best)} is the most accurate of all {_several(known) + 1} under strong FGSM; the difference "
-            f"from the tree is {signed(known[best])}."
+            f"{way_at_first(best)} has the highest mean accuracy of all {_several(known) + 1} under strong FGSM; the "
+            f"difference from the tree is {signed(known[best])}."
         )
 
 
@@ -174,7 +196,7 @@ def recommendation(data: xr.Dataset) -> str:
         way: f"`{method}` for {way_in_words(way)}"
         for one in said
         for way, method in methods.items()
-        if one.startswith((f"{way_at_first(way)} is the most", f"The next is {way_in_words(way)};"))
+        if one.startswith((f"{way_at_first(way)} has the highest", f"The next is {way_in_words(way)};"))
     }
     return " ".join([*said, *([f"As `method=`, write {listed(list(told.values()))}."] if told else [])])
 
