@@ -224,8 +224,8 @@ def _choice(ablations: xr.Dataset) -> list[str]:
 
 @captioned(
     "Accuracy under random perturbation by its size (pixels in [0, 1]), and as a share of the accuracy without "
-    "perturbation, by stage of the tree. What lies above 100 % is not drawn, and the sampling error of the images, which "
-    "all trees share, is not shown.",
+    "perturbation, by stage of the tree. What lies above 100 % is not drawn, and the sampling error of the images, "
+    "which all trees share, is not shown.",
     about=numbers_behind,
     seen=headlines.noise,
 )

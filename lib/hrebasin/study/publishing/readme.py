@@ -88,8 +88,11 @@ def _family_caption(everything: Sequence[Mapping[str, xr.Dataset]]) -> str:
     if asked is None:
         return ""
     n, leaves = count_groups(asked), int((asked.method == "unmerged").sum())
-    few = f"Of each stage of a tree, it holds {leaves // n} networks at most, so its numbers differ a little from the table's."
-    return f"In `{asked.attrs['setting']}`, n = {n} trees; [what the curves are](figures/fig9_controls.md). {few}\n"
+    where = f"In `{asked.attrs['setting']}`, n = {n} trees; [what the curves are](figures/fig9_controls.md)."
+    few = (
+        f"{leaves // n} networks at most stand for a stage of a tree, so that numbers differ a little from the table's."
+    )
+    return f"{where} {few}\n"
 
 
 def published_by(results: Mapping[str, xr.Dataset], figures_at: str) -> str:

@@ -85,8 +85,8 @@ def _recommended(ahead: Mapping[str, Test], times: Mapping[str, Test], size: int
         yield f"No way makes a more accurate network of {size} than the tree."
         return
     yield f"{way_at_first(best)} has {_highest(times, size)}: {_above(ahead[best])}."
-    yield from _next(ahead, known)
     yield f"It takes {_range(times[best])} times the tree's time."
+    yield from _next(ahead, known)
     close = [name for name in known if ahead[name].effect >= ahead[best].effect - CLOSE]
     cheapest = min(close, key=lambda name: times[name].effect)
     if cheapest != best:
