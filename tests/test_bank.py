@@ -126,7 +126,7 @@ def test_coordinates_name_every_network_once():
     tensors = bank_of((5,), 4).tensors
     labels = {"method": ["l1", "l1", "merge-many", "merge-many"], "node": 0, "group": 7}
     labels |= {"strength": [1e-4, 1e-3, 0, 0], "sweeps": [0, 0, 1, 100]}
-    coords = Bank(bank_of((5,)).architecture, tensors, labels).coords()
+    coords = Bank(bank_of((5,)).architecture, tensors, labels).coords
     assert coords["model"].values.tolist() == [
         "l1/group-007/stage-0/node-00/strength-0.0001",
         "l1/group-007/stage-0/node-00/strength-0.001",

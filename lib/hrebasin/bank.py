@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -65,7 +66,7 @@ class Bank:
             if self.history.sizes["model"] != len(self):
                 raise ValueError(f"a history of {self.history.sizes['model']} networks for a bank of {len(self)}")
             bare = self.history.drop_vars(["model", *LABELS], errors="ignore")
-            object.__setattr__(self, "history", bare.assign_coords(self.coords()))
+            object.__setattr__(self, "history", bare.assign_coords(self.coords))
 
     def _complete(self, labels) -> dict[str, np.ndarray]:
         if unknown := set(labels) - set(LABELS):
@@ -219,6 +220,7 @@ class Bank:
         for start in range(0, len(self), size):
             yield self.select(slice(start, start + size))
 
+    @cached_property
     def coords(self) -> dict[str, xr.Variable]:
         """The labels as coordinates of a ``model`` dimension, with a unique name for each network."""
         coords = {
@@ -232,8 +234,8 @@ class Bank:
             + (f"/strength-{strength:g}" if strength else "")
             for method, stage, _, group, node, _, strength, sweeps in columns
         ]
-        coords["model"] = xr.Variable("model", np.array(names, dtype=object), {"long_name": "network", "units": "1"})
-        return coords
+        about = {"long_name": "network", "units": "1"}
+        return coords | {"model": xr.IndexVariable("model", np.array(names, dtype=object), about)}
 
     def array(self, values, dims=("model",), *, name=None, long_name: str, units: str, **coords) -> xr.DataArray:
         """``values`` as a DataArray over this bank's networks; ``coords`` of its other dimensions, by name."""
@@ -243,7 +245,7 @@ class Bank:
             dim: axis if isinstance(axis, xr.Variable) else xr.Variable(dim, axis, {"long_name": dim, "units": "1"})
             for dim, axis in coords.items()
         }
-        return xr.DataArray(values, dims=dims, coords=self.coords() | others, name=name, attrs=attrs)
+        return xr.DataArray(values, dims=dims, coords=self.coords | others, name=name, attrs=attrs)
 
     def save(self, path: Path | str, *, origin: Mapping | None = None) -> None:
         """Write weights and labels as safetensors, atomically; the header holds architecture, labels and origin.
@@ -270,8 +272,7 @@ class Bank:
 
         Raises:
             FileNotFoundError: no such file.
-            ValueError: not a bank, damaged, of another network than the given one, or holding weights that are not
-                float32 or not finite.
+            ValueError: not a bank, damaged, of another network than the given one, or with weights that `save` refuses.
         """
         architecture, tensors, labels = bank_files.read(Path(path), network, str(device))
         try:

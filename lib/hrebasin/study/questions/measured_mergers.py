@@ -70,14 +70,16 @@ class Looks:
             "images": (len(images), "test images behind the loss"),
             "order": (0, "draw of the orders"),
         }
-        for name, (value, text) in columns.items():
-            found[name] = bank.array(np.full(len(bank), value), name=name, long_name=text, units="1")
+        added = {
+            name: bank.array(np.full(len(bank), value), long_name=text, units="1")
+            for name, (value, text) in columns.items()
+        }
         axis = xr.Variable("alignment", np.array(ALIGNMENTS, dtype=object), {"long_name": "alignment", "units": "1"})
         for name in BARRIERS:
             text = "loss barrier to the next network" + ", temperatures fitted" * name.endswith("fitted")
             values, about = np.full((len(bank), len(ALIGNMENTS)), np.nan), {"long_name": text, "units": "nat"}
-            found[name] = bank.array(values, ("model", "alignment"), name=name, alignment=axis, **about)
-        return found
+            added[name] = bank.array(values, ("model", "alignment"), alignment=axis, **about)
+        return found.assign(added)
 
     def under_attack(self, bank: Bank) -> xr.Dataset:
         """`at`, with mean accuracy under FGSM over the strong sizes."""

@@ -67,8 +67,8 @@ def measure(bank: Bank, regularity: xr.Dataset, accuracy: xr.DataArray) -> xr.Da
     leaves = bank.where(method="unmerged")
     parts = [record]
     for stage, factors in _factors(bank, leaves):
-        scaled = record.sel(model=leaves.coords()["model"].values)
-        labels = leaves.relabel(method="rescaled", stage=stage).coords()
+        scaled = record.sel(model=leaves.coords["model"].values)
+        labels = leaves.relabel(method="rescaled", stage=stage).coords
         scaled = scaled.drop_vars(list(labels)).assign_coords(labels)
         times = xr.DataArray(factors, dims="model")
         parts.append(scaled.assign({n: scaled[n] * times for n in SCALING}).assign_coords(labels))

@@ -78,5 +78,5 @@ def _check_origin(bank: Bank, origin: Mapping, record: xr.Dataset, images: Mappi
         ours, theirs = origin.get(name), record.attrs.get(name)
         if origin and ours != theirs:
             raise ValueError(f"weights and data set were not written together: {name} {ours} and {theirs}")
-    if strange := sorted(set(bank.coords()["model"].values) - set(record.model.values)):
+    if strange := sorted(set(bank.coords["model"].values) - set(record.model.values)):
         raise ValueError(f"{len(strange)} networks are not in the data set, such as {strange[0]}")
