@@ -14,7 +14,7 @@ from ..bank import Bank
 from ..batch_statistics import by_batch
 from ..checks import check_inputs, check_labels
 from ..random_streams import Seed, generator
-from .descent import Descent
+from .descent import CONVERGENCE, Descent
 from .scale import parameters_of
 from .weights import Alignment, Found, check_pairs, pair_by_pair
 
@@ -71,7 +71,7 @@ def _estimate(
     shadow = {name: tensor.clone() for name, tensor in parameters_of(first).items()}
     optimizer = torch.optim.Adam(shadow.values(), lr=learning_rate)
     descent = Descent(shadow, b, symmetry)
-    descent.run(f"{seed}/step-0", 100)
+    descent.run(f"{seed}/step-0", CONVERGENCE)
     permuted = symmetry.apply(b, descent.permutations)
     for step in range(steps):
         order = torch.randperm(len(pixels), generator=generator(f"straight-through/{seed}/{step}"))[:BATCH]

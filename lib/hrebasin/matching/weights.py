@@ -18,7 +18,7 @@ from ..checks import check_bank
 from ..random_streams import Seed
 from ..resources import plain_torch, side_by_side
 from ..symmetry import inverse
-from .descent import Descent
+from .descent import CONVERGENCE, Descent
 from .scale import lifted, overflow_named, parameters_of
 
 Found = tuple[dict[str, torch.Tensor], float, int]  # permutations of one pair, its objective, and sweeps
@@ -101,7 +101,7 @@ def match_weights(
     moving: Bank,
     *,
     seed: Seed | Sequence[Seed] = 0,
-    max_sweeps: int = 100,
+    max_sweeps: int = CONVERGENCE,
 ) -> Alignment:
     """Align network k of ``moving`` to network k of ``reference``, for all k.
 

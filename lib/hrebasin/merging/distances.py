@@ -7,6 +7,7 @@ import torch
 import xarray as xr
 
 from ..bank import Bank
+from ..matching.descent import CONVERGENCE as CONVERGENCE
 
 HISTORY = {
     "pairwise_distance": ("objective: sum of squared distances between the aligned leaves", "1"),
@@ -15,7 +16,6 @@ HISTORY = {
     "seconds": ("matching and averaging, with all that it is merged from; side by side: shared evenly", "s"),
 }
 
-CONVERGENCE = 100  # sweeps; stands for "to convergence", reached in 14 to 64 on CIFAR-10
 PIECE = 1 << 14  # parameters of each network in float64 at once: they stay in the cache
 
 
