@@ -119,7 +119,7 @@ def test_who_leads_unmerged_networks_under_pgd_is_counted_and_the_whole_stands_f
     assert told["In short."] == (
         "Merging in the paper's tree costs accuracy and shrinks weight norms in every setting, as the paper says. "
         "Under strong FGSM, fully merged networks are more robust in `a` than unmerged ones. In no comparison are "
-        "merged networks more robust than early-stopped ones of the same accuracy."
+        "networks of this tree more robust than early-stopped ones of the same accuracy."
     )
     assert told["Is it the merging?"].startswith("Not in the paper's tree. ")
 

@@ -54,7 +54,7 @@ def _in_a_few_words(settings: Settings, able: Settings) -> Iterator[str]:
         yield f"Under strong FGSM, fully merged networks are {' and '.join(told)} than unmerged ones{unsure}."
     tree = [one for one in _beside_stopped(settings) if one.way == TREE]
     if tree and all(one.sign <= 0 for one in tree):
-        yield "In no comparison are merged networks more robust than early-stopped ones of the same accuracy."
+        yield "In no comparison are networks of this tree more robust than early-stopped ones of the same accuracy."
 
 
 def _lost(settings: Settings) -> Iterator[str]:
