@@ -15,7 +15,7 @@ from .foolbox_model import run
 
 
 class FGSM(LinfFastGradientAttack):
-    """FGSM without random start, whose one gradient serves every size.
+    """Foolbox's FGSM (Goodfellow et al. 2015) without random start; one gradient serves every size.
 
     The gradient and its sign are of float64: in float32 the gradient of a network that is sure of itself is rounding
     where it is not zero, and the network seems robust. Perturbed images are predicted as they are without attack.
