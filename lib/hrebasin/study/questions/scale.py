@@ -158,8 +158,7 @@ def _certified(certificates: Mapping[str, tuple[Test, float, float]], data: xr.D
     """What happens to the radii within which answers are certain."""
     for name, (test, before, after) in certificates.items():
         sizes = f"{after:.2g} beside {before:.2g} of the pixel range"
-        if test.sign:
-            larger = "larger" if test.sign > 0 else "smaller"
+        if larger := {1: "larger", -1: "smaller"}.get(test.sign):
             yield f"The mean {name} is {larger} at the last stage than at stage 0: {sizes}."
         else:
             yield f"Whether the mean {name} differs between the last stage and stage 0 is not resolved: {sizes}."
