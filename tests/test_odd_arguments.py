@@ -10,6 +10,7 @@ from torch.nn.utils import parametrizations, prune
 
 import hrebasin
 from hrebasin.lipschitz import bounds
+from hrebasin.merging.methods import MERGES
 from hrebasin.random_streams import generator
 from hrebasin.robustness.square import square
 from hrebasin.robustness.strong import pgd, transferred
@@ -126,6 +127,21 @@ def test_defaults_of_torch_change_no_measure(defaults, measure, trained, pixels,
     with DEFAULTS[defaults]():
         found = MEASURES[measure](*given)
     assert np.array_equal(found, usual) if measure == "square" else found.equals(usual)
+
+
+def test_measures_take_images_of_any_precision_and_say_what_they_lack(trained, pixels, test_images):
+    given = trained.select([0, 1]), pixels[:8], test_images.labels[:8]
+    usual = bounds.measure(*given, radii=[0.1], bounded=2)
+    assert bounds.measure(given[0], pixels[:8].double(), given[2], radii=[0.1], bounded=2).equals(usual)
+    with pytest.raises(ValueError, match="radii must be several radii, or one, got none"):
+        bounds.measure(*given, radii=[], bounded=2)
+
+
+@pytest.mark.parametrize("method", ["merge-many", "ot-fusion", "activations", "straight-through"])
+def test_networks_without_units_to_permute_are_refused_by_every_method(method):
+    bank = hrebasin.Bank.stack([nn.Sequential(nn.Linear(3, 2)) for _ in range(2)], EXAMPLE)
+    with pytest.raises(ValueError, match="has no permutation symmetry: there is nothing to match"):
+        MERGES[method](bank, 0, (EXAMPLE, LABELS))
 
 
 @pytest.mark.parametrize("measure", MEASURES)

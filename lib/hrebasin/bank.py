@@ -78,7 +78,7 @@ class Bank:
             values = np.asarray(given, dtype=dtype)
             if values.ndim == 1 and len(values) != len(self):
                 raise ValueError(f"label {name!r} has {len(values)} values for {len(self)} networks")
-            complete[name] = np.broadcast_to(values, (len(self),)).copy()
+            complete[name] = np.broadcast_to(values.copy(), (len(self),))  # read-only: `coords` is made once
         return complete
 
     @classmethod

@@ -94,6 +94,17 @@ def check_finite(bank: "Bank", where: str) -> None:
             raise ValueError(f"{where}: {name} of {_called(bank, bad)} holds weights that are not finite")
 
 
+def check_permutations(bank: "Bank") -> None:
+    """Raise ValueError unless networks have units to permute."""
+    if not bank.architecture.symmetry.permutations:
+        raise ValueError(f"{bank.architecture.title} has no permutation symmetry: there is nothing to match")
+
+
+def single_precision(pixels: torch.Tensor) -> torch.Tensor:
+    """Floating-point pixels as float32, as networks take them; uint8 as it is."""
+    return pixels.float() if pixels.is_floating_point() else pixels
+
+
 def largest_weight(banks: Iterable["Bank"]) -> str:
     """Where the largest parameter of some banks stands, in words: for errors of products that left float32."""
     largest, words = -1.0, ""

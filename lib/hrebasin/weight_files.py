@@ -54,7 +54,7 @@ def _read(path: Path) -> tuple[dict[str, torch.Tensor], str]:
     if suffix in SAFETENSORS:
         check_readable(path)
         try:
-            return load_file(path), ""
+            return dict(sorted(load_file(path).items())), ""
         except (SafetensorError, OSError) as error:
             raise ValueError(f"{path} is not a readable safetensors file: {error}") from error
     if suffix not in PYTORCH:

@@ -13,7 +13,7 @@ import torch
 import xarray as xr
 
 from ..bank import Bank, check_finite
-from ..checks import check_bank, check_pixels, is_relu_mlp
+from ..checks import check_bank, check_pixels, is_relu_mlp, single_precision
 from ..progress import track
 from ..resources import fitting, plain_torch, side_by_side
 from .gradients import gradient_norm, margin
@@ -46,6 +46,8 @@ def measure(
     check_bank(bank)
     check_pixels(bank.architecture, pixels, labels)
     check_finite(bank, "measures")
+    if not len(radii):
+        raise ValueError("radii must be several radii, or one, got none")
     if bounded < 1:
         raise ValueError(f"bounded must be at least 1, got {bounded}")
     pieces = []
@@ -155,7 +157,7 @@ def local_lipschitz(bank: Bank, pixels: torch.Tensor, *, radius: float, units: s
     check_pixels(bank.architecture, pixels)
     weights = layer_weights(bank, units)
     biases = [bank.tensors[f"{layer}.bias"].double() for layer in bank.architecture.layers]
-    x = bank.architecture.prepare(pixels.to(bank.device)).double()
+    x = bank.architecture.prepare(single_precision(pixels).to(bank.device)).double()
     if units == "pixel":
         x = x / bank.architecture.pixel_scale().to(x)  # the first layer holds the scale; the bias absorbs the mean
     with track(label=f"local bound, radius {radius:g}", total=len(bank) * len(pixels), unit="image") as progress:

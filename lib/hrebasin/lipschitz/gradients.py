@@ -7,7 +7,7 @@ import torch
 import xarray as xr
 
 from ..bank import Bank, check_finite
-from ..checks import check_bank, check_pixels, is_relu_mlp
+from ..checks import check_bank, check_pixels, is_relu_mlp, single_precision
 from ..evaluation import margins
 from ..resources import fitting, plain_torch, side_by_side
 from .layers import LIPSCHITZ, layer_weights
@@ -30,6 +30,7 @@ def gradient_norm(bank: Bank, pixels: torch.Tensor, *, units: str = "pixel") -> 
     """
     check_bank(bank)
     check_pixels(bank.architecture, pixels)
+    pixels = single_precision(pixels)
     if is_relu_mlp(bank.architecture):
         weights, parts = layer_weights(bank, units), pixels.split(IMAGES_AT_ONCE)
         norms = torch.cat([_jacobian_norm(weights, _active(bank, part)) for part in parts], dim=1)
@@ -82,7 +83,7 @@ def margin(bank: Bank, pixels: torch.Tensor, labels: torch.Tensor) -> xr.DataArr
     check_pixels(bank.architecture, pixels, labels)
     check_finite(bank, "margins")
     with torch.no_grad():
-        outputs = bank(pixels.to(bank.device)).double()
+        outputs = bank(single_precision(pixels).to(bank.device)).double()
     return bank.array(
         margins(outputs, labels.to(bank.device).expand(len(bank), -1)),
         ("model", "image"),

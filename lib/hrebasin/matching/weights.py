@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from ..bank import Bank, check_finite, check_same_architecture
-from ..checks import check_bank
+from ..checks import check_bank, check_permutations
 from ..random_streams import Seed
 from ..resources import plain_torch, side_by_side
 from ..symmetry import inverse
@@ -64,12 +64,13 @@ class Alignment:
 
 
 def check_pairs(reference: Bank, moving: Bank) -> None:
-    """Raise ValueError unless these are as many finite networks of one architecture."""
+    """Raise ValueError unless these are as many finite networks of one architecture, with units to permute."""
     check_same_architecture(reference, moving)
     if len(reference) != len(moving):
         raise ValueError(f"{len(reference)} reference networks cannot be paired with {len(moving)} moving ones")
     for role, bank in (("reference", reference), ("moving", moving)):
         check_finite(bank, f"{role} networks")
+    check_permutations(moving)
 
 
 def pair_by_pair(
@@ -128,8 +129,6 @@ def match_weights(
     if len(seeds) != len(moving):
         raise ValueError(f"{len(seeds)} seeds given for {len(moving)} pairs")
     symmetry = moving.architecture.symmetry
-    if not symmetry.permutations:
-        raise ValueError(f"{moving.architecture.title} has no permutation symmetry: there is nothing to match")
 
     def align(a: Bank, b: Bank, pair: int) -> Found:
         (ours, up), (theirs, other_up) = lifted(parameters_of(a)), lifted(parameters_of(b))

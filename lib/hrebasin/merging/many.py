@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from ..bank import Bank, average, check_finite, check_same_architecture
-from ..checks import check_bank
+from ..checks import check_bank, check_permutations
 from ..matching.descent import Descent, outer
 from ..matching.scale import lifted, overflow_named
 from ..matching.weights import match_weights
@@ -62,13 +62,14 @@ def merge_many_sets(
     if not banks or len(seeds) != len(banks):
         raise ValueError(f"{len(seeds)} seeds given for {len(banks)} sets of networks")
     limits = list(limits)
-    if sorted(set(limits)) != limits or limits[0] < 1:
+    if not limits or sorted(set(limits)) != limits or limits[0] < 1:
         raise ValueError(f"sweep limits must be positive and increasing, got {limits}")
     for bank in banks:
         check_same_architecture(bank, banks[0])
         if len(bank) < 2:
             raise ValueError(f"MergeMany needs at least 2 networks, got {len(bank)}")
         check_finite(bank, "MergeMany")
+        check_permutations(bank)
     at_once = min(len(banks), torch.get_num_threads())
     with track(label="MergeMany", total=len(banks), unit="set") as progress:
 

@@ -10,7 +10,7 @@ from torch.nn.utils.parametrize import is_parametrized
 
 from ..architectures import as_floats
 from ..bank import Bank
-from ..checks import check_labels, check_module, listed
+from ..checks import check_labels, check_module, check_permutations, listed
 from ..images.sources import Images
 from ..networks import is_mlp
 from ..random_streams import Seed
@@ -214,8 +214,8 @@ def _check_network(position: int, network: nn.Module) -> None:
 
 def _merged(bank: Bank, act: Method, images: TrainingImages | None, seed: Seed, repaired: bool) -> Bank:
     """One network, its batch norm measured at last: until then only weights count."""
-    if act.name in BUILT_IN + tuple(RIVALS) and act.name != "naive" and not bank.architecture.symmetry.permutations:
-        raise ValueError(f"{bank.architecture.title} has no permutation symmetry: there is nothing to match")
+    if act.name in BUILT_IN + tuple(RIVALS) and act.name != "naive":
+        check_permutations(bank)
     if bank.architecture.batch_norms and images is None:
         warnings.warn(
             "the running statistics of batch norm were averaged, which costs a merged network most of its accuracy: "
