@@ -89,9 +89,7 @@ def _family_caption(everything: Sequence[Mapping[str, xr.Dataset]]) -> str:
         return ""
     n, leaves = count_groups(asked), int((asked.method == "unmerged").sum())
     where = f"In `{asked.attrs['setting']}`, n = {n} trees; [what the curves are](figures/fig9_controls.md)."
-    few = (
-        f"{leaves // n} networks at most stand for a stage of a tree, so that numbers differ a little from the table's."
-    )
+    few = f"At most {leaves // n} networks stand for a stage of a tree, so numbers differ a little from the table's."
     return f"{where} {few}\n"
 
 
