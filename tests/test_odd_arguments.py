@@ -46,6 +46,7 @@ NETWORKS = [_network(), _network()]
         (NETWORKS, {"images": (EXAMPLE,)}, "pair of inputs and labels, got 1 parts"),
         (NETWORKS, {"images": (EXAMPLE, LABELS, LABELS)}, "pair of inputs and labels, got 3 parts"),
         (NETWORKS, {"images": (EXAMPLE, LABELS.float())}, r"labels must be int64 \(image,\), got torch.float32"),
+        (NETWORKS, {"images": (EXAMPLE, LABELS[:, None])}, r"got torch.int64 \(8, 1\)"),
         (NETWORKS, {"images": (EXAMPLE, [0] * 8)}, r"labels must be int64 \(image,\), got list"),
         (NETWORKS, {"images": (EXAMPLE, LABELS[:3])}, "3 labels do not fit 8 images"),
     ],

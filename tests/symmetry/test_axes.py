@@ -139,9 +139,10 @@ def test_a_factor_of_another_size_is_refused():
             Symmetry(sizes, {"t": (((P,),),)})
 
 
-def test_a_symmetry_is_read_from_its_text_and_from_no_other(symmetry):
+def test_a_symmetry_is_read_from_its_text_or_file_and_from_no_other(symmetry, tmp_path):
     told = Symmetry(symmetry.permutations, symmetry.axes, ("aten.lstm.input",))
-    assert Symmetry.from_json(told.to_json()) == told
+    told.save(tmp_path / "symmetry.json")
+    assert Symmetry.load(tmp_path / "symmetry.json") == Symmetry.from_json(told.to_json()) == told
     broken = '{"permutations": {}, "axes": {"t": [[["P"]]]}, "without_rule": []}'
     for text in ("", "[]", "{}", broken, '{"permutations": 3}'):
         with pytest.raises(ValueError, match="no symmetry"):

@@ -12,6 +12,7 @@ from foolbox import PyTorchModel
 from foolbox.criteria import Misclassification
 from torch import nn
 
+from ..architectures import as_floats
 from ..bank import Bank
 from ..checks import is_relu_mlp
 from ..progress import track
@@ -73,7 +74,7 @@ class _Kept(torch.autograd.Function):
 
 def in_unit_range(pixels: torch.Tensor) -> torch.Tensor:
     """Pixels that are uint8 or in [0, 1], as float32 in [0, 1]."""
-    return pixels.float() / 255 if pixels.dtype == torch.uint8 else pixels.float()
+    return as_floats(pixels).float()
 
 
 def fitting_samples(bank: Bank, pixels: torch.Tensor, device: str | torch.device) -> int:

@@ -26,6 +26,7 @@ def other_ways_lead(settings: Settings) -> Iterator[str]:
         name: beside_unmerged(each.results["mergers"]) for name, each in settings.items() if "mergers" in each.results
     }
     ahead = {name: leading for name, tests in found.items() if (leading := by_sign(tests)[1])}
+    elsewhere = _families({name: each for name, each in settings.items() if name not in found}, "fgsm") if ahead else {}
     for name, leading in ahead.items():
         best = max(leading, key=lambda way: found[name][way].effect)
         behind = len(by_sign(found[name])[-1])
@@ -34,7 +35,6 @@ def other_ways_lead(settings: Settings) -> Iterator[str]:
             f"networks under FGSM, {way_in_words(best)} most, by {amount(found[name][best])} "
             f"{within(found[name][best])}{f', and {behind} trail' * bool(behind)}."
         )
-        elsewhere = _families({each: of for each, of in settings.items() if each not in found}, "fgsm")
         of_most = {other: test for (other, method, _), test in elsewhere.items() if method == FAMILY_OF.get(best)}
         for other, test in of_most.items():
             if test.sign:

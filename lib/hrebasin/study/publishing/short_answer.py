@@ -1,6 +1,6 @@
 """The short answer: what came out of the paper's main findings, a paragraph each."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from ...merging.looks import RIVALS
@@ -9,7 +9,7 @@ from ..groups import PERCENT, tree_stages
 from ..questions.equal_accuracy import NEAR
 from ..questions.families import MERGED
 from ..questions.ways_beside_the_tree import size_of
-from ..questions.wording import listed, two_digits, way_in_words
+from ..questions.wording import listed, span, two_digits, way_in_words
 from .across_settings import in_points, rows_named, settings_with, strong_by_stage, verdicts_on
 from .early_stopping import comparisons, near, other_ways
 from .first_screen import ends_of_tree
@@ -31,17 +31,18 @@ def in_short(settings: Settings) -> list[tuple[str, str]]:
     paragraph each, but none where there is nothing to tell.
     """
     able = {name: each for name, each in settings.items() if not _guesses(each)}
+    beside = list(_beside_stopped(settings))
     told = {
-        "In short.": _in_a_few_words(settings, able),
+        "In short.": _in_a_few_words(settings, able, beside),
         "Accuracy.": _lost(settings),
         "Robustness.": [*_gain(able), *_rise(able), *other_ways_lead(able), *under_pgd(able)],
-        "Is it the merging?": _against_stopped(settings),
+        "Is it the merging?": _against_stopped(beside),
         "Regularity.": [*_regularised(settings), *_certified(settings)],
     }
     return [(topic, text) for topic, sentences in told.items() if (text := " ".join(sentences))]
 
 
-def _in_a_few_words(settings: Settings, able: Settings) -> Iterator[str]:
+def _in_a_few_words(settings: Settings, able: Settings, beside: Sequence["_Beside"]) -> Iterator[str]:
     """What holds without a number; of robustness in those settings that are able to tell."""
     costs = all(part_of(each.ledger, "C11").low.item() > 0 for each in settings.values())
     if costs and {*verdicts_on(settings, FALLS["weight norms"]).values()} == {"reproduced"}:
@@ -52,7 +53,7 @@ def _in_a_few_words(settings: Settings, able: Settings) -> Iterator[str]:
         unsure = settings_with(strong, "not resolved")
         unsure = f"; in {unsure} that is not resolved" * bool(unsure)
         yield f"Under strong FGSM, fully merged networks are {' and '.join(told)} than unmerged ones{unsure}."
-    tree = [one for one in _beside_stopped(settings) if one.way == TREE]
+    tree = [one for one in beside if one.way == TREE]
     if tree and all(one.sign <= 0 for one in tree):
         yield "In no comparison are networks of this tree more robust than early-stopped ones of the same accuracy."
 
@@ -70,8 +71,8 @@ def _lost(settings: Settings) -> Iterator[str]:
             leaves[name] = 2 ** max(tree_stages(each.results["merge"]))
     if pair:
         outside = f"Outside {quoted(guessing)}, merging" if guessing else "Merging"
-        whole_tree = f"a whole tree (of {_range(leaves).replace('to', 'or')} networks) {_range(whole)}"
-        yield f"{outside} two networks costs {_range(pair)} points of accuracy, merging {whole_tree}."
+        whole_tree = f"a whole tree (of {span(leaves.values()).replace('to', 'or')} networks) {span(whole.values())}"
+        yield f"{outside} two networks costs {span(pair.values())} points of accuracy, merging {whole_tree}."
     for name, (cost, last, chance) in guessing.items():
         yield (
             f"In `{name}`, merging two costs {two_digits(cost)} points, and fully merged networks hardly do better "
@@ -86,11 +87,6 @@ def _guesses(of: Published) -> bool:
 
 def _chance(of: Published) -> float:
     return PERCENT / of.results["merge"].attrs["n_classes"]
-
-
-def _range(values: Mapping[str, float]) -> str:
-    """The least and the most of some values, with two digits."""
-    return " to ".join(dict.fromkeys(two_digits(end(values.values())) for end in (min, max)))
 
 
 def _upper(text: str) -> str:
@@ -133,9 +129,9 @@ def _rise(settings: Settings) -> Iterator[str]:
             )
 
 
-def _against_stopped(settings: Settings) -> Iterator[str]:
+def _against_stopped(beside: Sequence["_Beside"]) -> Iterator[str]:
     """Whether any merged networks are more robust than early-stopped ones as accurate."""
-    tree, rest = ([one for one in _beside_stopped(settings) if (one.way == TREE) == own] for own in (True, False))
+    tree, rest = ([one for one in beside if (one.way == TREE) == own] for own in (True, False))
     if tree:
         if all(one.sign <= 0 for one in tree):
             yield "Not in the paper's tree."

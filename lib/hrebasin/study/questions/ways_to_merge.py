@@ -30,7 +30,7 @@ from .ways_beside_the_tree import (
     strong_beside,
     ways_of,
 )
-from .wording import amount, listed, signed, two_digits, way_at_first, way_in_words, within
+from .wording import amount, listed, signed, span, way_at_first, way_in_words, within
 
 __all__ = ["BESIDE", "NAMES", "SCHEMA", "TITLE", "answer", "draw", "measure"]
 
@@ -85,12 +85,12 @@ def _recommended(ahead: Mapping[str, Test], times: Mapping[str, Test], size: int
         yield f"No way makes a more accurate network of {size} than the tree."
         return
     yield f"{way_at_first(best)} has {_highest(times, size)}: {_above(ahead[best])}."
-    yield f"It takes {_range(times[best])} times the tree's time."
+    yield f"It takes {span(times[best].values)} times the tree's time."
     yield from _next(ahead, known)
     close = [name for name in known if ahead[name].effect >= ahead[best].effect - CLOSE]
     cheapest = min(close, key=lambda name: times[name].effect)
     if cheapest != best:
-        took = f"in {_range(times[cheapest])} times the tree's time"
+        took = f"in {span(times[cheapest].values)} times the tree's time"
         yield f"{way_at_first(cheapest)} comes within {CLOSE:g} point of the best {took}."
 
 
@@ -113,11 +113,6 @@ def _next(ahead: Mapping[str, Test], ranked: Sequence[str]) -> Iterator[str]:
     if following := next((name for name in others if ahead[name].n == ahead[best].n), None):
         behind = defined("behind", ahead[best].values - ahead[following].values, POINTS)
         yield f"The next is {way_in_words(following)}; the difference is {signed(behind)}."
-
-
-def _range(times: Test) -> str:
-    """The least and the most of several times, or the only one."""
-    return " to ".join(dict.fromkeys(two_digits(end(times.values)) for end in (min, max)))
 
 
 def _several(ways: Iterable[str]) -> int:

@@ -1,6 +1,6 @@
 """Effects as sentences tell them: a size, its interval, how many trees; and names."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 
@@ -26,6 +26,16 @@ def two_digits(ratio: float) -> str:
     ('1.8', '230')
     """
     return f"{float(f'{ratio:.2g}'):g}"
+
+
+def span(values: Iterable[float]) -> str:
+    """The least and the most of some values, with two digits; one where both read alike.
+
+    >>> span([1.84, 231.0]), span([1.84, 1.81])
+    ('1.8 to 230', '1.8')
+    """
+    values = [*values]
+    return " to ".join(dict.fromkeys((two_digits(min(values)), two_digits(max(values)))))
 
 
 def _factor(logarithm: float) -> str:
